@@ -1,0 +1,41 @@
+# Two commands need nothing but Python >= 3.11, make and a package index: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
+
+.PHONY: help setup demo test test-all lint format clean
+
+help:  ## show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python >= 3.11 is needed, $(PYTHON) is older; call make PYTHON=python3.11 ...' >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing dependencies into $(VENV) (about 6 GB with torch; a few minutes, once)' >&2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+setup: $(STAMP)  ## make the virtual environment with everything in it
+
+demo: setup  ## a small search for the best freezing period on generated scenes
+	$(BIN)/python -m jobs.demo
+
+test: setup  ## the default tests
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-all: setup  ## all tests, slow ones too
+	$(BIN)/python -m pytest
+
+lint: setup  ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy dbf_ray jobs search_spaces benchmarks tests
+
+format: setup  ## mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

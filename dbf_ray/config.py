@@ -1,0 +1,263 @@
+"""What a run is: one strict pydantic model per part, read from YAML plus dotted command-line overrides.
+
+Nothing below ``build.py`` sees these classes: ``build.py`` turns them into plain arguments.
+Sections that name a family member (``freezing.policy``, ``detector.name``) accept further keys, which are that member's own
+parameters (``freezing.rho``); ``build.py`` checks them against the member before any work starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dbf_ray.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values are checked again on assignment."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+
+class OpenSection(Section):
+    """A section whose further keys are parameters of the family member that it names."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True, allow_inf_nan=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that this section does not define itself: the member's own parameters."""
+        return dict(self.model_extra or {})
+
+
+class DataConfig(Section):
+    """Where the images come from and how they are fed."""
+
+    name: str = Field("synthetic", description="data set: synthetic (drawn on the fly) or dota (folders of images and labelTxt)")
+    root: Path | None = Field(None, description="folder with train/ and val/, each with images/ and labelTxt/ (dota only)")
+    classes: list[str] | None = Field(None, description="class names in label order; dota: default the classes found in train")
+    train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
+    val_images: int = Field(80, ge=1, description="number of validation scenes (synthetic only)")
+    image_size: int = Field(
+        384, ge=32, le=8192, description="long side in pixels that images are resized to; nominal cost is for this square"
+    )
+    flips: list[Literal["horizontal", "vertical", "diagonal"]] = Field(
+        ["horizontal", "vertical", "diagonal"], description="training views beside the identity, all drawn with equal chance"
+    )
+    selection_fraction: float = Field(0.0, ge=0.0, lt=1.0, description="share of train held out to select on; val is then left for the end")
+    drop_empty: bool = Field(False, description="leave training images without objects out")
+    loader_workers: int = Field(0, ge=0, description="processes that prepare images, per training worker; 0: in the training process")
+
+
+class DetectorConfig(OpenSection):
+    """The detector; further keys are its own options (anchor_angles, score_threshold, ...)."""
+
+    name: str = Field("rotated_retinanet", description="detector: rotated_retinanet")
+    backbone: str = Field("mobilenet_v2", description="backbone: mobilenet_v2, resnet18, resnet50")
+    weights_backbone: str | None = Field(None, description="null (random), DEFAULT (torchvision's, downloaded), or a state_dict file")
+    fpn_channels: int = Field(256, ge=8, description="width of the feature pyramid and of the head")
+    head_convs: int = Field(4, ge=0, description="convolutions in each branch of the head")
+    frozen_stages: int = Field(0, ge=0, description="leading backbone stages that are never trained, whatever the policy")
+    norm_eval: bool | Literal["sync"] = Field(
+        True, description="backbone batch norms: true always in eval mode, false in train mode while trained, sync over workers"
+    )
+
+
+class FreezingConfig(OpenSection):
+    """The freezing policy; further keys are its parameters (rho, phase, ...)."""
+
+    policy: str = Field("full", description="freezing policy: full, frozen, step (with rho, phase)")
+
+
+class TrainingConfig(Section):
+    """Optimization. Steps are optimizer steps, epochs are 0-based."""
+
+    epochs: int = Field(12, ge=1, description="epochs to train")
+    batch_size: int = Field(8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches")
+    accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step on each worker")
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="optimizer: sgd (momentum 0.9 by default) or adamw")
+    lr: float = Field(2e-4, gt=0, description="base learning rate")
+    backbone_lr_factor: float = Field(1.0, gt=0, description="the backbone's learning rate is lr times this")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (sgd only)")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of weights; norms and biases have none")
+    schedule: Literal["constant", "step", "cosine"] = Field("step", description="learning-rate schedule after warm-up")
+    milestones: list[int] = Field([8, 11], description="epochs before which the step schedule multiplies lr by gamma")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of the step schedule")
+    final_lr_factor: float = Field(0.0, ge=0, le=1, description="the cosine schedule ends at lr times this")
+    warmup_steps: int = Field(100, ge=0, description="optimizer steps of linear warm-up")
+    warmup_factor: float = Field(1.0 / 3.0, gt=0, le=1, description="warm-up starts at lr times this")
+    clip_norm: float | None = Field(35.0, gt=0, description="clip the gradient norm of the trained parameters; null: no clipping")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: forward under autocast, losses in float32")
+    channels_last: bool = Field(True, description="channels-last memory format")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    threads: int | None = Field(None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept in the run's folder")
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, value: list[int]) -> list[int]:
+        if any(m < 1 for m in value) or sorted(set(value)) != value:
+            raise ValueError("milestones must be increasing epochs >= 1")
+        return value
+
+
+class EvaluationConfig(Section):
+    """When the detector is evaluated; the last epoch always is."""
+
+    every: int = Field(1, ge=1, description="evaluate after every this many epochs, and after the last")
+    batch_size: int = Field(8, ge=1, description="images per evaluation batch and worker")
+
+
+class ClusterConfig(Section):
+    """Ray Train workers."""
+
+    workers: int = Field(1, ge=1, description="data-parallel training workers (DDP ranks)")
+    cpus_per_worker: int = Field(1, ge=1, description="CPUs that each worker reserves")
+    gpu: bool = Field(False, description="give each worker a GPU")
+    use_ray: bool | None = Field(None, description="run under Ray Train; null: only when workers > 1")
+    address: str | None = Field(None, description="Ray cluster address; null: the running job's, or a local one")
+    storage: str | None = Field(None, description="folder or URI all nodes share, for checkpoints; null: the runs folder")
+    max_failures: int = Field(3, ge=0, description="worker failures to recover from")
+
+
+class TrackingConfig(Section):
+    """Where records go beside the run's own folder."""
+
+    mlflow: bool = Field(True, description="log to MLflow")
+    uri: str | None = Field(None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db")
+    experiment: str = Field("dbf_ray", description="MLflow experiment of single runs; a study has its own")
+
+
+class SearchConfig(Section):
+    """A study: how many trials, and how many at once."""
+
+    trials: int = Field(20, ge=1, description="trials to run, baselines included")
+    concurrent: int | None = Field(None, ge=1, description="trials at once; null: as many as the resources hold")
+
+
+class Config(Section):
+    """One run (and, with ``search``, one study over variations of it)."""
+
+    name: str | None = Field(None, description="run name, also its folder; null: made from the policy, detector and seed")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and policies")
+    runs_dir: Path = Field(Path("runs"), description="folder of the runs")
+    data: DataConfig = Field(default_factory=DataConfig)
+    detector: DetectorConfig = Field(default_factory=DetectorConfig)
+    freezing: FreezingConfig = Field(default_factory=FreezingConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Config:
+        parts = self.cluster.workers * self.training.accumulation
+        if self.training.batch_size % parts:
+            raise ValueError(
+                f"training.batch_size must be divisible by cluster.workers x training.accumulation "
+                f"= {self.cluster.workers} x {self.training.accumulation}, got {self.training.batch_size}"
+            )
+        return self
+
+
+def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a YAML file and lay dotted overrides over it.
+
+    Args:
+        file: YAML file, or None for the defaults.
+        overrides: dotted key -> value, for example ``{"freezing.rho": 5}``. Strings are parsed as YAML scalars.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, a key is unknown, or a value is out of range.
+    """
+    tree: dict[str, Any] = {}
+    place = "the defaults"
+    if file is not None:
+        place = str(file)
+        try:
+            loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the configuration file {file}: {error.strerror or error}; give an existing YAML file"
+            ) from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded, dict | None):
+            raise ConfigError(f"{file} must hold a mapping of keys to values, found {type(loaded).__name__}")
+        tree = loaded or {}
+    return _validate(apply_overrides(tree, overrides or {}), place)
+
+
+def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``tree`` with each dotted key of ``overrides`` set."""
+    result = {key: apply_overrides(value, {}) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    for dotted, value in overrides.items():
+        *parents, leaf = dotted.split(".")
+        node = result
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
+            node = child
+        node[leaf] = _parse_scalar(value) if isinstance(value, str) else value
+    return result
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return a copy of ``config`` with dotted keys changed. Changing ``freezing.policy`` drops the old policy's parameters."""
+    tree = to_dict(config)
+    if "freezing.policy" in overrides:
+        tree["freezing"] = {}
+    return _validate(apply_overrides(tree, overrides), "the overrides")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The complete configuration as plain YAML-able values."""
+    return config.model_dump(mode="json")
+
+
+def save_config(config: Config, file: Path) -> None:
+    """Write the complete configuration, reusable by :func:`load_config`."""
+    file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def _parse_scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as a string
+        except ValueError:
+            return value
+    return value
+
+
+def _validate(tree: Mapping[str, Any], place: str) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "extra_forbidden":
+                lines.append(f"unknown key {key}{_known_keys(item['loc'])}")
+            else:
+                lines.append(f"{key or 'configuration'}: {item['msg']}" + (f", got {item['input']!r}" if key else ""))
+        raise ConfigError(f"{'; '.join(lines)} (in {place} with its overrides)") from error
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    return f"; known here: {', '.join(model.model_fields)}"

@@ -1,0 +1,66 @@
+"""Oriented detectors. A detector is one file and one row in :data:`DETECTORS`; a backbone one row in :mod:`.backbones`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+from dbf_ray.detectors.backbones import BACKBONES, StagedBackbone, make_backbone
+from dbf_ray.detectors.base import Batch, Detector
+from dbf_ray.detectors.retinanet import RotatedRetinaNet
+from dbf_ray.errors import ConfigError
+
+DETECTORS: dict[str, type[Detector]] = {"rotated_retinanet": RotatedRetinaNet}
+
+
+def make_detector(
+    name: str = "rotated_retinanet",
+    *,
+    backbone: str = "resnet50",
+    num_classes: int,
+    weights_backbone: str | Path | None = None,
+    fpn_channels: int = 256,
+    head_convs: int = 4,
+    norm_eval: bool | Literal["sync"] = True,
+    frozen_stages: int = 0,
+    **options: Any,
+) -> Detector:
+    """Build a detector by name.
+
+    Args:
+        name: a key of :data:`DETECTORS`.
+        backbone: a key of :data:`dbf_ray.detectors.backbones.BACKBONES`.
+        num_classes: C >= 1; labels are 0..C-1.
+        weights_backbone: see :func:`dbf_ray.detectors.backbones.make_backbone`.
+        fpn_channels: width of pyramid and head.
+        head_convs: convolutions in each branch of the head.
+        norm_eval: batch norms of the backbone always in eval mode (True), trained (False) or synchronised ("sync").
+        frozen_stages: leading backbone stages that are never trained.
+        **options: the detector's own options, such as ``anchor_angles``.
+
+    Raises:
+        ConfigError: unknown detector, backbone or option, or a value out of range.
+        WeightsError: weights that are missing or do not fit.
+    """
+    check_options(name, options)
+    if num_classes < 1:
+        raise ConfigError(f"num_classes must be >= 1, got {num_classes}")
+    staged = make_backbone(backbone, weights_backbone, norm_eval=norm_eval, frozen_stages=frozen_stages)
+    factory: Any = DETECTORS[name]
+    detector: Detector = factory(staged, num_classes, fpn_channels=fpn_channels, head_convs=head_convs, **options)
+    return detector
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse an unknown detector or an option that it does not have."""
+    if name not in DETECTORS:
+        raise ConfigError(f"unknown detector {name!r}; known: {', '.join(DETECTORS)}")
+    parameters = inspect.signature(DETECTORS[name].__init__).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("fpn_channels", "head_convs")]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
+
+
+__all__ = ["BACKBONES", "DETECTORS", "Batch", "Detector", "StagedBackbone", "check_options", "make_backbone", "make_detector"]

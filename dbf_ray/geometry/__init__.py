@@ -1,0 +1,18 @@
+"""Oriented boxes: conversions, overlap, suppression, coders. Tensors in, tensors out; the convention is in :mod:`.boxes`."""
+
+from dbf_ray.geometry.boxes import boxes_to_corners, canonicalize, circumscribed, corners_to_boxes
+from dbf_ray.geometry.coders import RotatedBoxCoder
+from dbf_ray.geometry.iou import box_iou_rotated, box_iou_rotated_aligned
+from dbf_ray.geometry.nms import batched_nms_rotated, nms_rotated
+
+__all__ = [
+    "RotatedBoxCoder",
+    "batched_nms_rotated",
+    "box_iou_rotated",
+    "box_iou_rotated_aligned",
+    "boxes_to_corners",
+    "canonicalize",
+    "circumscribed",
+    "corners_to_boxes",
+    "nms_rotated",
+]
