@@ -1,0 +1,34 @@
+"""How a trial's record is read: whether it counts, and what its setting is called in short."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+BASELINES = ("full", "frozen")
+
+
+def is_complete(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial finished and has both objectives as finite numbers."""
+    values = (trial.get("map50"), trial.get("compute_ratio"))
+    return str(trial["state"]).upper() == "COMPLETE" and all(value is not None and math.isfinite(value) for value in values)
+
+
+def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a trial's policy; ``rho`` also where only the trial's own field names it."""
+    known = dict(trial.get("parameters") or {})
+    if trial.get("rho") is not None:
+        known.setdefault("rho", trial["rho"])
+    return known
+
+
+def setting(trial: Mapping[str, Any]) -> str:
+    """A trial's policy with its parameters, for example ``step(rho=4)``."""
+    inside = ", ".join(f"{key}={brief(value)}" for key, value in parameters(trial).items())
+    return f"{trial['policy']}({inside})" if inside else str(trial["policy"])
+
+
+def brief(value: Any) -> str:
+    """A parameter's value as short text."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

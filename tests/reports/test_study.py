@@ -1,0 +1,144 @@
+"""The content of pareto.json, in numbers and words, and the files of a study."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dbf_ray.errors import ConfigError
+from dbf_ray.reports import hypervolume, study_result, write_study
+from dbf_ray.reports import study as study_module
+
+Trials = list[dict[str, Any]]
+
+
+def test_front_knee_and_hypervolume(trials: Trials) -> None:
+    result = study_result("s", trials)
+    assert list(result) == ["study", "objectives", "reference", "hypervolume", "hypervolume_gain", "front", "knee", "answer", "trials"]
+    assert result["objectives"] == {"map50": "maximize", "compute_ratio": "minimize"}
+    assert result["reference"] == pytest.approx([0.29, 1.0])
+    assert result["front"] == [0, 1, 2, 3]
+    assert result["knee"] == 3
+    expected = 0.01 * 0.40 + 0.30 * 0.30 + 0.03 * 0.20
+    assert result["hypervolume"] == pytest.approx(expected)
+    assert result["hypervolume_gain"] == pytest.approx(expected - 0.01 * 0.40)
+    pairs = [(t["map50"], t["compute_ratio"]) for t in result["trials"] if t["state"] == "COMPLETE"]
+    assert hypervolume(pairs, result["reference"]) == result["hypervolume"]
+
+
+def test_trials_are_whole_sorted_and_free_of_nan(trials: Trials) -> None:
+    trials[2]["parameters"] = {"rho": np.int64(2), "weights": np.float32(0.5), "path": Path("a")}
+    result = study_result("s", trials[::-1])
+    assert [row["number"] for row in result["trials"]] == list(range(7))
+    assert list(result["trials"][0])[:10] == [
+        "number", "state", "policy", "parameters", "rho", "map50", "compute_ratio", "map50_best", "seed", "run",
+    ]  # fmt: skip
+    assert result["trials"][5]["map50"] is None
+    assert result["trials"][2]["parameters"] == {"rho": 2, "weights": 0.5, "path": "a"}
+    assert math.isnan(trials[5]["map50"]), "the caller's records were changed"
+    json.dumps(result, allow_nan=False)
+
+
+def test_missing_keys_are_none() -> None:
+    (row,) = study_result("s", [{"number": 0, "state": "RUNNING", "policy": "full"}])["trials"]
+    assert row["map50"] is row["rho"] is row["run"] is None
+    assert row["parameters"] == {}
+
+
+def test_answer_says_what_it_saves_and_costs(trials: Trials) -> None:
+    answer = study_result("s", trials)["answer"]
+    assert {key: answer[key] for key in ("number", "policy", "parameters", "rho", "map50", "compute_ratio")} == {
+        "number": 3, "policy": "step", "parameters": {"rho": 4}, "rho": 4, "map50": 0.60, "compute_ratio": 0.70,
+    }  # fmt: skip
+    assert answer["text"] == (
+        "step(rho=4) (trial 3): 30 % less training compute than full fine-tuning (compute_ratio 0.700) for 0.040 less map50 "
+        "(0.600 against 0.640); measured: 210 s of training against 300 s."
+    )
+
+
+def test_answer_in_the_other_cases(trials: Trials) -> None:
+    assert "full fine-tuning is the one to keep" in study_result("s", trials[:2])["answer"]["text"]
+    assert "no complete run of full" in study_result("s", trials[1:])["answer"]["text"]
+    trials[3] |= {"map50": 0.66, "device_seconds": None}
+    better = study_result("s", trials)["answer"]["text"]
+    assert "for 0.020 more map50 (0.660 against 0.640)." in better
+    trials[3]["map50"] = 0.6401
+    assert "for the same map50" in study_result("s", trials)["answer"]["text"]
+
+
+def test_reference_is_the_worse_baseline_of_those_there_are(trials: Trials) -> None:
+    trials[0]["map50"] = 0.2
+    assert study_result("s", trials)["reference"] == pytest.approx([0.19, 1.0])
+    trials[0]["state"] = "FAIL"
+    assert study_result("s", trials)["reference"] == pytest.approx([0.29, 1.0])
+    alone = study_result("s", trials[2:])
+    assert alone["reference"] is alone["hypervolume"] is alone["hypervolume_gain"] is None
+    assert alone["front"] == [2, 3]
+
+
+def test_a_stored_reference_is_kept(trials: Trials) -> None:
+    result = study_result("s", trials, reference=(0.1, 1.0))
+    assert result["reference"] == [0.1, 1.0]
+    assert result["hypervolume"] == pytest.approx(0.2 * 0.4 + 0.3 * 0.3 + 0.03 * 0.2)
+
+
+def test_study_without_a_complete_trial() -> None:
+    result = study_result("s", [{"number": 0, "state": "FAIL", "policy": "full"}])
+    assert (result["front"], result["knee"], result["answer"], result["hypervolume"]) == ([], None, {}, None)
+
+
+def test_refuses_trials_that_cannot_be_told_apart(trials: Trials) -> None:
+    with pytest.raises(ConfigError, match="trial numbers must be unique, got 0 twice"):
+        study_result("s", [trials[0], trials[0]])
+    with pytest.raises(ConfigError, match="got one without state, policy"):
+        study_result("s", [{"number": 3}])
+
+
+def test_files_of_a_study(trials: Trials, tmp_path: Path) -> None:
+    result = study_result("ships <b>", trials)
+    folder = tmp_path / "studies" / "s"
+    written = write_study(result, folder)
+    assert sorted(path.name for path in written) == sorted(path.name for path in folder.iterdir())
+    assert sorted(path.name for path in written) == ["pareto.html", "pareto.json", "pareto.png", "trials.csv"]
+    assert json.loads((folder / "pareto.json").read_text()) == result
+    with (folder / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["on_front"] for row in rows] == ["true"] * 4 + ["false"] * 3
+    assert rows[3]["parameters"] == '{"rho": 4}'
+    assert float(rows[3]["compute_ratio"]) == 0.7
+    assert rows[5]["map50"] == ""
+    assert float(rows[3]["device_seconds"]) == 210.0
+
+
+def test_a_failure_leaves_the_earlier_files(trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(study_result("first", trials), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken(data: object) -> bytes:
+        raise RuntimeError("no canvas")
+
+    monkeypatch.setattr(study_module, "pareto_png", broken)
+    with pytest.raises(RuntimeError, match="no canvas"):
+        write_study(study_result("second", trials), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_the_earlier_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "pareto.json"
+    study_module.replace_file(file, b"old")
+
+    def half(self: Path, content: bytes) -> int:
+        with self.open("wb") as stream:
+            stream.write(content[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space"):
+        study_module.replace_file(file, b"newer")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"pareto.json": b"old"}
