@@ -137,7 +137,9 @@ def make_backbone(
     if not 0 <= frozen_stages <= len(stages):
         raise ConfigError(f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {frozen_stages}")
     backbone = StagedBackbone(stages, channels, strides, norm_eval=norm_eval is True, frozen_stages=frozen_stages)
-    return convert_sync_batchnorm(backbone) if norm_eval == "sync" else backbone
+    if norm_eval == "sync":
+        convert_sync_batchnorm(backbone)
+    return backbone
 
 
 def load_backbone_weights(network: nn.Module, file: Path, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class Detector(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
 
     def forward(
-        self, images: Batch | Sequence[Tensor], targets: Sequence[dict[str, Any]] | Tensor | None = None
+        self, images: Batch | Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | Tensor | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses in training mode, detections in eval mode.
 
@@ -84,7 +84,7 @@ class Detector(nn.Module, ABC):
         return self.losses(batch, targets if isinstance(targets, Tensor) else batch.normalizers.clamp(min=1))
 
     @torch.no_grad()
-    def prepare(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None) -> Batch:
+    def prepare(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None) -> Batch:
         """Normalise and pad images to one tensor on the detector's device, and assign the targets if there are any."""
         device = self.mean.device
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -99,7 +99,7 @@ class Detector(nn.Module, ABC):
             assignment, normalizers = self.assign(self._checked(targets, len(images), device), sizes, (height, width))
         return Batch(padded, sizes, assignment, normalizers)
 
-    def _checked(self, targets: Sequence[dict[str, Any]], count: int, device: torch.device) -> list[dict[str, Tensor]]:
+    def _checked(self, targets: Sequence[Mapping[str, Any]], count: int, device: torch.device) -> list[dict[str, Tensor]]:
         if len(targets) != count:
             raise DataError(f"targets must have one dict for each image, got {len(targets)} for {count} images")
         result = []

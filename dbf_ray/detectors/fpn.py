@@ -28,7 +28,7 @@ class FPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.constant_(module.bias, 0.0)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps [B, out_channels, H_l, W_l], fine to coarse, from the backbone's maps [B, in_channels[l], H_l, W_l]."""

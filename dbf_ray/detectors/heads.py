@@ -24,7 +24,9 @@ class RetinaHead(nn.Module):
         self.num_classes = num_classes
         self.classification = self._branch(channels, num_convs, anchors_per_cell * num_classes)
         self.regression = self._branch(channels, num_convs, anchors_per_cell * 5)
-        nn.init.constant_(self.classification[-1].bias, -math.log((1 - prior) / prior))
+        last = self.classification[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None  # noqa: PT018
+        nn.init.constant_(last.bias, -math.log((1 - prior) / prior))
 
     @staticmethod
     def _branch(channels: int, num_convs: int, out_channels: int) -> nn.Sequential:
@@ -35,7 +37,7 @@ class RetinaHead(nn.Module):
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)
+                nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
         return nn.Sequential(*layers)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

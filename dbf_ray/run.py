@@ -1,0 +1,269 @@
+"""One training run, without Ray: configuration in, record out.
+
+The run's folder holds config.yaml, epochs.jsonl, summary.json and checkpoints/; a checkpoint alone restores weights, optimizer,
+policy, ledger and the record so far. Inside an initialised process group every rank calls :func:`run`; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbf_ray.build import Plan, build_training, prepare
+from dbf_ray.config import Config, save_config, to_dict
+from dbf_ray.errors import ConfigError, DbfRayError
+from dbf_ray.freezing import budget
+from dbf_ray.tracking import MlflowTarget, Tracker, make_trackers, read_summary, resolve_uri
+from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
+from dbf_ray.training.ddp import broadcast_object, rank, world_size
+from dbf_ray.training.loop import LoopState, Training, fit
+
+OnEpoch = Callable[[dict[str, Any], Path | None], bool]
+
+
+def run(
+    config: Config,
+    *,
+    directory: Path | None = None,
+    trackers: Sequence[Tracker] | None = None,
+    on_epoch: OnEpoch | None = None,
+    resume: Path | None = None,
+    label: str = "",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train one configuration.
+
+    Args:
+        config: the run.
+        directory: the run's folder; None: ``runs_dir/name``.
+        trackers: who is told of it; None: JSON lines and, if configured, MLflow. Used on rank 0 only.
+        on_epoch: called on every rank after each epoch with its record and, on rank 0, the checkpoint written; when rank 0's answer is
+            False the run ends.
+        resume: checkpoint folder to go on from; None: from the beginning.
+        label: put before every line of progress.
+        quiet: print no progress.
+
+    Returns:
+        The content of summary.json, on every rank.
+
+    Raises:
+        DbfRayError: bad input, before training; or a training that had to stop.
+    """
+    directory = directory or run_directory(config)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    plan = prepare(config)
+    training = build_training(plan, journal=directory / "costs.jsonl", label=label, quiet=quiet)
+    state = LoopState()
+    if resume is not None:
+        restore(training, state, resume)
+    told: Sequence[Tracker] = []
+    if rank() == 0:
+        told = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
+    facts = facts_of(plan)
+    for tracker in told:
+        tracker.start(to_dict(config), facts, state.epoch)
+        for record in state.records:
+            tracker.epoch(record)
+    stopped_early = False
+
+    def after_epoch(record: dict[str, Any]) -> bool:
+        nonlocal stopped_early
+        checkpoint = None
+        if rank() == 0:
+            checkpoint = save(training, state, config, directory, plan)
+            for tracker in told:
+                tracker.epoch(record)
+        answer = on_epoch(record, checkpoint) if on_epoch is not None else True
+        stopped_early = not broadcast_object(answer)
+        return not stopped_early
+
+    try:
+        fit(training, state, after_epoch)
+    except DbfRayError as error:
+        for tracker in told:
+            tracker.fail(str(error))
+        raise
+    except BaseException as error:
+        for tracker in told:
+            tracker.fail(f"{type(error).__name__}: {error}")
+        raise
+    summary = summarize(plan, training, state, directory, stopped_early)
+    for tracker in told:
+        tracker.finish(summary, draw(directory, state, plan))
+    return summary
+
+
+def run_name(config: Config) -> str:
+    """The run's name: the configured one, or made from what varies between runs."""
+    if config.name:
+        return config.name
+    parameters = "".join(
+        f"-{key}{value}" for key, value in sorted(config.freezing.parameters.items()) if isinstance(value, int | float | str)
+    )
+    return f"{config.freezing.policy}{parameters}-{config.detector.backbone}-{config.data.name}-seed{config.seed}"
+
+
+def run_directory(config: Config) -> Path:
+    """The folder of a run."""
+    return config.runs_dir / run_name(config)
+
+
+def find_resume(config: Config, directory: Path) -> Path | None:
+    """The newest whole checkpoint of the run's folder, or None where there is none to go on from.
+
+    Raises:
+        ConfigError: the folder's run is finished, or was started with another configuration.
+    """
+    checkpoints = list_checkpoints(directory / "checkpoints")
+    if not checkpoints:
+        return None
+    if (summary := read_summary(directory)) is not None and not summary.get("stopped_early"):
+        raise ConfigError(
+            f"run {directory.name!r} in {directory.parent} is finished (map50 {summary.get('map50')}); "
+            "give another --name, or remove the folder to train it again"
+        )
+    _, record = load_checkpoint(checkpoints[-1])
+    differing = _differences(record["config"], to_dict(config))
+    if differing:
+        raise ConfigError(
+            f"run {directory.name!r} in {directory.parent} was started with another configuration, it differs in {', '.join(differing)}; "
+            "give the same, or another --name"
+        )
+    return checkpoints[-1]
+
+
+def save(training: Training, state: LoopState, config: Config, directory: Path, plan: Plan) -> Path:
+    """Write a checkpoint of everything that training needs to go on."""
+    tensors = {
+        "model": training.detector.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "policy": state.policy,
+        "ledger": training.ledger.state_dict(),
+        "epoch": state.epoch,
+        "random": random_state(),
+    }
+    record = {"config": to_dict(config), "classes": training.classes, "epochs": state.records, "facts": facts_of(plan)}
+    return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints)
+
+
+def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
+    """Undo of :func:`save`, on every rank."""
+    tensors, record = load_checkpoint(checkpoint, training.device)
+    if record["classes"] != training.classes:
+        raise ConfigError(f"checkpoint {checkpoint} was trained for classes {record['classes']}, this run has {training.classes}")
+    training.detector.load_state_dict(tensors["model"])
+    training.optimizer.load_state_dict(tensors["optimizer"])
+    training.ledger.load_state_dict(tensors["ledger"])
+    restore_random_state(tensors["random"])
+    state.epoch, state.policy, state.records = tensors["epoch"], tensors["policy"], record["epochs"]
+
+
+def facts_of(plan: Plan) -> dict[str, Any]:
+    """What is known of a run before it trains."""
+    return {
+        "name": run_name(plan.config),
+        "policy": plan.policy.name,
+        "parameters": plan.policy.parameters(),
+        "rho": plan.policy.parameters().get("rho"),
+        "seed": plan.config.seed,
+        "num_stages": plan.num_stages,
+        "frozen_prefixes": plan.frozen_prefixes,
+        "budget": plan.budget,
+        "compute_ratio": plan.compute_ratio,
+        "backbone_share": plan.backbone_share,
+        "norm_eval": plan.config.detector.norm_eval,
+        "eval_split": plan.eval_split,
+        "train_images": len(plan.train_set),
+        "eval_images": len(plan.eval_set),
+        "world_size": world_size(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def summarize(plan: Plan, training: Training, state: LoopState, directory: Path, stopped_early: bool) -> dict[str, Any]:
+    """The content of summary.json."""
+    prefixes = [record["frozen_stages"] for record in state.records]
+    evaluated = [record for record in state.records if record["map50"] is not None]
+    last = evaluated[-1] if evaluated else {}
+    scores = [record["map50"] for record in evaluated]
+    checkpoint = list_checkpoints(directory / "checkpoints") if rank() == 0 else []
+    summary = {
+        **facts_of(plan),
+        "epochs": len(state.records),
+        "frozen_prefixes": prefixes,
+        "budget": budget(prefixes, plan.num_stages),
+        **{key: last.get(key) for key in ("map50", "map50_voc07", "map75", "map50_95")},
+        "map50_best": max((s for s in scores if s == s), default=None),
+        **{key: value for key, value in last.items() if key.startswith("ap50/")},
+        "compute_ratio": plan.cost_of(prefixes),
+        **training.ledger.totals(),
+        "checkpoint": str(checkpoint[-1]) if checkpoint else None,
+        "stopped_early": stopped_early,
+    }
+    return broadcast_object(summary)
+
+
+def draw(directory: Path, state: LoopState, plan: Plan) -> list[Path]:
+    """The learning curve of a finished run as PNG; nothing where matplotlib is missing."""
+    try:
+        from dbf_ray.reports.curves import learning_curves, learning_png
+        from dbf_ray.reports.study import replace_file
+    except ImportError:
+        return []
+    file = directory / "learning_curve.png"
+    replace_file(file, learning_png(learning_curves({run_name(plan.config): state.records}, plan.num_stages)))
+    return [file]
+
+
+def mlflow_target(config: Config) -> MlflowTarget | None:
+    """Where in MLflow a single run goes; None if it is switched off."""
+    if not config.tracking.mlflow:
+        return None
+    return MlflowTarget(uri=resolve_uri(config.tracking.uri), experiment=config.tracking.experiment, run_name=run_name(config))
+
+
+def machine() -> str:
+    """The machine, in words: processor, cores and threads in use, GPU."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            processor = next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{gpu}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("dbf-ray", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    ignored = ("runs_dir", "tracking", "cluster", "search", "name")  # may change between a run's start and its resume
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        if not prefix and key in ignored:
+            continue
+        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            found += _differences(old[key], new[key], f"{prefix}{key}.")
+        elif old.get(key) != new.get(key):
+            found.append(f"{prefix}{key} ({old.get(key)!r}, now {new.get(key)!r})")
+    return found
+
+
+__all__ = ["find_resume", "run", "run_directory", "run_name", "save_config"]

@@ -1,0 +1,1 @@
+"""Training: the loop (:mod:`.loop` is the file to read first), optimizers, data parallelism, checkpoints."""

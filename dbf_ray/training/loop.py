@@ -1,0 +1,223 @@
+"""The training loop; the file to read first.
+
+One epoch: the policy decides how many leading backbone stages are frozen, the freezer makes it so, DDP is built anew if the set of trained
+parameters changed, the epoch is trained, the ledger adds what it cost, and the detector is evaluated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dbf_ray.cost import Ledger
+from dbf_ray.data import TrainLoader
+from dbf_ray.detectors import Batch, Detector
+from dbf_ray.errors import TrainingError
+from dbf_ray.evaluation import Evaluator
+from dbf_ray.freezing import Freezer, Policy
+from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.training.ddp import Replicas, all_reduce_sum, equalize_norm_buffers, world_size
+from dbf_ray.training.optim import LearningRate, set_learning_rate
+from dbf_ray.training.progress import Progress
+
+CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look waits for the device
+
+
+@dataclass
+class Training:
+    """All that a training needs, each part made and checked before."""
+
+    detector: Detector
+    replicas: Replicas
+    freezer: Freezer
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    train_loader: TrainLoader
+    eval_loader: Iterable[Any]
+    classes: list[str]
+    ledger: Ledger
+    progress: Progress
+    device: torch.device
+    epochs: int
+    seed: int
+    accumulation: int = 1
+    clip_norm: float | None = None
+    precision: str = "float32"
+    evaluate_every: int = 1
+
+
+@dataclass
+class LoopState:
+    """Where a training stands between two epochs: what a checkpoint keeps beside weights and optimizer."""
+
+    epoch: int = 0
+    policy: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(training: Training, state: LoopState, after_epoch: Callable[[dict[str, Any]], bool]) -> None:
+    """Train from ``state`` on; ``after_epoch(record)`` is called on every rank and ends the training by returning False.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    training.progress.begin(state.epoch)
+    go_on = True
+    while go_on and state.epoch < training.epochs:
+        record = run_epoch(training, state)
+        state.records.append(record)
+        state.epoch += 1
+        go_on = after_epoch(record)
+
+
+def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
+    """Decide, freeze, train, account and evaluate one epoch; returns its record (the keys of epochs.jsonl)."""
+    epoch, freezer, ledger = state.epoch, training.freezer, training.ledger
+    now = PolicyProgress(epoch, training.epochs, freezer.num_stages, training.seed)
+    decision, state.policy = training.policy.decide(now, {}, state.policy)
+    if freezer.apply(decision.frozen_stages) or training.replicas.rebuilds == 0:
+        training.replicas.rebuild()
+
+    ledger.begin_epoch(epoch)
+    losses = train_epoch(training, epoch, decision.lr_factors)
+    ledger.end_steps()
+    equalize_norm_buffers(training.detector)
+    due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
+    metrics = evaluate(training.detector, training.eval_loader, training.classes, training.precision) if due else {}
+    costs = ledger.end_epoch(allreduce_bytes=training.replicas.allreduce_bytes)
+
+    loss = sum(losses.values())
+    training.progress.epoch(epoch, freezer.prefix, loss, metrics.get("map50"), costs["wall_seconds"])
+    return {
+        "epoch": epoch,
+        "frozen_stages": freezer.prefix,
+        "steps": training.train_loader.steps_per_epoch,
+        "lr": max(group["lr"] for group in training.optimizer.param_groups),
+        "loss": loss,
+        "losses": losses,
+        "map50": None,
+        **metrics,
+        **costs,
+    }
+
+
+def train_epoch(training: Training, epoch: int, stage_factors: tuple[float, ...] | None = None) -> dict[str, float]:
+    """Train one epoch; returns the mean of each loss over its steps and all ranks."""
+    training.detector.train()
+    steps = training.train_loader.steps_per_epoch
+    log = LossLog(epoch, steps)
+    micro_batches = training.train_loader.epoch(epoch)
+    for step in range(steps):
+        asked = time.perf_counter()
+        images_and_targets = list(itertools.islice(micro_batches, training.accumulation))
+        training.ledger.waited(time.perf_counter() - asked)
+        lr = training.learning_rate.at(epoch * steps + step, steps)
+        set_learning_rate(training.optimizer, lr, stage_factors)
+        batches = [training.detector.prepare(*micro) for micro in images_and_targets]
+        log.add(train_step(training, batches))
+        for batch in batches:
+            training.ledger.step(len(batch.images), (batch.images.shape[-2], batch.images.shape[-1]), training.freezer.prefix)
+        if step % CHECK_EVERY == CHECK_EVERY - 1:
+            log.check()
+            training.progress.step(
+                epoch, training.freezer.prefix, step + 1, steps, training.ledger.images_per_second(), sum(log.means().values())
+            )
+    log.check()
+    return log.means()
+
+
+def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
+    """One optimizer step over this rank's micro-batches.
+
+    Losses are divided by the counts of the *effective* batch, summed over micro-batches and ranks before any forward pass, so that the step does not
+    depend on how the batch is spread. DDP averages gradients over ranks; hence counts are divided by the world size.
+
+    Returns:
+        This rank's share of each loss, summed over its micro-batches; the mean over ranks is the effective batch's loss.
+    """
+    counts = all_reduce_sum(torch.stack([batch.normalizers for batch in batches]).sum(0))
+    normalizers = counts.clamp(min=1) / world_size()
+    total: dict[str, Tensor] = {}
+    for index, batch in enumerate(batches):
+        last = index == len(batches) - 1
+        with contextlib.nullcontext() if last else training.replicas.no_sync():
+            with autocast(training.device, training.precision):
+                losses: dict[str, Tensor] = training.replicas(batch, normalizers)
+            torch.stack(list(losses.values())).sum().backward()
+        for name, loss in losses.items():
+            total[name] = total.get(name, 0) + loss.detach()
+    if training.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(training.detector.parameters(), training.clip_norm)  # frozen parameters have no gradient
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+@torch.no_grad()
+def evaluate(detector: Detector, loader: Iterable[Any], classes: list[str], precision: str = "float32") -> dict[str, float]:
+    """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode is restored."""
+    evaluator = Evaluator(len(classes), classes)
+    was_training = detector.training
+    detector.eval()
+    with autocast(detector.mean.device, precision):
+        for images, targets in loader:
+            evaluator.update(detector(images), targets)
+    detector.train(was_training)
+    evaluator.gather()
+    return evaluator.compute()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 autocast, or none for float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class LossLog:
+    """Losses of an epoch's steps, kept on the device and looked at now and then, the same on all ranks."""
+
+    def __init__(self, epoch: int, steps: int) -> None:
+        self.epoch, self.steps = epoch, steps
+        self._pending: list[dict[str, Tensor]] = []
+        self._sums: dict[str, float] = {}
+        self._seen = 0
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Add a step's losses, without waiting for the device."""
+        self._pending.append(losses)
+
+    def check(self) -> None:
+        """Average the steps added since the last look over ranks, and stop the training at the first loss that is not finite.
+
+        Raises:
+            TrainingError: naming the step and the losses, on every rank.
+        """
+        if not self._pending:
+            return
+        names = list(self._pending[0])
+        table = torch.stack([torch.stack([losses[name].double() for name in names]) for losses in self._pending])
+        rows = (all_reduce_sum(table) / world_size()).tolist()
+        self._pending.clear()
+        for row in rows:
+            losses = dict(zip(names, row, strict=True))
+            if not all(map(math.isfinite, row)):
+                named = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+                raise TrainingError(
+                    f"every loss must be finite, got {named} in epoch {self.epoch}, step {self._seen} of {self.steps}; the last checkpoint is "
+                    "from before this epoch. Lower training.lr, lengthen training.warmup_steps, or lower training.clip_norm, and resume"
+                )
+            for name, value in losses.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._seen += 1
+
+    def means(self) -> dict[str, float]:
+        """Mean of each loss over the steps looked at so far."""
+        return {name: total / self._seen for name, total in self._sums.items()}

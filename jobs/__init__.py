@@ -1,0 +1,1 @@
+"""Entry points: one module per thing a person does, each with ``--help``."""

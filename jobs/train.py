@@ -1,0 +1,104 @@
+"""Train one detector with one freezing policy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dbf_ray.build import Plan, prepare
+from dbf_ray.config import Config, load_config
+from dbf_ray.run import find_resume, run, run_directory
+from jobs.command_line import main, make_parser, parse, print_json
+
+EPILOG = """examples:
+  train on generated scenes, the backbone unfrozen in every 4th epoch:
+    python -m jobs.train --config jobs/configs/demo.yaml --freezing.policy step --freezing.rho 4
+  see the timeline and what it costs, without training:
+    python -m jobs.train --config jobs/configs/demo.yaml --freezing.policy step --freezing.rho 4 --dry-run
+  train on your own images in DOTA's format (DIR/train and DIR/val, each with images/ and labelTxt/):
+    python -m jobs.train --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE
+  two workers (DDP under Ray Train):
+    python -m jobs.train --config jobs/configs/demo.yaml --cluster.workers 2
+
+A run leaves runs/NAME/: config.yaml, epochs.jsonl, summary.json, checkpoints/. The same command goes on after an interruption."""
+
+SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking")
+
+
+def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, or with ``--dry-run`` only check and say what would be trained."""
+    parser = make_parser("jobs.train", "Train an oriented detector with a freezing policy.", EPILOG, SECTIONS)
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the timeline and its cost, and train nothing")
+    options, overrides = parse(parser, arguments)
+    config = load_config(options.config, overrides)
+    if options.dry_run:
+        result = dry_run(config)
+    elif wants_ray(config):
+        from dbf_ray.cluster import train_on_ray
+
+        result = train_on_ray(config)
+    else:
+        directory = run_directory(config)
+        resume = find_resume(config, directory)
+        if resume is not None:
+            print(f"going on from {resume}", file=sys.stderr)
+        result = run(config, directory=directory, resume=resume)
+    if not options.dry_run:
+        print(report(result, config))
+    if options.json:
+        print_json(result)
+    return result
+
+
+def wants_ray(config: Config) -> bool:
+    """Whether the run goes through Ray Train."""
+    use = config.cluster.use_ray
+    return config.cluster.workers > 1 if use is None else use
+
+
+def dry_run(config: Config) -> dict[str, Any]:
+    """Check a run and print its timeline, budget and compute_ratio."""
+    plan = prepare(config)
+    print(timeline(plan))
+    return {
+        "policy": plan.policy.name,
+        "parameters": plan.policy.parameters(),
+        "epochs": config.training.epochs,
+        "num_stages": plan.num_stages,
+        "frozen_prefixes": plan.frozen_prefixes,
+        "budget": plan.budget,
+        "compute_ratio": plan.compute_ratio,
+        "backbone_share": plan.backbone_share,
+        "flops_per_prefix": plan.flops_per_prefix,
+    }
+
+
+def timeline(plan: Plan) -> str:
+    """Epochs x stages as text: ``#`` trained, ``.`` frozen."""
+    lines = [f"policy {plan.policy.name} {plan.policy.parameters() or ''}".rstrip()]
+    epochs = plan.config.training.epochs
+    if plan.frozen_prefixes is None:
+        lines.append("this policy decides while training: its timeline and cost are not known beforehand")
+    else:
+        for stage in range(plan.num_stages, 0, -1):
+            lines.append(f"stage {stage}  " + "".join("." if n >= stage else "#" for n in plan.frozen_prefixes))
+        lines.append("epoch    " + "".join(str(e % 10) for e in range(epochs)) + "   (# trained, . frozen)")
+        lines.append(f"budget {plan.budget} of {epochs} epochs, compute_ratio {plan.compute_ratio:.4f}")
+    lowest = plan.cost_of([plan.num_stages])
+    lines.append(f"backbone's share of forward FLOPs {plan.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f}")
+    lines.append(f"{len(plan.train_set)} training images, {len(plan.eval_set)} to evaluate on ({plan.eval_split})")
+    return "\n".join(lines)
+
+
+def report(summary: dict[str, Any], config: Config) -> str:
+    """What a finished run says."""
+    map50 = summary["map50"]
+    return (
+        f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio {summary['compute_ratio']:.3f}, "
+        f"{summary['wall_seconds']:.0f} s; record in {run_directory(config)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(command))

@@ -1,0 +1,78 @@
+"""A step is the same however its effective batch is spread: 1 x 8 = 4 x 2 = two ranks x 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dbf_ray.build import build_training, prepare
+from dbf_ray.config import load_config
+from dbf_ray.training.loop import train_epoch
+
+SETTINGS: dict[str, Any] = {
+    "data.train_images": 16,
+    "data.val_images": 4,
+    "data.image_size": 96,
+    "detector.backbone": "resnet18",
+    "detector.fpn_channels": 16,
+    "detector.head_convs": 1,
+    "training.batch_size": 8,
+    "training.optimizer": "sgd",
+    "training.lr": 1e-2,
+    "training.warmup_steps": 0,
+    "training.clip_norm": 1.0,
+    "tracking.mlflow": False,
+}
+
+
+def train(accumulation: int, workers: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Losses and weights after one epoch of two steps."""
+    torch.set_num_threads(1)
+    config = load_config(None, {**SETTINGS, "training.accumulation": accumulation, "cluster.workers": workers})
+    training = build_training(prepare(config), quiet=True)
+    training.freezer.apply(0)
+    training.replicas.rebuild()
+    training.ledger.begin_epoch(0)
+    losses = train_epoch(training, 0)
+    return losses, training.detector.state_dict()
+
+
+def worker(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    losses, weights = train(accumulation=1, workers=2)
+    torch.save((losses, weights), f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    return train(accumulation=1, workers=1)
+
+
+def compare(one: tuple[dict[str, float], dict[str, torch.Tensor]], two: tuple[dict[str, float], dict[str, torch.Tensor]]) -> None:
+    assert one[0] == pytest.approx(two[0], rel=1e-5)
+    for name, tensor in one[1].items():
+        torch.testing.assert_close(tensor, two[1][name], atol=1e-5, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_accumulation(whole: tuple[dict[str, float], dict[str, torch.Tensor]]) -> None:
+    compare(train(accumulation=4, workers=1), whole)
+
+
+def test_two_ranks(whole: tuple[dict[str, float], dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    compare(ranks[0], whole)
+    assert all(torch.equal(tensor, ranks[1][1][name]) for name, tensor in ranks[0][1].items())
+
+
+def test_training_moved_the_weights(whole: tuple[dict[str, float], dict[str, torch.Tensor]]) -> None:
+    before = prepare(load_config(None, SETTINGS)).detector.state_dict()
+    moved = [name for name, tensor in before.items() if not torch.equal(tensor, whole[1][name]) and "running" not in name]
+    assert any(name.startswith("backbone") for name in moved)
+    assert any(name.startswith("head") for name in moved)
