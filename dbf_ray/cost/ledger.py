@@ -1,0 +1,228 @@
+"""The ledger: what a training really cost, epoch by epoch and in total.
+
+Each figure, over all ranks unless it says otherwise:
+
+==================== ============================================================================================================
+executed_flops       training FLOPs (forward and backward) of the images that ran, by padded shape and frozen prefix, with everything
+                     that was repeated after a restart; no evaluation, optimizer, NMS. Not to be mixed with the nominal compute_ratio.
+device_seconds       seconds of training steps, waiting for data included, summed over ranks: what the devices were held for.
+data_wait_seconds    the part of device_seconds that waited for data.
+wall_seconds         seconds from an epoch's begin to its end, evaluation included, of the slowest rank.
+images_per_second    images trained over seconds of training steps (of the slowest rank).
+peak_memory_bytes    largest memory of any one rank during training steps; what memory is on which device: PeakMemory.
+mean_memory_bytes    mean over the time of training steps of each step's peak, and over ranks. Steps of frozen epochs need less: the mean shows it,
+                     the peak of a run with one unfrozen epoch does not.
+allreduce_bytes      bytes of gradients that *one* rank handed to all-reduce, as the communication hook counted them; 0 with one rank.
+energy_joules        energy of the ranks' devices during training steps, or None where no device answers. Ranks should not share a device.
+attempt              1, and one more after every restart.
+==================== ============================================================================================================
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dbf_ray.cost.energy import EnergyMeter
+from dbf_ray.cost.flops import FlopTable
+from dbf_ray.cost.journal import Journal
+from dbf_ray.cost.memory import PeakMemory
+
+Row = dict[str, Any]
+ADDED = ("executed_flops", "device_seconds", "data_wait_seconds", "wall_seconds", "allreduce_bytes")
+
+
+class Ledger:
+    """Adds up what training costs. Looking costs some tens of microseconds a step and never waits for the device.
+
+    Use: ``begin_epoch``; for each step ``waited`` and ``step``; ``end_steps`` before evaluation; ``end_epoch``.
+
+    Args:
+        detector: the detector, for its FLOPs (a meta copy is taken), or a function of (height, width, frozen_stages) to FLOPs per image.
+        device: where training runs.
+        world_size: number of ranks.
+        gather: collective that gives every rank the objects of all ranks, in rank order. None: the other ranks are taken to
+            cost what this one does.
+        journal: file for work in progress, given on rank 0 only; None: what a killed attempt did after its last checkpoint is not counted.
+    """
+
+    def __init__(
+        self,
+        detector: nn.Module | Callable[[int, int, int], int],
+        *,
+        device: torch.device | str = "cpu",
+        world_size: int = 1,
+        gather: Callable[[Any], Sequence[Any]] | None = None,
+        journal: Path | None = None,
+    ) -> None:
+        self._flops = FlopTable(detector) if isinstance(detector, nn.Module) else detector
+        self._device = torch.device(device)
+        self._world_size = world_size
+        self._gather = gather or (lambda row: [row] * world_size)
+        self._memory, self._energy = PeakMemory(device), EnergyMeter(device)
+        self._journal = Journal(journal) if journal is not None else None
+        self._attempt = 1
+        self._resumed = False
+        self._accounted: list[list[int]] = []
+        self._totals = _no_cost()
+        self._reduced = 0  # the replicas' counter when the last epoch ended
+        self._joules: float | None = None  # the device's counter when this epoch began
+        self._used: float | None = None  # of this epoch's steps, once they are over
+        self._clear(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Start the clocks of an epoch (0-based)."""
+        if self._journal is not None and not self._resumed and not self._accounted:
+            self._journal.clear()
+        self._clear(epoch)
+        self._memory.take()
+        self._joules = self._energy.joules()
+        self._began = self._mark = time.perf_counter()
+
+    def waited(self, seconds: float) -> None:
+        """Add seconds that the coming step waited for its data."""
+        self._waited += seconds
+
+    def step(self, images: int, size: tuple[int, int], frozen_stages: int) -> None:
+        """Add images of one padded ``size`` (height, width) in pixels that were trained with ``frozen_stages`` stages frozen.
+
+        Call it after the optimizer step, once for each micro-batch; the time since the last call is the step's.
+        """
+        key = (*size, frozen_stages)
+        self._images[key] = self._images.get(key, 0) + images
+        self._tick()
+        if self._journal is not None and self._journal.due():
+            self._journal.write(self._attempt, self._epoch, self._spent())
+
+    def end_steps(self) -> None:
+        """The epoch's training steps are over (evaluation may follow): wait for the device, and count that time too."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._tick()
+        self._used = self._energy_used()
+
+    def images_per_second(self) -> float:
+        """Images of all ranks per second of training steps so far in this epoch; 0 before the first step."""
+        return sum(self._images.values()) * self._world_size / self._seconds if self._seconds > 0 else 0.0
+
+    def end_epoch(self, *, allreduce_bytes: int = 0) -> Row:
+        """Close the epoch. A collective if ``gather`` is one.
+
+        Args:
+            allreduce_bytes: the replicas' counter, which only rises; the ledger takes the difference.
+
+        Returns:
+            The epoch's costs by the names above, equal on all ranks.
+        """
+        own = {**self._spent(), "allreduce_bytes": allreduce_bytes - self._reduced}
+        self._reduced = allreduce_bytes
+        if self._journal is not None:
+            self._journal.write(self._attempt, self._epoch, own)
+        cost = self._combine(list(self._gather(own)))
+        self._accounted.append([self._attempt, self._epoch])
+        self._add(cost)
+        return self._shown(cost)
+
+    def totals(self) -> Row:
+        """Costs of the whole run so far, repeats included, by the names above; ``attempts`` counts the starts."""
+        shown = self._shown(self._totals)
+        shown["attempts"] = shown.pop("attempt")
+        return shown
+
+    def state_dict(self) -> Row:
+        """Plain JSON values, for a checkpoint."""
+        return {"attempt": self._attempt, "accounted": [list(pair) for pair in self._accounted], "totals": dict(self._totals)}
+
+    def load_state_dict(self, state: Row) -> None:
+        """Go on from a checkpoint as the next attempt. What the journal knows of later work, which will be repeated, is added now.
+
+        A collective if ``gather`` is one. What a lost epoch cost is rank 0's, taken for all ranks; its all-reduced bytes are not known.
+        """
+        self._totals = {**_no_cost(), **state["totals"]}
+        self._accounted = [list(pair) for pair in state["accounted"]]
+        own = self._journal.read() if self._journal is not None else {}
+        lost: dict[tuple[int, int], Row] = next((found for found in self._gather(own) if found), {})
+        for (attempt, epoch), spent in lost.items():
+            if [attempt, epoch] not in self._accounted:
+                self._accounted.append([attempt, epoch])
+                self._add(self._combine([spent] * self._world_size))
+        self._attempt = max([state["attempt"], *(attempt for attempt, _ in self._accounted)]) + 1
+        self._resumed = True
+
+    def _clear(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._images: dict[tuple[int, int, int], int] = {}
+        self._seconds = self._waited = self._memory_seconds = 0.0
+        self._peak = 0
+        self._joules = self._used = None
+        self._began = self._mark = time.perf_counter()
+
+    def _energy_used(self) -> float | None:
+        joules = self._energy.joules()
+        return None if joules is None or self._joules is None else joules - self._joules
+
+    def _tick(self) -> None:
+        now, peak = time.perf_counter(), self._memory.take()
+        self._seconds += now - self._mark
+        self._memory_seconds += peak * (now - self._mark)
+        self._peak = max(self._peak, peak)
+        self._mark = now
+
+    def _spent(self) -> Row:
+        """This rank's epoch so far, as plain JSON values."""
+        return {
+            "images": [[*key, count] for key, count in self._images.items()],
+            "device_seconds": self._seconds,
+            "data_wait_seconds": self._waited,
+            "wall_seconds": time.perf_counter() - self._began,
+            "allreduce_bytes": 0,
+            "peak_memory_bytes": self._peak,
+            "memory_seconds": self._memory_seconds,
+            "energy_joules": self._energy_used() if self._used is None else self._used,
+        }
+
+    def _combine(self, rows: list[Row]) -> Row:
+        """The ranks' rows as one."""
+        images = [(h, w, n, count) for row in rows for h, w, n, count in row["images"]]
+        joules = [row["energy_joules"] for row in rows]
+        return {
+            "executed_flops": sum(self._flops(h, w, n) * count for h, w, n, count in images),
+            "images": sum(count for *_, count in images),
+            "device_seconds": sum(row["device_seconds"] for row in rows),
+            "slowest_seconds": max(row["device_seconds"] for row in rows),
+            "data_wait_seconds": sum(row["data_wait_seconds"] for row in rows),
+            "wall_seconds": max(row["wall_seconds"] for row in rows),
+            "allreduce_bytes": max(row["allreduce_bytes"] for row in rows),
+            "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
+            "memory_seconds": sum(row["memory_seconds"] for row in rows),
+            "energy_joules": None if None in joules else sum(joules),
+        }
+
+    def _add(self, cost: Row) -> None:
+        totals = self._totals
+        for key in (*ADDED, "images", "slowest_seconds", "memory_seconds"):
+            totals[key] += cost[key]
+        totals["peak_memory_bytes"] = max(totals["peak_memory_bytes"], cost["peak_memory_bytes"])
+        if cost["energy_joules"] is not None:
+            totals["energy_joules"] = (totals["energy_joules"] or 0.0) + cost["energy_joules"]
+
+    def _shown(self, cost: Row) -> Row:
+        return {
+            **{key: cost[key] for key in ADDED},
+            "images_per_second": cost["images"] / cost["slowest_seconds"] if cost["slowest_seconds"] > 0 else 0.0,
+            "peak_memory_bytes": cost["peak_memory_bytes"],
+            "mean_memory_bytes": round(cost["memory_seconds"] / cost["device_seconds"]) if cost["device_seconds"] > 0 else 0,
+            "energy_joules": cost["energy_joules"],
+            "attempt": self._attempt,
+        }
+
+
+def _no_cost() -> Row:
+    counts: Row = dict.fromkeys(("executed_flops", "images", "allreduce_bytes", "peak_memory_bytes"), 0)
+    times = dict.fromkeys(("device_seconds", "slowest_seconds", "data_wait_seconds", "wall_seconds", "memory_seconds"), 0.0)
+    return {**counts, **times, "energy_joules": None}

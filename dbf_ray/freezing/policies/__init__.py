@@ -1,0 +1,68 @@
+"""The family of freezing policies: one file per member, one line in :data:`POLICIES`.
+
+A new member is a frozen dataclass derived from :class:`Policy` in its own file, a line in the table, and a row in the shared
+exam (tests/freezing/test_policies.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dbf_ray.errors import ConfigError
+from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State
+from dbf_ray.freezing.policies.frozen import Frozen
+from dbf_ray.freezing.policies.full import Full
+from dbf_ray.freezing.policies.step import Step
+
+__all__ = ["POLICIES", "Decision", "Policy", "Progress", "Signals", "State", "make_policy", "policy_from_dict", "policy_to_dict"]
+
+POLICIES: dict[str, type[Policy]] = {member.name: member for member in (Full, Frozen, Step)}
+
+
+def make_policy(name: str, **parameters: Any) -> Policy:
+    """Make a policy by name.
+
+    Args:
+        name: a key of :data:`POLICIES`.
+        parameters: the policy's own parameters, for example ``rho=5``.
+
+    Raises:
+        ConfigError: unknown policy, unknown or missing parameter, or a value out of range.
+    """
+    member = POLICIES.get(name) if isinstance(name, str) else None
+    if member is None:
+        close = difflib.get_close_matches(str(name), POLICIES, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"unknown freezing policy {name!r}; known policies: {', '.join(POLICIES)}{hint}")
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
+    known = [field.name for field in fields]
+    signature = f"{name}({', '.join(known)})" if known else f"{name}, which takes no parameters"
+    unknown = [key for key in parameters if key not in known]
+    if unknown:
+        given = ", ".join(f"{key}={parameters[key]!r}" for key in unknown)
+        raise ConfigError(f"policy {name} does not know {given}; it is {signature}")
+    required = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    missing = [key for key in required if key not in parameters]
+    if missing:
+        raise ConfigError(f"policy {name} needs {', '.join(missing)}, got {parameters or 'no parameters'}; it is {signature}")
+    return member(**parameters)
+
+
+def policy_to_dict(policy: Policy) -> dict[str, Any]:
+    """``{"name": ..., "parameters": {...}}`` of plain JSON values."""
+    return {"name": policy.name, "parameters": json.loads(json.dumps(policy.parameters()))}
+
+
+def policy_from_dict(data: Mapping[str, Any]) -> Policy:
+    """The inverse of :func:`policy_to_dict`.
+
+    Raises:
+        ConfigError: a key is missing or unknown, or :func:`make_policy` refuses the values.
+    """
+    if not isinstance(data, Mapping) or set(data) != {"name", "parameters"} or not isinstance(data["parameters"], Mapping):
+        raise ConfigError(f"a policy must be a mapping of name and parameters, got {data!r}")
+    return make_policy(data["name"], **data["parameters"])

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbf_ray.cost.schedule import analytic_saving, compute_ratio, lowest_ratio
+from dbf_ray.errors import ConfigError
+from dbf_ray.freezing.policies import make_policy
+
+FLOPS = [300, 260, 220, 180, 100]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "always", "ratio"),
+    [
+        ([0], 0, 1.0),
+        ([0, 0, 0], 0, 1.0),
+        ([4, 4], 0, 1 / 3),
+        ([0, 4, 4], 0, 500 / 900),
+        ([0, 4, 2, 1], 1, (260 + 100 + 220 + 260) / (4 * 260)),
+        ([0, 1, 4], 4, 1.0),
+    ],
+)
+def test_ratios_worked_out_by_hand(prefixes: list[int], always: int, ratio: float) -> None:
+    assert compute_ratio(prefixes, FLOPS, always) == pytest.approx(ratio, abs=1e-15)
+
+
+def test_weights_are_the_sizes_of_blocks() -> None:
+    assert compute_ratio([0, 4], FLOPS, weights=[3, 1]) == pytest.approx((3 * 300 + 100) / (4 * 300))
+    assert compute_ratio([0, 4], FLOPS, weights=[2, 2]) == compute_ratio([0, 4], FLOPS)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_step_has_its_closed_form(epochs: int, rho: int) -> None:
+    trained = -(-epochs // rho)
+    ratio = compute_ratio(make_policy("step", rho=rho).decisions(epochs, 4), FLOPS)
+    assert ratio == pytest.approx((trained * 300 + (epochs - trained) * 100) / (epochs * 300), abs=1e-12)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1), st.integers(0, 4))
+def test_ratios_lie_between_the_lowest_and_one(prefixes: list[int], always: int) -> None:
+    assert lowest_ratio(FLOPS, always) <= compute_ratio(prefixes, FLOPS, always) + 1e-12 <= 1 + 2e-12
+    assert lowest_ratio(FLOPS, always) == 100 / FLOPS[always]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "flops", "always", "weights", "words"),
+    [
+        ([], FLOPS, 0, None, "at least one epoch, with prefixes in 0..4, got no epochs"),
+        ([0, 5], FLOPS, 0, None, "prefixes in 0..4, got 5"),
+        ([0, -1], FLOPS, 0, None, "prefixes in 0..4, got -1"),
+        ([0], FLOPS, 7, None, "prefixes in 0..4, got 7"),
+        ([0], [0, 0], 0, None, "more than 0 FLOPs an image, got 0"),
+        ([0, 1], FLOPS, 0, [1], r"one number >= 0 for each of its 2 epochs, not all 0, got \[1\]"),
+        ([0, 1], FLOPS, 0, [0, 0], "not all 0"),
+        ([0, 1], FLOPS, 0, [2, -1], "one number >= 0"),
+    ],
+)
+def test_impossible_schedules_are_refused(prefixes: Any, flops: Any, always: int, weights: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compute_ratio(prefixes, flops, always, weights)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_the_rule_of_thumb_follows_from_backward_being_twice_forward(f: float, b: float, p: float) -> None:
+    full = 1 + 2 * (1 - b * p)
+    frozen, cached = 1 + 2 * (1 - b), (1 - b) + 2 * (1 - b)
+    assert analytic_saving(f, b, p) == pytest.approx(f * (full - frozen) / full, abs=1e-12)
+    assert analytic_saving(f, b, p, cached=True) == pytest.approx(f * (full - cached) / full, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("share", "always", "without", "cached"),
+    [(0.395, 0.19, 1.29, 1.57), (0.419, 0.19, 1.31, 1.63), (0.437, 0, 1.41, 1.78), (0.630, 0, 1.72, 2.71)],
+)
+def test_published_ceilings(share: float, always: float, without: float, cached: float) -> None:
+    """Speed-up ceilings computed elsewhere for four detectors."""
+    assert 1 / (1 - analytic_saving(1, share, always)) == pytest.approx(without, abs=0.012)
+    assert 1 / (1 - analytic_saving(1, share, always, cached=True)) == pytest.approx(cached, abs=0.012)
