@@ -1,0 +1,116 @@
+"""What a sample is, what a data set offers, and parts of data sets.
+
+An image is a uint8 tensor [3, H, W] in RGB. Its target is a dict:
+
+=============  ==============================================================================================
+boxes          ``tv_tensors.BoundingBoxes`` [n, 5] float32, format CXCYWHR (pixels and degrees, see geometry), canonical
+labels         int64 [n], 0-based positions in the data set's ``classes``
+difficult      bool [n]; evaluation ignores these objects, training uses them
+image_id       str, stable: the file's stem, or the scene's name
+scale          float, only in views: the factor by which the image was resized
+=============  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NotRequired, Protocol, TypedDict
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from dbf_ray.errors import DataError
+from dbf_ray.geometry import canonicalize
+
+
+class Target(TypedDict):
+    """The objects of one image; see the module's docstring for shapes and units."""
+
+    boxes: tv_tensors.BoundingBoxes
+    labels: Tensor
+    difficult: Tensor
+    image_id: str
+    scale: NotRequired[float]
+
+
+Sample = tuple[Tensor, Target]
+
+
+class Dataset(Protocol):
+    """A data set: ``load`` is raw (no resizing, no augmentation) and deterministic."""
+
+    classes: list[str]
+    image_ids: list[str]
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Sample:
+        """Image uint8 [3, H, W] and target of one index in [0, len)."""
+
+
+def wrap_boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    """Boxes [n, 5] in canonical form, as tv_tensors on a canvas of ``size`` (height, width)."""
+    canonical = canonicalize(boxes.as_subclass(Tensor).to(torch.float32).reshape(-1, 5))
+    return tv_tensors.BoundingBoxes(canonical, format=tv_tensors.BoundingBoxFormat.CXCYWHR, canvas_size=size, clamping_mode=None)
+
+
+def make_target(boxes: Tensor, labels: Sequence[int], difficult: Sequence[bool], image_id: str, size: tuple[int, int]) -> Target:
+    """Build a target from boxes [n, 5], labels and flags of length n, and the image's ``size`` (height, width)."""
+    return Target(
+        boxes=wrap_boxes(boxes, size),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        difficult=torch.tensor(difficult, dtype=torch.bool),
+        image_id=image_id,
+    )
+
+
+class Subset:
+    """Some images of a data set, in the given order."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = list(indices)
+        self.classes = dataset.classes
+        self.image_ids = [dataset.image_ids[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Sample:
+        """Image and target of one index in [0, len)."""
+        return self.dataset.load(self.indices[index])
+
+
+def scene_of(image_id: str) -> str:
+    """The scene that an image belongs to: patches are named SCENE__..., any other image is a scene of its own."""
+    return image_id.split("__", 1)[0]
+
+
+def split_selection(dataset: Dataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """Hold out about ``fraction`` of the images to select on; the rest is left to train on.
+
+    Whole scenes are held out (all patches of one large image together), chosen by a hash of (seed, scene): the choice depends neither on the
+    order of the images nor, for most of them, on which others there are.
+
+    Raises:
+        DataError: the fraction is outside (0, 1), or there are fewer than two scenes.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"the held-out share must be between 0 and 1, got {fraction}; set data.selection_fraction to 0.2 or so")
+    scenes: dict[str, list[int]] = {}
+    for index, image_id in enumerate(dataset.image_ids):
+        scenes.setdefault(scene_of(image_id), []).append(index)
+    if len(scenes) < 2:
+        raise DataError(f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set data.selection_fraction to 0")
+    ranked = sorted(scenes, key=lambda scene: (hashlib.sha256(f"{seed}/{scene}".encode()).digest(), scene))
+    wanted = fraction * len(dataset)
+    held: list[int] = []
+    for scene in ranked[:-1]:
+        if held and len(held) + len(scenes[scene]) / 2 > wanted:
+            break
+        held.extend(scenes[scene])
+    chosen = set(held)
+    kept = [index for index in range(len(dataset)) if index not in chosen]
+    return Subset(dataset, kept), Subset(dataset, sorted(held))

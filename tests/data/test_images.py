@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dbf_ray.data.images import check_image, read_image
+from dbf_ray.errors import DataError
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "1", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (7, 5), (255, 255, 255)).convert(mode).save(file)
+    check_image(file)
+    image = read_image(file)
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, 5, 7)
+    assert bool((image == 255).all())
+
+
+def test_grey_is_repeated_and_transparency_dropped(tmp_path: Path) -> None:
+    grey = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert (read_image(tmp_path / "grey.png").numpy() == grey).all()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "rgba.png")
+    assert (read_image(tmp_path / "rgba.png").numpy() == pixels[..., :3].transpose(2, 0, 1)).all()
+
+
+def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(file)
+    for function in (check_image, read_image):
+        with pytest.raises(DataError, match=r"deep\.png: images must have 8 bits a channel, got PIL mode I;16"):
+            function(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    for function in (check_image, read_image):
+        with pytest.raises(DataError, match=r"a\.png: images must be decodable") as caught:
+            function(file)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_truncated_files_are_found_and_trailing_bytes_allowed(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="images must be decodable"):
+        check_image(file)
+    file.write_bytes(whole + b"trailing")
+    check_image(file)
+
+
+def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "huge.png"
+    Image.new("RGB", (64, 64)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"huge\.png: the image is too large .*split it into patches"):
+        check_image(file)

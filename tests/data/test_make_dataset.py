@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dbf_ray.data import DATASETS, make_dataset
+from dbf_ray.data.scene_objects import CLASSES
+from dbf_ray.errors import ConfigError, DataError
+
+
+def test_table() -> None:
+    assert set(DATASETS) == {"synthetic", "dota"}
+
+
+def test_synthetic() -> None:
+    dataset = make_dataset("synthetic", "val", images=5, image_size=128)
+    assert len(dataset) == len(dataset.image_ids) == 5
+    assert dataset.classes == CLASSES
+    assert dataset.load(0)[0].shape == (3, 128, 128)
+    with pytest.raises(DataError, match=r"generated scenes have the classes plane, .*got \['boat'\]; leave data\.classes out"):
+        make_dataset("synthetic", classes=["boat"])
+
+
+def test_dota(make_root: Callable[..., Path]) -> None:
+    root = make_root({"a": "10 10 30 10 30 20 10 20 ship 0", "b": ""})
+    assert make_dataset("dota", root=str(root), drop_empty=True).image_ids == ["a"]
+    assert make_dataset("dota", root=root, classes=["car", "ship"]).load(0)[1]["labels"].tolist() == [1]
+    with pytest.raises(DataError, match=r"needs data\.root, got none"):
+        make_dataset("dota")
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match=r"data\.name must be one of synthetic, dota, got 'coco'"):
+        make_dataset("coco")

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dbf_ray.data import Dataset, EvalView, Target, TrainView, make_target
+from dbf_ray.data.transforms import FLIPS, draw_view, flip, resize
+from dbf_ray.errors import ConfigError
+from dbf_ray.geometry import box_iou_rotated_aligned
+
+HEIGHT, WIDTH = 60, 90
+RAGGED = 1.5  # pixels by which the edge of a picture of whole pixels may stray when it is interpolated
+VIEWS = ("identity", *FLIPS)
+
+box = st.tuples(
+    st.floats(-10, 100, width=32),
+    st.floats(-10, 70, width=32),
+    st.floats(2, 60, width=32),
+    st.floats(2, 60, width=32),
+    st.floats(-400, 400, width=32),
+)
+
+
+def render(boxes: Tensor, height: int, width: int, grow: float = 0.0) -> np.ndarray:
+    """Which pixel centres the boxes cover, each side moved out by ``grow`` pixels, straight from the definition of the convention."""
+    mask = np.zeros((height, width), bool)
+    y, x = np.mgrid[:height, :width] + 0.5
+    for cx, cy, w, h, angle in boxes.tolist():
+        cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        mask |= (abs((x - cx) * cos - (y - cy) * sin) <= w / 2 + grow) & (abs((x - cx) * sin + (y - cy) * cos) <= h / 2 + grow)
+    return mask
+
+
+def sample(boxes: list[tuple[float, ...]], height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, Target]:
+    target = make_target(torch.tensor(boxes).reshape(-1, 5), [0] * len(boxes), [False] * len(boxes), "x", (height, width))
+    image = torch.from_numpy(render(target["boxes"], height, width)).to(torch.uint8).mul(255).expand(3, -1, -1).contiguous()
+    return image, target
+
+
+def assert_canonical(boxes: Tensor) -> None:
+    assert bool((boxes[:, 2] >= boxes[:, 3]).all())
+    assert bool(((boxes[:, 4] >= -90) & (boxes[:, 4] < 90)).all())
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@settings(max_examples=60, deadline=None)
+@given(boxes=st.lists(box, max_size=3))
+def test_boxes_move_with_the_image(view: str, boxes: list[tuple[float, ...]]) -> None:
+    image, target = flip(*sample(boxes), view)
+    assert_canonical(target["boxes"])
+    mask = image[0].numpy() > 0
+    assert not (mask & ~render(target["boxes"], HEIGHT, WIDTH, 0.001)).any()
+    assert not (~mask & render(target["boxes"], HEIGHT, WIDTH, -0.001)).any()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@settings(max_examples=60, deadline=None)
+@given(boxes=st.lists(box, min_size=1, max_size=4))
+def test_flips_are_involutions(view: str, boxes: list[tuple[float, ...]]) -> None:
+    image, target = sample(boxes)
+    back_image, back = flip(*flip(image, target, view), view)
+    assert bool((back_image == image).all())
+    assert_canonical(back["boxes"])
+    before, after = (torch.Tensor(item["boxes"]) for item in (target, back))
+    torch.testing.assert_close(after[:, :4], before[:, :4], rtol=0, atol=1e-4)
+    turn = (after[:, 4] - before[:, 4]).abs()
+    assert bool((torch.minimum(turn, 180 - turn) < 1e-3).all())
+
+
+@pytest.mark.parametrize("angle", [-90.0, -45.0, 0.0, 45.0, 89.99999, 30.0])
+@pytest.mark.parametrize("view", VIEWS)
+def test_known_angles(view: str, angle: float) -> None:
+    _, target = flip(*sample([(30.0, 20.0, 12.0, 4.0, angle)]), view)
+    expected = -angle if view in ("horizontal", "vertical") else angle
+    [[cx, cy, w, h, turned]] = target["boxes"].tolist()
+    assert (cx, cy) == (WIDTH - 30 if view in ("horizontal", "diagonal") else 30, HEIGHT - 20 if view in ("vertical", "diagonal") else 20)
+    assert (w, h) == (12, 4)
+    assert -90 <= turned < 90
+    assert (turned - expected + 90) % 180 - 90 == pytest.approx(0, abs=1e-4)
+
+
+def test_other_keys_travel_along() -> None:
+    image, target = sample([(30.0, 20.0, 12.0, 4.0, 10.0)])
+    _, flipped = flip(*resize(image, target, 45), "diagonal")
+    assert flipped["image_id"] == "x"
+    assert flipped["scale"] == 0.5
+    assert flipped["labels"].tolist() == [0]
+    assert "scale" not in target
+    assert target["boxes"].tolist()[0][:2] == [30, 20]
+
+
+@settings(max_examples=40, deadline=None)
+@given(boxes=st.lists(box, min_size=1, max_size=3), size=st.integers(45, 200))
+def test_resize_moves_boxes_with_the_image(boxes: list[tuple[float, ...]], size: int) -> None:
+    image, target = sample(boxes)
+    small, scaled = resize(image, target, size)
+    height, width = small.shape[-2:]
+    assert max(height, width) == size
+    assert abs(height - HEIGHT * size / WIDTH) <= 0.5
+    assert scaled["boxes"].canvas_size == (height, width)
+    assert scaled["scale"] == size / WIDTH
+    back = torch.Tensor(scaled["boxes"]) / torch.tensor([scaled["scale"]] * 4 + [1.0])
+    assert bool((box_iou_rotated_aligned(back, torch.Tensor(target["boxes"])) > 0.999).all())
+    mask = small[0].numpy() > 127
+    assert not (~mask & render(scaled["boxes"], height, width, -RAGGED * max(1, scaled["scale"]))).any()
+    assert not (mask & ~render(scaled["boxes"], height, width, RAGGED * max(1, scaled["scale"]))).any()
+
+
+def test_box_past_the_border_keeps_its_shape() -> None:
+    _, target = resize(*sample([(2.0, 2.0, 60.0, 20.0, 30.0)]), 180)
+    torch.testing.assert_close(torch.Tensor(target["boxes"]), torch.tensor([[4.0, 4.0, 120.0, 40.0, 30.0]]))
+
+
+def test_image_of_the_right_size_is_untouched() -> None:
+    image, target = sample([(30.0, 20.0, 12.0, 4.0, 10.0)])
+    same, scaled = resize(image, target, WIDTH)
+    assert same is image
+    assert scaled["scale"] == 1.0
+
+
+def test_views_depend_on_seed_epoch_and_index_only() -> None:
+    def draw() -> list[str]:
+        return [draw_view(FLIPS, seed, epoch, index) for seed in range(2) for epoch in range(3) for index in range(40)]
+
+    first = draw()
+    torch.manual_seed(123)
+    np.random.seed(5)
+    assert draw() == first
+    assert len({tuple(first[start : start + 40]) for start in range(0, 240, 40)}) == 6
+
+
+def test_views_are_equally_likely() -> None:
+    counts = Counter(draw_view(FLIPS, 0, epoch, index) for epoch in range(40) for index in range(100))
+    assert set(counts) == set(VIEWS)
+    assert all(abs(count - 1000) < 120 for count in counts.values())  # standard deviation 27
+    assert {draw_view(["vertical"], 0, 0, index) for index in range(50)} == {"identity", "vertical"}
+    assert {draw_view([], 0, 0, index) for index in range(5)} == {"identity"}
+
+
+def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[int], Dataset]) -> None:
+    dataset = counting(12)
+    view, plain = TrainView(dataset, 96, seed=7), EvalView(dataset, 96)
+    assert len(view) == len(plain) == 12
+    for epoch, index in [(0, 0), (0, 5), (3, 5), (4, 11)]:
+        image, target = view[epoch, index]
+        expected = flip(*plain[index], draw_view(FLIPS, 7, epoch, index))
+        assert bool((image == expected[0]).all())
+        assert target["boxes"].tolist() == expected[1]["boxes"].tolist()
+        assert target["scale"] == 2.0
+        assert image.shape == (3, 64, 96)
+
+
+def test_unknown_flip(counting: Callable[[int], Dataset]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.flips must be among horizontal, vertical, diagonal, got 'sideways'"):
+        TrainView(counting(2), 64, ["sideways"])
+    with pytest.raises(ConfigError, match="sideways"):
+        flip(*sample([]), "sideways")
