@@ -1,0 +1,82 @@
+"""Which parameters and metrics of a run go to a comparison UI, and under which names: few, numeric where they can be, and stable.
+
+A UI that shows a hundred runs side by side is only readable if every run has the same short list. Everything else is in config.yaml,
+which is stored as an artifact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Parameter name -> place in the configuration.
+PARAMETERS = {
+    "policy": "freezing.policy",
+    "seed": "seed",
+    "epochs": "training.epochs",
+    "lr": "training.lr",
+    "batch_size": "training.batch_size",
+    "optimizer": "training.optimizer",
+    "weight_decay": "training.weight_decay",
+    "backbone_lr_factor": "training.backbone_lr_factor",
+    "precision": "training.precision",
+    "image_size": "data.image_size",
+    "data": "data.name",
+    "detector": "detector.name",
+    "backbone": "detector.backbone",
+    "fpn_channels": "detector.fpn_channels",
+    "head_convs": "detector.head_convs",
+    "always_frozen_stages": "detector.frozen_stages",
+    "norm_eval": "detector.norm_eval",
+    "workers": "cluster.workers",
+}
+FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine")
+TOTALS = ("executed_flops", "device_seconds", "wall_seconds", "allreduce_bytes", "energy_joules")
+SUMMARY = (
+    *("map50", "map50_best", "map50_voc07", "map75", "map50_95"),
+    *("compute_ratio", "budget", "backbone_share", "peak_memory_bytes", "mean_memory_bytes"),
+)
+EPOCHS_DONE = "epochs_done"  # logged with every epoch: which steps a run already has
+
+
+def parameters_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters to log, as text: the listed ones, the policy's own (``rho``, ``phase``) and facts known before training."""
+    named = {name: _at(config, place) for name, place in PARAMETERS.items()}
+    freezing = config.get("freezing") or {}
+    named.update({name: value for name, value in freezing.items() if name != "policy"})
+    named.update({name: facts[name] for name in FACTS if facts.get(name) is not None})
+    return {name: str(value) for name, value in named.items() if value is not None and not isinstance(value, list | dict)}
+
+
+def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of one epoch record, nested ones with a slash (``losses/box``); missing and non-finite values are left out.
+
+    Costs that add up over epochs are named ``epoch_<cost>``, so that ``total_<cost>`` of the whole run is never mixed with them.
+    """
+    metrics = {f"epoch_{name}" if name in TOTALS else name: value for name, value in _numbers(record) if name != "epoch"}
+    return {**metrics, EPOCHS_DONE: float(record["epoch"] + 1)}
+
+
+def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a finished run: final metrics, and costs as ``total_<cost>``."""
+    values = dict(_numbers({name: summary.get(name) for name in SUMMARY}))
+    values.update({f"total_{name}": value for name, value in _numbers({name: summary.get(name) for name in TOTALS})})
+    return values
+
+
+def _numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{prefix}{key}", float(value)
+
+
+def _at(tree: Mapping[str, Any], place: str) -> Any:
+    node: Any = tree
+    for part in place.split("."):
+        if not isinstance(node, Mapping):
+            return None
+        node = node.get(part)
+    return node
