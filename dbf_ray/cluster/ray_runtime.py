@@ -1,0 +1,134 @@
+"""Starting or joining Ray, quietly, and saying at once when something cannot fit.
+
+Ray itself waits without end for resources that will never come. Here every request is compared with what the machine or cluster has,
+in numbers, before anything is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+import dbf_ray
+from dbf_ray.errors import ResourceError
+
+# Ray reads these in the process that starts it. A report would otherwise cost two seconds an epoch (the health-check interval).
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+OBJECT_STORE_BYTES = 256 * 1024**2  # data does not travel through it: every worker reads its own images
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a machine or cluster has for us."""
+
+    cpus: int
+    gpus: int
+    place: str
+
+
+def local_resources() -> Resources:
+    """CPUs that this process may use (affinity and cgroup quota) and GPUs that torch sees."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cpus = min(cpus, max(1, int(quota) // int(period)))  # "max" without a limit: a ValueError
+    return Resources(cpus, torch.cuda.device_count() if torch.cuda.is_available() else 0, "this machine")
+
+
+def available_resources() -> Resources:
+    """What a run started now would find: the connected cluster's resources, or this machine's."""
+    if ray.is_initialized():
+        total = ray.cluster_resources()
+        return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), "the Ray cluster")
+    return local_resources()
+
+
+def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources) -> None:
+    """Refuse workers that can never be placed.
+
+    Raises:
+        ResourceError: with what was asked for and what there is.
+    """
+    asked = workers * cpus_per_worker
+    if asked > resources.cpus:
+        raise ResourceError(
+            f"{workers} workers with {cpus_per_worker} CPUs each need {asked} CPUs, but {resources.place} has {resources.cpus}; "
+            "lower --cluster.workers or --cluster.cpus_per_worker"
+        )
+    if gpu and workers > resources.gpus:
+        raise ResourceError(
+            f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has {resources.gpus}; "
+            "lower --cluster.workers or set --cluster.gpu false"
+        )
+
+
+def cluster_address(address: str | None = None) -> str | None:
+    """The cluster to join: the given one, else RAY_ADDRESS (set inside a Ray job), else None: start a local Ray."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def set_environment() -> None:
+    """Set Ray's switches for this process and those it starts; what a person has set stays."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def connected_ray(address: str | None = None, *, log_to_driver: bool = False) -> Iterator[Resources]:
+    """Join the cluster, or start a local Ray and end it afterwards; a Ray that is connected already is used and left alone.
+
+    Args:
+        address: see :func:`cluster_address`.
+        log_to_driver: show what Ray's processes print, with much of Ray's own log.
+
+    Yields:
+        The resources there are.
+
+    Raises:
+        ResourceError: the cluster cannot be reached.
+    """
+    set_environment()
+    if ray.is_initialized():
+        yield available_resources()
+        return
+    joined = cluster_address(address)
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": log_to_driver, "configure_logging": True}
+    if joined:
+        options |= {"address": joined}
+        if address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has shipped its working directory
+            options |= {"runtime_env": {"py_modules": [str(Path(dbf_ray.__file__).parent)]}}  # this package and nothing else
+    else:
+        here = local_resources()
+        options |= {"address": "local", "num_cpus": here.cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        place = f"the Ray cluster at {joined}" if joined else "a local Ray"
+        raise ResourceError(f"cannot reach {place}: {' '.join(str(error).split())[:300]}; check --cluster.address") from error
+    for name in ("ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield available_resources()
+    finally:
+        ray.shutdown()

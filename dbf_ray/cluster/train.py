@@ -1,0 +1,241 @@
+"""The same training run, on the workers of Ray Train.
+
+Each worker calls :func:`dbf_ray.run.run` inside the process group that Ray has made. After every epoch all of them report, rank 0
+with its checkpoint folder. When a worker dies, Ray starts all of them anew; each begins at the last reported checkpoint, which also
+holds the record so far (record.json), so that in the end every epoch is in it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from dbf_ray.cluster.board import error_of, listening, make_board, notice_of, speaking
+from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
+from dbf_ray.config import Config, to_dict, with_overrides
+from dbf_ray.errors import ConfigError, DbfRayError, TrainingError
+from dbf_ray.run import find_resume, mlflow_target, run_directory
+from dbf_ray.run import run as run_here
+from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary, write_epochs
+from dbf_ray.tracking.base import write_json
+from dbf_ray.tracking.jsonl import SUMMARY
+
+RunFunction = Callable[..., dict[str, Any]]
+CONTROLLER_FAILURES = 2  # attempts to place the workers, one minute each, before giving up instead of waiting for ever
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder, and where MLflow is."""
+
+    config: dict[str, Any]
+    directory: str
+    mlflow: MlflowTarget | None = None
+    resume: str | None = None
+    run: RunFunction | None = field(default=None, repr=False)
+
+
+def train_on_ray(config: Config, *, directory: Path | None = None, run: RunFunction | None = None) -> dict[str, Any]:
+    """Train on ``config.cluster.workers`` Ray workers and wait for the end.
+
+    The same ``directory`` given again continues an unfinished run from its last checkpoint.
+
+    Args:
+        config: the run; its paths are made absolute, since workers have other working directories.
+        directory: the run's folder; None: ``runs_dir/name``. On a cluster of several nodes ``config.cluster.storage`` must name a place that all
+            of them share.
+        run: function to call instead of :func:`dbf_ray.run.run`, for tests.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        ConfigError: the run is finished already, or was begun with another configuration.
+        ResourceError: the workers can never fit.
+        TrainingError: training failed, or more workers died than ``config.cluster.max_failures`` allows.
+    """
+    config = absolute_paths(config)
+    directory = (directory or run_directory(config)).absolute()
+    refuse_finished(directory)
+    resume = find_resume(config, directory)
+    cluster = config.cluster
+    if not ray.is_initialized() and cluster_address(cluster.address) is None:
+        require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, available_resources())
+    job = Job(to_dict(config), str(directory), mlflow_target(config), str(resume) if resume else None, run)
+    with connected_ray(cluster.address) as resources:
+        require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
+        return fit(job)
+
+
+def fit(job: Job) -> dict[str, Any]:
+    """Run ``job`` on a new worker group of the connected Ray, wait, and complete the run's folder on this machine.
+
+    Raises:
+        DbfRayError: what a worker raised, or TrainingError when Ray Train gives up.
+    """
+    config = Config.model_validate(job.config)
+    if job.resume and config.cluster.storage is None:
+        shutil.rmtree(Path(job.directory) / "ray", ignore_errors=True)  # the run's own checkpoint is as new or newer
+    board = make_board()
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=config.cluster.workers,
+            use_gpu=config.cluster.gpu,
+            resources_per_worker={"CPU": config.cluster.cpus_per_worker, **({"GPU": 1} if config.cluster.gpu else {})},
+        ),
+        torch_config=TorchConfig(backend="nccl" if config.cluster.gpu else "gloo"),
+        run_config=RunConfig(
+            **_storage(config, Path(job.directory)),
+            failure_config=FailureConfig(max_failures=config.cluster.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        with listening(board):
+            result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        notice = ray.get(board.read.remote())
+        raise error_of(notice) if notice else TrainingError(_why(error, config.cluster.max_failures, job.directory)) from error
+    answer = result.return_value or {}
+    if "notice" in answer:
+        raise error_of(answer["notice"])
+    return _complete(Path(job.directory), answer, result)
+
+
+def _worker(loop: dict[str, Any]) -> dict[str, Any]:
+    """What each Ray Train worker does; rank 0's return value reaches the driver."""
+    job: Job = loop["job"]
+    notice = ray.get(loop["board"].read.remote())
+    if notice is not None:  # an earlier attempt met an error that would only come again
+        return {"notice": notice}
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    rank_0 = ray.train.get_context().get_world_rank() == 0
+    try:
+        with speaking(loop["board"]) if rank_0 else contextlib.nullcontext():
+            return _train(job)
+    except DbfRayError as error:
+        notice = notice_of(error)
+        ray.get(loop["board"].pin.remote(notice))
+        if ray.train.get_context().get_world_size() == 1:
+            return {"notice": notice}
+        raise  # the other ranks may be waiting for this one: only an error ends them
+
+
+def _train(job: Job) -> dict[str, Any]:
+    config = Config.model_validate(job.config)
+    run = job.run or run_here
+    directory = Path(job.directory)
+    rank = ray.train.get_context().get_world_rank()
+    torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
+    with _checkpoint(job) as checkpoint:
+        if checkpoint is not None and rank == 0:
+            records = record_of(checkpoint)
+            write_epochs(directory, records)  # this may be another machine than the one the run began on
+            print(f"going on after {len(records)} of {config.training.epochs} epochs, from a checkpoint")
+        summary = run(
+            config,
+            directory=directory,
+            trackers=make_trackers(directory, job.mlflow) if rank == 0 else [],
+            on_epoch=_report,
+            resume=checkpoint,
+        )
+    return {"summary": summary, "records": read_epochs(directory)} if rank == 0 else {}
+
+
+def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
+    metrics = {name: record.get(name) for name in ("epoch", "map50", "loss", "frozen_stages")}
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None)
+    return True
+
+
+@contextlib.contextmanager
+def _checkpoint(job: Job) -> Iterator[Path | None]:
+    """The folder to resume from on this worker: the run's last reported checkpoint, else ``job.resume``, else None."""
+    latest = ray.train.get_checkpoint()
+    if latest is None:
+        yield Path(job.resume) if job.resume else None
+        return
+    with latest.as_directory() as folder:
+        yield Path(folder)
+
+
+def record_of(checkpoint: Path) -> list[dict[str, Any]]:
+    """The epoch records that a checkpoint folder holds.
+
+    Raises:
+        TrainingError: record.json is missing or damaged.
+    """
+    file = checkpoint / "record.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"a checkpoint must hold its run's record, but {file} cannot be read ({error}); start anew") from error
+    records: list[dict[str, Any]] = content["epochs"] if isinstance(content, dict) else content
+    return records
+
+
+def absolute_paths(config: Config) -> Config:
+    """``config`` with folders and files made absolute, so that it means the same in every process of this machine."""
+    changes: dict[str, Any] = {"runs_dir": str(config.runs_dir.absolute())}
+    if config.data.root is not None:
+        changes["data.root"] = str(config.data.root.absolute())
+    weights = config.detector.weights_backbone
+    if weights and Path(weights).exists():
+        changes["detector.weights_backbone"] = str(Path(weights).absolute())
+    return with_overrides(config, changes)
+
+
+def refuse_finished(directory: Path) -> None:
+    """Raise ConfigError if ``directory`` holds a finished run: Ray would begin at its last epoch and end at once."""
+    summary = read_summary(directory)
+    if summary is not None and not summary.get("stopped_early"):
+        raise ConfigError(
+            f"the run in {directory} is finished ({summary.get('epochs', '?')} epochs, map50 {summary.get('map50')}); "
+            "give another --name, or remove that folder to train it again"
+        )
+
+
+def _storage(config: Config, directory: Path) -> dict[str, str]:
+    """Where Ray keeps its own copy of the newest checkpoints: in the run's folder, or in the storage that all nodes share."""
+    if config.cluster.storage:
+        is_trial = directory.parent.name == "trials"  # studies/<study>/trials/<number>
+        return {"storage_path": config.cluster.storage, "name": "-".join(directory.parts[-3:] if is_trial else directory.parts[-1:])}
+    return {"storage_path": str(directory), "name": "ray"}
+
+
+def _complete(directory: Path, answer: dict[str, Any], result: Any) -> dict[str, Any]:
+    """Make the run's folder on this machine whole, wherever rank 0 ran, and drop Ray's working copy of local checkpoints."""
+    summary: dict[str, Any] = answer["summary"]
+    if not (directory / SUMMARY).exists():
+        if result.checkpoint is not None and not Path(str(summary.get("checkpoint"))).exists():
+            summary = {**summary, "checkpoint": result.checkpoint.path}
+        write_epochs(directory, answer["records"])
+        write_json(directory / SUMMARY, summary)
+    checkpoint = summary.get("checkpoint")
+    if checkpoint and Path(checkpoint).exists() and directory / "ray" not in Path(checkpoint).parents:
+        shutil.rmtree(directory / "ray", ignore_errors=True)
+    return summary
+
+
+def _why(error: Exception, max_failures: int, directory: str) -> str:
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
+    last = [line for line in str(next(iter(failures.values()))).strip().splitlines() if line.strip()]
+    return (
+        f"training stopped after more than {max_failures} failures of its workers; the last one said: {last[-1].strip() if last else error}; "
+        f"the same command continues from the last checkpoint in {directory}"
+    )

@@ -1,0 +1,272 @@
+"""The study's book: which settings were tried, with what result, and which one is next. Optuna without Ray.
+
+Rules that Optuna alone does not keep: baselines come first and once, also when a study is opened again; the same setting is never trained
+twice; a trial without finite objectives is marked failed; no trial stays RUNNING when its process is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from dbf_ray.config import to_dict
+from dbf_ray.errors import ConfigError
+from dbf_ray.search.settings import Setting, Settings, shaping
+from dbf_ray.search.spaces import SearchSpace
+
+OBJECTIVES = ("map50", "compute_ratio")
+DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
+SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random ones are looked through
+RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
+Recover = Callable[[int], Mapping[str, Any] | None]
+STARTUP_TRIALS = (4, 10)  # random trials before TPE's model is used: a third of the study, within these bounds
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to train: its number, its setting, and the interrupted trial that it continues."""
+
+    number: int
+    setting: Setting
+    retry_of: int | None = None
+
+
+@dataclass(frozen=True)
+class _Planned:
+    overrides: dict[str, Any] | None  # of a baseline
+    params: dict[str, Any] | None  # drawn by the space
+    retry_of: int | None = None
+
+
+def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study:
+    """Open or make the study in an sqlite file, with two objectives and Optuna's TPE sampler (independent, as is its default for two).
+
+    Raises:
+        ConfigError: the file cannot be used, or holds a study with other objectives.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
+        study = optuna.create_study(storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True)
+        before = len(study.get_trials(deepcopy=False))
+    except Exception as error:
+        raise ConfigError(
+            f"cannot open the study {name!r} in {file}: {' '.join(str(error).split())[:300]}; give another --study"
+        ) from error
+    low, high = STARTUP_TRIALS
+    study.sampler = TPESampler(seed=seed + before, n_startup_trials=max(low, min(high, trials // 3)))  # opened again: other draws
+    return study
+
+
+class Book:
+    """Asks for the next setting to train and takes the results."""
+
+    def __init__(
+        self, study: optuna.Study, space: SearchSpace, settings: Settings, *, seed: int = 0, recover: Recover = lambda number: None
+    ) -> None:
+        """Takes up what an earlier process left: see the module's text.
+
+        Args:
+            study: opened by :func:`open_study`.
+            space: what may be drawn.
+            settings: makes settings out of what was drawn.
+            seed: of the random draws that follow when the sampler has nothing new.
+            recover: gives the summary of a trial that ended while nobody was there to record it, or None.
+
+        Raises:
+            ConfigError: the study was begun with another configuration, or a baseline is not valid.
+        """
+        self.study, self.space, self.settings = study, space, settings
+        self.interrupted: list[int] = []
+        self.exhausted = False
+        self._seed = seed
+        self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
+        self._same_base()
+        planned = dict(self._take_up(recover))
+        baselines = {settings.make(overrides).key: overrides for overrides in space.baselines}
+        self._baseline_keys = set(baselines)
+        first = [planned.pop(key, _Planned(overrides, None)) for key, overrides in baselines.items() if key not in self._numbers]
+        self._plans = [*first, *planned.values()]
+
+    def ask(self) -> Asked | None:
+        """The next trial to train, or None when the space has nothing new (``exhausted`` is then true).
+
+        Raises:
+            ConfigError: ``space`` raises or returns what is no configuration in every try.
+        """
+        while self._plans:
+            asked = self._begin(self._plans.pop(0))
+            if asked is not None:
+                return asked
+        for _ in range(SAMPLER_TRIES):
+            asked = self._begin(_Planned(None, {}))
+            if asked is not None:
+                return asked
+        for params in self._random_draws():
+            asked = self._begin(_Planned(None, params))
+            if asked is not None:
+                return asked
+        self.exhausted = True
+        return None
+
+    def tell(self, number: int, summary: Mapping[str, Any] | None, failure: str | None = None) -> bool:
+        """Record how trial ``number`` ended; True if it counts as complete.
+
+        Args:
+            number: the trial.
+            summary: the content of its summary.json; None if it did not end well.
+            failure: why it failed, if it did. A summary whose objectives are missing or not finite is a failure too.
+        """
+        values = [(summary or {}).get(name) for name in OBJECTIVES]
+        if failure is None and summary is None:
+            failure = "the trial ended without a result"
+        for name, value in zip(OBJECTIVES, values, strict=True):
+            if failure is None and not (isinstance(value, int | float) and math.isfinite(value)):
+                failure = f"{name} must be a finite number, got {value!r}"
+        if summary is not None:
+            self._set(number, "result", dict(summary))
+        if failure is not None:
+            self._set(number, "failure", failure[:2000])
+            self.study.tell(number, state=TrialState.FAIL)
+            return False
+        self.study.tell(number, values=[float(value) for value in values if value is not None])
+        return True
+
+    def complete(self) -> list[FrozenTrial]:
+        """Trials that were trained to the end, without duplicates."""
+        return [trial for trial in self._trials() if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs]
+
+    def baselines_done(self) -> bool:
+        """Whether every baseline is complete."""
+        keys = {trial.user_attrs["setting"]["key"] for trial in self.complete()}
+        return self._baseline_keys <= keys
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        """The trials as ``dbf_ray.reports.study_result`` takes them; duplicates left out. ``folder``: where the trials' run folders are."""
+        return [_row(trial, folder) for trial in self._trials() if "setting" in trial.user_attrs and "duplicate_of" not in trial.user_attrs]
+
+    def _begin(self, plan: _Planned) -> Asked | None:
+        """Open a trial for ``plan``; None if its setting is known or not valid (the trial is then closed and says why)."""
+        if plan.params:
+            self.study.enqueue_trial(plan.params)
+        trial = self.study.ask()
+        number = trial.number
+        try:
+            overrides = plan.overrides if plan.overrides is not None else self.space.overrides(trial, self.settings.config)
+            setting = self.settings.make(overrides)
+        except ConfigError as error:
+            self._set(number, "failure", str(error)[:2000])
+            self.study.tell(number, state=TrialState.FAIL)
+            if plan.params is not None and not plan.params and not self._numbers:
+                raise  # nothing worked yet: the space itself is wrong
+            return None
+        self._set(number, "setting", setting.facts())
+        if setting.key in self._numbers:
+            self._close_duplicate(number, self._numbers[setting.key])
+            return None
+        self._numbers[setting.key] = number
+        if plan.retry_of is not None:
+            self._set(number, "retry_of", plan.retry_of)
+        return Asked(number, setting, plan.retry_of)
+
+    def _close_duplicate(self, number: int, original: int) -> None:
+        self._set(number, "duplicate_of", original)
+        known = self.study.get_trials(deepcopy=False)[original]
+        if known.state == TrialState.COMPLETE:
+            self.study.tell(number, values=list(known.values))  # the sampler learns from it what training it again would say
+        else:
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def _random_draws(self) -> Iterator[dict[str, Any]]:
+        """Parameters of settings that are not known, drawn at random in a scratch study; ends after RANDOM_TRIES known ones."""
+        self._seed += 1
+        scratch = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=self._seed))
+        for _ in range(RANDOM_TRIES):
+            trial = scratch.ask()
+            try:
+                known = self.settings.make(self.space.overrides(trial, self.settings.config)).key in self._numbers
+            except ConfigError:
+                continue
+            if not known:
+                yield dict(trial.params)
+
+    def _take_up(self, recover: Recover) -> Iterator[tuple[str, _Planned]]:
+        """Learn the complete trials, close those that an earlier process left open, and plan these again (key of the setting, plan)."""
+        before = self._trials()
+        for trial in before:
+            if trial.state == TrialState.WAITING:
+                self.study.ask()  # takes the waiting one: only a running one can be closed
+        open_ones = [trial for trial in before if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+        left = [trial for trial in open_ones if not self._recovered(trial, recover)]
+        for trial in self.complete():
+            self._numbers[trial.user_attrs["setting"]["key"]] = trial.number
+        for trial in left:
+            self.tell(trial.number, None, "interrupted")
+            setting = trial.user_attrs.get("setting")
+            if setting is not None and setting["key"] not in self._numbers:
+                self.interrupted.append(trial.number)
+                overrides = None if trial.params else setting["overrides"]
+                yield setting["key"], _Planned(overrides, dict(trial.params), trial.number)
+
+    def _recovered(self, trial: FrozenTrial, recover: Recover) -> bool:
+        summary = recover(trial.number) if "setting" in trial.user_attrs else None
+        return summary is not None and self.tell(trial.number, summary)
+
+    def _same_base(self) -> None:
+        """Refuse to go on with another base configuration: its trials could not be compared."""
+        base = shaping(self.settings.config)
+        begun = self.study.user_attrs.get("config")
+        if begun is None:
+            self.study.set_user_attr("config", base)
+            self.study.set_user_attr("complete_config", to_dict(self.settings.config))
+            return
+        now = _flat(base)
+        changed = [f"{key} {value!r} -> {now.get(key)!r}" for key, value in _flat(begun).items() if now.get(key) != value]
+        changed += [f"{key} (new)" for key in now.keys() - _flat(begun).keys()]
+        if changed:
+            raise ConfigError(
+                f"the study {self.study.study_name!r} was begun with other settings ({', '.join(changed[:5])}); "
+                "give the same ones to continue it, or another --study"
+            )
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _set(self, number: int, name: str, value: Any) -> None:
+        storage = self.study._storage  # Study has no public way to annotate a trial that another process opened
+        storage.set_trial_user_attr(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number), name, value)
+
+
+def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
+    setting, result = trial.user_attrs["setting"], trial.user_attrs.get("result", {})
+    more = (
+        "map50_best",
+        "map75",
+        "map50_95",
+        "device_seconds",
+        "wall_seconds",
+        "executed_flops",
+        "budget",
+        "peak_memory_bytes",
+        "world_size",
+    )
+    complete = trial.state == TrialState.COMPLETE
+    row = {name: setting[name] for name in ("policy", "parameters", "rho", "seed")}
+    row |= {"number": trial.number, "state": trial.state.name, "run": str(folder / str(trial.number)), "overrides": setting["overrides"]}
+    row |= {name: result.get(name) if complete else None for name in OBJECTIVES}
+    row |= {name: result[name] for name in more if name in result}
+    return row | {name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs}
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {name: value for key, item in tree.items() for name, value in _flat(item, f"{prefix}{key}.").items()}

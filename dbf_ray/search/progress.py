@@ -1,0 +1,78 @@
+"""What a person sees while a search runs, in lines: which trials run, which are done, the front so far, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dbf_ray.search.book import Asked
+
+Print = Callable[[str], None]
+EPOCH_LINES_EVERY = 20.0  # seconds
+
+
+class SearchProgress:
+    """Collects what happens and prints it through ``show``."""
+
+    def __init__(self, show: Print, *, done: int, total: int, concurrent: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._show, self._clock = show, clock
+        self._done, self._total, self._concurrent = done, total, concurrent
+        self._running: dict[int, str] = {}
+        self._names: dict[int, str] = {}
+        self._since: dict[int, float] = {}
+        self._seconds: list[float] = []
+        self._shown = clock()
+
+    def asked(self, asked: Asked) -> None:
+        """A trial begins."""
+        name = describe(asked.setting.policy, asked.setting.parameters)
+        self._names[asked.number] = name
+        self._since[asked.number] = self._clock()
+        self._running[asked.number] = f"trial {asked.number} {name} starting"
+        again = f", going on with trial {asked.retry_of}" if asked.retry_of is not None else ""
+        self._show(f"trial {asked.number} {name}: started{again}")
+
+    def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:
+        """A running trial has done an epoch; a line now and then says where all of them are."""
+        map50 = report.get("epoch_map50")
+        score = f" map50 {map50:.3f}" if isinstance(map50, float) else ""
+        self._running[number] = f"trial {number} {self._names.get(number, '')} epoch {report.get('epoch', 0) + 1}/{epochs}{score}"
+        if self._clock() - self._shown >= EPOCH_LINES_EVERY:
+            self._shown = self._clock()
+            self._show("running: " + "; ".join(self._running[key] for key in sorted(self._running)))
+
+    def done(self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]) -> None:
+        """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json)."""
+        self._running.pop(number, None)
+        seconds = self._clock() - self._since.pop(number, self._clock())
+        self._done += 1
+        name = f"trial {number} {self._names.get(number, '')}"
+        if failure is None:
+            self._seconds.append(seconds)
+            summary = report["summary"]
+            outcome = f"map50 {summary['map50']:.3f}, compute_ratio {summary['compute_ratio']:.3f}, {seconds:.0f} s"
+        else:
+            outcome = f"FAILED: {failure}"
+        self._show(f"[{self._done}/{self._total}] {name}: {outcome} | {standing(result)}{self._eta()}")
+
+    def _eta(self) -> str:
+        left = self._total - self._done
+        if left <= 0 or not self._seconds:
+            return ""
+        seconds = sum(self._seconds) / len(self._seconds) * left / self._concurrent
+        return f" | about {seconds / 60:.0f} min left" if seconds >= 90 else f" | about {seconds:.0f} s left"
+
+
+def describe(policy: str, parameters: Mapping[str, Any]) -> str:
+    """A setting in short: ``step(rho=4)``."""
+    inside = ", ".join(f"{name}={value}" for name, value in parameters.items())
+    return f"{policy}({inside})" if inside else policy
+
+
+def standing(result: Mapping[str, Any]) -> str:
+    """Best map50, size of the front and hypervolume, as far as known."""
+    scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
+    volume = result.get("hypervolume")
+    known = f"best map50 {max(scores):.3f}, front {len(result['front'])}" if scores else "no result yet"
+    return known + (f", hypervolume {volume:.4f}" if volume is not None else "")

@@ -1,0 +1,66 @@
+"""The book, as Ray Tune's search algorithm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from dbf_ray.config import to_dict
+from dbf_ray.search.book import Asked, Book
+
+DIED = "the trial's process died; Ray's logs say why"
+
+
+class BookSearcher(Searcher):
+    """Hands the book's next setting to Tune, and Tune's results to the book.
+
+    A trainable gets ``{"number", "config" (complete tree), "retry_of"}``; its last report is ``{"outcome": JSON text}`` with a summary or a failure.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        on_asked: Callable[[Asked], None],
+        on_epoch: Callable[[int, Mapping[str, Any]], None],
+        on_done: Callable[[int, Mapping[str, Any], str | None], None],
+    ) -> None:
+        """The callbacks get the trial's number and what is known; ``on_done`` the outcome, and the failure if there was one."""
+        super().__init__()  # no metric: the book has both objectives
+        self._book = book
+        self._on_asked, self._on_epoch, self._on_done = on_asked, on_epoch, on_done
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial's configuration, or FINISHED when the space has nothing new."""
+        asked = self._book.ask()
+        if asked is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = asked.number
+        self._on_asked(asked)
+        return {"number": asked.number, "config": to_dict(asked.setting.config), "retry_of": asked.retry_of}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch's report."""
+        if trial_id in self._numbers and "outcome" not in result:
+            self._on_epoch(self._numbers[trial_id], result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the book how the trial ended."""
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        last = json.loads((result or {}).get("outcome", "{}"))
+        failure = last.get("failure") or (DIED if error else None)
+        complete = self._book.tell(number, last.get("summary"), failure)
+        if not complete and failure is None:
+            failure = str(self._book.study.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
+        self._on_done(number, last, failure)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's own file is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study's own file is the state."""

@@ -1,0 +1,95 @@
+"""What a trial would train, and when two trials would train the same.
+
+Two settings are the same if everything that shapes the training is: the configuration without names and places, and with a freezing policy
+that is known before training replaced by what it does in each epoch. So at 8 epochs step(10) and step(12) are one setting, and step(1) is full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dbf_ray.config import Config, to_dict, with_overrides
+from dbf_ray.freezing import Policy, Progress, make_policy
+
+PLACES = ("name", "runs_dir", "cluster", "tracking", "search")  # sections that do not shape a training
+Stages = Callable[[Config], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a search space, as a complete configuration."""
+
+    overrides: dict[str, Any]
+    config: Config
+    key: str
+    policy: str
+    parameters: dict[str, Any]
+
+    @property
+    def rho(self) -> int | None:
+        """The policy's rho, if it has one."""
+        return self.parameters.get("rho")
+
+    def facts(self) -> dict[str, Any]:
+        """What the study keeps of it, as JSON-able values."""
+        return {
+            "overrides": self.overrides,
+            "key": self.key,
+            "policy": self.policy,
+            "parameters": self.parameters,
+            "rho": self.rho,
+            "seed": self.config.seed,
+        }
+
+
+class Settings:
+    """Makes settings out of overrides of one base configuration."""
+
+    def __init__(self, config: Config, stages: Stages) -> None:
+        """``stages(config)`` gives (number of backbone stages, leading stages that are always frozen); asked once per detector."""
+        self.config = config
+        self._stages = stages
+        self._known_stages: dict[str, tuple[int, int]] = {}
+
+    def make(self, overrides: Mapping[str, Any]) -> Setting:
+        """The setting that ``overrides`` make.
+
+        Raises:
+            ConfigError: a key, a value, the policy or its parameters are not valid.
+        """
+        config = with_overrides(self.config, overrides)
+        policy = make_policy(config.freezing.policy, **config.freezing.parameters)
+        given = {name: value for name, value in policy.parameters().items() if name in config.freezing.parameters}
+        return Setting(dict(overrides), config, self._key(config, policy), policy.name, given)
+
+    def _key(self, config: Config, policy: Policy) -> str:
+        tree = shaping(config)
+        tree["freezing"] = self._freezing(config, policy)
+        return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def _freezing(self, config: Config, policy: Policy) -> Any:
+        """The policy's timeline, or its name and parameters where the timeline is only known while training."""
+        if policy.needs_signals:
+            return [policy.name, policy.parameters()]
+        detector = json.dumps(to_dict(config)["detector"], sort_keys=True)
+        if detector not in self._known_stages:
+            self._known_stages[detector] = self._stages(config)
+        num_stages, always_frozen = self._known_stages[detector]
+        timeline: list[Any] = []
+        state: dict[str, Any] = {}
+        for epoch in range(config.training.epochs):
+            decision, state = policy.decide(Progress(epoch, config.training.epochs, num_stages, config.seed), {}, state)
+            factors = decision.lr_factors
+            if factors is not None and set(factors) == {1.0}:
+                factors = None
+            timeline.append([max(decision.frozen_stages, always_frozen), factors])
+        return timeline
+
+
+def shaping(config: Config) -> dict[str, Any]:
+    """The parts of a configuration that shape a training: all but names, places and resources."""
+    return {section: value for section, value in to_dict(config).items() if section not in PLACES}

@@ -1,0 +1,205 @@
+"""The study's rules, without Ray: what is asked, what is told, and what an earlier process left behind."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from dbf_ray.config import Config, with_overrides
+from dbf_ray.errors import ConfigError
+from dbf_ray.search.book import Asked, Book, open_study
+from dbf_ray.search.settings import Settings
+from dbf_ray.search.spaces import load_space
+
+RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
+EPOCHS = 6
+WIDE = """
+BASELINES = [{"freezing.policy": "full"}, {"freezing.policy": "frozen"}]
+def space(trial):
+    return {"freezing.policy": "step", "freezing.rho": trial.suggest_int("rho", 1, 20)}
+"""
+
+
+def summary_of(asked: Asked) -> dict:
+    prefixes = len([epoch for epoch in range(EPOCHS) if asked.setting.rho and epoch % asked.setting.rho == 0])
+    trained = {"full": EPOCHS, "frozen": 0}.get(asked.setting.policy, prefixes)
+    return {"map50": 0.5 + 0.05 * trained, "map50_best": 0.9, "compute_ratio": 0.4 + 0.1 * trained}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the same study file again and again, as new processes would."""
+
+    def opening(space: str | Path = RHO, recover=lambda number: None, **overrides) -> Book:
+        file = space if isinstance(space, Path) else tmp_path / "space.py"
+        if isinstance(space, str):
+            file.write_text(space)
+        config = with_overrides(Config(), {"training.epochs": EPOCHS, **overrides})
+        study = open_study(tmp_path / "study.db", "test", trials=8, seed=0)
+        return Book(study, load_space(file), Settings(config, lambda _: (4, 0)), recover=recover)
+
+    return opening
+
+
+def train(book: Book, count: int | None = None) -> list[Asked]:
+    done: list[Asked] = []
+    while count is None or len(done) < count:
+        asked = book.ask()
+        if asked is None:
+            break
+        assert book.tell(asked.number, summary_of(asked))
+        done.append(asked)
+    return done
+
+
+def states(book: Book) -> list[TrialState]:
+    return [trial.state for trial in book.study.trials]
+
+
+def test_baselines_come_first_and_once_and_never_again(opened):
+    first = train(opened(), 3)
+    assert [asked.setting.policy for asked in first] == ["full", "frozen", "step"]
+    again = opened()
+    assert again.baselines_done()
+    more = train(again, 2)
+    assert [asked.setting.policy for asked in more] == ["step", "step"]
+    assert [row["policy"] for row in again.rows(Path())].count("full") == 1
+
+
+@pytest.mark.parametrize("space", [RHO, WIDE], ids=["rho", "wide"])
+def test_each_setting_is_trained_once_and_the_search_ends_when_none_is_left(opened, space):
+    book = opened(space)
+    done = train(book)
+    assert book.exhausted
+    timelines = {tuple(epoch % asked.setting.rho == 0 for epoch in range(EPOCHS)) for asked in done if asked.setting.rho}
+    assert len(timelines) == len(done) - 2 == EPOCHS - 1  # rho 2..6; 1 is full, more than 6 is 6
+    assert len({asked.setting.key for asked in done}) == len(done)
+    assert len(book.complete()) == len(done)
+
+
+def test_a_duplicate_is_recorded_with_the_values_that_are_known(opened):
+    book = opened(WIDE)
+    done = {asked.number: asked for asked in train(book)}
+    duplicates = [trial for trial in book.study.trials if "duplicate_of" in trial.user_attrs]
+    assert duplicates
+    for trial in duplicates:
+        original = done[trial.user_attrs["duplicate_of"]]
+        assert trial.state == TrialState.COMPLETE
+        assert trial.values == [summary_of(original)["map50"], summary_of(original)["compute_ratio"]]
+    assert {row["number"] for row in book.rows(Path())} == set(done)
+
+
+def test_a_duplicate_of_a_running_trial_is_not_trained_beside_it(opened):
+    book = opened(
+        "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', 6, 9)}"
+    )
+    running = book.ask()
+    assert running is not None
+    assert book.ask() is None
+    assert book.exhausted
+    assert [state for state in states(book) if state == TrialState.RUNNING] == [TrialState.RUNNING]
+    assert book.tell(running.number, summary_of(running))
+    assert TrialState.RUNNING not in states(book)
+
+
+@pytest.mark.parametrize(
+    ("summary", "reason"),
+    [
+        ({"map50": math.nan, "compute_ratio": 0.5}, "map50 must be a finite number, got nan"),
+        ({"map50": None, "compute_ratio": 0.5}, "map50 must be a finite number, got None"),
+        ({"map50": 0.5}, "compute_ratio must be a finite number, got None"),
+        ({"map50": 0.5, "compute_ratio": math.inf}, "compute_ratio must be a finite number, got inf"),
+        (None, "the trial ended without a result"),
+    ],
+)
+def test_a_trial_without_finite_objectives_is_failed(opened, summary, reason):
+    book = opened()
+    asked = book.ask()
+    assert not book.tell(asked.number, summary)
+    assert states(book) == [TrialState.FAIL]
+    assert book.rows(Path())[0]["failure"] == reason
+    assert book.rows(Path())[0]["map50"] is None
+    assert not book.baselines_done()
+    assert book.study.best_trials == []
+
+
+def test_a_failed_setting_is_not_tried_again_by_the_same_process_but_by_the_next(opened):
+    book = opened()
+    asked = book.ask()
+    book.tell(asked.number, None, "loss is not finite")
+    assert "full" not in [other.setting.policy for other in train(book)]
+    again = opened().ask()
+    assert again.setting.policy == "full"
+    assert again.retry_of is None
+
+
+def test_what_a_killed_process_left_running_is_closed_and_done_again_first(opened):
+    book = opened()
+    train(book, 2)
+    left = [book.ask(), book.ask()]
+    again = opened()
+    assert TrialState.RUNNING not in states(again)
+    assert again.interrupted == [asked.number for asked in left]
+    continued = train(again, 2)
+    assert [asked.retry_of for asked in continued] == [asked.number for asked in left]
+    assert [asked.setting.key for asked in continued] == [asked.setting.key for asked in left]
+    assert opened().interrupted == []
+
+
+def test_interrupted_baselines_are_done_once(opened):
+    book = opened()
+    book.ask()
+    book.ask()
+    again = opened()
+    done = train(again, 3)
+    assert [(asked.setting.policy, asked.retry_of) for asked in done] == [("full", 0), ("frozen", 1), ("step", None)]
+
+
+def test_a_trial_that_ended_unrecorded_is_recorded(opened):
+    book = opened()
+    asked = book.ask()
+    again = opened(recover=lambda number: summary_of(asked) if number == asked.number else None)
+    assert again.interrupted == []
+    assert [trial.number for trial in again.complete()] == [asked.number]
+    assert train(again, 1)[0].setting.policy == "frozen"
+
+
+def test_a_study_goes_on_only_with_its_own_configuration(opened):
+    train(opened(), 1)
+    opened(**{"cluster.workers": 2, "search.trials": 99})
+    with pytest.raises(ConfigError, match=r"begun with other settings \(training\.lr 0\.0002 -> 0\.001\)"):
+        opened(**{"training.lr": 0.001})
+
+
+def test_a_space_of_invalid_settings_is_refused(opened):
+    with pytest.raises(ConfigError, match="freezing policy 'stp'"):
+        opened("BASELINES = []\ndef space(trial):\n    return {'freezing.policy': trial.suggest_categorical('policy', ['stp'])}").ask()
+
+
+def test_invalid_draws_of_a_space_that_also_has_valid_ones_are_failed_and_passed_over(opened):
+    book = opened(
+        "BASELINES = [{'freezing.policy': 'full'}]\n"
+        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', -3, 3)}"
+    )
+    assert {asked.setting.rho for asked in train(book)} == {None, 2, 3}
+    failed = [trial for trial in book.study.trials if trial.state == TrialState.FAIL]
+    assert failed
+    assert all("rho" in trial.user_attrs["failure"] for trial in failed)
+
+
+def test_a_broken_study_file_is_a_clear_error(tmp_path):
+    (tmp_path / "study.db").write_text("no database at all, " * 100)
+    with pytest.raises(ConfigError, match="cannot open the study 'x'"):
+        open_study(tmp_path / "study.db", "x", trials=8, seed=0)
+
+
+def test_rows_hold_what_reports_need(opened):
+    book = opened()
+    train(book, 3)
+    row = book.rows(Path("studies/test/trials"))[2]
+    assert {"number", "state", "policy", "parameters", "rho", "map50", "compute_ratio", "map50_best", "seed", "run"} <= set(row)
+    assert (row["number"], row["state"], row["policy"], row["run"]) == (2, "COMPLETE", "step", "studies/test/trials/2")
+    assert row["parameters"]["rho"] == row["rho"]
