@@ -31,7 +31,7 @@ test-all: setup  ## all tests, slow ones too
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy dbf_ray jobs search_spaces benchmarks tests
+	$(BIN)/mypy dbf_ray jobs search_spaces benchmarks
 
 format: setup  ## mend style and format
 	$(BIN)/ruff check --fix .

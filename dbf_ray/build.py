@@ -6,18 +6,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger, compute_ratio
 from dbf_ray.data import Dataset, EvalView, TrainView, eval_loader, make_dataset, split_selection, train_loader
-from dbf_ray.detectors import Detector, check_options, make_detector
-from dbf_ray.errors import ResourceError
+from dbf_ray.data.loaders import MicroBatchSampler
+from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector
+from dbf_ray.detectors.base import SIZE_DIVISOR
+from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
 from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
 from dbf_ray.training.loop import Training
@@ -31,7 +36,7 @@ class Plan:
 
     Attributes:
         detector: built and loaded, on the CPU.
-        eval_split: "val", or "selection" where a part of train is held out to select on.
+        eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is nothing else.
         num_stages: K of the backbone.
         frozen_prefixes: effective prefix of each epoch; None for policies that decide while training.
         flops_per_prefix: nominal training FLOPs per image with the first 0..K stages frozen.
@@ -68,12 +73,13 @@ def prepare(config: Config) -> Plan:
         DbfRayError: anything in the configuration, data or weights that cannot work.
     """
     policy = make_policy(config.freezing.policy, **config.freezing.parameters)
-    check_options(config.detector.name, config.detector.parameters)
+    detector_options(config)
     choose_device(config)
     train_set, eval_set, eval_split = make_datasets(config)
+    check_batches(config, len(train_set))
     detector = build_detector(config, train_set.classes)
     always, stages = detector.backbone.frozen_stages, detector.backbone.num_stages
-    size = config.data.image_size
+    size = math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR  # images are padded to it
     table = FlopTable(detector)
     flops = [table(size, size, n) for n in range(stages + 1)]
     prefixes = None
@@ -85,12 +91,22 @@ def prepare(config: Config) -> Plan:
 
 
 def make_datasets(config: Config) -> tuple[Dataset, Dataset, str]:
-    """Training set, evaluation set, and which split the latter is ("val" or "selection")."""
+    """Training set, evaluation set, and which split the latter is: "val"; "selection", where a part of train is held out; or "train", where the
+    data folder has no splits and nothing is held out.
+    """
     train_set = make_split(config, "train")
     if config.data.selection_fraction > 0:
         kept, held = split_selection(train_set, config.data.selection_fraction, config.seed)
         return kept, held, "selection"
-    return train_set, make_split(config, "val", train_set.classes), "val"
+    eval_set = make_split(config, "val", train_set.classes)
+    same = config.data.root is not None and getattr(train_set, "folder", None) == getattr(eval_set, "folder", None)
+    if same:
+        warnings.warn(
+            f"{config.data.root} has no train/ and val/: the images that are trained on are evaluated on, which says little; "
+            "hold some out by --data.selection_fraction 0.2",
+            stacklevel=2,
+        )
+    return train_set, eval_set, "train" if same else "val"
 
 
 def make_split(config: Config, split: str, classes: list[str] | None = None) -> Dataset:
@@ -107,6 +123,34 @@ def make_split(config: Config, split: str, classes: list[str] | None = None) -> 
     )
 
 
+def check_batches(config: Config, images: int) -> None:
+    """Refuse a training set of fewer ``images`` than one effective batch, or a batch that workers and micro-batches cannot share."""
+    train = config.training
+    MicroBatchSampler(
+        images, batch_size=train.batch_size, accumulation=train.accumulation, rank=0, world_size=config.cluster.workers, seed=0
+    )
+
+
+def detector_options(config: Config) -> dict[str, Any]:
+    """The detector's own options, each of the type that the detector declares.
+
+    Raises:
+        ConfigError: unknown detector or option, or a value of another type.
+    """
+    name, options = config.detector.name, config.detector.parameters
+    check_options(name, options)
+    hints = get_type_hints(DETECTORS[name].__init__)
+    for option, value in options.items():
+        try:
+            options[option] = TypeAdapter(hints[option]).validate_python(value)
+        except ValidationError as error:
+            item = error.errors()[0]
+            is_list = item["type"] in ("sequence_str", "is_instance_of")
+            rule = "should be a list, written [a, b]" if is_list else item["msg"].removeprefix("Input ")
+            raise ConfigError(f"detector.{option} of {name}: {rule}, got {value!r}; correct it") from error
+    return options
+
+
 def build_detector(config: Config, classes: list[str]) -> Detector:
     """The detector with seeded random and pretrained weights."""
     detector = config.detector
@@ -121,7 +165,7 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
         head_convs=detector.head_convs,
         norm_eval=detector.norm_eval,
         frozen_stages=detector.frozen_stages,
-        **detector.parameters,
+        **detector_options(config),
     )
 
 

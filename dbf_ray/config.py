@@ -7,9 +7,10 @@ parameters (``freezing.rho``); ``build.py`` checks them against the member befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -33,6 +34,13 @@ class OpenSection(Section):
         """The keys that this section does not define itself: the member's own parameters."""
         return dict(self.model_extra or {})
 
+    @model_validator(mode="after")
+    def _no_slips(self) -> OpenSection:
+        for key in self.parameters:
+            if meant := difflib.get_close_matches(key, type(self).model_fields, 1, cutoff=0.8):
+                raise ValueError(f"unknown key {key}; did you mean {meant[0]}?")
+        return self
+
 
 class DataConfig(Section):
     """Where the images come from and how they are fed."""
@@ -46,18 +54,25 @@ class DataConfig(Section):
         384, ge=32, le=8192, description="long side in pixels that images are resized to; nominal cost is for this square"
     )
     flips: list[Literal["horizontal", "vertical", "diagonal"]] = Field(
-        ["horizontal", "vertical", "diagonal"], description="training views beside the identity, all drawn with equal chance"
+        ["horizontal", "vertical", "diagonal"], description="training views beside the unflipped image, all drawn with equal chance"
     )
-    selection_fraction: float = Field(0.0, ge=0.0, lt=1.0, description="share of train held out to select on; val is then left for the end")
+    selection_fraction: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="share of train held out to evaluate on instead of val, as a search should; val is then left for the end",
+    )
     drop_empty: bool = Field(False, description="leave training images without objects out")
     loader_workers: int = Field(0, ge=0, description="processes that prepare images, per training worker; 0: in the training process")
 
 
 class DetectorConfig(OpenSection):
-    """The detector; further keys are its own options (anchor_angles, score_threshold, ...)."""
+    """The detector. Further keys are its own options; rotated_retinanet: anchor_scales, anchor_ratios, anchor_angles (degrees), positive_iou,
+    negative_iou, score_threshold, nms_threshold, topk_candidates, detections_per_image, loss_beta.
+    """
 
-    name: str = Field("rotated_retinanet", description="detector: rotated_retinanet")
-    backbone: str = Field("mobilenet_v2", description="backbone: mobilenet_v2, resnet18, resnet50")
+    name: str = Field("rotated_retinanet", description="which detector: rotated_retinanet")
+    backbone: str = Field("mobilenet_v2", description="which backbone: mobilenet_v2, resnet18, resnet50")
     weights_backbone: str | None = Field(None, description="null (random), DEFAULT (torchvision's, downloaded), or a state_dict file")
     fpn_channels: int = Field(256, ge=8, description="width of the feature pyramid and of the head")
     head_convs: int = Field(4, ge=0, description="convolutions in each branch of the head")
@@ -68,9 +83,13 @@ class DetectorConfig(OpenSection):
 
 
 class FreezingConfig(OpenSection):
-    """The freezing policy; further keys are its parameters (rho, phase, ...)."""
+    """When the backbone is trained. Further keys are the policy's parameters; step: rho (train it in every rho-th epoch, 1 is full), phase
+    (the first such epoch, default 0).
+    """
 
-    policy: str = Field("full", description="freezing policy: full, frozen, step (with rho, phase)")
+    policy: str = Field(
+        "full", description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so --freezing.rho 4 belongs to it"
+    )
 
 
 class TrainingConfig(Section):
@@ -79,20 +98,24 @@ class TrainingConfig(Section):
     epochs: int = Field(12, ge=1, description="epochs to train")
     batch_size: int = Field(8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches")
     accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step on each worker")
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="optimizer: sgd (momentum 0.9 by default) or adamw")
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="which optimizer")
     lr: float = Field(2e-4, gt=0, description="base learning rate")
     backbone_lr_factor: float = Field(1.0, gt=0, description="the backbone's learning rate is lr times this")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum (sgd only)")
     weight_decay: float = Field(0.05, ge=0, description="weight decay of weights; norms and biases have none")
-    schedule: Literal["constant", "step", "cosine"] = Field("step", description="learning-rate schedule after warm-up")
-    milestones: list[int] = Field([8, 11], description="epochs before which the step schedule multiplies lr by gamma")
+    schedule: Literal["constant", "step", "cosine"] = Field(
+        "step", description="learning rate after warm-up: constant, step (see milestones, gamma) or cosine (see final_lr_factor)"
+    )
+    milestones: list[int] = Field([8, 11], description="step schedule: epochs before which lr is multiplied by gamma")
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the step schedule")
     final_lr_factor: float = Field(0.0, ge=0, le=1, description="the cosine schedule ends at lr times this")
     warmup_steps: int = Field(100, ge=0, description="optimizer steps of linear warm-up")
     warmup_factor: float = Field(1.0 / 3.0, gt=0, le=1, description="warm-up starts at lr times this")
     clip_norm: float | None = Field(35.0, gt=0, description="clip the gradient norm of the trained parameters; null: no clipping")
-    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: forward under autocast, losses in float32")
-    channels_last: bool = Field(True, description="channels-last memory format")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: forward under autocast, losses in float32; faster where the CPU or GPU has bf16"
+    )
+    channels_last: bool = Field(True, description="channels-last memory format, usually faster for convolutions")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     threads: int | None = Field(None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept in the run's folder")
@@ -117,7 +140,7 @@ class ClusterConfig(Section):
 
     workers: int = Field(1, ge=1, description="data-parallel training workers (DDP ranks)")
     cpus_per_worker: int = Field(1, ge=1, description="CPUs that each worker reserves")
-    gpu: bool = Field(False, description="give each worker a GPU")
+    gpu: bool = Field(False, description="give each worker a GPU of its own")
     use_ray: bool | None = Field(None, description="run under Ray Train; null: only when workers > 1")
     address: str | None = Field(None, description="Ray cluster address; null: the running job's, or a local one")
     storage: str | None = Field(None, description="folder or URI all nodes share, for checkpoints; null: the runs folder")
@@ -127,7 +150,7 @@ class ClusterConfig(Section):
 class TrackingConfig(Section):
     """Where records go beside the run's own folder."""
 
-    mlflow: bool = Field(True, description="log to MLflow")
+    mlflow: bool = Field(True, description="log to MLflow; the record in the run's folder is written anyway")
     uri: str | None = Field(None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db")
     experiment: str = Field("dbf_ray", description="MLflow experiment of single runs; a study has its own")
 
@@ -137,10 +160,11 @@ class SearchConfig(Section):
 
     trials: int = Field(20, ge=1, description="trials to run, baselines included")
     concurrent: int | None = Field(None, ge=1, description="trials at once; null: as many as the resources hold")
+    studies_dir: Path = Field(Path("studies"), description="folder of the studies")
 
 
 class Config(Section):
-    """One run (and, with ``search``, one study over variations of it)."""
+    """What a run is called and where it goes."""
 
     name: str | None = Field(None, description="run name, also its folder; null: made from the policy, detector and seed")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and policies")
@@ -153,6 +177,13 @@ class Config(Section):
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, value: str | None) -> str | None:
+        if value is not None and (value in ("", ".", "..") or "/" in value or "\\" in value):
+            raise ValueError("should be the name of one folder, without slashes (runs_dir says where)")
+        return value
 
     @model_validator(mode="after")
     def _divisible(self) -> Config:
@@ -176,21 +207,23 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
         ConfigError: the file is missing or no YAML mapping, a key is unknown, or a value is out of range.
     """
     tree: dict[str, Any] = {}
-    place = "the defaults"
     if file is not None:
-        place = str(file)
         try:
             loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration file {file}: {error.strerror or error}; give an existing YAML file"
             ) from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}; correct it") from error
         if not isinstance(loaded, dict | None):
-            raise ConfigError(f"{file} must hold a mapping of keys to values, found {type(loaded).__name__}")
-        tree = loaded or {}
-    return _validate(apply_overrides(tree, overrides or {}), place)
+            raise ConfigError(
+                f"{file} must hold a mapping of sections and keys to values, found {type(loaded).__name__}; see jobs/configs for examples"
+            )
+        # A section whose keys are all commented out is empty, not null.
+        tree = {key: {} if value is None and _section(key) else value for key, value in (loaded or {}).items()}
+    place = "the options given" if file is None else f"{file} with the options given" if overrides else str(file)
+    return make_config(apply_overrides(tree, overrides or {}), place)
 
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +237,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
             if not isinstance(child, dict):
                 raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
             node = child
-        node[leaf] = _parse_scalar(value) if isinstance(value, str) else value
+        node[leaf] = _parse_scalar(value, dotted) if isinstance(value, str) else value
     return result
 
 
@@ -213,7 +246,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     tree = to_dict(config)
     if "freezing.policy" in overrides:
         tree["freezing"] = {}
-    return _validate(apply_overrides(tree, overrides), "the overrides")
+    return make_config(apply_overrides(tree, overrides), "the overrides")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -226,7 +259,27 @@ def save_config(config: Config, file: Path) -> None:
     file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
-def _parse_scalar(text: str) -> Any:
+def make_config(tree: Mapping[str, Any], place: str) -> Config:
+    """The configuration that ``tree`` describes; ``place`` says in messages where it came from.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is out of range; all such problems on one line.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_problems(error.errors()))
+        raise ConfigError(f"{problems} (in {place}); python -m jobs.train --help explains every key") from error
+
+
+def _parse_scalar(text: str, dotted: str) -> Any:
+    """``text`` read as YAML, or as it stands for keys whose values are text: a run may be called 5, a folder 2024-01-01."""
+    node: Any = Config
+    for part in dotted.split("."):
+        node = node.model_fields[part].annotation if _is_model(node) and part in node.model_fields else None
+    kinds = get_args(node) or (node,)
+    if str in kinds or Path in kinds:
+        return None if type(None) in kinds and text in ("", "null") else text
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -239,25 +292,41 @@ def _parse_scalar(text: str) -> Any:
     return value
 
 
-def _validate(tree: Mapping[str, Any], place: str) -> Config:
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"])
-            if item["type"] == "extra_forbidden":
-                lines.append(f"unknown key {key}{_known_keys(item['loc'])}")
-            else:
-                lines.append(f"{key or 'configuration'}: {item['msg']}" + (f", got {item['input']!r}" if key else ""))
-        raise ConfigError(f"{'; '.join(lines)} (in {place} with its overrides)") from error
+def _problems(errors: Iterable[Any]) -> list[str]:
+    """One phrase for each key with a problem; a value that fits none of several types has one error for each of them."""
+    rules: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for item in errors:
+        key, known = _locate(item["loc"])
+        if item["type"] == "extra_forbidden":
+            meant = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
+            rules[f"unknown key {key}"] = [f"did you mean {meant[0]}?" if meant else f"known here: {', '.join(known)}"]
+            continue
+        rule = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        rules.setdefault(key, []).append(rule + (", written [a, b]" if item["type"] == "list_type" else ""))
+        if not (isinstance(item["input"], Mapping) and item["type"] == "value_error"):
+            given[key] = f", got {item['input']!r}"
+    return [(f"{key}: " if key else "") + " or ".join(rules[key]) + given.get(key, "") for key in rules]
 
 
-def _known_keys(location: tuple[int | str, ...]) -> str:
-    model: type[BaseModel] = Config
-    for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        model = annotation
-    return f"; known here: {', '.join(model.model_fields)}"
+def _locate(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """Dotted key of an error's location, and the keys known where it ends; pydantic's names of union members are left out."""
+    node: Any = Config
+    parts: list[str] = []
+    known: list[str] = []
+    for part in location:
+        if _is_model(node):
+            known = list(node.model_fields)
+        elif isinstance(part, str):
+            continue
+        parts.append(str(part))
+        node = node.model_fields[part].annotation if _is_model(node) and part in node.model_fields else None
+    return ".".join(parts), known
+
+
+def _section(key: Any) -> bool:
+    return key in Config.model_fields and _is_model(Config.model_fields[key].annotation)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

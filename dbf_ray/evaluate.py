@@ -7,6 +7,7 @@ from pathlib import Path
 from dbf_ray.build import build_detector, build_eval_loader, choose_device, make_split
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.detectors import Detector
+from dbf_ray.errors import WeightsError
 from dbf_ray.training.checkpoint import load_checkpoint
 from dbf_ray.training.loop import evaluate
 
@@ -15,13 +16,24 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     """The trained detector of a checkpoint folder, on its device and in eval mode, and its classes.
 
     Raises:
-        WeightsError: the checkpoint cannot be read.
+        WeightsError: the checkpoint cannot be read, or its weights do not fit the configured detector.
     """
     device = choose_device(config)
     state, record = load_checkpoint(checkpoint, device)
-    detector = build_detector(with_overrides(config, {"detector.weights_backbone": None}), record["classes"]).to(device)
-    detector.load_state_dict(state["model"])
-    return detector.eval(), record["classes"]
+    try:
+        classes, weights = list(record["classes"]), state["model"]
+    except KeyError as error:
+        raise WeightsError(f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote") from error
+    detector = build_detector(with_overrides(config, {"detector.weights_backbone": None}), classes).to(device)
+    try:
+        detector.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise WeightsError(
+            f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on {config.detector.backbone}: "
+            f"{lines[0] if lines else error}; give a checkpoint together with its own configuration"
+        ) from error
+    return detector.eval(), classes
 
 
 def evaluate_checkpoint(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:

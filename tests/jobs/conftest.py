@@ -1,0 +1,88 @@
+"""Tiny images in DOTA's format, options for a run of a second, and a way to see how a command fails."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from jobs import train
+from jobs.command_line import main
+
+Command = Callable[[Sequence[str] | None], Any]
+
+
+def write_images(folder: Path, count: int) -> None:
+    """``count`` black images of 64 px, each with one bright ship."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labelTxt").mkdir()
+    for number in range(count):
+        left, top = 8 + 2 * number, 16 + 3 * (number % 5)
+        image = Image.new("RGB", (64, 64))
+        ImageDraw.Draw(image).rectangle((left, top, left + 32, top + 16), fill=(240, 240, 240))
+        image.save(folder / "images" / f"{number:03d}.png")
+        corners = f"{left} {top} {left + 32} {top} {left + 32} {top + 16} {left} {top + 16}"
+        (folder / "labelTxt" / f"{number:03d}.txt").write_text(f"imagesource:drawn\ngsd:null\n{corners} ship 0\n")
+
+
+def make_root(folder: Path) -> Path:
+    """A data root of 8 training and 2 validation images."""
+    write_images(folder / "train", 8)
+    write_images(folder / "val", 2)
+    return folder
+
+
+def tiny_options(root: Path, runs: Path) -> list[str]:
+    """Options of a run of one epoch on ``root``."""
+    return [
+        *("--data.name", "dota", "--data.root", str(root), "--data.image_size", "64", "--runs_dir", str(runs)),
+        *("--detector.backbone", "resnet18", "--detector.fpn_channels", "16", "--detector.head_convs", "1"),
+        *("--training.epochs", "1", "--training.batch_size", "4", "--training.threads", "1", "--tracking.mlflow", "false"),
+    ]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_root(tmp_path / "data")
+
+
+@pytest.fixture
+def tiny(root: Path, tmp_path: Path) -> list[str]:
+    return tiny_options(root, tmp_path / "runs")
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Command, Sequence[str]], str]:
+    """Calls a command that must exit with status 2, one line on stderr and nothing left behind; returns that line."""
+
+    def call(command: Command, arguments: Sequence[str]) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        capsys.readouterr()
+        assert main(command, arguments) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        (line,) = printed.err.splitlines()
+        assert line.startswith("error: ")
+        assert sorted(tmp_path.rglob("*")) == before
+        return line
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
+    """A run that has learned the drawn ships: its folder, the arguments, and what it printed on stdout."""
+    place = tmp_path_factory.mktemp("trained")
+    arguments = [
+        *(*tiny_options(make_root(place / "data"), place / "runs"), "--name", "5", "--evaluation.every", "7", "--json"),
+        *("--training.epochs", "14", "--training.lr", "2e-3", "--training.schedule", "cosine", "--training.warmup_steps", "4"),
+        *("--detector.anchor_ratios", "[2.0]", "--detector.anchor_scales", "[0.5, 1.0]", "--data.flips", "[]"),
+    ]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(train.command, arguments) == 0
+    return place / "runs" / "5", arguments, printed.getvalue()

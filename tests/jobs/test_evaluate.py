@@ -1,0 +1,110 @@
+"""``python -m jobs.evaluate``: the metrics of a checkpoint are those of the run that wrote it; bad checkpoints are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs import evaluate
+from jobs.command_line import main
+
+Refused = Callable[..., str]
+Trained = tuple[Path, list[str], str]
+
+
+@pytest.fixture
+def checkpoint(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the trained checkpoint that a test may break."""
+    (newest,) = sorted((trained[0] / "checkpoints").iterdir())[-1:]
+    return Path(shutil.copytree(newest, tmp_path / "checkpoint"))
+
+
+def change_record(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    file = checkpoint / "record.json"
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+def test_the_metrics_are_those_of_the_run(trained: Trained, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = json.loads((trained[0] / "summary.json").read_text())
+    assert main(evaluate.command, ["--checkpoint", str(checkpoint), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert metrics["map50_95"] > 0
+    for key in ("map50", "map50_voc07", "map75", "map50_95", "ap50/ship"):
+        assert metrics[key] == pytest.approx(summary[key], abs=1e-6), key
+
+
+def test_another_data_folder_and_split(trained: Trained, checkpoint: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (root / "train" / "labelTxt").iterdir():
+        file.write_text("")  # without objects there is nothing to score
+    arguments = ["--checkpoint", str(checkpoint), "--data.root", str(root), "--json"]
+    assert main(evaluate.command, [*arguments, "--split", "train"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["map50"] is None
+    assert main(evaluate.command, arguments) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["map50"] > 0
+
+
+def test_a_data_folder_is_read_even_after_training_on_generated_scenes(checkpoint: Path, root: Path) -> None:
+    change_record(checkpoint, lambda record: record["config"]["data"].update(name="synthetic", root=None))
+    config = evaluate.configuration(checkpoint, root)
+    assert (config.data.name, config.data.root) == ("dota", root)
+    assert evaluate.configuration(checkpoint, None).data.name == "synthetic"
+
+
+def test_a_checkpoint_from_a_gpu_is_evaluated_anywhere(checkpoint: Path) -> None:
+    change_record(checkpoint, lambda record: record["config"]["training"].update(device="cuda"))
+    assert evaluate.configuration(checkpoint, None).training.device == "auto"
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], ["--checkpoint", "required", "--help"]),
+        (["--checkpoint", "nowhere"], ["nowhere is not a checkpoint", "record.json is missing", "give a folder like"]),
+        (["--checkpoint", "x", "--chekpoint", "y"], ["unknown option --chekpoint", "did you mean --checkpoint?"]),
+        (["--checkpoint", "x", "--detector.backbone", "y"], ["unknown option --detector.backbone"]),
+        (["--checkpoint", "x", "--split", "test"], ["--split", "'test'", "val"]),
+    ],
+)
+def test_bad_options(options: list[str], wanted: list[str], refused: Refused) -> None:
+    line = refused(evaluate.command, options)
+    for words in wanted:
+        assert words in line
+
+
+def test_a_missing_data_folder(checkpoint: Path, refused: Refused) -> None:
+    line = refused(evaluate.command, ["--checkpoint", str(checkpoint), "--data.root", "nowhere"])
+    assert "nowhere is not there" in line
+
+
+def test_other_classes(checkpoint: Path, root: Path, refused: Refused) -> None:
+    (root / "val" / "labelTxt" / "001.txt").write_text("1 1 9 1 9 9 1 9 plane 0\n")
+    line = refused(evaluate.command, ["--checkpoint", str(checkpoint), "--data.root", str(root)])
+    for words in ("001.txt, line 1", "(ship)", "got 'plane'"):
+        assert words in line
+
+
+def test_broken_checkpoints(checkpoint: Path, refused: Refused) -> None:
+    arguments = ["--checkpoint", str(checkpoint)]
+    change_record(checkpoint, lambda record: record["config"]["detector"].update(fpn_channels=32))
+    assert "do not fit rotated_retinanet on resnet18" in refused(evaluate.command, arguments)
+    change_record(checkpoint, lambda record: record.pop("classes"))
+    assert "lacks 'classes'" in refused(evaluate.command, arguments)
+    change_record(checkpoint, lambda record: record["config"]["training"].update(epochs=0, lr=-1))
+    line = refused(evaluate.command, arguments)
+    for words in (str(checkpoint), "training.epochs", "got 0", "training.lr", "got -1"):
+        assert words in line
+    change_record(checkpoint, lambda record: record.pop("config"))
+    assert "must hold a configuration" in refused(evaluate.command, arguments)
+    torch.save({}, checkpoint / "checkpoint.pt")
+    change_record(checkpoint, lambda record: record.update(config={}, classes=["ship"]))
+    assert "lacks 'model'" in refused(evaluate.command, arguments)
+    (checkpoint / "checkpoint.pt").write_bytes(b"torn")
+    assert f"cannot read checkpoint {checkpoint}" in refused(evaluate.command, arguments)

@@ -1,0 +1,56 @@
+"""Val is evaluated once, for the front, and only where the search selected on other images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbf_ray.config import Config, with_overrides
+from dbf_ray.errors import WeightsError
+from dbf_ray.search.validation import val_map50, validate_front
+from dbf_ray.tracking.base import write_json
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_json(tmp_path / str(number) / "summary.json", {"map50": 0.5, "checkpoint": str(tmp_path / str(number) / "checkpoint")})
+    return tmp_path
+
+
+def test_the_front_is_evaluated_once(trials: Path) -> None:
+    config = with_overrides(Config(), {"data.selection_fraction": 0.2})
+    said: list[str] = []
+    asked: list[str] = []
+
+    def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
+        asked.append(checkpoint.parent.name)
+        return {"map50": 0.4 + int(checkpoint.parent.name) / 10, "ap50/none": float("nan")}
+
+    for _ in range(2):
+        validate_front({"front": [0, 2]}, trials, config, said.append, evaluate)
+    assert asked == ["0", "2"]
+    assert [val_map50(trials / str(number)) for number in range(3)] == [0.4, None, pytest.approx(0.6)]
+    assert said[1] == "trial 2, on the front: val map50 0.600 (selection map50 0.500)"
+
+
+def test_nothing_is_evaluated_where_trials_were_compared_on_val(trials: Path) -> None:
+    def evaluate(*_: Any) -> dict[str, float]:
+        raise AssertionError("val was evaluated twice")
+
+    validate_front({"front": [0]}, trials, Config(), print, evaluate)
+    assert val_map50(trials / "0") is None
+
+
+def test_a_checkpoint_that_is_not_here_is_named(trials: Path) -> None:
+    config = with_overrides(Config(), {"data.selection_fraction": 0.2})
+    said: list[str] = []
+
+    def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
+        raise WeightsError(f"{checkpoint} is not a checkpoint")
+
+    validate_front({"front": [1]}, trials, config, said.append, evaluate)
+    assert "trial 1: not evaluated on val" in said[0]
+    assert val_map50(trials / "1") is None
