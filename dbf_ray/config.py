@@ -222,6 +222,9 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
             )
         # A section whose keys are all commented out is empty, not null.
         tree = {key: {} if value is None and _section(key) else value for key, value in (loaded or {}).items()}
+    freezing = tree.get("freezing")
+    if isinstance(freezing, dict) and overrides and overrides.get("freezing.policy", freezing.get("policy")) != freezing.get("policy"):
+        tree["freezing"] = {}  # the parameters of the file's policy go with it
     place = "the options given" if file is None else f"{file} with the options given" if overrides else str(file)
     return make_config(apply_overrides(tree, overrides or {}), place)
 

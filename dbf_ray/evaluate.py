@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dbf_ray.build import build_detector, build_eval_loader, choose_device, make_split
-from dbf_ray.config import Config, with_overrides
+from dbf_ray.config import Config, make_config, with_overrides
 from dbf_ray.detectors import Detector
-from dbf_ray.errors import WeightsError
+from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.training.checkpoint import load_checkpoint
 from dbf_ray.training.loop import evaluate
+
+
+def config_of(checkpoint: Path, root: Path | None = None) -> Config:
+    """The configuration that a checkpoint was trained with, for any device, and with another data folder if ``root`` is given.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read, or this version does not understand its configuration.
+    """
+    _, record = load_checkpoint(checkpoint)
+    try:
+        config = make_config(record["config"], f"checkpoint {checkpoint}")
+    except (KeyError, TypeError, ConfigError) as error:
+        raise WeightsError(f"checkpoint {checkpoint} must hold a configuration that this version understands: {error}") from error
+    changes: dict[str, Any] = {"training.device": "auto"}
+    if root is not None:
+        changes["data.root"] = str(root)
+        if config.data.name == "synthetic":  # trained on generated scenes: the folder is in the format that data.root means
+            changes["data.name"] = "dota"
+    return with_overrides(config, changes)
 
 
 def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]]:

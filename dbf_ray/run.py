@@ -6,9 +6,11 @@ policy, ledger and the record so far. Inside an initialised process group every 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ from dbf_ray.build import Plan, build_training, prepare
 from dbf_ray.config import Config, save_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.freezing import budget
+from dbf_ray.locks import only_writer
 from dbf_ray.tracking import MlflowTarget, Tracker, make_trackers, read_summary, resolve_uri
+from dbf_ray.tracking.base import finite
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
 from dbf_ray.training.ddp import broadcast_object, rank, world_size
 from dbf_ray.training.loop import LoopState, Training, fit
 
+LOCK_PATIENCE = 10.0  # seconds: the process of a worker that is being replaced may still be ending
 OnEpoch = Callable[[dict[str, Any], Path | None], bool]
 
 
@@ -59,45 +64,49 @@ def run(
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     plan = prepare(config)
-    training = build_training(plan, journal=directory / "costs.jsonl", label=label, quiet=quiet)
-    state = LoopState()
-    if resume is not None:
-        restore(training, state, resume)
-    told: Sequence[Tracker] = []
-    if rank() == 0:
-        told = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
-    facts = facts_of(plan)
-    for tracker in told:
-        tracker.start(to_dict(config), facts, state.epoch)
-        for record in state.records:
-            tracker.epoch(record)
-    stopped_early = False
+    writes = rank() == 0
+    with only_writer(directory, "training", "give another --name", LOCK_PATIENCE) if writes else contextlib.nullcontext():
+        training = build_training(plan, journal=directory / "costs.jsonl", label=label, quiet=quiet)
+        state = LoopState()
+        if resume is not None:
+            restore(training, state, resume)
+        told: Sequence[Tracker] = []
+        if writes:
+            told = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
+        for tracker in told:
+            tracker.start(to_dict(config), facts_of(plan), state.epoch)
+            for record in state.records:
+                tracker.epoch(record)
+        try:
+            stopped_early = _train(plan, training, state, directory, told, on_epoch)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
+            for tracker in told:
+                tracker.fail(reason)
+            raise
+        summary = summarize(plan, training, state, directory, stopped_early)
+        pictures = draw(directory, state, plan) if writes else []
+        for tracker in told:
+            tracker.finish(summary, pictures)
+    return summary
+
+
+def _train(plan: Plan, training: Training, state: LoopState, directory: Path, told: Sequence[Tracker], on_epoch: OnEpoch | None) -> bool:
+    """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether it was stopped early."""
+    go_on = True
 
     def after_epoch(record: dict[str, Any]) -> bool:
-        nonlocal stopped_early
+        nonlocal go_on
         checkpoint = None
         if rank() == 0:
-            checkpoint = save(training, state, config, directory, plan)
+            checkpoint = save(training, state, plan.config, directory, plan)
             for tracker in told:
                 tracker.epoch(record)
-        answer = on_epoch(record, checkpoint) if on_epoch is not None else True
-        stopped_early = not broadcast_object(answer)
-        return not stopped_early
+        go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
+        return go_on
 
-    try:
-        fit(training, state, after_epoch)
-    except DbfRayError as error:
-        for tracker in told:
-            tracker.fail(str(error))
-        raise
-    except BaseException as error:
-        for tracker in told:
-            tracker.fail(f"{type(error).__name__}: {error}")
-        raise
-    summary = summarize(plan, training, state, directory, stopped_early)
-    for tracker in told:
-        tracker.finish(summary, draw(directory, state, plan))
-    return summary
+    fit(training, state, after_epoch)
+    return not go_on
 
 
 def run_name(config: Config) -> str:
@@ -121,14 +130,14 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     Raises:
         ConfigError: the folder's run is finished, or was started with another configuration.
     """
-    checkpoints = list_checkpoints(directory / "checkpoints")
-    if not checkpoints:
-        return None
     if (summary := read_summary(directory)) is not None and not summary.get("stopped_early"):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} is finished (map50 {summary.get('map50')}); "
             "give another --name, or remove the folder to train it again"
         )
+    checkpoints = list_checkpoints(directory / "checkpoints")
+    if not checkpoints:
+        return None
     _, record = load_checkpoint(checkpoints[-1])
     differing = _differences(record["config"], to_dict(config))
     if differing:
@@ -149,7 +158,7 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
         "epoch": state.epoch,
         "random": random_state(),
     }
-    record = {"config": to_dict(config), "classes": training.classes, "epochs": state.records, "facts": facts_of(plan)}
+    record = finite({"config": to_dict(config), "classes": training.classes, "epochs": state.records, "facts": facts_of(plan)})
     return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints)
 
 
@@ -212,14 +221,18 @@ def summarize(plan: Plan, training: Training, state: LoopState, directory: Path,
 
 
 def draw(directory: Path, state: LoopState, plan: Plan) -> list[Path]:
-    """The learning curve of a finished run as PNG; nothing where matplotlib is missing."""
+    """The learning curve of a finished run as PNG; nothing, and a warning, where it cannot be drawn."""
     try:
         from dbf_ray.reports.curves import learning_curves, learning_png
         from dbf_ray.reports.study import replace_file
     except ImportError:
         return []
     file = directory / "learning_curve.png"
-    replace_file(file, learning_png(learning_curves({run_name(plan.config): state.records}, plan.num_stages)))
+    try:
+        replace_file(file, learning_png(learning_curves({run_name(plan.config): state.records}, plan.num_stages)))
+    except Exception as error:  # a picture must not cost the record
+        warnings.warn(f"cannot draw {file}: {type(error).__name__}: {error}", stacklevel=2)
+        return []
     return [file]
 
 
@@ -253,16 +266,26 @@ def versions() -> dict[str, str]:
     return found
 
 
+# What may change between a run's start and its resume: where things are and how they are run, not what is trained.
+MAY_DIFFER = (
+    *("name", "runs_dir", "tracking", "cluster", "search", "data.loader_workers", "training.keep_checkpoints", "training.threads"),
+    *("training.device", "evaluation.batch_size"),
+)
+PATHS = ("data.root", "detector.weights_backbone")
+
+
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    ignored = ("runs_dir", "tracking", "cluster", "search", "name")  # may change between a run's start and its resume
     found = []
     for key in sorted(old.keys() | new.keys()):
-        if not prefix and key in ignored:
+        dotted, was, now = f"{prefix}{key}", old.get(key), new.get(key)
+        if dotted in PATHS and was is not None and now is not None and Path(was).absolute() == Path(now).absolute():
             continue
-        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
-            found += _differences(old[key], new[key], f"{prefix}{key}.")
-        elif old.get(key) != new.get(key):
-            found.append(f"{prefix}{key} ({old.get(key)!r}, now {new.get(key)!r})")
+        if dotted in MAY_DIFFER:
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += _differences(was, now, f"{dotted}.")
+        elif was != now:
+            found.append(f"{dotted} ({was!r}, now {now!r})")
     return found
 
 

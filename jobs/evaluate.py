@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.config import Config, make_config, with_overrides
-from dbf_ray.errors import ConfigError, WeightsError
-from dbf_ray.evaluate import evaluate_checkpoint
-from dbf_ray.training.checkpoint import load_checkpoint
+from dbf_ray.evaluate import config_of, evaluate_checkpoint
 from jobs.command_line import main, make_parser, parse, print_json
 
 ABOUT = """Evaluate a checkpoint on the validation images of the data set it was trained on, or of another with the same classes.
@@ -30,27 +27,12 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data.root", dest="root", type=Path, default=None, metavar="DIR", help="another data folder than in training")
     parser.add_argument("--split", default="val", choices=["val", "train"], help="which images (default: val)")
     options, _ = parse(parser, arguments)
-    config = configuration(options.checkpoint, options.root)
+    config = config_of(options.checkpoint, options.root)
     metrics = evaluate_checkpoint(options.checkpoint, config, options.split)
     print("\n".join(f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()))
     if options.json:
         print_json(metrics)
     return metrics
-
-
-def configuration(checkpoint: Path, root: Path | None) -> Config:
-    """The configuration that a checkpoint was trained with, for any device, and with another data folder if ``root`` is given."""
-    _, record = load_checkpoint(checkpoint)
-    try:
-        config = make_config(record["config"], f"checkpoint {checkpoint}")
-    except (KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(f"checkpoint {checkpoint} must hold a configuration that this version understands: {error}") from error
-    changes: dict[str, Any] = {"training.device": "auto"}
-    if root is not None:
-        changes["data.root"] = str(root)
-        if config.data.name == "synthetic":  # trained on generated scenes: the folder is in the format that data.root means
-            changes["data.name"] = "dota"
-    return with_overrides(config, changes)
 
 
 if __name__ == "__main__":

@@ -38,11 +38,17 @@ OBJECT_STORE_BYTES = 256 * 1024**2  # data does not travel through it: every wor
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine or cluster has for us."""
+    """What a machine or cluster has for us; ``nodes``: (CPUs, GPUs) of each of its nodes, empty where one node has it all."""
 
     cpus: int
     gpus: int
     place: str
+    nodes: tuple[tuple[int, int], ...] = ()
+
+    def slots(self, cpus_per_worker: int, gpu: bool) -> int:
+        """How many workers can be placed, each one whole on a node."""
+        nodes = self.nodes or ((self.cpus, self.gpus),)
+        return sum(min(cpus // cpus_per_worker, gpus) if gpu else cpus // cpus_per_worker for cpus, gpus in nodes)
 
 
 def local_resources() -> Resources:
@@ -57,8 +63,9 @@ def local_resources() -> Resources:
 def available_resources() -> Resources:
     """What a run started now would find: the connected cluster's resources, or this machine's."""
     if ray.is_initialized():
-        total = ray.cluster_resources()
-        return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), "the Ray cluster")
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive)
+        return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), "the Ray cluster", nodes)
     return local_resources()
 
 
@@ -78,6 +85,12 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
         raise ResourceError(
             f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has {resources.gpus}; "
             "lower --cluster.workers or set --cluster.gpu false"
+        )
+    if (slots := resources.slots(cpus_per_worker, gpu)) < workers:
+        has = ", ".join(sorted({f"{cpus} CPUs and {gpus} GPUs" if gpu else f"{cpus} CPUs" for cpus, gpus in resources.nodes}))
+        raise ResourceError(
+            f"each worker needs {cpus_per_worker} CPUs{' and a GPU' if gpu else ''} of one node, but the nodes of {resources.place} ({has}) "
+            f"hold {slots} of {workers} workers; lower --cluster.workers or --cluster.cpus_per_worker"
         )
 
 

@@ -25,10 +25,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dbf_ray.cluster.board import error_of, listening, make_board, notice_of, speaking
 from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
 from dbf_ray.config import Config, to_dict, with_overrides
-from dbf_ray.errors import ConfigError, DbfRayError, TrainingError
+from dbf_ray.errors import DbfRayError, TrainingError
 from dbf_ray.run import find_resume, mlflow_target, run_directory
 from dbf_ray.run import run as run_here
-from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary, write_epochs
+from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, write_epochs
 from dbf_ray.tracking.base import write_json
 from dbf_ray.tracking.jsonl import SUMMARY
 
@@ -68,7 +68,6 @@ def train_on_ray(config: Config, *, directory: Path | None = None, run: RunFunct
     """
     config = absolute_paths(config)
     directory = (directory or run_directory(config)).absolute()
-    refuse_finished(directory)
     resume = find_resume(config, directory)
     cluster = config.cluster
     if not ray.is_initialized() and cluster_address(cluster.address) is None:
@@ -198,16 +197,6 @@ def absolute_paths(config: Config) -> Config:
     if weights and Path(weights).exists():
         changes["detector.weights_backbone"] = str(Path(weights).absolute())
     return with_overrides(config, changes)
-
-
-def refuse_finished(directory: Path) -> None:
-    """Raise ConfigError if ``directory`` holds a finished run: Ray would begin at its last epoch and end at once."""
-    summary = read_summary(directory)
-    if summary is not None and not summary.get("stopped_early"):
-        raise ConfigError(
-            f"the run in {directory} is finished ({summary.get('epochs', '?')} epochs, map50 {summary.get('map50')}); "
-            "give another --name, or remove that folder to train it again"
-        )
 
 
 def _storage(config: Config, directory: Path) -> dict[str, str]:

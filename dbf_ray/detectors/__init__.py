@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbf_ray.detectors.backbones import BACKBONES, StagedBackbone, make_backbone
-from dbf_ray.detectors.base import Batch, Detector
+from dbf_ray.detectors.base import Batch, Detector, padded_size
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.errors import ConfigError
 
@@ -63,4 +63,14 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
 
 
-__all__ = ["BACKBONES", "DETECTORS", "Batch", "Detector", "StagedBackbone", "check_options", "make_backbone", "make_detector"]
+__all__ = [
+    "BACKBONES",
+    "DETECTORS",
+    "Batch",
+    "Detector",
+    "StagedBackbone",
+    "check_options",
+    "make_backbone",
+    "make_detector",
+    "padded_size",
+]

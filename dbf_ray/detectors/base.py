@@ -36,6 +36,18 @@ class Batch:
     normalizers: Tensor
 
 
+def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The smallest (height, width) in multiples of 32 that holds images of all ``sizes`` (height, width).
+
+    Raises:
+        DataError: there are no images.
+    """
+    if not sizes:
+        raise DataError("a batch must have at least one image, got none")
+    height, width = (math.ceil(max(side) / SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
+    return height, width
+
+
 class Detector(nn.Module, ABC):
     """Base of the oriented detectors.
 
@@ -84,11 +96,19 @@ class Detector(nn.Module, ABC):
         return self.losses(batch, targets if isinstance(targets, Tensor) else batch.normalizers.clamp(min=1))
 
     @torch.no_grad()
-    def prepare(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None) -> Batch:
-        """Normalise and pad images to one tensor on the detector's device, and assign the targets if there are any."""
+    def prepare(
+        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None, canvas: tuple[int, int] | None = None
+    ) -> Batch:
+        """Normalise and pad images to one tensor on the detector's device, and assign the targets if there are any.
+
+        Args:
+            images: [3, H_i, W_i], uint8 or float in [0, 1]; at least one.
+            targets: one dict each of ``boxes`` [n, 5] and ``labels`` [n].
+            canvas: (height, width) to pad to, multiples of 32; None: the smallest that holds the images.
+        """
         device = self.mean.device
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = (math.ceil(max(side) / SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
+        height, width = canvas or padded_size(sizes)
         padded = torch.zeros(len(images), 3, height, width, device=device)
         for slot, image, (h, w) in zip(padded, images, sizes, strict=True):
             image = image.to(device, non_blocking=True)

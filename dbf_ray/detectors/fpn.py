@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +38,11 @@ class FPN(nn.Module):
         for fine in range(len(levels) - 2, -1, -1):
             levels[fine] = levels[fine] + F.interpolate(levels[fine + 1], size=levels[fine].shape[-2:], mode="nearest")
         outputs = [conv(x) for conv, x in zip(self.output, levels, strict=True)]
-        x = features[-1]
-        for conv in self.extra:
-            x = conv(x)
-            outputs.append(x)
+        # In float32 also under autocast: torch 2.15's CPU kernel gives wrong weight gradients in bf16 for strided maps one pixel wide.
+        device = features[-1].device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else contextlib.nullcontext():
+            x = features[-1].float()
+            for conv in self.extra:
+                x = conv(x)
+                outputs.append(x)
         return outputs

@@ -99,8 +99,9 @@ class RotatedRetinaNet(Detector):
         anchors = torch.cat(self._anchors(padded))
         labels, positive, deltas = [], [], []
         for index, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-            object_of = assign_max_iou(anchors, target["boxes"], self.positive_iou, self.negative_iou)
-            object_of[self._beyond(anchors, size)] = IGNORED
+            inside = torch.nonzero(~self._beyond(anchors, size)).squeeze(-1)
+            object_of = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
+            object_of[inside] = assign_max_iou(anchors[inside], target["boxes"], self.positive_iou, self.negative_iou)
             found = torch.nonzero(object_of >= 0).squeeze(-1)
             objects = object_of[found]
             label = object_of.clone()

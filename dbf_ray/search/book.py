@@ -1,7 +1,8 @@
 """The study's book: which settings were tried, with what result, and which one is next. Optuna without Ray.
 
 Rules that Optuna alone does not keep: baselines come first and once, also when a study is opened again; the same setting is never trained
-twice; a trial without finite objectives is marked failed; no trial stays RUNNING when its process is gone.
+twice; a trial without finite objectives is marked failed; no trial stays RUNNING when its process is gone. A space of which nothing can be
+trained is refused before the first trial.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dbf_ray.config import to_dict
-from dbf_ray.errors import ConfigError
+from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.settings import Setting, Settings, shaping
 from dbf_ray.search.spaces import SearchSpace
 
@@ -25,6 +27,7 @@ OBJECTIVES = ("map50", "compute_ratio")
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
 SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random ones are looked through
 RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
+FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
 Recover = Callable[[int], Mapping[str, Any] | None]
 STARTUP_TRIALS = (4, 10)  # random trials before TPE's model is used: a third of the study, within these bounds
 
@@ -82,14 +85,16 @@ class Book:
             recover: gives the summary of a trial that ended while nobody was there to record it, or None.
 
         Raises:
-            ConfigError: the study was begun with another configuration, or a baseline is not valid.
+            ConfigError: the study was begun with another configuration, a baseline is not valid, or nothing that ``space`` draws is.
         """
         self.study, self.space, self.settings = study, space, settings
         self.interrupted: list[int] = []
         self.exhausted = False
+        self.invalid_draws, self.last_invalid = 0, ""
         self._seed = seed
         self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
         self._same_base()
+        self._check_space()
         planned = dict(self._take_up(recover))
         baselines = {settings.make(overrides).key: overrides for overrides in space.baselines}
         self._baseline_keys = set(baselines)
@@ -97,10 +102,9 @@ class Book:
         self._plans = [*first, *planned.values()]
 
     def ask(self) -> Asked | None:
-        """The next trial to train, or None when the space has nothing new (``exhausted`` is then true).
+        """The next trial to train, or None when the space has nothing new.
 
-        Raises:
-            ConfigError: ``space`` raises or returns what is no configuration in every try.
+        ``exhausted`` is then true, ``invalid_draws`` counts draws that made no valid setting, and ``last_invalid`` says why the last did not.
         """
         while self._plans:
             asked = self._begin(self._plans.pop(0))
@@ -162,11 +166,10 @@ class Book:
         try:
             overrides = plan.overrides if plan.overrides is not None else self.space.overrides(trial, self.settings.config)
             setting = self.settings.make(overrides)
-        except ConfigError as error:
+        except DbfRayError as error:
+            self._note_invalid(error)
             self._set(number, "failure", str(error)[:2000])
             self.study.tell(number, state=TrialState.FAIL)
-            if plan.params is not None and not plan.params and not self._numbers:
-                raise  # nothing worked yet: the space itself is wrong
             return None
         self._set(number, "setting", setting.facts())
         if setting.key in self._numbers:
@@ -186,17 +189,36 @@ class Book:
             self.study.tell(number, state=TrialState.FAIL)
 
     def _random_draws(self) -> Iterator[dict[str, Any]]:
-        """Parameters of settings that are not known, drawn at random in a scratch study; ends after RANDOM_TRIES known ones."""
+        """Parameters of settings that are not known, drawn at random; ends after RANDOM_TRIES draws."""
         self._seed += 1
+        for params, drawn in islice(self._scratch_draws(), RANDOM_TRIES):
+            if isinstance(drawn, DbfRayError):
+                self._note_invalid(drawn)
+            elif drawn.key not in self._numbers:
+                yield params
+
+    def _scratch_draws(self) -> Iterator[tuple[dict[str, Any], Setting | DbfRayError]]:
+        """Random draws in a scratch study, without end: parameters, and the setting that they make or the reason why they make none."""
         scratch = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=self._seed))
-        for _ in range(RANDOM_TRIES):
+        while True:
             trial = scratch.ask()
             try:
-                known = self.settings.make(self.space.overrides(trial, self.settings.config)).key in self._numbers
-            except ConfigError:
-                continue
-            if not known:
-                yield dict(trial.params)
+                drawn: Setting | DbfRayError = self.settings.make(self.space.overrides(trial, self.settings.config))
+            except DbfRayError as error:
+                drawn = error
+            yield dict(trial.params), drawn
+
+    def _check_space(self) -> None:
+        """Refuse a space that draws no valid setting in FIRST_TRIES tries: the search would train the baselines and then have nothing to do."""
+        reason = ""
+        for _, drawn in islice(self._scratch_draws(), FIRST_TRIES):
+            if not isinstance(drawn, DbfRayError):
+                return
+            reason = str(drawn)
+        raise ConfigError(f"{self.space.file}: space(trial) must draw valid settings, but none of {FIRST_TRIES} was; the last: {reason}")
+
+    def _note_invalid(self, error: DbfRayError) -> None:
+        self.invalid_draws, self.last_invalid = self.invalid_draws + 1, str(error)
 
     def _take_up(self, recover: Recover) -> Iterator[tuple[str, _Planned]]:
         """Learn the complete trials, close those that an earlier process left open, and plan these again (key of the setting, plan)."""
@@ -205,7 +227,7 @@ class Book:
             if trial.state == TrialState.WAITING:
                 self.study.ask()  # takes the waiting one: only a running one can be closed
         open_ones = [trial for trial in before if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
-        left = [trial for trial in open_ones if not self._recovered(trial, recover)]
+        left = [trial for trial in open_ones if not self._closed(trial, recover)]
         for trial in self.complete():
             self._numbers[trial.user_attrs["setting"]["key"]] = trial.number
         for trial in left:
@@ -216,9 +238,12 @@ class Book:
                 overrides = None if trial.params else setting["overrides"]
                 yield setting["key"], _Planned(overrides, dict(trial.params), trial.number)
 
-    def _recovered(self, trial: FrozenTrial, recover: Recover) -> bool:
+    def _closed(self, trial: FrozenTrial, recover: Recover) -> bool:
+        """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a failure."""
         summary = recover(trial.number) if "setting" in trial.user_attrs else None
-        return summary is not None and self.tell(trial.number, summary)
+        if summary is not None:
+            self.tell(trial.number, summary)
+        return summary is not None
 
     def _same_base(self) -> None:
         """Refuse to go on with another base configuration: its trials could not be compared."""

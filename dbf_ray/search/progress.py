@@ -43,10 +43,10 @@ class SearchProgress:
             self._show("running: " + "; ".join(self._running[key] for key in sorted(self._running)))
 
     def done(self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]) -> None:
-        """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json)."""
+        """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json). Only complete trials count as done."""
         self._running.pop(number, None)
         seconds = self._clock() - self._since.pop(number, self._clock())
-        self._done += 1
+        self._done += failure is None
         name = f"trial {number} {self._names.get(number, '')}"
         if failure is None:
             self._seconds.append(seconds)

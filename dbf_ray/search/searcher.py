@@ -11,11 +11,14 @@ from ray.tune.search import Searcher
 from dbf_ray.config import to_dict
 from dbf_ray.search.book import Asked, Book
 
+SPARE = 3
 DIED = "the trial's process died; Ray's logs say why"
 
 
 class BookSearcher(Searcher):
-    """Hands the book's next setting to Tune, and Tune's results to the book.
+    """Hands the book's next setting to Tune, and Tune's results to the book, until the wanted number of trials is complete.
+
+    A failed trial is made up for by another one, but not for ever: after ``wanted + SPARE`` failures no more are started.
 
     A trainable gets ``{"number", "config" (complete tree), "retry_of"}``; its last report is ``{"outcome": JSON text}`` with a summary or a failure.
     """
@@ -23,18 +26,23 @@ class BookSearcher(Searcher):
     def __init__(
         self,
         book: Book,
+        wanted: int,
         on_asked: Callable[[Asked], None],
         on_epoch: Callable[[int, Mapping[str, Any]], None],
         on_done: Callable[[int, Mapping[str, Any], str | None], None],
     ) -> None:
-        """The callbacks get the trial's number and what is known; ``on_done`` the outcome, and the failure if there was one."""
+        """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_done`` the outcome, and the failure if any."""
         super().__init__()  # no metric: the book has both objectives
-        self._book = book
+        self._book, self._wanted, self._failures_left = book, wanted, wanted + SPARE
         self._on_asked, self._on_epoch, self._on_done = on_asked, on_epoch, on_done
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's configuration, or FINISHED when the space has nothing new."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration; None: only if one of those running fails; FINISHED: never, or the space has nothing new."""
+        if self._wanted <= 0 or self._failures_left <= 0:
+            return Searcher.FINISHED
+        if len(self._numbers) >= self._wanted:
+            return None
         asked = self._book.ask()
         if asked is None:
             return Searcher.FINISHED
@@ -55,9 +63,16 @@ class BookSearcher(Searcher):
         last = json.loads((result or {}).get("outcome", "{}"))
         failure = last.get("failure") or (DIED if error else None)
         complete = self._book.tell(number, last.get("summary"), failure)
+        self._wanted -= complete
+        self._failures_left -= not complete
         if not complete and failure is None:
             failure = str(self._book.study.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
         self._on_done(number, last, failure)
+
+    @staticmethod
+    def most(wanted: int) -> int:
+        """Trials that are started at most for ``wanted`` complete ones."""
+        return 2 * wanted + SPARE
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's own file is the state."""

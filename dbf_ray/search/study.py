@@ -7,11 +7,10 @@ same name again goes on with the trials that are missing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from dbf_ray.build import prepare
 from dbf_ray.cluster.ray_runtime import Resources, available_resources, cluster_address, connected_ray, require
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
-from dbf_ray.errors import ConfigError, ResourceError, TrainingError
+from dbf_ray.errors import ConfigError, TrainingError
+from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.search.book import Book, open_study
 from dbf_ray.search.progress import SearchProgress, standing
@@ -56,7 +56,8 @@ def search(
         config: what all trials share.
         space_file: see :mod:`dbf_ray.search.spaces`.
         study_name: names the folder, the Optuna study and the MLflow experiment.
-        trials: complete trials that the study shall have in the end; None: ``config.search.trials``.
+        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed ones are made up for, within bounds
+            (:class:`BookSearcher`).
         concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``, else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
@@ -79,7 +80,7 @@ def search(
     for baseline in space.baselines:
         settings.make(baseline)
     folder = studies_dir / study_name
-    with _only_search(folder):
+    with only_writer(folder, "searching the study", "give another --study"):
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
         book = Book(optuna_study, space, settings, seed=config.seed, recover=lambda number: read_summary(folder / "trials" / str(number)))
         save_config(config, folder / "config.yaml")
@@ -100,9 +101,7 @@ def concurrency(config: Config, wanted: int | None, resources: Resources) -> int
     """
     cluster = config.cluster
     require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
-    fit = resources.cpus // (cluster.workers * cluster.cpus_per_worker)
-    if cluster.gpu:
-        fit = min(fit, resources.gpus // cluster.workers)
+    fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
     return max(1, min(fit, wanted or config.search.concurrent or fit))
 
 
@@ -124,6 +123,7 @@ class _Search:
         self.run, self.space_file = run, space_file
         self.name = folder.name
         self._written = 0.0
+        self._failures: list[str] = []
 
     def execute(self) -> dict[str, Any]:
         done = len(self.book.complete())
@@ -150,13 +150,23 @@ class _Search:
         if failure is not None:
             reasons = [row["failure"] for row in result["trials"] if row.get("failure")]
             raise TrainingError(f"study {self.name}: not one trial ended well; the last one said: {reasons[-1] if reasons else 'nothing'}")
-        if self.book.exhausted and len(self.book.complete()) < self.trials:
-            self.show(f"study {self.name}: the space has no further setting; it ends with {len(self.book.complete())} trials")
+        self._say_what_is_missing()
         if self.run is None:
             validate_front(result, self.folder / "trials", self.config, self.show)
             result = self._write()
         self.show(f"study {self.name}: {standing(result)}")
         return result
+
+    def _say_what_is_missing(self) -> None:
+        """Failed trials, and why there are fewer complete ones than wanted."""
+        if self._failures:
+            self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
+        complete = len(self.book.complete())
+        if complete < self.trials:
+            why = "the space has no further setting" if self.book.exhausted else "too many failed"
+            if self.book.exhausted and self.book.invalid_draws:
+                why += f" ({self.book.invalid_draws} draws were not valid, the last: {self.book.last_invalid})"
+            self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
 
     def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
         shutil.rmtree(self.folder / "tune", ignore_errors=True)  # of a search that was killed
@@ -166,11 +176,12 @@ class _Search:
             tune_config=tune.TuneConfig(
                 search_alg=BookSearcher(
                     self.book,
+                    missing,
                     reporter.asked,
                     partial(reporter.epoch, epochs=self.config.training.epochs),
                     partial(self._done, reporter=reporter, parent=parent),
                 ),
-                num_samples=missing,
+                num_samples=BookSearcher.most(missing),
                 max_concurrent_trials=at_once,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
                 reuse_actors=True,  # a process costs seconds of imports
@@ -200,6 +211,8 @@ class _Search:
 
     def _done(self, number: int, report: Mapping[str, Any], failure: str | None, *, reporter: SearchProgress, parent: Any) -> None:
         directory = self.folder / "trials" / str(number)
+        if failure is not None:
+            self._failures.append(failure)
         if failure is None and read_summary(directory) is None:  # trained on another machine
             write_epochs(directory, report["records"])
             write_json(directory / "summary.json", report["summary"])
@@ -276,19 +289,3 @@ def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, got {name!r}")
-
-
-@contextlib.contextmanager
-def _only_search(folder: Path) -> Iterator[None]:
-    """Hold the study's lock.
-
-    Raises:
-        ResourceError: another process is searching this study.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ResourceError(f"another process is searching the study in {folder}; wait for it, or give another --study") from error
-        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
 from dbf_ray.tracking.base import finite
+
+JOURNAL = "costs.jsonl"  # in a run's folder: see dbf_ray.cost.journal
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     resume = find_resume(config, directory)
     if resume is None and retry_of is not None:
         resume = find_resume(config, setup.directory(retry_of))
+        if resume is not None:
+            _take_journal(setup.directory(retry_of), directory)
     target = _target(setup.mlflow, number, config)
     if config.cluster.workers > 1:
         set_environment()
@@ -71,6 +76,13 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(config, directory=directory, trackers=make_trackers(directory, target), on_epoch=_report, resume=resume)
+
+
+def _take_journal(interrupted: Path, directory: Path) -> None:
+    """Copy what the interrupted trial had spent beyond its checkpoint, once: from then on ``directory`` has the longer journal."""
+    journal = interrupted / JOURNAL
+    if journal.exists() and not (directory / JOURNAL).exists():
+        shutil.copyfile(journal, directory / JOURNAL)
 
 
 def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.config import Config
+from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import DbfRayError
-from dbf_ray.evaluate import evaluate_checkpoint
+from dbf_ray.evaluate import config_of, evaluate_checkpoint
 from dbf_ray.tracking import read_summary
 from dbf_ray.tracking.base import finite, write_json
 
@@ -30,7 +30,7 @@ def validate_front(
     Args:
         result: content of pareto.json.
         folder: where the trials' run folders are.
-        config: the study's.
+        config: the study's; what a trial drew (image size, backbone) is read from its checkpoint.
         show: called with each line for the person.
         evaluate: of a checkpoint folder and a configuration to metrics.
     """
@@ -42,12 +42,19 @@ def validate_front(
         if summary is None or (trial / FILE).exists():
             continue
         try:
-            metrics = finite(evaluate(Path(str(summary["checkpoint"])), config))
+            checkpoint = Path(str(summary["checkpoint"]))
+            metrics = finite(evaluate(checkpoint, _trial_config(checkpoint, config)))
         except DbfRayError as error:
             show(f"trial {number}: not evaluated on val: {error}")
             continue
         write_json(trial / FILE, metrics)
         show(f"trial {number}, on the front: val map50 {_text(metrics['map50'])} (selection map50 {_text(summary['map50'])})")
+
+
+def _trial_config(checkpoint: Path, config: Config) -> Config:
+    """The configuration that the checkpoint was trained with, on the study's data folder and device."""
+    root = None if config.data.root is None else str(config.data.root)
+    return with_overrides(config_of(checkpoint), {"data.root": root, "training.device": config.training.device})
 
 
 def val_map50(trial: Path) -> float | None:

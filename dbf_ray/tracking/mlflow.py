@@ -1,8 +1,7 @@
 """Runs and studies in MLflow, through ``MlflowClient`` with an explicit URI: MLflow's global state is never touched.
 
-Tracking must not cost a training: every call to the store goes through a to-do list. What fails stays on the list, is said once as a
-warning, is tried again with the next epoch (after two failures in a row only at the end), and never raises. The run's own folder has
-the whole record anyway.
+Tracking must not cost a training: every call to the store goes through a to-do list (:mod:`dbf_ray.tracking.todo`), which never raises. The
+run's own folder has the whole record anyway.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import logging
 import os
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,10 +26,10 @@ from mlflow.entities import Metric, Param, RunTag
 from dbf_ray.tracking.base import MlflowTarget, finite, write_json
 from dbf_ray.tracking.jsonl import read_epochs
 from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, summary_metrics
+from dbf_ray.tracking.todo import ToDoList, public
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_DISABLE_TELEMETRY": "true"}
-TRIES_IN_A_ROW = 2
 IDENTITY = "mlflow.json"  # in the run's folder: which MLflow run it is
 
 
@@ -44,7 +42,7 @@ class MlflowTracker:
         self.target = target
         self.run_id: str | None = None
         self._store = _Store(target.uri)
-        self._work = _Work(target.uri, f"the record in {self.directory} stays complete")
+        self._work = ToDoList(target.uri, f"the record in {self.directory} stays complete")
         self._steps: set[int] | None = None  # logged already; None: ask the store
 
     def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
@@ -55,7 +53,7 @@ class MlflowTracker:
                 self.run_id = self._open(config, facts)
             self._store.client.log_text(self.run_id, yaml.safe_dump(finite(config), sort_keys=False), "config.yaml")
 
-        self._work.do(opened)
+        self._work.do(opened, vital=True)
         for record in read_epochs(self.directory):
             if record["epoch"] < resume_epoch:
                 self.epoch(record)
@@ -69,18 +67,21 @@ class MlflowTracker:
         """Log the summary and the artifacts; the run is FINISHED."""
         summary = finite(summary)
 
-        def finished() -> None:
+        def summarized() -> None:
             assert self.run_id is not None  # the to-do list keeps its order
             step = max(int(summary.get("epochs") or 1) - 1, 0)
             present = self._store.client.get_run(self.run_id).data.metrics
-            metrics = {name: value for name, value in summary_metrics(summary).items() if name not in present}
+            metrics = {name: value for name, value in summary_metrics(summary).items() if present.get(name) != value}
             tags = {name: str(summary[name]) for name in ("checkpoint", "machine") if summary.get(name)}
             self._store.log(self.run_id, step=step, metrics=metrics, tags=tags)
+
+        def ended() -> None:
+            assert self.run_id is not None
             for artifact in artifacts:
                 self._store.client.log_artifact(self.run_id, str(artifact))
             self._store.client.set_terminated(self.run_id, "FINISHED")
 
-        self._work.do(finished, last=True)
+        self._work.do(summarized, ended, last=True)
 
     def fail(self, reason: str) -> None:
         """The run is FAILED, with the reason as tag ``failure``."""
@@ -125,7 +126,7 @@ class MlflowStudy:
         self.directory = Path(directory)
         self.run_id: str | None = None
         self._store = _Store(uri)
-        self._work = _Work(uri, f"the study in {self.directory} stays complete")
+        self._work = ToDoList(uri, f"the study in {self.directory} stays complete")
 
         def opened() -> None:
             if self.run_id is not None:
@@ -140,7 +141,7 @@ class MlflowStudy:
             self._store.log(run_id, step=0, params={name: str(value) for name, value in parameters.items() if value is not None})
             self.run_id = run_id
 
-        self._work.do(opened)
+        self._work.do(opened, vital=True)
 
     def progress(self, trials_done: int, metrics: Mapping[str, float]) -> None:
         """Log the study's numbers (hypervolume, size of the front, best map50) at ``step=trials_done``."""
@@ -167,32 +168,6 @@ def end_abandoned_run(directory: Path, uri: str, reason: str) -> None:
     tracker = MlflowTracker(directory, MlflowTarget(uri, "unused"))
     tracker.run_id = run_id
     tracker.fail(reason)
-
-
-class _Work:
-    """A to-do list of calls to the store, done in order; see the module's text."""
-
-    def __init__(self, uri: str, comfort: str) -> None:
-        self._todo: list[Callable[[], None]] = []
-        self._uri, self._comfort = uri, comfort
-        self._failed_in_a_row = 0
-        self._warned = False
-
-    def do(self, task: Callable[[], None], last: bool = False) -> None:
-        self._todo.append(task)
-        if self._failed_in_a_row >= TRIES_IN_A_ROW and not last:
-            return
-        try:
-            while self._todo:
-                self._todo[0]()
-                self._todo.pop(0)
-            self._failed_in_a_row = 0
-        except Exception as error:  # whatever it is, it must not end a training
-            self._failed_in_a_row += 1
-            if not self._warned:
-                self._warned = True
-                store, reason = _public(self._uri), " ".join(str(error).split()).replace(_secret(self._uri), "")[:300]
-                warnings.warn(f"MLflow at {store} cannot be used ({type(error).__name__}: {reason}); {self._comfort}", stacklevel=3)
 
 
 class _Store:
@@ -287,21 +262,10 @@ def _artifacts_beside(uri: str, experiment: str) -> str | None:
 def _identity(directory: Path, uri: str) -> str | None:
     try:
         known = json.loads((directory / IDENTITY).read_text(encoding="utf-8"))
-        return str(known["run_id"]) if known["uri"] == _public(uri) else None
+        return str(known["run_id"]) if known["uri"] == public(uri) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _remember(directory: Path, uri: str, run_id: str) -> None:
-    write_json(directory / IDENTITY, {"uri": _public(uri), "run_id": run_id})
-
-
-def _public(uri: str) -> str:
-    """The URI without user and password."""
-    return uri.replace(_secret(uri), "", 1)
-
-
-def _secret(uri: str) -> str:
-    """User and password with the sign that follows them; empty if there are none."""
-    before, sign, _ = urlsplit(uri).netloc.rpartition("@")
-    return before + sign
+    write_json(directory / IDENTITY, {"uri": public(uri), "run_id": run_id})

@@ -7,7 +7,8 @@ which is stored as an artifact.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # Parameter name -> place in the configuration.
@@ -37,6 +38,8 @@ SUMMARY = (
     *("map50", "map50_best", "map50_voc07", "map75", "map50_95"),
     *("compute_ratio", "budget", "backbone_share", "peak_memory_bytes", "mean_memory_bytes"),
 )
+EPOCH_COSTS = (*TOTALS, "peak_memory_bytes", "mean_memory_bytes")  # of one epoch other than of the whole run
+LONGEST_NAME = 240  # MLflow takes 250 signs
 EPOCHS_DONE = "epochs_done"  # logged with every epoch: which steps a run already has
 
 
@@ -52,9 +55,10 @@ def parameters_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
 def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of one epoch record, nested ones with a slash (``losses/box``); missing and non-finite values are left out.
 
-    Costs that add up over epochs are named ``epoch_<cost>``, so that ``total_<cost>`` of the whole run is never mixed with them.
+    Costs are named ``epoch_<cost>``, so that those of the whole run are never mixed with them. Names are :func:`valid_names`.
     """
-    metrics = {f"epoch_{name}" if name in TOTALS else name: value for name, value in _numbers(record) if name != "epoch"}
+    names = valid_names(name for name, _ in _leaves(record))
+    metrics = {f"epoch_{name}" if name in EPOCH_COSTS else names[name]: value for name, value in _numbers(record) if name != "epoch"}
     return {**metrics, EPOCHS_DONE: float(record["epoch"] + 1)}
 
 
@@ -65,12 +69,35 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
-def _numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def valid_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name as every MLflow store takes it: signs other than letters, digits and ``_-. /`` become ``_``, and so do empty parts of a path.
+
+    Where two become the same, the later one gets a number (``ap50/a_b``, ``ap50/a_b_2``).
+    """
+    valid: dict[str, str] = {}
+    for name in names:
+        parts = re.sub(r"[^\w\-. /]", "_", name)[:LONGEST_NAME].split("/")
+        made = candidate = "/".join(part if part.strip(".") else "_" for part in parts)
+        copy = 1
+        while candidate in valid.values():
+            copy += 1
+            candidate = f"{made}_{copy}"
+        valid[name] = candidate
+    return valid
+
+
+def _numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in _leaves(tree):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield name, float(value)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield f"{prefix}{key}", float(value)
+            yield from _leaves(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _at(tree: Mapping[str, Any], place: str) -> Any:

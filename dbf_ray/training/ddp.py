@@ -60,6 +60,13 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def all_reduce_max(tensor: Tensor) -> Tensor:
+    """Elementwise maximum of the ranks' tensors of one shape and dtype, in place; returns ``tensor``."""
+    if world_size() > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
 class Replicas:
     """One replica of a module per rank, called like the module; gradients are averaged over ranks in ``backward``.
 

@@ -19,15 +19,16 @@ from torch import Tensor
 
 from dbf_ray.cost import Ledger
 from dbf_ray.data import TrainLoader
-from dbf_ray.detectors import Batch, Detector
+from dbf_ray.detectors import Batch, Detector, padded_size
 from dbf_ray.errors import TrainingError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.freezing import Freezer, Policy
 from dbf_ray.freezing import Progress as PolicyProgress
-from dbf_ray.training.ddp import Replicas, all_reduce_sum, equalize_norm_buffers, world_size
+from dbf_ray.training.ddp import Replicas, all_reduce_max, all_reduce_sum, equalize_norm_buffers, world_size
 from dbf_ray.training.optim import LearningRate, set_learning_rate
 from dbf_ray.training.progress import Progress
 
+GRADIENT_NORM = "gradient_norm"
 CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look waits for the device
 
 
@@ -89,6 +90,8 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
 
     ledger.begin_epoch(epoch)
     losses = train_epoch(training, epoch, decision.lr_factors)
+    gradient_norm = losses.pop(GRADIENT_NORM)
+    check_weights(training.detector, epoch)
     ledger.end_steps()
     equalize_norm_buffers(training.detector)
     due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
@@ -104,6 +107,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
         "lr": max(group["lr"] for group in training.optimizer.param_groups),
         "loss": loss,
         "losses": losses,
+        "gradient_norm": gradient_norm,
         "map50": None,
         **metrics,
         **costs,
@@ -111,7 +115,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
 
 
 def train_epoch(training: Training, epoch: int, stage_factors: tuple[float, ...] | None = None) -> dict[str, float]:
-    """Train one epoch; returns the mean of each loss over its steps and all ranks."""
+    """Train one epoch; returns the mean of each loss, and of the gradient norm before clipping, over its steps and all ranks."""
     training.detector.train()
     steps = training.train_loader.steps_per_epoch
     log = LossLog(epoch, steps)
@@ -122,15 +126,15 @@ def train_epoch(training: Training, epoch: int, stage_factors: tuple[float, ...]
         training.ledger.waited(time.perf_counter() - asked)
         lr = training.learning_rate.at(epoch * steps + step, steps)
         set_learning_rate(training.optimizer, lr, stage_factors)
-        batches = [training.detector.prepare(*micro) for micro in images_and_targets]
+        canvas = common_canvas([image for images, _ in images_and_targets for image in images], training.device)
+        batches = [training.detector.prepare(*micro, canvas=canvas) for micro in images_and_targets]
         log.add(train_step(training, batches))
         for batch in batches:
             training.ledger.step(len(batch.images), (batch.images.shape[-2], batch.images.shape[-1]), training.freezer.prefix)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             log.check()
-            training.progress.step(
-                epoch, training.freezer.prefix, step + 1, steps, training.ledger.images_per_second(), sum(log.means().values())
-            )
+            loss = sum(value for name, value in log.means().items() if name != GRADIENT_NORM)
+            training.progress.step(epoch, training.freezer.prefix, step + 1, steps, training.ledger.images_per_second(), loss)
     log.check()
     return log.means()
 
@@ -142,7 +146,8 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
     depend on how the batch is spread. DDP averages gradients over ranks; hence counts are divided by the world size.
 
     Returns:
-        This rank's share of each loss, summed over its micro-batches; the mean over ranks is the effective batch's loss.
+        This rank's share of each loss, summed over its micro-batches (the mean over ranks is the effective batch's loss), and the norm of the
+        trained parameters' gradients before clipping.
     """
     counts = all_reduce_sum(torch.stack([batch.normalizers for batch in batches]).sum(0))
     normalizers = counts.clamp(min=1) / world_size()
@@ -155,11 +160,37 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
             torch.stack(list(losses.values())).sum().backward()
         for name, loss in losses.items():
             total[name] = total.get(name, 0) + loss.detach()
-    if training.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(training.detector.parameters(), training.clip_norm)  # frozen parameters have no gradient
+    limit = math.inf if training.clip_norm is None else training.clip_norm
+    total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(training.detector.parameters(), limit)  # frozen parameters have no gradient
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
     return total
+
+
+def common_canvas(images: list[Tensor], device: torch.device) -> tuple[int, int]:
+    """Size (height, width) that the images [3, h, w] of an effective batch are all padded to, the same on every rank.
+
+    How far an image is padded changes features near its border, so it must not depend on how the batch is spread.
+    """
+    height, width = padded_size([(image.shape[-2], image.shape[-1]) for image in images])
+    if world_size() > 1:
+        height, width = all_reduce_max(torch.tensor([height, width], device=device)).tolist()
+    return height, width
+
+
+def check_weights(detector: Detector, epoch: int) -> None:
+    """Stop before weights that are not finite reach a checkpoint.
+
+    Raises:
+        TrainingError: naming the epoch and the first such parameter or buffer.
+    """
+    state = [(name, tensor) for name, tensor in detector.state_dict().items() if tensor.is_floating_point()]
+    if not bool(torch.stack([tensor.isfinite().all() for _, tensor in state]).all()):
+        broken = next(name for name, tensor in state if not bool(tensor.isfinite().all()))
+        raise TrainingError(
+            f"every weight must be finite, {broken} is not after the last step of epoch {epoch}; the last checkpoint is from before this epoch. "
+            "Lower training.lr or training.clip_norm, and resume"
+        )
 
 
 @torch.no_grad()
@@ -211,8 +242,9 @@ class LossLog:
             if not all(map(math.isfinite, row)):
                 named = ", ".join(f"{name} {value:g}" for name, value in losses.items())
                 raise TrainingError(
-                    f"every loss must be finite, got {named} in epoch {self.epoch}, step {self._seen} of {self.steps}; the last checkpoint is "
-                    "from before this epoch. Lower training.lr, lengthen training.warmup_steps, or lower training.clip_norm, and resume"
+                    f"every loss and gradient must be finite, got {named} in epoch {self.epoch}, step {self._seen} of {self.steps}; "
+                    "the last checkpoint is from before this epoch. "
+                    "Lower training.lr, lengthen training.warmup_steps, or lower training.clip_norm, and resume"
                 )
             for name, value in losses.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value

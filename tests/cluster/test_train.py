@@ -20,7 +20,7 @@ from ray import cloudpickle
 
 from dbf_ray.cluster import train as cluster_train
 from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
-from dbf_ray.cluster.train import absolute_paths, record_of, refuse_finished, train_on_ray
+from dbf_ray.cluster.train import absolute_paths, record_of, train_on_ray
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import ConfigError, DataError, ResourceError, TrainingError
 
@@ -189,15 +189,6 @@ def test_paths_are_made_absolute_and_names_of_weights_stay(tmp_path, monkeypatch
     assert made.detector.weights_backbone == str(tmp_path / "w.pth")
     assert made.runs_dir == tmp_path / "runs"
     assert absolute_paths(tiny(**{"detector.weights_backbone": "DEFAULT"})).detector.weights_backbone == "DEFAULT"
-
-
-def test_only_a_finished_run_is_refused(tmp_path):
-    refuse_finished(tmp_path)
-    (tmp_path / "summary.json").write_text('{"epochs": 3, "map50": 0.5, "stopped_early": true}')
-    refuse_finished(tmp_path)
-    (tmp_path / "summary.json").write_text('{"epochs": 3, "map50": 0.5}')
-    with pytest.raises(ConfigError, match=r"is finished \(3 epochs, map50 0.5\)"):
-        refuse_finished(tmp_path)
 
 
 def test_a_checkpoint_without_a_record_is_refused(tmp_path):

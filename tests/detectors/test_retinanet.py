@@ -12,6 +12,7 @@ from torch import Tensor
 from dbf_ray.detectors import BACKBONES, Detector, make_backbone, make_detector
 from dbf_ray.detectors.anchors import RotatedAnchors
 from dbf_ray.detectors.assigners import BACKGROUND, IGNORED, assign_max_iou
+from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.losses import l1_loss, sigmoid_focal_loss
 from dbf_ray.detectors.retinanet import OCTAVE_SCALES
 from dbf_ray.errors import ConfigError, DataError, WeightsError
@@ -108,6 +109,29 @@ def test_bf16_losses_are_float32_and_near() -> None:
     for name, loss in exact.items():
         assert rough[name].dtype == torch.float32
         torch.testing.assert_close(rough[name], loss, rtol=0.05, atol=0.02)
+
+
+def test_bf16_gradients_are_right_on_maps_one_pixel_wide() -> None:
+    torch.manual_seed(0)
+    pyramid, features = FPN([8, 8, 8], 8), [torch.randn(2, 8, s, s) for s in (8, 4, 2)]  # the extra levels see 2 x 2, then 1 x 1
+    gradients = []
+    for rough in (False, True, True):
+        pyramid.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            sum(x.float().square().sum() for x in pyramid(features)).backward()
+        gradients.append([p.grad.clone() for p in pyramid.parameters()])
+    exact, first, second = gradients
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    for a, b in zip(exact, first, strict=True):
+        assert (a - b).norm() <= 0.05 * a.norm()
+
+
+def test_an_object_at_the_border_keeps_an_anchor_of_its_own() -> None:
+    detector = small(num_classes=1)
+    # The only anchors that overlap this object well lie on cells beyond the image's own padding, where nothing is trained.
+    batch = detector.prepare([torch.rand(3, 64, 64), torch.rand(3, 128, 128)], [target((62, 62, 30, 30, 0)), target()])
+    assert batch.normalizers.item() >= 1
+    assert (batch.assignment.labels[0] == IGNORED).any()
 
 
 def test_frozen_stages_and_norms_stay_in_eval_mode() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from dbf_ray.evaluate import config_of
 from jobs import evaluate
 from jobs.command_line import main
 
@@ -53,14 +54,14 @@ def test_another_data_folder_and_split(trained: Trained, checkpoint: Path, root:
 
 def test_a_data_folder_is_read_even_after_training_on_generated_scenes(checkpoint: Path, root: Path) -> None:
     change_record(checkpoint, lambda record: record["config"]["data"].update(name="synthetic", root=None))
-    config = evaluate.configuration(checkpoint, root)
+    config = config_of(checkpoint, root)
     assert (config.data.name, config.data.root) == ("dota", root)
-    assert evaluate.configuration(checkpoint, None).data.name == "synthetic"
+    assert config_of(checkpoint).data.name == "synthetic"
 
 
 def test_a_checkpoint_from_a_gpu_is_evaluated_anywhere(checkpoint: Path) -> None:
     change_record(checkpoint, lambda record: record["config"]["training"].update(device="cuda"))
-    assert evaluate.configuration(checkpoint, None).training.device == "auto"
+    assert config_of(checkpoint).training.device == "auto"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from dbf_ray.config import Config, with_overrides
-from dbf_ray.errors import ConfigError
+from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.search.book import Asked, Book, open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
@@ -167,6 +167,17 @@ def test_a_trial_that_ended_unrecorded_is_recorded(opened):
     assert train(again, 1)[0].setting.policy == "frozen"
 
 
+def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_its_setting_trained_again(opened):
+    book = opened()
+    asked = book.ask()
+    again = opened(recover=lambda number: {"map50": None, "compute_ratio": 0.5})
+    assert states(again) == [TrialState.FAIL]
+    assert again.rows(Path())[0]["failure"] == "map50 must be a finite number, got None"
+    assert again.interrupted == []
+    anew = again.ask()
+    assert (anew.setting.key, anew.retry_of) == (asked.setting.key, None)
+
+
 def test_a_study_goes_on_only_with_its_own_configuration(opened):
     train(opened(), 1)
     opened(**{"cluster.workers": 2, "search.trials": 99})
@@ -175,8 +186,27 @@ def test_a_study_goes_on_only_with_its_own_configuration(opened):
 
 
 def test_a_space_of_invalid_settings_is_refused(opened):
-    with pytest.raises(ConfigError, match="freezing policy 'stp'"):
-        opened("BASELINES = []\ndef space(trial):\n    return {'freezing.policy': trial.suggest_categorical('policy', ['stp'])}").ask()
+    with pytest.raises(
+        ConfigError, match=r"space\.py: space\(trial\) must draw valid settings, but none of 50 was; .*freezing policy 'stp'"
+    ):
+        opened("BASELINES = []\ndef space(trial):\n    return {'freezing.policy': trial.suggest_categorical('policy', ['stp'])}")
+
+
+def test_a_space_of_invalid_settings_is_refused_before_the_baselines_are_trained(opened):
+    with pytest.raises(ConfigError, match=r"training\.lrr"):
+        opened(
+            "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lrr': trial.suggest_float('lr', 0.1, 1)}"
+        )
+    assert opened().study.trials == []  # the study can be begun with a better space
+
+
+def test_a_space_whose_settings_are_refused_by_the_check_of_the_detector_is_refused(opened, monkeypatch):
+    def without_weights(self, config, policy):
+        raise WeightsError("no such file: w.pth")
+
+    monkeypatch.setattr(Settings, "_key", without_weights)
+    with pytest.raises(ConfigError, match=r"none of 50 was; the last: no such file: w\.pth"):
+        opened("BASELINES = []\ndef space(trial):\n    return {'detector.weights_backbone': 'w.pth'}")
 
 
 def test_invalid_draws_of_a_space_that_also_has_valid_ones_are_failed_and_passed_over(opened):
@@ -188,6 +218,9 @@ def test_invalid_draws_of_a_space_that_also_has_valid_ones_are_failed_and_passed
     failed = [trial for trial in book.study.trials if trial.state == TrialState.FAIL]
     assert failed
     assert all("rho" in trial.user_attrs["failure"] for trial in failed)
+    assert book.exhausted
+    assert book.invalid_draws > len(failed)  # those looked through in the end, too
+    assert "rho" in book.last_invalid
 
 
 def test_a_broken_study_file_is_a_clear_error(tmp_path):

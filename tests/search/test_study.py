@@ -111,6 +111,8 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
     assert {"pareto.json", "pareto.html", "pareto.png"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert any("step(rho=2): map50 0.450, compute_ratio 0.700" in line for line in said)
     assert any("FAILED: every loss must be finite" in line for line in said)
+    assert any(line.startswith("study s: 3 failed, the last: ") for line in said)
+    assert "study s: the space has no further setting; it ends with 4 of 7 trials" in said
 
     said.clear()
     again = search(base(tmp_path), RHO, trials=4, **options)  # four are complete: nothing to do
@@ -134,6 +136,21 @@ def test_a_search_in_which_nothing_works_says_why(two_cpus, tmp_path):
             stages=lambda _: (4, 0),
         )
     assert json.loads((tmp_path / "bad" / "pareto.json").read_text())["front"] == []
+
+
+@pytest.mark.ray
+def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
+    said: list[str] = []
+    space = tmp_path / "some.py"
+    space.write_text(
+        "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}, {'freezing.policy': 'full'}]\n"
+        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_categorical('rho', [2, 6])}"
+    )
+    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "stages": lambda _: (4, 0)}
+    result = search(base(tmp_path, **{"tracking.mlflow": False}), space, study_name="m", trials=2, **options)
+    assert sorted(trial["state"] for trial in result["trials"]) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert "study m: 1 failed, the last: every loss must be finite, got nan" in said
+    assert not any("it ends with" in line for line in said)
 
 
 @pytest.mark.ray

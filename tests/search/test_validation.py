@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 
-from dbf_ray.config import Config, with_overrides
+from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import WeightsError
 from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking.base import write_json
+from dbf_ray.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture
 def trials(tmp_path: Path) -> Path:
     for number in range(3):
-        write_json(tmp_path / str(number) / "summary.json", {"map50": 0.5, "checkpoint": str(tmp_path / str(number) / "checkpoint")})
+        drawn = with_overrides(Config(), {"data.root": "/moved", "data.image_size": 128 + 64 * number})
+        checkpoint = save_checkpoint(tmp_path / str(number) / "checkpoints", 1, {}, {"config": to_dict(drawn), "epochs": []})
+        write_json(tmp_path / str(number) / "summary.json", {"map50": 0.5, "checkpoint": str(checkpoint)})
     return tmp_path
 
 
@@ -26,14 +29,28 @@ def test_the_front_is_evaluated_once(trials: Path) -> None:
     asked: list[str] = []
 
     def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
-        asked.append(checkpoint.parent.name)
-        return {"map50": 0.4 + int(checkpoint.parent.name) / 10, "ap50/none": float("nan")}
+        number = checkpoint.parents[1].name
+        asked.append(number)
+        return {"map50": 0.4 + int(number) / 10, "ap50/none": float("nan")}
 
     for _ in range(2):
         validate_front({"front": [0, 2]}, trials, config, said.append, evaluate)
     assert asked == ["0", "2"]
     assert [val_map50(trials / str(number)) for number in range(3)] == [0.4, None, pytest.approx(0.6)]
     assert said[1] == "trial 2, on the front: val map50 0.600 (selection map50 0.500)"
+
+
+@pytest.mark.parametrize("root", [None, "/here"])
+def test_each_trial_is_evaluated_as_it_was_trained_on_the_study_s_data_and_device(trials: Path, root: str | None) -> None:
+    config = with_overrides(Config(), {"data.selection_fraction": 0.2, "data.root": root, "training.device": "cpu", "data.image_size": 512})
+    used: list[tuple[int, str | None, str]] = []
+
+    def evaluate(_: Path, own: Config) -> dict[str, float]:
+        used.append((own.data.image_size, own.data.root and str(own.data.root), own.training.device))
+        return {"map50": 0.4}
+
+    validate_front({"front": [0, 2]}, trials, config, print, evaluate)
+    assert used == [(128, root, "cpu"), (256, root, "cpu")]
 
 
 def test_nothing_is_evaluated_where_trials_were_compared_on_val(trials: Path) -> None:

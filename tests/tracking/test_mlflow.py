@@ -24,7 +24,7 @@ from dbf_ray.tracking.mlflow import MlflowStudy, MlflowTracker, end_abandoned_ru
 
 CONFIG = to_dict(with_overrides(Config(), {"freezing.policy": "step", "freezing.rho": 4, "training.epochs": 3}))
 SUMMARY = {
-    "map50": 0.5,
+    "map50": 0.2,  # as the last epoch has it
     "map50_best": 0.6,
     "compute_ratio": 0.7,
     "device_seconds": 30.0,
@@ -37,20 +37,6 @@ SUMMARY = {
 def record(epoch: int) -> dict:
     losses = {"box": 0.1, "cls": float("nan")}
     return {"epoch": epoch, "loss": 1.0 - 0.1 * epoch, "losses": losses, "map50": 0.1 * epoch, "device_seconds": 10.0, "frozen_stages": 4}
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
-    """A migrated sqlite store (it takes seconds to make one), to be copied."""
-    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def uri(empty_database, tmp_path) -> str:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:

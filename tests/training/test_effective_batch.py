@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.multiprocessing as mp
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
+from dbf_ray.data import Dataset, Sample
 from dbf_ray.training.loop import train_epoch
 
 SETTINGS: dict[str, Any] = {
@@ -30,11 +32,27 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class MixedSizes:
+    """Generated scenes, every second one cut to a landscape and every third to a portrait."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.classes, self.image_ids = dataset, dataset.classes, dataset.image_ids
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def load(self, index: int) -> Sample:
+        image, target = self.dataset.load(index)
+        height, width = (64, 96) if index % 2 else (96, 64) if index % 3 else (96, 96)
+        return image[:, :height, :width], target
+
+
 def train(accumulation: int, workers: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Losses and weights after one epoch of two steps."""
     torch.set_num_threads(1)
     config = load_config(None, {**SETTINGS, "training.accumulation": accumulation, "cluster.workers": workers})
-    training = build_training(prepare(config), quiet=True)
+    plan = prepare(config)
+    training = build_training(replace(plan, train_set=MixedSizes(plan.train_set)), quiet=True)
     training.freezer.apply(0)
     training.replicas.rebuild()
     training.ledger.begin_epoch(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import yaml
 
 from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config
-from dbf_ray.errors import ConfigError, TrainingError, WeightsError
+from dbf_ray.errors import ConfigError, ResourceError, TrainingError, WeightsError
+from dbf_ray.locks import only_writer
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
@@ -141,6 +143,76 @@ def test_the_last_good_checkpoint_survives_a_bad_epoch(tiny: Callable[..., Confi
     checkpoints = list_checkpoints(run_directory(config) / "checkpoints")
     assert [c.name for c in checkpoints] == ["epoch-00001"]
     assert all(torch.isfinite(tensor).all() for tensor in weights(checkpoints[-1]).values())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    import dbf_ray.training.loop as loop
+
+    config = tiny(training__epochs=3)
+    original, calls = torch.nn.utils.clip_grad_norm_, []
+
+    def clip(parameters, limit):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        parameters = list(parameters)
+        if len(calls) == 4:  # the last step of the second epoch; its losses are finite
+            next(p for p in parameters if p.grad is not None).grad[0] = float("inf")
+        return original(parameters, limit)
+
+    monkeypatch.setattr(loop.torch.nn.utils, "clip_grad_norm_", clip)
+    with pytest.raises(TrainingError, match="gradient_norm inf in epoch 1, step 1 of 2"):
+        run(config, quiet=True)
+    (newest,) = list_checkpoints(run_directory(config) / "checkpoints")
+    assert newest.name == "epoch-00001"
+    assert all(torch.isfinite(tensor).all() for tensor in weights(newest).values() if tensor.is_floating_point())
+    monkeypatch.undo()
+    assert run(config, quiet=True, resume=find_resume(config, run_directory(config)))["epochs"] == 3
+
+
+def test_weights_that_overflow_in_the_last_step_never_reach_a_checkpoint(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(training__epochs=2)
+    original, calls = torch.optim.AdamW.step, []
+
+    def step(self, *args):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        original(self, *args)
+        if len(calls) == 4:
+            self.param_groups[0]["params"][0].data[0] = float("nan")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(TrainingError, match=r"every weight must be finite, .* is not after the last step of epoch 1"):
+        run(config, quiet=True)
+    assert [c.name for c in list_checkpoints(run_directory(config) / "checkpoints")] == ["epoch-00001"]
+
+
+def test_a_finished_run_stays_finished_without_its_checkpoints(tiny: Callable[..., Config]) -> None:
+    config = tiny(name="kept", training__epochs=1)
+    run(config, quiet=True)
+    shutil.rmtree(run_directory(config) / "checkpoints")
+    with pytest.raises(ConfigError, match="is finished"):
+        find_resume(config, run_directory(config))
+
+
+def test_two_processes_cannot_train_in_one_folder(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbf_ray.run.LOCK_PATIENCE", 0.0)
+    config = tiny(training__epochs=1)
+    with (
+        only_writer(run_directory(config), "training", ""),
+        pytest.raises(ResourceError, match=r"another process is training in .*; wait for it, or give another --name"),
+    ):
+        run(config, quiet=True)
+
+
+def test_a_picture_that_fails_costs_only_itself(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("dbf_ray.reports.curves.learning_png", broken)
+    config = tiny(training__epochs=1)
+    with pytest.warns(UserWarning, match=r"cannot draw .*learning_curve.png: RuntimeError: no fonts"):
+        run(config, quiet=True)
+    assert (run_directory(config) / "summary.json").exists()
 
 
 def test_a_finished_or_different_run_is_not_taken_up(tiny: Callable[..., Config]) -> None:
