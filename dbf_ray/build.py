@@ -81,7 +81,7 @@ def prepare(config: Config) -> Plan:
     always, stages = detector.backbone.frozen_stages, detector.backbone.num_stages
     size = math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR  # images are padded to it
     table = FlopTable(detector)
-    flops = [table(size, size, n) for n in range(stages + 1)]
+    flops = table.per_prefix(size, size)
     prefixes = None
     if not policy.needs_signals:
         prefixes = [max(n, always) for n in policy.decisions(config.training.epochs, stages, config.seed)]
