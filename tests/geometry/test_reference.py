@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dbf_ray.geometry import RotatedBoxCoder, batched_nms_rotated, box_iou_rotated, box_iou_rotated_aligned, corners_to_boxes, nms_rotated
+from dbf_ray.geometry import batched_nms_rotated, box_iou_rotated, box_iou_rotated_aligned, corners_to_boxes, nms_rotated
 
 
 def load(shared: Path, name: str) -> dict[str, Any]:
@@ -53,16 +53,3 @@ def test_minimum_rectangles_equal_opencv(shared: Path) -> None:
         two_minima = case["kind"] == "jittered_rect"  # a near-rectangle has two rectangles of equal area, and either may win
         assert box_iou_rotated_aligned(box, from_reference([case["poly2obb_np_le90"]])).item() > (0.95 if two_minima else 0.999)
         assert math.isclose(float(box[0, 2] * box[0, 3]), case["shapely_min_area"], rel_tol=1e-5)
-
-
-def test_coder_equals_the_reference(shared: Path) -> None:
-    data = load(shared, "box_coders.json")["DeltaXYWHAOBBoxCoder_retina"]
-    coder = RotatedBoxCoder()
-    anchors, boxes = from_reference(data["proposals"]), from_reference(data["gts"])
-    torch.testing.assert_close(coder.encode(anchors, boxes), torch.tensor(data["encode"]).double(), atol=2e-5, rtol=1e-4)
-    decoded = coder.decode(anchors, torch.tensor(data["random_deltas"]).double())
-    expected = from_reference(data["decode"])
-    overlap = box_iou_rotated_aligned(decoded, expected)
-    proper = (expected[:, 2:4] > 0).all(-1)
-    assert proper.any()
-    assert overlap[proper].min() > 0.999
