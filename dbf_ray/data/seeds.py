@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 # What a stream is for is the first number of its key, so that no two uses ever share numbers.
-ORDER, VIEW, SCENE = 1, 2, 3
+ORDER, VIEW, SCENE, SAMPLING = 1, 2, 3, 4
 
 
 class Stream:

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from dbf_ray.data.samples import Dataset, Sample, Target, wrap_boxes
-from dbf_ray.data.seeds import VIEW, Stream
+from dbf_ray.data.seeds import SAMPLING, VIEW, Stream
 from dbf_ray.errors import ConfigError
 
 IDENTITY = "identity"
@@ -79,7 +79,8 @@ class TrainView:
         """Image uint8 [3, h, w] and target of (epoch, index)."""
         epoch, index = key
         image, target = resize(*self.dataset.load(index), self.image_size)
-        return flip(image, target, draw_view(self.flips, self.seed, epoch, index))
+        image, target = flip(image, target, draw_view(self.flips, self.seed, epoch, index))
+        return image, Target({**target, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
 
 
 class EvalView:

@@ -8,10 +8,18 @@ from typing import Any, Literal
 
 from dbf_ray.detectors.backbones import BACKBONES, StagedBackbone, make_backbone
 from dbf_ray.detectors.base import Batch, Detector, padded_size
+from dbf_ray.detectors.fcos import RotatedFCOS
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
+from dbf_ray.detectors.two_stage import OrientedRCNN, RotatedFasterRCNN
 from dbf_ray.errors import ConfigError
 
-DETECTORS: dict[str, type[Detector]] = {"rotated_retinanet": RotatedRetinaNet}
+DETECTORS: dict[str, type[Detector]] = {
+    "rotated_retinanet": RotatedRetinaNet,
+    "rotated_fcos": RotatedFCOS,
+    "rotated_faster_rcnn": RotatedFasterRCNN,
+    "oriented_rcnn": OrientedRCNN,
+}
+SHARED_OPTIONS = ("fpn_channels", "head_convs")
 
 
 def make_detector(
@@ -21,7 +29,7 @@ def make_detector(
     num_classes: int,
     weights_backbone: str | Path | None = None,
     fpn_channels: int = 256,
-    head_convs: int = 4,
+    head_convs: int | None = None,
     norm_eval: bool | Literal["sync"] = True,
     frozen_stages: int = 0,
     **options: Any,
@@ -34,7 +42,7 @@ def make_detector(
         num_classes: C >= 1; labels are 0..C-1.
         weights_backbone: see :func:`dbf_ray.detectors.backbones.make_backbone`.
         fpn_channels: width of pyramid and head.
-        head_convs: convolutions in each branch of the head.
+        head_convs: 3 x 3 convolutions in each branch of the dense head; None: the detector's own number (4; in two-stage detectors 1).
         norm_eval: batch norms of the backbone always in eval mode (True), trained (False) or synchronised ("sync").
         frozen_stages: leading backbone stages that are never trained.
         **options: the detector's own options, such as ``anchor_angles``.
@@ -47,8 +55,10 @@ def make_detector(
     if num_classes < 1:
         raise ConfigError(f"num_classes must be >= 1, got {num_classes}")
     staged = make_backbone(backbone, weights_backbone, norm_eval=norm_eval, frozen_stages=frozen_stages)
+    if head_convs is not None:
+        options["head_convs"] = head_convs
     factory: Any = DETECTORS[name]
-    detector: Detector = factory(staged, num_classes, fpn_channels=fpn_channels, head_convs=head_convs, **options)
+    detector: Detector = factory(staged, num_classes, fpn_channels=fpn_channels, **options)
     return detector
 
 
@@ -57,7 +67,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     if name not in DETECTORS:
         raise ConfigError(f"unknown detector {name!r}; known: {', '.join(DETECTORS)}")
     parameters = inspect.signature(DETECTORS[name].__init__).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("fpn_channels", "head_convs")]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED_OPTIONS]
     for option in options:
         if option not in known:
             raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dbf_ray.detectors.backbones import StagedBackbone
+from dbf_ray.detectors.precision import no_autocast
 from dbf_ray.errors import DataError
 from dbf_ray.geometry import canonicalize
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE_DIVISOR = 32
+Targets = list[dict[str, Any]]  # checked: boxes [n, 5] float32, labels int64 [n], seed int
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Batch:
     sizes: list[tuple[int, int]]
     assignment: Any
     normalizers: Tensor
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of all images after padding."""
+        return self.images.shape[-2], self.images.shape[-1]
 
 
 def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -54,17 +61,28 @@ class Detector(nn.Module, ABC):
     Training is in two steps, so that losses can be normalised over an effective batch that is spread over micro-batches and ranks:
     ``batch = detector.prepare(images, targets)`` counts ``batch.normalizers``, and ``detector(batch, normalizers)`` gives losses divided by the
     normalizers that the caller has summed up. ``detector(images, targets)`` does both for a batch that stands alone.
+
+    Args:
+        backbone: its stages from ``levels_from`` on feed the pyramid.
+        num_classes: C.
+        levels_from: 0-based stage of the pyramid's finest input.
+
+    Attributes:
+        minimum_counts: the least that each normalizer counts for, so that a batch without objects divides by no zero.
     """
 
+    minimum_counts: tuple[float, ...] = (1.0,)
     backbone: StagedBackbone
     neck: nn.Module
     head: nn.Module
     mean: Tensor
     std: Tensor
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, backbone: StagedBackbone, num_classes: int, levels_from: int) -> None:
         super().__init__()
+        self.backbone = backbone
         self.num_classes = num_classes
+        self.levels_from = levels_from
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
 
@@ -75,8 +93,8 @@ class Detector(nn.Module, ABC):
 
         Args:
             images: a prepared :class:`Batch`, or images [3, H_i, W_i], uint8 or float in [0, 1].
-            targets: with a Batch the normalizers [k] to divide by (None: its own); with images one dict each of ``boxes`` [n, 5]
-                and ``labels`` [n]. Needed in training mode.
+            targets: with a Batch the normalizers [k] to divide by (None: its own); with images one dict each as :meth:`prepare` takes them.
+                Needed in training mode.
 
         Returns:
             In training mode name -> scalar loss. In eval mode for each image ``boxes`` [n, 5] in its pixels, canonical, ``scores`` [n], best
@@ -93,7 +111,7 @@ class Detector(nn.Module, ABC):
             batch = self.prepare(images, targets if isinstance(targets, Sequence) else None)
         if not self.training:
             return self.detect(batch)
-        return self.losses(batch, targets if isinstance(targets, Tensor) else batch.normalizers.clamp(min=1))
+        return self.losses(batch, targets if isinstance(targets, Tensor) else self.at_least(batch.normalizers))
 
     @torch.no_grad()
     def prepare(
@@ -103,7 +121,8 @@ class Detector(nn.Module, ABC):
 
         Args:
             images: [3, H_i, W_i], uint8 or float in [0, 1]; at least one.
-            targets: one dict each of ``boxes`` [n, 5] and ``labels`` [n].
+            targets: one dict each of ``boxes``, oriented [n, 5] or horizontal (x1, y1, x2, y2) [n, 4], and ``labels`` [n]. Optionally ``seed``, a
+                number that fixes what is sampled from the image (two-stage detectors); without it torch's global generator draws one.
             canvas: (height, width) to pad to, multiples of 32; None: the smallest that holds the images.
         """
         device = self.mean.device
@@ -116,24 +135,40 @@ class Detector(nn.Module, ABC):
             slot[:, :h, :w] = (image - self.mean) / self.std
         assignment, normalizers = None, torch.ones(1, device=device)
         if targets is not None:
-            assignment, normalizers = self.assign(self._checked(targets, len(images), device), sizes, (height, width))
+            with no_autocast(device):
+                assignment, normalizers = self.assign(self._checked(targets, len(images), device), sizes, (height, width))
         return Batch(padded, sizes, assignment, normalizers)
 
-    def _checked(self, targets: Sequence[Mapping[str, Any]], count: int, device: torch.device) -> list[dict[str, Tensor]]:
+    def at_least(self, counts: Tensor) -> Tensor:
+        """Counts [k] of a whole effective batch, none below what it may be divided by."""
+        return counts.maximum(counts.new_tensor(self.minimum_counts))
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Maps [B, C, H_l, W_l] of the neck, fine to coarse, for normalised images [B, 3, H, W]."""
+        levels: list[Tensor] = self.neck(self.backbone(images)[self.levels_from :])
+        return levels
+
+    def _checked(self, targets: Sequence[Mapping[str, Any]], count: int, device: torch.device) -> Targets:
         if len(targets) != count:
             raise DataError(f"targets must have one dict for each image, got {len(targets)} for {count} images")
-        result = []
+        result: Targets = []
         for index, target in enumerate(targets):
             boxes, labels = torch.as_tensor(target["boxes"]).as_subclass(Tensor), torch.as_tensor(target["labels"])
-            if boxes.shape != (len(labels), 5):
-                raise DataError(f"targets[{index}]: boxes must be [n, 5] with n = {len(labels)} labels, got {tuple(boxes.shape)}")
+            if boxes.shape not in ((len(labels), 5), (len(labels), 4)):
+                raise DataError(
+                    f"targets[{index}]: boxes must be [n, 5] (cx, cy, w, h, degrees) or [n, 4] (x1, y1, x2, y2) "
+                    f"with n = {len(labels)} labels, got {tuple(boxes.shape)}"
+                )
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
                 raise DataError(f"targets[{index}]: labels must be in 0..{self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
-            result.append({"boxes": canonicalize(boxes.float().to(device)), "labels": labels.to(device)})
+            seed = target["seed"] if "seed" in target else int(torch.randint(2**31, ()))
+            boxes = boxes.float().to(device)
+            boxes = canonicalize(upright(boxes) if boxes.shape[-1] == 4 else boxes)
+            result.append({"boxes": boxes, "labels": labels.to(device), "seed": seed})
         return result
 
     @abstractmethod
-    def assign(self, targets: list[dict[str, Tensor]], sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Any, Tensor]:
+    def assign(self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Any, Tensor]:
         """The detector's own targets for a batch, and the counts [k] its losses are divided by."""
 
     @abstractmethod
@@ -142,8 +177,43 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
-        """Detections of each image: ``boxes`` [n, 5] in its pixels, ``scores`` [n], ``labels`` [n]."""
+        """Detections of each image: ``boxes`` [n, 5] in its pixels, canonical, ``scores`` [n], best first, ``labels`` [n]."""
 
     @abstractmethod
+    def dense_outputs(self, images: Tensor) -> list[Tensor]:
+        """Raw outputs of backbone, neck and dense head for normalised images [B, 3, H, W]; tensors in, tensors out, no targets."""
+
     def network_outputs(self, images: Tensor) -> list[Tensor]:
-        """All that costs FLOPs and nothing else: raw outputs for normalised images [B, 3, H, W]; works on the meta device."""
+        """All that costs FLOPs and nothing else, for normalised images [B, 3, H, W]; works on the meta device."""
+        return self.dense_outputs(images)
+
+
+class OneStageDetector(Detector):
+    """A detector whose losses and detections follow from the dense outputs alone. These run under autocast, what follows in float32."""
+
+    def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
+        """See :meth:`Detector.losses`."""
+        outputs = self.dense_outputs(batch.images)
+        with no_autocast(batch.images.device):
+            return self.losses_from(outputs, batch, normalizers)
+
+    @torch.no_grad()
+    def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
+        """See :meth:`Detector.detect`."""
+        outputs = self.dense_outputs(batch.images)
+        with no_autocast(batch.images.device):
+            return self.detections_from(outputs, batch)
+
+    @abstractmethod
+    def losses_from(self, outputs: list[Tensor], batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
+        """Losses from what :meth:`dense_outputs` gave."""
+
+    @abstractmethod
+    def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
+        """Detections from what :meth:`dense_outputs` gave; called without gradients."""
+
+
+def upright(boxes: Tensor) -> Tensor:
+    """Oriented boxes [N, 5] at angle 0 from horizontal ones (x1, y1, x2, y2) [N, 4]."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([(low + high) / 2, high - low, boxes.new_zeros(len(boxes), 1)], -1)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dbf_ray.detectors.anchors import RotatedAnchors
+from dbf_ray.detectors.anchors import RotatedAnchors, level_shapes
 from dbf_ray.detectors.assigners import IGNORED, assign_max_iou
 from dbf_ray.detectors.backbones import StagedBackbone
-from dbf_ray.detectors.base import SIZE_DIVISOR, Batch, Detector
+from dbf_ray.detectors.base import Batch, OneStageDetector, Targets, padded_size
 from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.heads import RetinaHead
 from dbf_ray.detectors.losses import l1_loss, sigmoid_focal_loss
-from dbf_ray.geometry import RotatedBoxCoder, batched_nms_rotated
+from dbf_ray.detectors.postprocess import best_candidates, select_detections
+from dbf_ray.geometry import RotatedBoxCoder
 
 OCTAVE_SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 
@@ -36,7 +36,7 @@ class Assignment:
     deltas: Tensor
 
 
-class RotatedRetinaNet(Detector):
+class RotatedRetinaNet(OneStageDetector):
     """One-stage detector on pyramid levels P3 to P7.
 
     Args:
@@ -48,9 +48,9 @@ class RotatedRetinaNet(Detector):
         anchor_ratios: w / h; r and 1 / r differ by a right angle.
         anchor_angles: degrees, counter-clockwise. The reference has 0 alone, which slim rotated objects hardly overlap.
         positive_iou, negative_iou: thresholds of the max-IoU assignment.
-        score_threshold: detections below are dropped.
+        score_threshold: detections up to it are dropped.
         nms_threshold: rotated IoU at which a better detection of the same class suppresses.
-        topk_candidates: candidates kept per level before suppression.
+        topk_candidates: anchors kept per level before suppression.
         detections_per_image: detections kept after suppression.
         loss_beta: kink of the smooth L1 box loss; 0 is plain L1, the reference's.
     """
@@ -63,7 +63,7 @@ class RotatedRetinaNet(Detector):
         fpn_channels: int = 256,
         head_convs: int = 4,
         anchor_scales: Sequence[float] = OCTAVE_SCALES,
-        anchor_ratios: Sequence[float] = (1.0, 0.5, 2.0),
+        anchor_ratios: Sequence[float] = (1.0, 2.0, 0.5),
         anchor_angles: Sequence[float] = (0.0,),
         positive_iou: float = 0.5,
         negative_iou: float = 0.4,
@@ -73,9 +73,7 @@ class RotatedRetinaNet(Detector):
         detections_per_image: int = 2000,
         loss_beta: float = 0.0,
     ) -> None:
-        super().__init__(num_classes)
-        self.backbone = backbone
-        self.levels_from = len(backbone.strides) - 3
+        super().__init__(backbone, num_classes, levels_from=len(backbone.strides) - 3)
         strides = backbone.strides[self.levels_from :]
         self.neck = FPN(backbone.out_channels[self.levels_from :], fpn_channels)
         self.anchors = RotatedAnchors([*strides, strides[-1] * 2, strides[-1] * 4], 4.0, anchor_scales, anchor_ratios, anchor_angles)
@@ -86,22 +84,25 @@ class RotatedRetinaNet(Detector):
         self.topk_candidates, self.detections_per_image = topk_candidates, detections_per_image
         self.loss_beta = loss_beta
 
-    def network_outputs(self, images: Tensor) -> list[Tensor]:
+    def dense_outputs(self, images: Tensor) -> list[Tensor]:
         """Logits of each level, then deltas of each level; see :class:`.heads.RetinaHead`."""
-        logits, deltas = self.head(self.neck(self.backbone(images)[self.levels_from :]))
+        logits, deltas = self.head(self.pyramid(images))
         return [*logits, *deltas]
 
     def _anchors(self, padded: tuple[int, int]) -> list[Tensor]:
-        return self.anchors([(math.ceil(padded[0] / s), math.ceil(padded[1] / s)) for s in self.anchors.strides])
+        return self.anchors(level_shapes(padded, self.anchors.strides))
 
-    def assign(self, targets: list[dict[str, Tensor]], sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Assignment, Tensor]:
-        """Max-IoU assignment; anchors on cells beyond an image's own padding are ignored. One normalizer: the positives."""
+    def assign(self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Assignment, Tensor]:
+        """Max-IoU assignment; anchors on cells beyond an image's own padding are ignored.
+
+        One normalizer: the positives, an image without any counting as one (as in the reference).
+        """
         anchors = torch.cat(self._anchors(padded))
-        labels, positive, deltas = [], [], []
+        labels, positive, deltas, count = [], [], [], 0
         for index, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-            inside = torch.nonzero(~self._beyond(anchors, size)).squeeze(-1)
+            inside = torch.nonzero(~_beyond(anchors, size)).squeeze(-1)
             object_of = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-            object_of[inside] = assign_max_iou(anchors[inside], target["boxes"], self.positive_iou, self.negative_iou)
+            object_of[inside] = self.match(anchors[inside], target["boxes"])
             found = torch.nonzero(object_of >= 0).squeeze(-1)
             objects = object_of[found]
             label = object_of.clone()
@@ -109,48 +110,43 @@ class RotatedRetinaNet(Detector):
             labels.append(label)
             positive.append(found + index * len(anchors))
             deltas.append(self.coder.encode(anchors[found], target["boxes"][objects]))
-        assignment = Assignment(torch.stack(labels), torch.cat(positive), torch.cat(deltas))
-        return assignment, assignment.deltas.new_tensor([len(assignment.positive)])
+            count += max(len(found), 1)
+        return Assignment(torch.stack(labels), torch.cat(positive), torch.cat(deltas)), anchors.new_tensor([count])
 
-    @staticmethod
-    def _beyond(anchors: Tensor, size: tuple[int, int]) -> Tensor:
-        height, width = (math.ceil(side / SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
-        return (anchors[:, 0] >= width) | (anchors[:, 1] >= height)
+    def match(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Which of the objects [M, 5] each anchor [N, 5] stands for: int64 [N], an index, or BACKGROUND, or IGNORED."""
+        return assign_max_iou(anchors, boxes, self.positive_iou, self.negative_iou)
 
-    def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
+    def losses_from(self, outputs: list[Tensor], batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
         """Focal loss over all anchors that are not ignored and L1 loss over the positives' deltas, each divided by the positives."""
-        outputs = self.network_outputs(batch.images)
         half = len(outputs) // 2
         logits, deltas = (torch.cat(part, 1).float().flatten(0, 1) for part in (outputs[:half], outputs[half:]))
         assignment: Assignment = batch.assignment
         labels = assignment.labels.flatten()
         counted = torch.nonzero(labels != IGNORED).squeeze(-1)
-        classification = sigmoid_focal_loss(logits[counted], labels[counted])
-        regression = l1_loss(deltas[assignment.positive], assignment.deltas, self.loss_beta)
         return {
-            "classification": classification / normalizers[0],
-            "regression": regression / normalizers[0],
+            "classification": sigmoid_focal_loss(logits[counted], labels[counted]) / normalizers[0],
+            "regression": l1_loss(deltas[assignment.positive], assignment.deltas, self.loss_beta) / normalizers[0],
         }
 
-    @torch.no_grad()
-    def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
-        """Decode the best candidates of each level and suppress within each class."""
-        outputs = self.network_outputs(batch.images)
+    def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
+        """Decode the best anchors of each level and suppress within each class."""
         half = len(outputs) // 2
-        anchors = self._anchors((batch.images.shape[-2], batch.images.shape[-1]))
+        anchors = self._anchors(batch.padded)
         results = []
-        for index in range(len(batch.images)):
-            boxes, scores, labels = [], [], []
+        for index, size in enumerate(batch.sizes):
+            boxes, scores = [], []
             for level, logits, deltas in zip(anchors, outputs[:half], outputs[half:], strict=True):
-                score = logits[index].float().sigmoid().flatten()
-                candidate = torch.nonzero(score >= self.score_threshold).squeeze(-1)
-                if len(candidate) > self.topk_candidates:
-                    candidate = candidate[score[candidate].topk(self.topk_candidates).indices]
-                anchor = candidate // self.num_classes
-                boxes.append(self.coder.decode(level[anchor], deltas[index].float()[anchor]))
-                scores.append(score[candidate])
-                labels.append(candidate % self.num_classes)
-            found = (torch.cat(boxes), torch.cat(scores), torch.cat(labels))
-            keep = batched_nms_rotated(*found, self.nms_threshold)[: self.detections_per_image]
-            results.append({"boxes": found[0][keep], "scores": found[1][keep], "labels": found[2][keep]})
+                score = logits[index].float().sigmoid()
+                best = best_candidates(score.amax(-1), self.topk_candidates)
+                boxes.append(self.coder.decode(level[best], deltas[index].float()[best], size))
+                scores.append(score[best])
+            results.append(
+                select_detections(torch.cat(boxes), torch.cat(scores), self.score_threshold, self.nms_threshold, self.detections_per_image)
+            )
         return results
+
+
+def _beyond(anchors: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = padded_size([size])
+    return (anchors[:, 0] >= width) | (anchors[:, 1] >= height)

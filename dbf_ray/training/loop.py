@@ -7,6 +7,7 @@ parameters changed, the epoch is trained, the ledger adds what it cost, and the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import math
 import time
@@ -24,7 +25,7 @@ from dbf_ray.errors import TrainingError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.freezing import Freezer, Policy
 from dbf_ray.freezing import Progress as PolicyProgress
-from dbf_ray.training.ddp import Replicas, all_reduce_max, all_reduce_sum, equalize_norm_buffers, world_size
+from dbf_ray.training.ddp import Replicas, all_reduce_max, all_reduce_sum, equalize_norm_buffers, rank, world_size
 from dbf_ray.training.optim import LearningRate, set_learning_rate
 from dbf_ray.training.progress import Progress
 
@@ -85,6 +86,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
     epoch, freezer, ledger = state.epoch, training.freezer, training.ledger
     now = PolicyProgress(epoch, training.epochs, freezer.num_stages, training.seed)
     decision, state.policy = training.policy.decide(now, {}, state.policy)
+    torch.manual_seed(epoch_seed(training.seed, epoch, rank()))
     if freezer.apply(decision.frozen_stages) or training.replicas.rebuilds == 0:
         training.replicas.rebuild()
 
@@ -112,6 +114,11 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
         **metrics,
         **costs,
     }
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Seed of torch's generators for an epoch, which drop-path draws from: another on each rank, the same after a resume."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{rank}".encode()).digest()[:7], "big")
 
 
 def train_epoch(training: Training, epoch: int, stage_factors: tuple[float, ...] | None = None) -> dict[str, float]:
@@ -150,7 +157,7 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
         trained parameters' gradients before clipping.
     """
     counts = all_reduce_sum(torch.stack([batch.normalizers for batch in batches]).sum(0))
-    normalizers = counts.clamp(min=1) / world_size()
+    normalizers = training.detector.at_least(counts) / world_size()
     total: dict[str, Tensor] = {}
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dbf_ray.detectors import BACKBONES, Detector, make_backbone, make_detector
+from dbf_ray.detectors import Detector, make_detector
 from dbf_ray.detectors.anchors import RotatedAnchors
 from dbf_ray.detectors.assigners import BACKGROUND, IGNORED, assign_max_iou
 from dbf_ray.detectors.fpn import FPN
-from dbf_ray.detectors.losses import l1_loss, sigmoid_focal_loss
 from dbf_ray.detectors.retinanet import OCTAVE_SCALES
-from dbf_ray.errors import ConfigError, DataError, WeightsError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.geometry import box_iou_rotated
 
 
@@ -26,15 +25,6 @@ def small(num_classes: int = 2, **options: object) -> Detector:
 
 def target(*boxes: tuple[float, ...], label: int = 0) -> dict[str, Tensor]:
     return {"boxes": torch.tensor(boxes).reshape(-1, 5), "labels": torch.full((len(boxes),), label)}
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_backbones_give_their_strides_and_channels(name: str) -> None:
-    backbone = make_backbone(name)
-    outputs = backbone(torch.rand(1, 3, 64, 96))
-    assert backbone.num_stages == 4
-    for output, channels, stride in zip(outputs, backbone.out_channels, backbone.strides, strict=True):
-        assert output.shape == (1, channels, 64 // stride, 96 // stride)
 
 
 def test_anchors_and_assignment_equal_the_reference(shared: Path) -> None:
@@ -51,29 +41,7 @@ def test_anchors_and_assignment_equal_the_reference(shared: Path) -> None:
     expected = torch.full((data["n_anchors"],), BACKGROUND)
     expected[data["pos_idx"]] = torch.tensor(data["pos_gt"])
     expected[data["ignore_idx"]] = IGNORED
-    differing = torch.nonzero(assigned != expected).squeeze(-1)
-    # Two anchors reach one object's best IoU of 9/32 exactly; the reference's rounding hides one of the two.
-    assert len(differing) <= 1
-    iou = box_iou_rotated(torch.cat(levels)[differing], objects)
-    assert (iou.max(1).values - box_iou_rotated(torch.cat(levels), objects).max(0).values[assigned[differing]]).abs().max() < 1e-6
-
-
-def test_losses_equal_the_reference(shared: Path) -> None:
-    data = json.loads((shared / "reference" / "losses.json").read_text())
-    focal = data["FocalLoss_sigmoid_g2_a025"]
-    logits = torch.tensor(focal["logits"], requires_grad=True)
-    labels = torch.tensor(focal["target"])
-    loss = sigmoid_focal_loss(logits, torch.where(labels == focal["num_classes"], BACKGROUND, labels))
-    loss.backward()
-    assert loss.item() == pytest.approx(focal["sum"], rel=1e-5)
-    torch.testing.assert_close(logits.grad, torch.tensor(focal["sum_grad"]), atol=1e-5, rtol=1e-4)
-    l1 = data["L1Loss"]
-    predicted, wanted = torch.tensor(l1["pred"]), torch.tensor(l1["target"])
-    assert l1_loss(predicted, wanted).item() / predicted.numel() == pytest.approx(l1["mean"], rel=1e-5)
-    for beta in (1.0, 1 / 9):
-        smooth = data[f"SmoothL1Loss_beta_{beta:.4f}"]
-        predicted, wanted = torch.tensor(smooth["pred"]), torch.tensor(smooth["target"])
-        assert l1_loss(predicted, wanted, beta).item() / predicted.numel() == pytest.approx(smooth["mean"], rel=1e-5)
+    assert torch.equal(assigned, expected)
 
 
 def test_training_gives_losses_and_eval_gives_canonical_detections() -> None:
@@ -191,25 +159,3 @@ def test_bad_targets_are_refused() -> None:
         detector(image, [target((30, 30, 40, 10, 20), label=5)])
     with pytest.raises(DataError, match="one dict for each image, got 2 for 1"):
         detector(image, [target(), target()])
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    with pytest.raises(WeightsError, match="does not exist"):
-        make_backbone("resnet18", file)
-    file.write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match="cannot read weights file"):
-        make_backbone("resnet18", file)
-    torch.save({"conv1.weight": torch.zeros(1)}, file)
-    with pytest.raises(WeightsError, match=r"conv1.weight \(1,\), expected \(64, 3, 7, 7\)"):
-        make_backbone("resnet18", file)
-    torch.save(make_backbone("resnet18").state_dict(), file)
-    with pytest.raises(WeightsError, match="that the model lacks"):
-        make_backbone("resnet18", file)
-
-
-def test_pretrained_weights_are_loaded(shared: Path) -> None:
-    file = shared / "weights" / "mobilenet_v2_features_torchvision.pth"
-    backbone = make_backbone("mobilenet_v2", file)
-    expected = torch.load(file, weights_only=True)["features.0.0.weight"]
-    torch.testing.assert_close(backbone.stages[0][0][0].weight, expected, rtol=0, atol=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,11 @@ import torch.multiprocessing as mp
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
 from dbf_ray.data import Dataset, Sample
+from dbf_ray.data.samples import make_target
+from dbf_ray.detectors import DETECTORS
 from dbf_ray.training.loop import train_epoch
 
+Result = tuple[dict[str, float], dict[str, torch.Tensor]]
 SETTINGS: dict[str, Any] = {
     "data.train_images": 16,
     "data.val_images": 4,
@@ -33,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class MixedSizes:
-    """Generated scenes, every second one cut to a landscape and every third to a portrait."""
+    """Generated scenes, every second one cut to a landscape and every third to a portrait; a quarter of them has no objects."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.classes, self.image_ids = dataset, dataset.classes, dataset.image_ids
@@ -44,13 +46,17 @@ class MixedSizes:
     def load(self, index: int) -> Sample:
         image, target = self.dataset.load(index)
         height, width = (64, 96) if index % 2 else (96, 64) if index % 3 else (96, 96)
+        if index % 4 == 1:
+            target = make_target(torch.zeros(0, 5), [], [], target["image_id"], (height, width))
         return image[:, :height, :width], target
 
 
-def train(accumulation: int, workers: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+def train(detector: str, accumulation: int, workers: int) -> Result:
     """Losses and weights after one epoch of two steps."""
     torch.set_num_threads(1)
-    config = load_config(None, {**SETTINGS, "training.accumulation": accumulation, "cluster.workers": workers})
+    options = {"detector.roi_channels": 32, "detector.rpn_samples": 64, "detector.roi_samples": 64} if "rcnn" in detector else {}
+    spread = {"detector.name": detector, "training.accumulation": accumulation, "cluster.workers": workers}
+    config = load_config(None, {**SETTINGS, **options, **spread})
     plan = prepare(config)
     training = build_training(replace(plan, train_set=MixedSizes(plan.train_set)), quiet=True)
     training.freezer.apply(0)
@@ -62,35 +68,47 @@ def train(accumulation: int, workers: int) -> tuple[dict[str, float], dict[str, 
 
 def worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    losses, weights = train(accumulation=1, workers=2)
-    torch.save((losses, weights), f"{folder}/rank{rank}.pt")
+    results = {detector: train(detector, accumulation=1, workers=2) for detector in DETECTORS}
+    torch.save(results, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    return train(accumulation=1, workers=1)
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
+    """What each of two ranks ends with, for each detector."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(worker, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def compare(one: tuple[dict[str, float], dict[str, torch.Tensor]], two: tuple[dict[str, float], dict[str, torch.Tensor]]) -> None:
+@pytest.fixture(scope="module", params=DETECTORS)
+def detector(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(detector: str) -> Result:
+    return train(detector, accumulation=1, workers=1)
+
+
+def compare(one: Result, two: Result) -> None:
     assert one[0] == pytest.approx(two[0], rel=1e-5)
     for name, tensor in one[1].items():
         torch.testing.assert_close(tensor, two[1][name], atol=1e-5, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_accumulation(whole: tuple[dict[str, float], dict[str, torch.Tensor]]) -> None:
-    compare(train(accumulation=4, workers=1), whole)
+def test_accumulation(detector: str, whole: Result) -> None:
+    compare(train(detector, accumulation=4, workers=1), whole)
 
 
-def test_two_ranks(whole: tuple[dict[str, float], dict[str, torch.Tensor]], tmp_path: Path) -> None:
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    compare(ranks[0], whole)
-    assert all(torch.equal(tensor, ranks[1][1][name]) for name, tensor in ranks[0][1].items())
+def test_two_ranks(detector: str, whole: Result, ranks: list[dict[str, Result]]) -> None:
+    compare(ranks[0][detector], whole)
+    assert all(torch.equal(tensor, ranks[1][detector][1][name]) for name, tensor in ranks[0][detector][1].items())
 
 
-def test_training_moved_the_weights(whole: tuple[dict[str, float], dict[str, torch.Tensor]]) -> None:
-    before = prepare(load_config(None, SETTINGS)).detector.state_dict()
+def test_training_moved_the_weights(detector: str, whole: Result) -> None:
+    options = {"detector.roi_channels": 32} if "rcnn" in detector else {}
+    before = prepare(load_config(None, {**SETTINGS, **options, "detector.name": detector})).detector.state_dict()
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, whole[1][name]) and "running" not in name]
-    assert any(name.startswith("backbone") for name in moved)
-    assert any(name.startswith("head") for name in moved)
+    for part in ("backbone", "neck", "head"):
+        assert any(name.startswith(part) for name in moved), part
