@@ -22,6 +22,7 @@ from dbf_ray.data import Dataset, EvalView, TrainView, eval_loader, make_dataset
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector
 from dbf_ray.detectors.base import SIZE_DIVISOR
+from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
 from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
@@ -155,18 +156,22 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
     """The detector with seeded random and pretrained weights."""
     detector = config.detector
     torch.manual_seed(config.seed)
-    weights = detector.weights_backbone
-    return make_detector(
+    built = make_detector(
         detector.name,
         backbone=detector.backbone,
         num_classes=len(classes),
-        weights_backbone=weights if weights in (None, "DEFAULT") else Path(weights).expanduser(),
+        weights_backbone=detector.weights_backbone,
         fpn_channels=detector.fpn_channels,
         head_convs=detector.head_convs,
         norm_eval=detector.norm_eval,
         frozen_stages=detector.frozen_stages,
         **detector_options(config),
     )
+    if detector.weights_mmrotate is not None:
+        placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())
+        if placement.unplaced or placement.missing:
+            warnings.warn(f"{detector.weights_mmrotate}: {placement}", stacklevel=2)
+    return built
 
 
 def choose_device(config: Config) -> torch.device:

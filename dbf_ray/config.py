@@ -67,15 +67,29 @@ class DataConfig(Section):
 
 
 class DetectorConfig(OpenSection):
-    """The detector. Further keys are its own options; rotated_retinanet: anchor_scales, anchor_ratios, anchor_angles (degrees), positive_iou,
-    negative_iou, score_threshold, nms_threshold, topk_candidates, detections_per_image, loss_beta.
+    """The detector. Further keys are its own options; all: score_threshold, nms_threshold, detections_per_image; rotated_retinanet:
+    anchor_scales, anchor_ratios, anchor_angles (degrees), positive_iou, negative_iou, topk_candidates, loss_beta; rotated_fcos:
+    regress_limits, center_radius, topk_candidates; two-stage: anchor_scales, anchor_ratios, roi_channels, proposals, rpn_samples,
+    rpn_positive_fraction, rpn_positive_iou, rpn_negative_iou, rpn_candidates, rpn_nms_threshold, roi_samples, roi_positive_fraction,
+    roi_positive_iou.
     """
 
-    name: str = Field("rotated_retinanet", description="which detector: rotated_retinanet")
-    backbone: str = Field("mobilenet_v2", description="which backbone: mobilenet_v2, resnet18, resnet50")
-    weights_backbone: str | None = Field(None, description="null (random), DEFAULT (torchvision's, downloaded), or a state_dict file")
+    name: str = Field("rotated_retinanet", description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn")
+    backbone: str = Field(
+        "mobilenet_v2",
+        description="which backbone: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, resnet34, resnet50, resnet101, swin_t, "
+        "swin_s, convnext_tiny, efficientnet_b0, regnet_y_400mf, regnet_y_800mf, regnet_y_1_6gf",
+    )
+    weights_backbone: str | None = Field(
+        None, description="null (random), DEFAULT or a name such as IMAGENET1K_V1 (torchvision's, downloaded), or a state_dict file"
+    )
+    weights_mmrotate: str | None = Field(
+        None, description="checkpoint of MMRotate 0.3 or 1.x of the same detector and backbone (resnet50, swin_t) to begin with; null: none"
+    )
     fpn_channels: int = Field(256, ge=8, description="width of the feature pyramid and of the head")
-    head_convs: int = Field(4, ge=0, description="convolutions in each branch of the head")
+    head_convs: int | None = Field(
+        None, ge=0, description="3 x 3 convolutions in each branch of the dense head; null: the detector's own, 4, or 1 in two-stage ones"
+    )
     frozen_stages: int = Field(0, ge=0, description="leading backbone stages that are never trained, whatever the policy")
     norm_eval: bool | Literal["sync"] = Field(
         True, description="backbone batch norms: true always in eval mode, false in train mode while trained, sync over workers"

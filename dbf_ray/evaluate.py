@@ -8,6 +8,7 @@ from typing import Any
 from dbf_ray.build import build_detector, build_eval_loader, choose_device, make_split
 from dbf_ray.config import Config, make_config, with_overrides
 from dbf_ray.detectors import Detector
+from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.training.checkpoint import load_checkpoint
 from dbf_ray.training.loop import evaluate
@@ -44,7 +45,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
         classes, weights = list(record["classes"]), state["model"]
     except KeyError as error:
         raise WeightsError(f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote") from error
-    detector = build_detector(with_overrides(config, {"detector.weights_backbone": None}), classes).to(device)
+    detector = build_detector(_without_weights(config), classes).to(device)
     try:
         detector.load_state_dict(weights)
     except RuntimeError as error:
@@ -59,5 +60,34 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
 def evaluate_checkpoint(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:
     """Metrics of a checkpoint folder on ``split`` of ``config``'s data set, as :func:`dbf_ray.training.loop.evaluate` gives them."""
     detector, classes = load_detector(checkpoint, config)
+    return _evaluate(detector, config, split, classes)
+
+
+def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[str, float]:
+    """Metrics of a MMRotate checkpoint in the detector that ``config`` describes; its classes are ``data.classes``, or those the file names.
+
+    Raises:
+        WeightsError: the file cannot be read, does not hold every weight of the detector, or has a weight too many.
+        ConfigError: nobody says what the classes are.
+    """
+    state, named = read_mmrotate_checkpoint(file)
+    classes = config.data.classes or named
+    if not classes:
+        raise ConfigError(f"classes must be known in the order of the checkpoint, {file} does not name them; give data.classes")
+    detector = build_detector(_without_weights(config), classes)
+    placement = load_mmrotate_state_dict(detector, state)
+    if placement.unplaced or placement.missing:
+        raise WeightsError(
+            f"a MMRotate checkpoint must hold just the weights of {config.detector.name} on {config.detector.backbone} with {len(classes)} classes, "
+            f"{file} does not: {placement}; choose detector, backbone and classes as it was trained"
+        )
+    return _evaluate(detector.to(choose_device(config)).eval(), config, split, classes)
+
+
+def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
     loader = build_eval_loader(config, make_split(config, split, classes))
     return evaluate(detector, loader, classes, config.training.precision)
+
+
+def _without_weights(config: Config) -> Config:
+    return with_overrides(config, {"detector.weights_backbone": None, "detector.weights_mmrotate": None})

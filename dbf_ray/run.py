@@ -271,7 +271,7 @@ MAY_DIFFER = (
     *("name", "runs_dir", "tracking", "cluster", "search", "data.loader_workers", "training.keep_checkpoints", "training.threads"),
     *("training.device", "evaluation.batch_size"),
 )
-PATHS = ("data.root", "detector.weights_backbone")
+PATHS = ("data.root", "detector.weights_backbone", "detector.weights_mmrotate")
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

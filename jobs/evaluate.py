@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.evaluate import config_of, evaluate_checkpoint
+from dbf_ray.config import load_config
+from dbf_ray.errors import ConfigError
+from dbf_ray.evaluate import config_of, evaluate_checkpoint, evaluate_mmrotate
 from jobs.command_line import main, make_parser, parse, print_json
 
 ABOUT = """Evaluate a checkpoint on the validation images of the data set it was trained on, or of another with the same classes.
@@ -17,18 +19,31 @@ EPILOG = """examples:
   on the data it was trained on:
     python -m jobs.evaluate --checkpoint runs/NAME/checkpoints/epoch-00012
   on other images in DOTA's format (DIR/val, or DIR itself, with images/ and labelTxt/):
-    python -m jobs.evaluate --checkpoint runs/NAME/checkpoints/epoch-00012 --data.root DIR"""
+    python -m jobs.evaluate --checkpoint runs/NAME/checkpoints/epoch-00012 --data.root DIR
+  a model that MMRotate trained; the options say which detector it is and which images:
+    python -m jobs.evaluate --mmrotate FILE.pth --detector.name oriented_rcnn --detector.backbone resnet50 \\
+        --data.name dota --data.root DIR --data.image_size 1024"""
+SECTIONS = ("", "data", "detector", "training", "evaluation")
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate and print the metrics."""
-    parser = make_parser("jobs.evaluate", ABOUT, EPILOG)
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a folder like runs/NAME/checkpoints/epoch-00012")
-    parser.add_argument("--data.root", dest="root", type=Path, default=None, metavar="DIR", help="another data folder than in training")
+    parser = make_parser("jobs.evaluate", ABOUT, EPILOG, SECTIONS, "--checkpoint DIR | --mmrotate FILE [--split val|train]")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a folder like runs/NAME/checkpoints/epoch-00012")
+    parser.add_argument("--mmrotate", type=Path, metavar="FILE", help="a checkpoint of MMRotate 0.3 or 1.x instead")
     parser.add_argument("--split", default="val", choices=["val", "train"], help="which images (default: val)")
-    options, _ = parse(parser, arguments)
-    config = config_of(options.checkpoint, options.root)
-    metrics = evaluate_checkpoint(options.checkpoint, config, options.split)
+    options, overrides = parse(parser, arguments)
+    if (options.checkpoint is None) == (options.mmrotate is None):
+        raise ConfigError("one of --checkpoint and --mmrotate is required; python -m jobs.evaluate --help explains both")
+    if options.checkpoint is not None:
+        others = [f"--{key}" for key in overrides if key != "data.root"] + (["--config"] if options.config else [])
+        if others:
+            raise ConfigError(f"a checkpoint brings its own configuration, {others[0]} cannot change it; only --data.root can be given")
+        root = overrides.get("data.root")
+        config = config_of(options.checkpoint, None if root is None else Path(root))
+        metrics = evaluate_checkpoint(options.checkpoint, config, options.split)
+    else:
+        metrics = evaluate_mmrotate(options.mmrotate, load_config(options.config, overrides), options.split)
     print("\n".join(f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()))
     if options.json:
         print_json(metrics)

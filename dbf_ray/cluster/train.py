@@ -193,9 +193,10 @@ def absolute_paths(config: Config) -> Config:
     changes: dict[str, Any] = {"runs_dir": str(config.runs_dir.absolute())}
     if config.data.root is not None:
         changes["data.root"] = str(config.data.root.absolute())
-    weights = config.detector.weights_backbone
-    if weights and Path(weights).exists():
-        changes["detector.weights_backbone"] = str(Path(weights).absolute())
+    for key in ("weights_backbone", "weights_mmrotate"):
+        weights = getattr(config.detector, key)
+        if weights and Path(weights).exists():
+            changes[f"detector.{key}"] = str(Path(weights).absolute())
     return with_overrides(config, changes)
 
 

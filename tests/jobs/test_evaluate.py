@@ -70,7 +70,9 @@ def test_a_checkpoint_from_a_gpu_is_evaluated_anywhere(checkpoint: Path) -> None
         ([], ["--checkpoint", "required", "--help"]),
         (["--checkpoint", "nowhere"], ["nowhere is not a checkpoint", "record.json is missing", "give a folder like"]),
         (["--checkpoint", "x", "--chekpoint", "y"], ["unknown option --chekpoint", "did you mean --checkpoint?"]),
-        (["--checkpoint", "x", "--detector.backbone", "y"], ["unknown option --detector.backbone"]),
+        (["--checkpoint", "x", "--detector.backbone", "y"], ["--detector.backbone", "brings its own configuration", "--data.root"]),
+        (["--checkpoint", "x", "--mmrotate", "y"], ["one of --checkpoint and --mmrotate"]),
+        (["--mmrotate", "nowhere.pth"], ["nowhere.pth does not exist", "give the path"]),
         (["--checkpoint", "x", "--split", "test"], ["--split", "'test'", "val"]),
     ],
 )

@@ -1,0 +1,73 @@
+"""The examples of docs/extending.md work as they stand there: one file, one row in a table, and everything else finds them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torchvision import models
+
+from dbf_ray.build import build_detector, detector_options
+from dbf_ray.config import load_config
+from dbf_ray.cost import FlopTable
+from dbf_ray.detectors import BACKBONES, DETECTORS, make_detector
+from dbf_ray.freezing import POLICIES, Freezer, make_policy
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+
+
+def example(section: str, name: str) -> ModuleType:
+    """The first block of Python of a section, as a module."""
+    text = PAGE.read_text().split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None, f"no example in {section}"
+    module = ModuleType(name)
+    sys.modules[name] = module  # dataclasses look their module up
+    exec(compile(block[1], f"{PAGE.name}, {section}", "exec"), module.__dict__)
+    return module
+
+
+def test_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = example("A backbone", "shufflenet").cut_shufflenet_v2
+    monkeypatch.setitem(BACKBONES, "shufflenet_v2_x1_0", (models.shufflenet_v2_x1_0, cut))
+    detector = make_detector("rotated_retinanet", backbone="shufflenet_v2_x1_0", num_classes=2, fpn_channels=16, head_convs=1)
+    outputs = detector.backbone(torch.rand(1, 3, 64, 96))
+    for output, channels, stride in zip(outputs, detector.backbone.out_channels, detector.backbone.strides, strict=True):
+        assert output.shape == (1, channels, 64 // stride, 96 // stride)
+    freezer = Freezer(detector.backbone)
+    freezer.apply(2)
+    detector.train()
+    target = {"boxes": torch.tensor([[30.0, 30, 40, 20, 20]]), "labels": torch.tensor([1])}
+    torch.stack(list(detector([torch.rand(3, 64, 64)], [target]).values())).sum().backward()
+    trained = {name for name, p in detector.backbone.named_parameters() if p.grad is not None}
+    assert trained == {name for name, _ in detector.backbone.named_parameters() if name.startswith(("stages.2.", "stages.3."))}
+    flops = FlopTable(detector).per_prefix(64, 64)
+    assert flops == sorted(flops, reverse=True)
+
+
+def test_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS, "rotated_atss", example("A detector", "atss").RotatedATSS)
+    options = {"detector.name": "rotated_atss", "detector.backbone": "resnet18", "detector.fpn_channels": 16, "detector.head_convs": 1}
+    config = load_config(None, {**options, "detector.candidates": "5"})
+    assert detector_options(config)["candidates"] == 5
+    detector = build_detector(config, ["ship", "plane"])
+    slim = {"boxes": torch.tensor([[60.0, 64, 70, 9, 33]]), "labels": torch.tensor([1])}
+    nothing = {"boxes": torch.zeros(0, 5), "labels": torch.zeros(0, dtype=torch.int64)}
+    images = [torch.rand(3, 128, 128), torch.rand(3, 96, 128)]
+    batch = detector.prepare(images, [slim, nothing])
+    positives = batch.assignment.positive
+    assert len(positives) > 0
+    assert batch.normalizers.item() == len(positives) + 1
+    losses = detector.train()(images, [slim, nothing])
+    torch.stack(list(losses.values())).sum().backward()
+    assert [name for name, p in detector.named_parameters() if p.grad is None] == []
+    assert len(detector.eval()(images)) == 2
+
+
+def test_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "thaw", example("A policy", "thaw").Thaw)
+    assert make_policy("thaw", start=2).decisions(6, 3, seed=0) == [3, 3, 2, 1, 0, 0]
