@@ -22,6 +22,7 @@ from dbf_ray.data import Dataset, EvalView, TrainView, eval_loader, make_dataset
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector
 from dbf_ray.detectors.base import SIZE_DIVISOR
+from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
@@ -80,7 +81,7 @@ def prepare(config: Config) -> Plan:
     check_batches(config, len(train_set))
     detector = build_detector(config, train_set.classes)
     always, stages = detector.backbone.frozen_stages, detector.backbone.num_stages
-    size = math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR  # images are padded to it
+    size = square(config)
     table = FlopTable(detector)
     flops = table.per_prefix(size, size)
     prefixes = None
@@ -89,6 +90,11 @@ def prepare(config: Config) -> Plan:
     ratio = None if prefixes is None else compute_ratio(prefixes, flops, always)
     share = table.backbone_share(size, size)
     return Plan(config, train_set, eval_set, eval_split, detector, policy, stages, prefixes, flops, ratio, share)
+
+
+def square(config: Config) -> int:
+    """Side in pixels of the square that every image fits into after resizing and padding."""
+    return math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR
 
 
 def make_datasets(config: Config) -> tuple[Dataset, Dataset, str]:
@@ -153,7 +159,7 @@ def detector_options(config: Config) -> dict[str, Any]:
 
 
 def build_detector(config: Config, classes: list[str]) -> Detector:
-    """The detector with seeded random and pretrained weights."""
+    """The detector with seeded random and pretrained weights; not compiled, but padding as it would be where ``training.compile`` is set."""
     detector = config.detector
     torch.manual_seed(config.seed)
     built = make_detector(
@@ -167,6 +173,8 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
         frozen_stages=detector.frozen_stages,
         **detector_options(config),
     )
+    if config.training.compile:
+        built.least_canvas = (square(config), square(config))
     if detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())
         if placement.unplaced or placement.missing:
@@ -196,6 +204,9 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
         journal: file in which rank 0's ledger notes work in progress.
         label: put before every line of progress.
         quiet: print no progress.
+
+    Raises:
+        ResourceError: ``training.compile`` is set and cannot work here.
     """
     config = plan.config
     train, data = config.training, config.data
@@ -203,6 +214,9 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
     detector = plan.detector.to(device)
     if train.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
+    if train.compile:
+        check_compiler(device.type)
+        detector.compile()
     groups = parameter_groups(detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor)
     seed = config.seed
     loader = train_loader(

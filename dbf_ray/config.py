@@ -130,6 +130,11 @@ class TrainingConfig(Section):
         "float32", description="bf16: forward under autocast, losses in float32; faster where the CPU or GPU has bf16"
     )
     channels_last: bool = Field(True, description="channels-last memory format, usually faster for convolutions")
+    compile: bool = Field(
+        False,
+        description="torch.compile for backbone, neck and dense head, a graph for each frozen prefix, trained and evaluated, compiled when it is "
+        "first needed (minutes); meant for long trainings on GPUs. All images are padded to the square of data.image_size, so that one size does",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     threads: int | None = Field(None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept in the run's folder")

@@ -158,6 +158,15 @@ def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[
         assert image.shape == (3, 64, 96)
 
 
+def test_training_views_carry_a_seed_of_seed_epoch_and_index(counting: Callable[[int], Dataset]) -> None:
+    dataset = counting(3)
+    seeds = {(s, e, i): TrainView(dataset, 64, seed=s)[e, i][1]["seed"] for s in (1, 2) for e in (0, 1) for i in (0, 1, 2)}
+    assert len(set(seeds.values())) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds.values())
+    assert TrainView(dataset, 64, seed=1)[1, 2][1]["seed"] == seeds[1, 1, 2]
+    assert "seed" not in EvalView(dataset, 64)[0][1]
+
+
 def test_unknown_flip(counting: Callable[[int], Dataset]) -> None:
     with pytest.raises(ConfigError, match=r"data\.flips must be among horizontal, vertical, diagonal, got 'sideways'"):
         TrainView(counting(2), 64, ["sideways"])

@@ -28,7 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rotated_faster_rcnn": {"roi_channels": 256, "roi_samples": 128},
     "oriented_rcnn": {"roi_channels": 256, "roi_samples": 128},
 }
-STEPS = 200
+STEPS = 300
 
 
 def test_every_detector_has_options() -> None:

@@ -14,6 +14,7 @@ import torch
 from dbf_ray.evaluate import config_of
 from jobs import evaluate
 from jobs.command_line import main
+from tests.detectors.formula_weights import formula_state_dict
 
 Refused = Callable[..., str]
 Trained = tuple[Path, list[str], str]
@@ -111,3 +112,23 @@ def test_broken_checkpoints(checkpoint: Path, refused: Refused) -> None:
     assert "lacks 'model'" in refused(evaluate.command, arguments)
     (checkpoint / "checkpoint.pt").write_bytes(b"torn")
     assert f"cannot read checkpoint {checkpoint}" in refused(evaluate.command, arguments)
+
+
+def test_a_model_of_mmrotate(shared: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused) -> None:
+    state = formula_state_dict(shared, "rotated_retinanet__r50")
+    for name in ("weight", "bias"):  # nine anchors, one class
+        state[f"bbox_head.retina_cls.{name}"] = state[f"bbox_head.retina_cls.{name}"][:9]
+    file = tmp_path / "epoch_12.pth"
+    torch.save({"meta": {"CLASSES": ("ship",)}, "state_dict": state}, file)
+    options = ["--mmrotate", str(file), "--detector.backbone", "resnet50", "--data.name", "dota", "--data.root", str(root)]
+    assert main(evaluate.command, [*options, "--data.image_size", "64", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0 <= metrics["map50"] <= 1
+    assert "ap50/ship" in metrics
+
+    line = refused(evaluate.command, [*options, "--data.classes", "[ship, plane]"])
+    for words in ("must hold just the weights of rotated_retinanet on resnet50 with 2 classes", "bbox_head.retina_cls.weight", "choose"):
+        assert words in line
+    torch.save(state, file)
+    assert "does not name them; give data.classes" in refused(evaluate.command, options)
+    assert "do not fit RotatedFCOS" in refused(evaluate.command, [*options, "--detector.name", "rotated_fcos", "--data.classes", "[ship]"])

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,9 +63,15 @@ def test_a_run_leaves_its_whole_record(tiny: Callable[..., Config]) -> None:
     assert load_config(folder / "config.yaml") == config
 
 
-@pytest.mark.parametrize("norm_eval", [True, False])
-def test_resuming_is_bit_identical_across_a_frozen_epoch(tiny: Callable[..., Config], norm_eval: bool) -> None:
-    settings = {"freezing__policy": "step", "freezing__rho": 3, "detector__norm_eval": norm_eval, "training__optimizer": "sgd"}
+SAMPLING = {  # draws anchors, regions and, in its backbone, which blocks to drop
+    **{"detector__name": "oriented_rcnn", "detector__backbone": "efficientnet_b0", "detector__roi_channels": 16},
+    **{"detector__rpn_samples": 16, "detector__roi_samples": 16},
+}
+
+
+@pytest.mark.parametrize("detector", [{"detector__norm_eval": True}, {"detector__norm_eval": False}, SAMPLING], ids=str)
+def test_resuming_is_bit_identical_across_a_frozen_epoch(tiny: Callable[..., Config], detector: dict[str, Any]) -> None:
+    settings = {"freezing__policy": "step", "freezing__rho": 3, "training__optimizer": "sgd", **detector}
     straight = tiny(name="straight", **settings)
     run(straight, quiet=True)
     halves = tiny(name="halves", **settings)
