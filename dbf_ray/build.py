@@ -20,10 +20,11 @@ from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger, compute_ratio
 from dbf_ray.data import Dataset, EvalView, TrainView, eval_loader, make_dataset, split_selection, train_loader
 from dbf_ray.data.loaders import MicroBatchSampler
-from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector
+from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
 from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
+from dbf_ray.detectors.options import check_ranges
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
 from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
@@ -155,6 +156,7 @@ def detector_options(config: Config) -> dict[str, Any]:
             is_list = item["type"] in ("sequence_str", "is_instance_of")
             rule = "should be a list, written [a, b]" if is_list else item["msg"].removeprefix("Input ")
             raise ConfigError(f"detector.{option} of {name}: {rule}, got {value!r}; correct it") from error
+    check_ranges(with_defaults(name, options))
     return options
 
 

@@ -74,7 +74,9 @@ class DetectorConfig(OpenSection):
     roi_positive_iou.
     """
 
-    name: str = Field("rotated_retinanet", description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn")
+    name: str = Field(
+        "rotated_retinanet", description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn"
+    )
     backbone: str = Field(
         "mobilenet_v2",
         description="which backbone: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, resnet34, resnet50, resnet101, swin_t, "

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from dbf_ray.build import Plan, build_training, prepare
-from dbf_ray.config import Config, save_config, to_dict
+from dbf_ray.config import Config, make_config, save_config, to_dict
+from dbf_ray.detectors import DETECTORS, with_defaults
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.freezing import budget
 from dbf_ray.locks import only_writer
@@ -139,7 +140,7 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     if not checkpoints:
         return None
     _, record = load_checkpoint(checkpoints[-1])
-    differing = _differences(record["config"], to_dict(config))
+    differing = _differences(_effective(record["config"], checkpoints[-1]), _effective(to_dict(config), checkpoints[-1]))
     if differing:
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} was started with another configuration, it differs in {', '.join(differing)}; "
@@ -272,6 +273,15 @@ MAY_DIFFER = (
     *("training.device", "evaluation.batch_size"),
 )
 PATHS = ("data.root", "detector.weights_backbone", "detector.weights_mmrotate")
+
+
+def _effective(tree: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """A configuration with everything in it that it leaves to defaults, so that one from an older version can be compared."""
+    tree = to_dict(make_config(tree, f"checkpoint {checkpoint}"))
+    detector = tree["detector"]
+    if detector["head_convs"] is None and detector["name"] in DETECTORS:
+        detector["head_convs"] = with_defaults(detector["name"], {})["head_convs"]
+    return tree
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -23,7 +23,8 @@ EPILOG = """examples:
   a model that MMRotate trained; the options say which detector it is and which images:
     python -m jobs.evaluate --mmrotate FILE.pth --detector.name oriented_rcnn --detector.backbone resnet50 \\
         --data.name dota --data.root DIR --data.image_size 1024"""
-SECTIONS = ("", "data", "detector", "training", "evaluation")
+SECTIONS = ("data", "detector", "training", "evaluation")
+USED = ("data.", "detector.", "evaluation.", "training.precision", "training.device", "training.channels_last", "training.threads")
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -43,6 +44,9 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         config = config_of(options.checkpoint, None if root is None else Path(root))
         metrics = evaluate_checkpoint(options.checkpoint, config, options.split)
     else:
+        unused = [key for key in overrides if not key.startswith(USED) or key.startswith("detector.weights_")]
+        if unused:
+            raise ConfigError(f"--{unused[0]} has no effect on a MMRotate checkpoint; leave it out")
         metrics = evaluate_mmrotate(options.mmrotate, load_config(options.config, overrides), options.split)
     print("\n".join(f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()))
     if options.json:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from dbf_ray.config import Config, load_config
+from dbf_ray.config import Config, DetectorConfig, load_config
 from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
@@ -80,3 +81,9 @@ def test_every_space_draws_valid_settings_over_every_configuration(space: Path, 
 def test_every_space_explains_itself(space: Path) -> None:
     tree: Any = ast.parse(space.read_text())
     assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize(("field", "table"), [("name", DETECTORS), ("backbone", BACKBONES)])
+def test_the_help_names_every_detector_and_backbone(field: str, table: dict[str, object]) -> None:
+    text = DetectorConfig.model_fields[field].description or ""
+    assert set(re.findall(r"[a-z]\w+", text.split(":", 1)[1])) == set(table)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dbf_ray.detectors.backbones import BACKBONES, StagedBackbone, make_backbone
 from dbf_ray.detectors.base import Batch, Detector, padded_size
 from dbf_ray.detectors.fcos import RotatedFCOS
+from dbf_ray.detectors.options import check_ranges
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.detectors.two_stage import OrientedRCNN, RotatedFasterRCNN
 from dbf_ray.errors import ConfigError
@@ -52,8 +53,9 @@ def make_detector(
         WeightsError: weights that are missing or do not fit.
     """
     check_options(name, options)
+    check_ranges(with_defaults(name, options))
     if num_classes < 1:
-        raise ConfigError(f"num_classes must be >= 1, got {num_classes}")
+        raise ConfigError(f"num_classes must be >= 1, got {num_classes}; name at least one class")
     staged = make_backbone(backbone, weights_backbone, norm_eval=norm_eval, frozen_stages=frozen_stages)
     if head_convs is not None:
         options["head_convs"] = head_convs
@@ -73,6 +75,12 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
 
 
+def with_defaults(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a detector: those given, and its own defaults for the others (``head_convs`` among them)."""
+    parameters = inspect.signature(DETECTORS[name].__init__).parameters.values()
+    return {p.name: options.get(p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 __all__ = [
     "BACKBONES",
     "DETECTORS",
@@ -83,4 +91,5 @@ __all__ = [
     "make_backbone",
     "make_detector",
     "padded_size",
+    "with_defaults",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from dbf_ray.geometry.boxes import axes
 
 BACKGROUND, IGNORED = -1, -2
 _KERNEL = "fmt" in inspect.signature(box_iou).parameters  # torchvision >= 0.29 has one for oriented boxes
+_PAIRS_AT_ONCE = 1 << 23  # anchors times objects, 32 MB of overlaps
 _ROUNDING = 1e-6  # relative: overlaps that differ by less are equal but for a kernel's rounding
 
 
@@ -26,10 +27,14 @@ def assign_max_iou(
     reference, a matter of how its float32 kernel rounds. torchvision's kernel is the same arithmetic on mirrored boxes; where there is one
     it is asked, so that the same anchors are taken.
     """
-    iou = box_iou_rotated(anchors, boxes)
-    if _KERNEL and len(anchors) and len(boxes):
-        _break_ties(iou, anchors, boxes)
-    return assign_by_iou(iou, positive_iou, negative_iou, low_quality_iou)
+
+    def overlap(some: Tensor) -> Tensor:
+        iou = box_iou_rotated(anchors, some)
+        if _KERNEL and iou.numel():
+            _break_ties(iou, anchors, some)
+        return iou
+
+    return assign_by_iou(overlap, len(anchors), boxes, positive_iou, negative_iou, low_quality_iou)
 
 
 def _break_ties(iou: Tensor, anchors: Tensor, boxes: Tensor) -> None:
@@ -46,14 +51,24 @@ def _mirrored(boxes: Tensor) -> Tensor:
     return boxes * boxes.new_tensor([-1.0, 1.0, 1.0, 1.0, -1.0])
 
 
-def assign_by_iou(iou: Tensor, positive_iou: float, negative_iou: float, low_quality_iou: float | None) -> Tensor:
+def assign_by_iou(
+    overlap: Callable[[Tensor], Tensor],
+    anchors: int,
+    boxes: Tensor,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality_iou: float | None,
+) -> Tensor:
     """Assign each anchor the object it overlaps most (mmdet's ``MaxIoUAssigner``).
 
     An anchor is positive at IoU >= ``positive_iou`` and background at IoU < ``negative_iou``; between them it is ignored. Besides, every
     object takes all anchors that share its own best IoU, if that is >= ``low_quality_iou`` and above 0 (later objects win).
 
     Args:
-        iou: [N, M] of N anchors with M objects.
+        overlap: IoU [N, m] of all anchors with some of the objects [m, ...]; called for a block of objects at a time, so that memory does not
+            grow with anchors times objects.
+        anchors: N.
+        boxes: the objects [M, ...].
         positive_iou: least IoU of a positive.
         negative_iou: IoU below which an anchor is background.
         low_quality_iou: least best IoU of an object that may take anchors below ``positive_iou``; None: no object may.
@@ -61,18 +76,21 @@ def assign_by_iou(iou: Tensor, positive_iou: float, negative_iou: float, low_qua
     Returns:
         int64 [N]: index of the object, or :data:`BACKGROUND`, or :data:`IGNORED`.
     """
-    assigned = torch.full((len(iou),), BACKGROUND, dtype=torch.int64, device=iou.device)
-    if not iou.shape[1]:
-        return assigned
-    best, index = iou.max(1)
-    assigned[best >= negative_iou] = IGNORED
-    assigned = torch.where(best >= positive_iou, index, assigned)
-    if low_quality_iou is None:
-        return assigned
-    top = iou.max(0).values if len(iou) else iou.new_zeros(iou.shape[1])  # [M]
-    claims = (iou == top) & (top >= low_quality_iou) & (top > 0)  # [N, M]
-    last = torch.where(claims, torch.arange(iou.shape[1], device=iou.device), -1).max(1).values
-    return torch.where(last >= 0, last, assigned)
+    best = torch.zeros(anchors, device=boxes.device)
+    index, claimed = (torch.full((anchors,), -1, dtype=torch.int64, device=boxes.device) for _ in range(2))
+    step = max(1, _PAIRS_AT_ONCE // max(1, anchors))
+    for start in range(0, len(boxes) if anchors else 0, step):
+        iou = overlap(boxes[start : start + step])
+        value, where = iou.max(1)
+        better = value > best
+        best, index = torch.where(better, value, best), torch.where(better, where + start, index)
+        if low_quality_iou is not None:
+            top = iou.max(0).values
+            anchor, box = torch.nonzero((iou == top) & (top >= low_quality_iou) & (top > 0), as_tuple=True)
+            claimed.scatter_reduce_(0, anchor, box + start, "amax")
+    assigned = torch.where(best >= negative_iou, IGNORED, torch.full_like(index, BACKGROUND))
+    assigned = torch.where((best >= positive_iou) & (index >= 0), index, assigned)
+    return torch.where(claimed >= 0, claimed, assigned)
 
 
 def assign_points(

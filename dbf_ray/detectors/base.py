@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dbf_ray.detectors.backbones import StagedBackbone
-from dbf_ray.detectors.precision import no_autocast
+from dbf_ray.detectors.compiled import Backend, CompiledOutputs
+from dbf_ray.detectors.precision import no_autocast, uncached_autocast
 from dbf_ray.errors import DataError
 from dbf_ray.geometry import canonicalize
 
@@ -69,6 +70,7 @@ class Detector(nn.Module, ABC):
 
     Attributes:
         minimum_counts: the least that each normalizer counts for, so that a batch without objects divides by no zero.
+        least_canvas: the least (height, width), multiples of 32, that images are padded to; (0, 0) unless somebody sets it.
     """
 
     minimum_counts: tuple[float, ...] = (1.0,)
@@ -83,6 +85,8 @@ class Detector(nn.Module, ABC):
         self.backbone = backbone
         self.num_classes = num_classes
         self.levels_from = levels_from
+        self.least_canvas = (0, 0)
+        self._compiled: CompiledOutputs | None = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
 
@@ -105,12 +109,15 @@ class Detector(nn.Module, ABC):
         """
         if isinstance(images, Batch):
             batch = images
+            if self.training and batch.assignment is None:
+                raise DataError("a batch to train on must have been prepared with targets, this one was not; call prepare(images, targets)")
         elif self.training and not isinstance(targets, Sequence):
             raise DataError("a detector in training mode needs targets, one dict of boxes and labels for each image")
         else:
             batch = self.prepare(images, targets if isinstance(targets, Sequence) else None)
         if not self.training:
-            return self.detect(batch)
+            with uncached_autocast(batch.images.device):
+                return self.detect(batch)
         return self.losses(batch, targets if isinstance(targets, Tensor) else self.at_least(batch.normalizers))
 
     @torch.no_grad()
@@ -123,11 +130,13 @@ class Detector(nn.Module, ABC):
             images: [3, H_i, W_i], uint8 or float in [0, 1]; at least one.
             targets: one dict each of ``boxes``, oriented [n, 5] or horizontal (x1, y1, x2, y2) [n, 4], and ``labels`` [n]. Optionally ``seed``, a
                 number that fixes what is sampled from the image (two-stage detectors); without it torch's global generator draws one.
-            canvas: (height, width) to pad to, multiples of 32; None: the smallest that holds the images.
+            canvas: (height, width) to pad to, multiples of 32; None: the smallest that holds the images. Never less than ``least_canvas``.
         """
         device = self.mean.device
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = canvas or padded_size(sizes)
+        height, width = (max(sides) for sides in zip(canvas or padded_size(sizes), self.least_canvas, strict=True))
+        if height % SIZE_DIVISOR or width % SIZE_DIVISOR or (height, width) < padded_size(sizes) or width < padded_size(sizes)[1]:
+            raise DataError(f"a canvas must be multiples of {SIZE_DIVISOR} that hold all images, {padded_size(sizes)} here, got {canvas}")
         padded = torch.zeros(len(images), 3, height, width, device=device)
         for slot, image, (h, w) in zip(padded, images, sizes, strict=True):
             image = image.to(device, non_blocking=True)
@@ -143,9 +152,28 @@ class Detector(nn.Module, ABC):
         """Counts [k] of a whole effective batch, none below what it may be divided by."""
         return counts.maximum(counts.new_tensor(self.minimum_counts))
 
+    def compile(self, backend: Backend = "inductor") -> None:
+        """Let :meth:`outputs` run compiled from now on, one graph for each frozen prefix and mode; all else stays eager.
+
+        Unlike ``nn.Module.compile``, which would compile losses and suppression too. Copies of the detector are not compiled.
+
+        Args:
+            backend: of ``torch.compile``.
+        """
+        self._compiled = CompiledOutputs(backend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_compiled": None}
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """:meth:`dense_outputs`, compiled if :meth:`compile` was called."""
+        return self.dense_outputs(images) if self._compiled is None else self._compiled(self, images)
+
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Maps [B, C, H_l, W_l] of the neck, fine to coarse, for normalised images [B, 3, H, W]."""
         levels: list[Tensor] = self.neck(self.backbone(images)[self.levels_from :])
+        if unread := [p.sum() for p in self.backbone.output_parameters(self.levels_from) if p.requires_grad]:
+            levels[0] = levels[0] + 0 * torch.stack(unread).sum()  # norms of outputs that nobody reads: DDP waits for their gradients
         return levels
 
     def _checked(self, targets: Sequence[Mapping[str, Any]], count: int, device: torch.device) -> Targets:
@@ -159,12 +187,20 @@ class Detector(nn.Module, ABC):
                     f"targets[{index}]: boxes must be [n, 5] (cx, cy, w, h, degrees) or [n, 4] (x1, y1, x2, y2) "
                     f"with n = {len(labels)} labels, got {tuple(boxes.shape)}"
                 )
+            if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
+                raise DataError(f"targets[{index}]: labels must be integers, got {labels.dtype}")
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
                 raise DataError(f"targets[{index}]: labels must be in 0..{self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
             seed = target["seed"] if "seed" in target else int(torch.randint(2**31, ()))
-            boxes = boxes.float().to(device)
+            boxes = boxes.float()
             boxes = canonicalize(upright(boxes) if boxes.shape[-1] == 4 else boxes)
-            result.append({"boxes": boxes, "labels": labels.to(device), "seed": seed})
+            wrong = torch.nonzero(~(boxes.isfinite().all(-1) & (boxes[:, 2:4] > 0).all(-1))).flatten().tolist()
+            if wrong:
+                raise DataError(
+                    f"targets[{index}]: boxes must be finite and have sides > 0, got {target['boxes'][wrong[0]].tolist()} at {wrong[0]}; "
+                    "leave objects without an area out"
+                )
+            result.append({"boxes": boxes.to(device), "labels": labels.long().to(device), "seed": seed})
         return result
 
     @abstractmethod
@@ -181,7 +217,10 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def dense_outputs(self, images: Tensor) -> list[Tensor]:
-        """Raw outputs of backbone, neck and dense head for normalised images [B, 3, H, W]; tensors in, tensors out, no targets."""
+        """Raw outputs of backbone, neck and dense head for normalised images [B, 3, H, W]; tensors in, tensors out, no targets.
+
+        Losses and detections take them from :meth:`outputs`.
+        """
 
     def network_outputs(self, images: Tensor) -> list[Tensor]:
         """All that costs FLOPs and nothing else, for normalised images [B, 3, H, W]; works on the meta device."""
@@ -193,14 +232,14 @@ class OneStageDetector(Detector):
 
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
         """See :meth:`Detector.losses`."""
-        outputs = self.dense_outputs(batch.images)
+        outputs = self.outputs(batch.images)
         with no_autocast(batch.images.device):
             return self.losses_from(outputs, batch, normalizers)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
         """See :meth:`Detector.detect`."""
-        outputs = self.dense_outputs(batch.images)
+        outputs = self.outputs(batch.images)
         with no_autocast(batch.images.device):
             return self.detections_from(outputs, batch)
 

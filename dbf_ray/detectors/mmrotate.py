@@ -59,6 +59,7 @@ def load_mmrotate_state_dict(detector: Detector, state_dict: Mapping[str, Tensor
     """
     own = detector.state_dict()
     names = _names(detector, list(state_dict))
+    class_logits = [names(f"{owner}.{kind}") for owner in _CLASS_LOGITS for kind in ("weight", "bias")]
     placed: dict[str, Tensor] = {}
     unplaced: dict[str, str] = {}
     wrong: list[str] = []
@@ -66,12 +67,14 @@ def load_mmrotate_state_dict(detector: Detector, state_dict: Mapping[str, Tensor
         if COMPUTED.search(name):
             continue
         target = names(name)
-        if target is None or target not in own:
+        if target is None:
             unplaced[name] = "no place in the detector"
+        elif target not in own:
+            wrong.append(f"{name}: the detector has no {target}")
         elif own[target].shape != (value := _reordered(name, value)).shape:
             reason = f"shape {tuple(value.shape)}, the detector's is {tuple(own[target].shape)}"
             unplaced[name] = reason
-            if not _is_class_logits(target):
+            if target not in class_logits:
                 wrong.append(f"{name}: {reason}")
         else:
             placed[target] = value
@@ -79,7 +82,7 @@ def load_mmrotate_state_dict(detector: Detector, state_dict: Mapping[str, Tensor
     if not placed or wrong:
         problem = wrong[0] if wrong else f"no name of the file is one of its, the file's first is {next(iter(state_dict), 'missing')}"
         raise WeightsError(f"MMRotate weights do not fit {kind}: {problem}; choose the detector, backbone and widths of the checkpoint")
-    missing = [name for name in own if name not in placed and not name.endswith((*_COMPUTED_HERE, "num_batches_tracked"))]
+    missing = [name for name in own if name not in placed and not COMPUTED.search(name) and not name.endswith("num_batches_tracked")]
     with torch.no_grad():
         for name, value in placed.items():
             own[name].copy_(value)
@@ -138,7 +141,7 @@ def _allowed() -> list[Any]:
 
 
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
-_COMPUTED_HERE = ("relative_position_index",)
+_CLASS_LOGITS = ("bbox_head.retina_cls", "bbox_head.conv_cls", "roi_head.bbox_head.fc_cls")
 
 
 def _classes(meta: Any) -> list[str] | None:
@@ -149,7 +152,7 @@ def _classes(meta: Any) -> list[str] | None:
     return [str(name) for name in found] if isinstance(found, list | tuple) else None
 
 
-Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]  # a pattern of MMRotate's names, and ours
 
 
 def _names(detector: Detector, keys: Sequence[str]) -> Callable[[str], str | None]:
@@ -168,7 +171,7 @@ def _names(detector: Detector, keys: Sequence[str]) -> Callable[[str], str | Non
             return f"head.{kind}_tower.{3 * int(match[2]) + (match[3] == 'gn')}."
         return f"head.{kind}.{2 * int(match[2])}."  # convolution, ReLU
 
-    rules: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    rules: list[Rule] = [
         *_RESNET,
         *_SWIN,
         (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.lateral.\1."),
@@ -215,12 +218,12 @@ _PARTS = {
     "ffn.layers.0.0": "mlp.0",
     "ffn.layers.1": "mlp.3",
 }
-_RESNET: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+_RESNET: list[Rule] = [
     (r"^backbone\.conv1\.", "backbone.stages.0.0."),
     (r"^backbone\.bn1\.", "backbone.stages.0.1."),
     (r"^backbone\.layer([1-4])\.", _layer),
 ]
-_SWIN: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+_SWIN: list[Rule] = [
     (r"^backbone\.patch_embed\.projection\.", "backbone.stages.0.body.1.0."),
     (r"^backbone\.patch_embed\.norm\.", "backbone.stages.0.body.1.2."),
     (r"^backbone\.stages\.(\d)\.blocks\.(\d+)\.(norm[12]|attn\.w_msa\.(?:qkv|proj)|ffn\.layers\.(?:0\.0|1))\.", _block),
@@ -239,10 +242,6 @@ def _reordered(name: str, value: Tensor) -> Tensor:
         return value
     lead = value.shape[:-1]
     return value.reshape(*lead, -1, 2, 2).movedim(-3, -1).transpose(-3, -2).reshape(*lead, -1)
-
-
-def _is_class_logits(name: str) -> bool:
-    return name.startswith("head.classification.")
 
 
 def _some(items: Sequence[str], count: int = 5) -> str:

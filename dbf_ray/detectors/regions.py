@@ -50,7 +50,7 @@ class Regions(Protocol):
         """Side [n] in pixels of the square of a region's area."""
 
     def pool(self, features: Tensor, regions: Tensor, image: Tensor, stride: int, size: int) -> Tensor:
-        """Features [n, C, size, size] of regions on images ``image`` [n] of a map [B, C, H, W] with the given stride."""
+        """Features [n, C, size, size], float32, of regions on images ``image`` [n] of a map [B, C, H, W] with the given stride."""
 
     def encode(self, regions: Tensor, boxes: Tensor) -> Tensor:
         """Deltas [n, 5] that turn regions into objects [n, 5]."""
@@ -142,7 +142,7 @@ class OrientedRegions:
     def pool(self, features: Tensor, regions: Tensor, image: Tensor, stride: int, size: int) -> Tensor:
         """Rotated RoIAlign with 2 x 2 samples a bin."""
         rois = torch.cat([image[:, None].to(regions.dtype), regions], -1)
-        return roi_align_rotated(features, rois, size, 1 / stride, sampling_ratio=2)
+        return roi_align_rotated(features.float(), rois, size, 1 / stride, sampling_ratio=2)
 
     def encode(self, regions: Tensor, boxes: Tensor) -> Tensor:
         """See :class:`dbf_ray.geometry.RotatedBoxCoder`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from dbf_ray.detectors.anchors import HorizontalAnchors, level_shapes
 from dbf_ray.detectors.assigners import IGNORED, assign_by_iou
-from dbf_ray.detectors.base import Targets
+from dbf_ray.detectors.base import Targets, padded_size
 from dbf_ray.detectors.heads import RPNHead
 from dbf_ray.detectors.losses import binary_cross_entropy, l1_loss
 from dbf_ray.detectors.regions import Regions
@@ -98,8 +99,10 @@ class RegionProposalNetwork(nn.Module):
         for index, (target, size) in enumerate(zip(targets, sizes, strict=True)):
             inside = torch.nonzero(_within(anchors, size)).squeeze(-1)
             object_of = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-            iou = box_iou(anchors[inside], circumscribed(target["boxes"]))
-            object_of[inside] = assign_by_iou(iou, self.positive_iou, self.negative_iou, self.negative_iou)
+            overlap = functools.partial(_upright_iou, anchors[inside])
+            object_of[inside] = assign_by_iou(
+                overlap, len(inside), target["boxes"], self.positive_iou, self.negative_iou, self.negative_iou
+            )
             generator = torch.Generator().manual_seed(target["seed"])
             positive, negative = sample(object_of, self.samples, self.positive_fraction, generator)
             wanted = self.regions.encode_objects(anchors[positive], target["boxes"][object_of[positive]])
@@ -120,7 +123,10 @@ class RegionProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def propose(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Sequence[Size], padded: Size) -> list[Tensor]:
-        """The best regions of each image, at most ``proposals``, best first: upright [n, 4] or oriented [n, 5]. No gradient."""
+        """The best regions of each image, at most ``proposals``, best first: upright [n, 4] or oriented [n, 5]. No gradient.
+
+        Regions without an area, and those that are not finite once a training has diverged, are left out.
+        """
         anchors = self.anchors(level_shapes(padded, self.anchors.strides))
         return [
             self._propose([level[index, :, 0] for level in logits], [level[index] for level in deltas], anchors, size)
@@ -130,15 +136,28 @@ class RegionProposalNetwork(nn.Module):
     def _propose(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], size: Size) -> Tensor:
         scores, codes, bases, levels = [], [], [], []
         for number, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-            score, order = logit.float().sigmoid().sort(descending=True, stable=True)
-            order = order[: self.candidates]
+            own = torch.nonzero(_on(anchor, padded_size([size]))).squeeze(-1)  # not on what other images of the batch are larger by
+            score, order = logit[own].float().sigmoid().sort(descending=True, stable=True)
+            order = own[order[: self.candidates]]
             scores.append(score[: self.candidates])
             codes.append(delta.float()[order])
             bases.append(anchor[order])
             levels.append(torch.full_like(order, number))
         found = self.regions.decode_proposals(torch.cat(bases), torch.cat(codes), size)
-        keep = batched_nms(self.regions.upright(found), torch.cat(scores), torch.cat(levels), self.nms_threshold)
+        sound = torch.nonzero(found.isfinite().all(-1) & (self.regions.scale(found) > 0)).squeeze(-1)
+        found, score, level = found[sound], torch.cat(scores)[sound], torch.cat(levels)[sound]
+        keep = batched_nms(self.regions.upright(found), score, level, self.nms_threshold)
         return found[keep[: self.max_proposals]]
+
+
+def _upright_iou(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """IoU [N, m] of anchors [N, 4] with the upright boxes around objects [m, 5]."""
+    return box_iou(anchors, circumscribed(boxes))
+
+
+def _on(anchors: Tensor, size: Size) -> Tensor:
+    """Whether anchors [N, 4] are centred on an area of ``size`` (height, width)."""
+    return ((anchors[:, 0] + anchors[:, 2]) / 2 < size[1]) & ((anchors[:, 1] + anchors[:, 3]) / 2 < size[0])
 
 
 def _within(anchors: Tensor, size: Size) -> Tensor:

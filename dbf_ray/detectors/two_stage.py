@@ -5,6 +5,7 @@ They differ only in what a region is (:mod:`.regions`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -178,7 +179,8 @@ class TwoStageDetector(Detector):
         for index, (found, target) in enumerate(zip(proposals, targets, strict=True)):
             boxes, labels = target["boxes"], target["labels"]
             regions = torch.cat([self.coder.from_objects(boxes), found])
-            object_of = assign_by_iou(self.coder.overlaps(regions, boxes), self.roi_positive_iou, self.roi_positive_iou, None)
+            overlap = functools.partial(self.coder.overlaps, regions)
+            object_of = assign_by_iou(overlap, len(regions), boxes, self.roi_positive_iou, self.roi_positive_iou, None)
             object_of[: len(boxes)] = torch.arange(len(boxes), device=boxes.device)
             generator = torch.Generator().manual_seed(target["seed"] + 1)
             positive, negative = sample(object_of, self.roi_samples, self.roi_positive_fraction, generator)
@@ -219,7 +221,7 @@ class TwoStageDetector(Detector):
             ]
 
     def _dense(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        outputs = self.dense_outputs(images)
+        outputs = self.outputs(images)
         third = len(outputs) // 3
         return outputs[:third], outputs[third : 2 * third], outputs[2 * third :]
 

@@ -8,7 +8,7 @@ from dbf_ray.geometry.coders import (
     MidpointOffsetCoder,
     RotatedBoxCoder,
 )
-from dbf_ray.geometry.iou import box_iou_rotated, box_iou_rotated_aligned
+from dbf_ray.geometry.iou import box_iou_rotated, box_iou_rotated_aligned, overlapping_pairs
 from dbf_ray.geometry.nms import batched_nms_rotated, nms_rotated
 from dbf_ray.geometry.roi_align import roi_align_rotated
 
@@ -26,5 +26,6 @@ __all__ = [
     "circumscribed",
     "corners_to_boxes",
     "nms_rotated",
+    "overlapping_pairs",
     "roi_align_rotated",
 ]

@@ -19,6 +19,8 @@ from dbf_ray.errors import DataError
 from dbf_ray.geometry.intersection import areas, change, frames, overlap
 from dbf_ray.geometry.pairs import at_once, bounds, meeting, pick
 
+_NO_AREA = 1e-30  # square pixels: the IoU of smaller pairs has no gradient, so that it stays finite
+
 
 def box_iou_rotated(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union [N, M], float32, of every box of ``a`` [N, 5] with every box of ``b`` [M, 5]; no gradient.
@@ -114,7 +116,7 @@ def _slope(a: Tensor, b: Tensor, iou: Tensor, grad: Tensor) -> Tensor:
     shared[3] -= iou * 2 * a[2]
     union = (areas(a) + areas(b)) / (1 + iou)
     shared[4] = torch.deg2rad(shared[4])
-    return torch.where(union > 0, shared * (grad / union), 0.0).T
+    return torch.where(union > _NO_AREA, shared * (grad / union), 0.0).T
 
 
 def check_boxes(*groups: Tensor) -> None:

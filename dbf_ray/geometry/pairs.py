@@ -7,10 +7,11 @@ pair may be named that does not touch, but none that touches is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 _TILE = 32  # boxes in a tile
 _NUMBERS = 30_000  # at once on a CPU: see `at_once`
@@ -46,7 +47,7 @@ def meeting(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             yield rows, columns
     elif a.shape[1] * b.shape[1] <= _DIRECT:
         if b.shape[1]:
-            yield _overlap(a[:, :, None], b[:, None, :])
+            yield _overlap(a.unsqueeze(2), b.unsqueeze(1))
     else:
         yield from _meeting_by_tiles(a, b)
 
@@ -54,23 +55,22 @@ def meeting(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _meeting_by_tiles(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     order = _by_place(a)
     missing = -len(order) % _TILE
-    members = torch.nn.functional.pad(pick(a, order), (0, missing), value=torch.nan).view(4, -1, _TILE)  # NaN meets nothing
-    order = torch.nn.functional.pad(order, (0, missing))
-    low, high = members.split(2)
-    tiles = torch.cat(
-        [low.nan_to_num(torch.inf, torch.inf, -torch.inf).amin(2), high.nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(2)]
-    )
-    members, columns_of = members.transpose(0, 1).contiguous(), b.T.contiguous()  # [tiles, 4, _TILE], [M, 4]
-    step, size = at_once(a.device, b.shape[1]), at_once(a.device, 4 * _TILE)
-    for start in range(0, tiles.shape[1], step):
-        tile, column = _overlap(tiles[:, start : start + step, None], b[:, None, :])
-        for some, others in zip((tile + start).split(size), column.split(size), strict=True):
-            which, member = _overlap(members.index_select(0, some).unbind(1), columns_of.index_select(0, others)[..., None].unbind(1))
-            place = some.index_select(0, which) * _TILE + member
-            yield order.index_select(0, place), others.index_select(0, which)
+    members = pad(pick(a, order), (0, missing), value=torch.nan).view(4, -1, _TILE)  # NaN meets nothing
+    order = pad(order, (0, missing))
+    low, high = members[:2].nan_to_num(torch.inf, torch.inf, -torch.inf), members[2:].nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    tiles = torch.cat([low.amin(2), high.amax(2)])
+    steps = tiles.split(at_once(a.device, b.shape[1]), 1)
+    hits = [_overlap(step.unsqueeze(2), b.unsqueeze(1)) for step in steps]
+    tile = torch.cat([tile + number * steps[0].shape[1] for number, (tile, _) in enumerate(hits)])
+    column = torch.cat([column for _, column in hits])
+    size = at_once(a.device, _TILE)
+    for some, others in zip(tile.split(size), column.split(size), strict=True):
+        left = [part.index_select(0, some) for part in members]  # [hits, _TILE] each
+        which, member = _overlap(left, [part.index_select(0, others).unsqueeze(1) for part in b])
+        yield order.index_select(0, some.index_select(0, which) * _TILE + member), others.index_select(0, which)
 
 
-def _overlap(a: Tensor | tuple[Tensor, ...], b: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _overlap(a: Tensor | Sequence[Tensor], b: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Indices where bounds overlap; both have four parts (x1, y1, x2, y2), and the parts of a and b broadcast to two dimensions."""
     hit = (a[0] < b[2]).logical_and_(a[2] > b[0]).logical_and_(a[1] < b[3]).logical_and_(a[3] > b[1])
     first, second = torch.nonzero(hit, as_tuple=True)

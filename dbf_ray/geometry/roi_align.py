@@ -84,7 +84,7 @@ def _bags(
     x, y = torch.where(inside, x, 0).clamp(0, width - 1), torch.where(inside, y, 0).clamp(0, height - 1)
     left, top = x.floor(), y.floor()
     share_x = torch.stack([left + 1 - x, x - left], -1)
-    share_y = torch.stack([top + 1 - y, y - top], -1) * (inside / max(1, samples[0] * samples[1]))[..., None]
+    share_y = torch.stack([top + 1 - y, y - top], -1) * (inside.to(x.dtype) / max(1, samples[0] * samples[1]))[..., None]
     column = torch.stack([left, (left + 1).clamp(max=width - 1)], -1).long()
     row = torch.stack([top, (top + 1).clamp(max=height - 1)], -1).long() + (image * height)[:, None, None, None]
     index = row[..., :, None] * width + column[..., None, :]  # [n, rows, columns, 2, 2]

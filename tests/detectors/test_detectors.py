@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import DETECTORS, Detector, make_detector
 from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.errors import ConfigError, DataError
-from dbf_ray.geometry import canonicalize
+from dbf_ray.geometry import box_iou_rotated, canonicalize
 
 LOSSES = {
     "rotated_retinanet": {"classification", "regression"},
@@ -70,6 +70,47 @@ def test_every_parameter_gets_a_finite_gradient_with_and_without_objects(name: s
     assert [n for n, p in detector.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())] == []
 
 
+@pytest.mark.parametrize("backbone", ["swin_t", "convnext_tiny"])
+@pytest.mark.parametrize("detector", ["rotated_retinanet", "rotated_fcos"])
+def test_norms_of_outputs_that_no_level_reads_get_a_gradient_too(detector: str, backbone: str) -> None:
+    """One-stage detectors leave the first stage's output alone; DDP would wait for its norm for ever."""
+    built = make_detector(detector, backbone=backbone, num_classes=2, fpn_channels=16, head_convs=1).train()
+    losses = built([torch.rand(3, 64, 64)], [target((30, 30, 40, 20, 20))])
+    torch.stack(list(losses.values())).sum().backward()
+    assert [n for n, p in built.named_parameters() if p.grad is None] == []
+    assert all(float(p.grad.abs().sum()) == 0 for p in built.backbone.output_parameters(1))
+
+
+def test_norms_are_still_from_the_start(name: str) -> None:
+    detector = small(name)
+    before = {n: b.clone() for n, b in detector.named_buffers()}
+    detector([torch.rand(3, 64, 64)], [target((30, 30, 40, 20, 20))])
+    assert all(torch.equal(b, before[n]) for n, b in detector.named_buffers())
+
+
+def test_a_diverged_detector_says_so_by_its_losses(name: str) -> None:
+    detector = small(name)
+    with torch.no_grad():
+        detector.neck.output[0].weight.fill_(math.nan)
+    losses = detector([torch.rand(3, 64, 64)], [target((30, 30, 40, 20, 20))])
+    assert not bool(torch.stack(list(losses.values())).sum().isfinite())
+    (found,) = detector.eval()([torch.rand(3, 64, 64)])
+    assert bool(found["boxes"].isfinite().all())
+
+
+def test_regions_lie_on_the_image_and_have_an_area(name: str) -> None:
+    detector = small(name).eval()
+    if not isinstance(detector, TwoStageDetector):
+        pytest.skip("a one-stage detector has no regions")
+    _, logits, deltas = detector._dense(detector.prepare([torch.rand(3, 96, 100)], canvas=(256, 256)).images)
+    (found,) = detector.rpn.propose(logits, deltas, [(96, 100)], (256, 256))
+    assert len(found) > 0
+    assert (detector.coder.scale(found) > 0).all()
+    outer = detector.coder.upright(found)
+    centers = (outer[:, :2] + outer[:, 2:]) / 2
+    assert (centers < 128 + 8).all()
+
+
 def test_horizontal_objects_are_the_same_at_angle_0(name: str) -> None:
     image = [torch.rand(3, 64, 64)]
     upright = small(name)(image, [target((10.0, 20.0, 50.0, 40.0), width=4)])
@@ -108,6 +149,26 @@ def test_bad_targets_are_refused(name: str) -> None:
         detector(image, [target(), target()])
     with pytest.raises(DataError, match=r"targets\[0\]: boxes must be \[n, 5\].*or \[n, 4\].*got \(1, 3\)"):
         detector(image, [target((1, 2, 3), width=3)])
+    with pytest.raises(DataError, match=r"targets\[0\]: boxes must be finite and have sides > 0, got \[30, 30, 40, 0, 20\] at 1"):
+        detector(image, [target((30, 30, 40, 10, 20), (30, 30, 40, 0, 20))])
+    with pytest.raises(DataError, match="sides > 0"):
+        detector(image, [target((50, 10, 20, 40), width=4)])
+    with pytest.raises(DataError, match="must be finite"):
+        detector(image, [target((30, math.nan, 40, 10, 20))])
+    with pytest.raises(DataError, match=r"labels must be integers, got torch.float32"):
+        detector(image, [{**target((30, 30, 40, 10, 20)), "labels": torch.tensor([0.5])}])
+    with pytest.raises(DataError, match="must have been prepared with targets"):
+        detector(detector.prepare(image))
+    with pytest.raises(DataError, match=r"multiples of 32 that hold all images, \(64, 64\) here, got \(65, 65\)"):
+        detector.prepare(image, canvas=(65, 65))
+
+
+def test_labels_of_any_integer_type_and_none_at_all(name: str) -> None:
+    detector = small(name)
+    objects = {**target((30, 30, 40, 20, 20)), "labels": torch.tensor([1], dtype=torch.int32)}
+    nothing = {"boxes": torch.zeros(0, 5), "labels": torch.tensor([])}
+    losses = detector([torch.rand(3, 64, 64)] * 2, [objects, nothing])
+    assert all(bool(loss.isfinite()) for loss in losses.values())
 
 
 def test_flops_fall_with_the_frozen_prefix(name: str) -> None:
@@ -133,6 +194,12 @@ def test_the_cost_of_a_second_stage_is_that_of_its_quota() -> None:
         ("rotated_fcos", {"anchor_ratios": [1.0]}, "unknown option detector.anchor_ratios of rotated_fcos; known: regress_limits"),
         ("oriented_rcnn", {"anchor_scales": []}, "anchor_scales must be a non-empty list"),
         ("rotated_retinanet", {"proposals": 10}, "unknown option detector.proposals of rotated_retinanet"),
+        ("oriented_rcnn", {"rpn_positive_fraction": -1.0}, "detector.rpn_positive_fraction must be in 0..1, got -1.0"),
+        ("oriented_rcnn", {"roi_samples": 0}, "detector.roi_samples must be >= 2, got 0"),
+        ("oriented_rcnn", {"roi_channels": 0}, "detector.roi_channels must be >= 1, got 0"),
+        ("rotated_fcos", {"center_radius": 0.0}, "detector.center_radius must be above 0, got 0.0"),
+        ("rotated_retinanet", {"positive_iou": 0.3}, "detector.negative_iou must not be above detector.positive_iou, got 0.4 and 0.3"),
+        ("rotated_retinanet", {"detections_per_image": -1}, "detector.detections_per_image must be >= 1, got -1"),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -146,12 +213,6 @@ def test_default_convolutions_of_the_dense_head() -> None:
         convs = [m for n, m in detector.named_modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) and "neck" not in n]
         own = [m for m in convs if m.in_channels == 16 and m.out_channels == 16]
         assert len(own) == (1 if isinstance(detector, TwoStageDetector) else 8), name
-
-
-def overlap_of(found: Tensor, wanted: Tensor) -> Tensor:
-    from dbf_ray.geometry import box_iou_rotated
-
-    return box_iou_rotated(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["rotated_fcos", "oriented_rcnn", "rotated_faster_rcnn"])
@@ -174,4 +235,4 @@ def test_it_overfits_an_image(name: str) -> None:
     detector.eval()
     (found,) = detector([image])
     assert len(found["boxes"]) > 0
-    assert overlap_of(found["boxes"][:1], wanted["boxes"]).item() > 0.6
+    assert box_iou_rotated(found["boxes"][:1], wanted["boxes"]).item() > 0.6

@@ -14,11 +14,11 @@ from dbf_ray.detectors import DETECTORS, make_detector
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.freezing import Freezer
 
-# Ships are slim: anchors as in jobs/configs/hrsc_mobilenet_v2.yaml; without anchors and with proposals the reference's settings do.
+# Ships are slim: anchors like those of jobs/configs/hrsc_mobilenet_v2.yaml, in two sizes; without anchors, and with proposals, the reference's do.
 OPTIONS: dict[str, dict[str, Any]] = {
     "rotated_retinanet": {
         "head_convs": 2,
-        "anchor_scales": [0.7],
+        "anchor_scales": [0.5, 0.8],
         "anchor_ratios": [5.0],
         "anchor_angles": [-90.0, -67.5, -45.0, -22.5, 0.0, 22.5, 45.0, 67.5],
         "positive_iou": 0.4,

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from dbf_ray.detectors import assigners
 from dbf_ray.detectors.anchors import HorizontalAnchors, RotatedAnchors, cell_centers, level_shapes
 from dbf_ray.detectors.assigners import BACKGROUND, IGNORED, assign_by_iou, assign_max_iou, assign_points
 from dbf_ray.detectors.fcos import centerness_of
@@ -91,12 +92,21 @@ def test_centerness() -> None:
     torch.testing.assert_close(centerness_of(distances), torch.tensor([1.0, math.sqrt(1 / 4 * 2 / 8), 0.0]))
 
 
-def test_assignment_by_overlap() -> None:
+def test_assignment_by_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     iou = torch.tensor([[0.8, 0.1], [0.35, 0.0], [0.1, 0.2], [0.45, 0.45], [0.0, 0.0]])
-    assert assign_by_iou(iou, 0.7, 0.3, 0.3).tolist() == [0, IGNORED, BACKGROUND, 1, BACKGROUND]
-    assert assign_by_iou(iou, 0.7, 0.3, None).tolist() == [0, IGNORED, BACKGROUND, IGNORED, BACKGROUND]
-    assert assign_by_iou(iou[:, :0], 0.7, 0.3, 0.3).tolist() == [BACKGROUND] * 5
-    assert assign_by_iou(iou[:0], 0.7, 0.3, 0.3).tolist() == []
+
+    def assign(matrix: Tensor, low_quality: float | None) -> list[int]:
+        columns = torch.arange(matrix.shape[1])
+        return assign_by_iou(lambda some: matrix[:, some], len(matrix), columns, 0.7, 0.3, low_quality).tolist()
+
+    assert assign(iou, 0.3) == [0, IGNORED, BACKGROUND, 1, BACKGROUND]
+    assert assign(iou, None) == [0, IGNORED, BACKGROUND, IGNORED, BACKGROUND]
+    assert assign(iou[:, :0], 0.3) == [BACKGROUND] * 5
+    assert assign(iou[:0], 0.3) == []
+    many = torch.rand(40, 9)
+    whole = assign(many, 0.0)
+    monkeypatch.setattr(assigners, "_PAIRS_AT_ONCE", 80)  # two objects at a time
+    assert assign(many, 0.0) == whole
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dbf_ray.geometry import batched_nms_rotated, box_iou_rotated, box_iou_rotated_aligned, corners_to_boxes, nms_rotated
+from dbf_ray.geometry import (
+    batched_nms_rotated,
+    box_iou_rotated,
+    box_iou_rotated_aligned,
+    corners_to_boxes,
+    nms_rotated,
+    roi_align_rotated,
+)
+from tests.geometry.slow import exact_iou
 
 
 def load(shared: Path, name: str) -> dict[str, Any]:
@@ -28,8 +36,36 @@ def test_iou_equals_the_exact_polygons(shared: Path) -> None:
     data = load(shared, "rotated_iou.json")
     a, b = from_reference(data["boxes1"]), from_reference(data["boxes2"])
     exact = torch.tensor(data["exact_iou"], dtype=torch.float64)
-    assert (box_iou_rotated_aligned(a, b) - exact).abs().max() < 1e-6
-    assert (box_iou_rotated(a, b).diagonal().double() - exact).abs().max() < 2e-5
+    assert (box_iou_rotated_aligned(a, b) - exact).abs().max() < 1e-9
+    for first, second in ((a, b), (b, a)):
+        assert (box_iou_rotated(first, second).diagonal().double() - exact).abs().max() < 1e-7
+    assert set(data["kind"]) >= {"generic", "identical"}
+
+
+def test_gradient_of_the_iou_loss_equals_the_numeric_one_of_exact_polygons(shared: Path) -> None:
+    data = load(shared, "losses.json")["RotatedIoULoss"]
+    boxes, targets = from_reference(data["pred"]).requires_grad_(), from_reference(data["target"])
+    iou = box_iou_rotated_aligned(boxes, targets)
+    assert (iou - torch.tensor(data["exact_iou"], dtype=torch.float64)).abs().max() < 1e-9
+    iou.clamp(min=1e-6).log().neg().sum().backward()
+    assert boxes.grad is not None
+    grad = torch.cat([boxes.grad[:, :4], -torch.rad2deg(boxes.grad[:, 4:])], 1)  # by clockwise radians
+    assert (grad[:18] - torch.tensor(data["numeric_exact_grad_rows_0_17"], dtype=torch.float64)).abs().max() < 1e-6
+    assert not grad[18:].any()  # an equal pair, and one that does not touch
+
+
+def test_small_boxes_far_out_keep_their_precision(shared: Path) -> None:
+    rows = load(shared, "fcos_iou_precision.json")["rows"]
+    assert rows
+    for row in rows:
+        low, high = row["side_units"]
+        a, b = (row["centre_px"] * torch.tensor([1.0, 1, 0, 0, 0]) + torch.rand(40, 5) * high for _ in range(2))
+        for boxes in (a, b):
+            boxes[:, 2:4] = low + torch.rand(40, 2) * (high - low)
+            boxes[:, 4] = torch.rand(40) * 180 - 90
+        exact = torch.tensor([exact_iou(x, y) for x, y in zip(a, b, strict=True)])
+        assert (exact > 0).any()
+        assert (box_iou_rotated_aligned(a, b) - exact).abs().max() < 1e-6
 
 
 def test_nms_keeps_what_the_reference_keeps(shared: Path) -> None:
@@ -43,6 +79,23 @@ def test_nms_keeps_what_the_reference_keeps(shared: Path) -> None:
         boxes = from_reference(case["boxes"]).float()[box]
         kept = batched_nms_rotated(boxes, scores[box, label], label, case["iou_thr"])
         assert [[int(box[k]), int(label[k])] for k in kept] == case["exact_box_class"]
+    equal = data["equal_thr_case"]
+    assert (
+        nms_rotated(from_reference(equal["boxes"]).float(), torch.tensor(equal["scores"]), equal["iou_thr"]).tolist() == equal["mmcv_keep"]
+    )
+
+
+def test_rotated_roi_align_equals_the_reference(shared: Path) -> None:
+    data = load(shared, "roi_ops_and_assignment.json")
+    features = torch.tensor(data["features"], requires_grad=True)
+    rois = torch.tensor(data["rois_rotated_b_cx_cy_w_h_a"])
+    rois = torch.cat([rois[:, :1], from_reference(rois[:, 1:].tolist()).float()], 1)
+    for sampling in (2, 0):
+        found = roi_align_rotated(features, rois, 7, data["spatial_scale"], sampling)
+        assert (found - torch.tensor(data[f"roi_align_rotated_s{sampling}_aligned_clockwise"])).abs().max() < 1e-5
+    roi_align_rotated(features, rois, 7, data["spatial_scale"], 2).sum().backward()
+    assert features.grad is not None
+    assert (features.grad - torch.tensor(data["roi_align_rotated_s2_grad_of_sum"])).abs().max() < 2e-5
 
 
 def test_minimum_rectangles_equal_opencv(shared: Path) -> None:

@@ -232,6 +232,19 @@ def test_a_finished_or_different_run_is_not_taken_up(tiny: Callable[..., Config]
         find_resume(tiny(name="taken", training__epochs=1, training__lr=0.5), run_directory(config))
 
 
+def test_a_run_of_an_older_version_goes_on(tiny: Callable[..., Config]) -> None:
+    """Its configuration lacks what came later, and says what is a default now."""
+    config = tiny(name="old", training__epochs=1)
+    run(config, quiet=True)
+    folder = run_directory(config)
+    (folder / "summary.json").unlink()
+    (newest,) = list_checkpoints(folder / "checkpoints")
+    record = json.loads((newest / "record.json").read_text())
+    del record["config"]["detector"]["weights_mmrotate"]
+    (newest / "record.json").write_text(json.dumps(record))
+    assert find_resume(config, folder) == newest
+
+
 def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"not a checkpoint: record.json is missing"):
         load_checkpoint(tmp_path)

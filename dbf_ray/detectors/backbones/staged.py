@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dbf_ray.detectors.backbones.parts import NormedStage
+from dbf_ray.detectors.precision import uncached_autocast
 
 
 class StagedBackbone(nn.Module):
@@ -20,7 +19,7 @@ class StagedBackbone(nn.Module):
         out_channels: channels of each stage's output.
         strides: stride in pixels of each stage's output.
         norm_eval: keep all batch norms in eval mode (running statistics), also while training. Layer norms have no mode.
-        frozen_stages: leading stages that are never trained.
+        frozen_stages: leading stages that are never trained; a :class:`dbf_ray.freezing.Freezer` sees to it.
 
     Attributes:
         no_grad_stages: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode (norms and drop-path are
@@ -42,6 +41,11 @@ class StagedBackbone(nn.Module):
         self.norm_eval = norm_eval
         self.frozen_stages = frozen_stages
         self.no_grad_stages = 0
+        self.train()
+
+    def output_parameters(self, stages: int) -> list[nn.Parameter]:
+        """Parameters that only the outputs of the first ``stages`` stages use: their norms, where they have one."""
+        return [p for stage in self.stages[:stages] if isinstance(stage, NormedStage) for p in stage.norm.parameters()]
 
     @property
     def num_stages(self) -> int:
@@ -52,7 +56,7 @@ class StagedBackbone(nn.Module):
         """Feature maps [B, out_channels[k], ceil(H / strides[k]), ceil(W / strides[k])] of every stage, for images [B, 3, H, W]."""
         outputs: list[Tensor] = []
         features = images
-        with torch.no_grad(), _uncached_autocast(images.device.type):
+        with torch.no_grad(), uncached_autocast(images.device):
             for stage in self.stages[: self.no_grad_stages]:
                 features = stage(features)
                 outputs.append(_output(stage, features))
@@ -76,14 +80,3 @@ class StagedBackbone(nn.Module):
 def _output(stage: nn.Module, features: Tensor) -> Tensor:
     """A stage's output for what its forward gave."""
     return stage.output(features) if isinstance(stage, NormedStage) else features
-
-
-def _uncached_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """The autocast in force, if any, without its cache of low-precision weights.
-
-    A copy from before an optimizer step must not serve a use after it, nor a copy made without gradients a trained use of the same weight: older
-    versions of torch then leave the weight without a gradient.
-    """
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, dtype=torch.get_autocast_dtype(device_type), cache_enabled=False)
-    return nullcontext()
