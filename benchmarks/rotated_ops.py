@@ -1,4 +1,6 @@
-"""Operations on oriented boxes beside what torchvision offers. Variants of a case take turns, so that a busy machine hits all alike.
+"""Operations on oriented boxes beside what torchvision offers, and their share of a detector's step.
+
+Variants of a case take turns, so that a busy machine hits all alike.
 
 python -m benchmarks.rotated_ops --json
 """
@@ -18,6 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from dbf_ray.detectors import make_detector
+from dbf_ray.detectors.retinanet import RotatedRetinaNet
+from dbf_ray.freezing import Freezer
 from dbf_ray.geometry import batched_nms_rotated, box_iou_rotated, overlapping_pairs, roi_align_rotated
 from dbf_ray.geometry.boxes import axes
 from dbf_ray.run import machine, versions
@@ -192,7 +197,7 @@ def roi_align(settings: Settings) -> Row:
     count, channels = settings.count(512), 32 if settings.quick else 256
     generator = torch.Generator().manual_seed(7)
     rois = torch.cat([torch.randint(2, (count, 1), generator=generator).float(), scattered(count, 512, 512, 8)], 1)
-    rois[:, 3:5] *= 2
+    rois[:, 3:5] *= 5
     strides = (4, 8, 16, 32)
     level = torch.log2((rois[:, 3] * rois[:, 4]).sqrt() / 56).floor().clamp(0, 3)
     maps = [torch.randn(2, channels, 512 // stride, 512 // stride, generator=generator, requires_grad=True) for stride in strides]
@@ -201,13 +206,15 @@ def roi_align(settings: Settings) -> Row:
         outputs = [
             align(features, rois[level == i], 7, 1 / stride, 2) for i, (features, stride) in enumerate(zip(maps, strides, strict=True))
         ]
-        return [*outputs, *torch.autograd.grad([output.square().sum() for output in outputs], maps)]
+        trained = [output for output in outputs if output.requires_grad]  # grid_sample's is not, where a level has no region
+        grads = torch.autograd.grad(trained, maps, [torch.ones_like(output) for output in trained], materialize_grads=True)
+        return [tensor.detach() for tensor in (*outputs, *grads)]
 
     variants = {"grid_sample": lambda: both_ways(by_grid_sample), "roi_align_rotated": lambda: both_ways(roi_align_rotated)}
     times, results = take_turns(variants, settings.rounds)
-    off = max(float((a - b).abs().max()) for a, b in zip(*results.values(), strict=True))
+    off = torch.cat([(a - b).abs().flatten() for a, b in zip(*results.values(), strict=True)]).max()
     saved = {name: saved_bytes(run) / 2**20 for name, run in variants.items()}
-    return row("rotated RoIAlign", times, "grid_sample", rois=count, channels=channels, saved_mb=saved, largest_difference=off)
+    return row("rotated RoIAlign", times, "grid_sample", rois=count, channels=channels, saved_mb=saved, largest_difference=float(off))
 
 
 def saved_bytes(run: Callable[[], Any]) -> int:
@@ -224,6 +231,68 @@ def saved_bytes(run: Callable[[], Any]) -> int:
     return sum(sizes.values())
 
 
+# ---- shares of a detector's step
+
+
+def retinanet(settings: Settings) -> tuple[RotatedRetinaNet, list[Tensor]]:
+    """The reference's RetinaNet with ResNet-50 and two images of 512 px; a small one for a quick look."""
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"backbone": "resnet18", "fpn_channels": 32}
+    detector = make_detector(
+        "rotated_retinanet", num_classes=15, **(small if settings.quick else {"backbone": "resnet50", "frozen_stages": 1})
+    )
+    assert isinstance(detector, RotatedRetinaNet)
+    Freezer(detector.backbone).apply(0)
+    side = 128 if settings.quick else 512
+    return detector, [torch.rand(3, side, side) for _ in range(2)]
+
+
+def assignment_share(settings: Settings) -> Row:
+    """Target assignment as part of a training step, 20 objects an image."""
+    detector, images = retinanet(settings)
+    side = images[0].shape[-1]
+    targets = [{"boxes": scattered(20, side, side, seed), "labels": torch.arange(20) % 15, "seed": 0} for seed in (1, 2)]
+    optimizer = torch.optim.SGD(detector.train().parameters(), lr=1e-4, momentum=0.9)
+
+    def step() -> None:
+        losses = detector(images, targets)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    ways: dict[str, Callable[[], Any]] = {
+        "training step": step,
+        "assignment": lambda: detector.assign(targets, [(side, side)] * 2, (side, side)),
+    }
+    times, _ = take_turns(ways, settings.rounds)
+    share = times["assignment"] / times["training step"]
+    return row(f"target assignment in a training step, 2 x {side} px, 20 objects an image", times, "training step", share=share)
+
+
+def postprocessing_share(settings: Settings) -> Row:
+    """Decoding and suppression as part of inference, with as many candidates as a trained detector gives in a crowded image."""
+    detector, images = retinanet(settings)
+    batch = detector.eval().prepare(images)
+    with torch.no_grad():
+        outputs = detector.dense_outputs(batch.images)
+        for logits in outputs[: len(outputs) // 2]:  # around the prior of 0.01, a few per thousand come above the threshold of 0.05
+            logits += torch.randn(logits.shape) * 0.55
+
+    @torch.no_grad()
+    def infer() -> None:
+        detector.dense_outputs(batch.images)
+        detector.detections_from(outputs, batch)
+
+    infer()
+    ways: dict[str, Callable[[], Any]] = {"inference step": infer, "post-processing": lambda: detector.detections_from(outputs, batch)}
+    times, results = take_turns(ways, settings.rounds)
+    found = [len(one["boxes"]) for one in results["post-processing"]]
+    share = times["post-processing"] / times["inference step"]
+    side = images[0].shape[-1]
+    return row(f"post-processing in inference, 2 x {side} px", times, "inference step", share=share, detections=found)
+
+
 CASES: list[Callable[[Settings], Row]] = [
     iou_of_anchors,
     nms_2000_scattered,
@@ -232,6 +301,8 @@ CASES: list[Callable[[Settings], Row]] = [
     nms_10000_clustered,
     nms_15_classes,
     roi_align,
+    assignment_share,
+    postprocessing_share,
 ]
 
 

@@ -1,9 +1,9 @@
 """Area that two oriented boxes share, pair by pair, exact but for rounding in float64; and how it changes when a box does.
 
-Both boxes are written in the frame of the first, the window |x| <= W, |y| <= H. The area is the integral over x in [-W, W] of the second box's
-slice at x, its two ends limited to [-H, H]. The ends run along the four edges of the second box, so the integral is a sum of four terms, each
-the mean of a limited straight line times a width: no vertices to find or to sort, and nothing special where edges lie on each other or corners
-touch.
+Both boxes are written in the frame of the first, the window |x| <= W, |y| <= H. The area is the integral over x in [-W, W] of the second
+box's slice at x, its two ends limited to [-H, H]. The ends run along the four edges of the second box, so the integral is a sum of four
+terms, each the mean of a limited straight line times a width: no vertices to find or to sort, and nothing special where edges lie on each
+other or corners touch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _COINCIDE = 1e-9  # of the pair's size: parallel edges nearer than this lie on e
 
 def frames(boxes: Tensor) -> Tensor:
     """Rows [6, N] (cx, cy, half w, half h, cos, sin) in float64 of boxes [N, 5]; a negative side counts as 0."""
-    cx, cy, w, h, angle = boxes.double().T
-    angle = torch.deg2rad(angle)
-    return torch.stack([cx, cy, w.clamp(min=0) / 2, h.clamp(min=0) / 2, torch.cos(angle), torch.sin(angle)])
+    columns = boxes.double().T
+    angle = torch.deg2rad(columns[4])
+    return torch.cat([columns[:2], columns[2:4].clamp(min=0) / 2, torch.stack([torch.cos(angle), torch.sin(angle)])])
 
 
 def areas(frame: Tensor) -> Tensor:
@@ -68,8 +68,8 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 def change(a: Tensor, b: Tensor) -> Tensor:
     """Derivative [5, P] of the shared area by (cx, cy, w, h, angle in radians) of ``a``, for frames ``a``, ``b`` [6, P].
 
-    A side of ``a`` that moves outwards adds area as long as its part inside ``b``; a turn adds the first moment of those parts. Where a side lies on
-    a side of ``b`` the area grows one way only: half is counted, so that equal boxes, which overlap best, pull nowhere.
+    A side of ``a`` that moves outwards adds area in proportion to the part of it inside ``b``; a turn adds the first moments of those parts.
+    Where a side lies on a side of ``b`` the area grows one way only: half is counted, so that equal boxes, which overlap best, pull nowhere.
     """
     length, moment = _sides_inside(a, b)  # [2, 2, P]
     across = length[0, 1] - length[0, 0], length[1, 1] - length[1, 0]  # along w: the right side less the left one; along h

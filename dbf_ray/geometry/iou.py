@@ -1,8 +1,8 @@
 """Overlap of oriented boxes: all pairs (no gradient) and aligned pairs (differentiable).
 
 Nearly all pairs of anchors and objects do not touch. Those that may come from :mod:`.pairs`, and only their shared area is computed, by
-:mod:`.intersection`. torchvision's own kernel (0.29) is not used: it is float32 and loses vertices, so that it answers .71 for two boxes whose
-IoU is 1 and .000002 for a pair whose IoU is .106 (docs/geometry.md).
+:mod:`.intersection`. torchvision's own kernel (0.29) is not used: it is slower, and it loses vertices, so that it answers .33 for two boxes
+whose IoU is 1 and .000002 for a pair of an anchor and an object whose IoU is .106 (docs/geometry.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from dbf_ray.errors import DataError
 from dbf_ray.geometry.intersection import areas, change, frames, overlap
-from dbf_ray.geometry.pairs import at_once, bounds, meeting, pick
+from dbf_ray.geometry.pairs import bounds, meeting
+from dbf_ray.geometry.pieces import at_once, pick
 
 _NO_AREA = 1e-30  # square pixels: the IoU of smaller pairs has no gradient, so that it stays finite
 
@@ -71,9 +72,9 @@ def iou_of_pairs(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def box_iou_rotated_aligned(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union [N] of the pairs (a[i], b[i]) of boxes [N, 5]; differentiable, computed in float64.
 
-    The gradient is the exact one, in closed form, and finite everywhere: 0 for boxes that do not touch and for equal ones, that towards more overlap
-    for nested ones and for a box without area on another. Where the IoU has a kink (sides that lie on each other) it is the middle of both
-    sides' slopes. Positions are taken relative to each other, so far-away coordinates lose no precision that the inputs have.
+    The gradient is the exact one, in closed form, and finite everywhere: 0 for boxes that do not touch and for equal ones, towards more
+    overlap for nested ones and for a box without area on another. Where the IoU has a kink (sides that lie on each other) it is the middle
+    of the slopes to both sides. Positions are taken relative to each other, so far-away coordinates lose no precision that the inputs have.
 
     Returns:
         float64 if an argument is, else float32 (half precision is too coarse for a result).

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dbf_ray.geometry.intersection import areas, frames
 from dbf_ray.geometry.iou import check_boxes, iou_of_pairs
-from dbf_ray.geometry.pairs import bounds, meeting, pick
+from dbf_ray.geometry.pairs import bounds, meeting
+from dbf_ray.geometry.pieces import pick
 
 _FIRST_BLOCK = 512
 _SLACK = 1e-6  # of a ratio of areas, far more than rounding
@@ -95,7 +96,7 @@ def _apart(frame: Tensor, labels: Tensor) -> Tensor:
 
 
 def _greedy(count: int, better: Tensor, worse: Tensor) -> Tensor:
-    """Positions, in order, that stay of ``count`` when each that stays removes its ``worse`` ones; pairs [P] of positions, better < worse."""
+    """Positions, in order, that stay of ``count`` when each that stays removes its ``worse`` ones; pairs [P], better < worse."""
     device = better.device
     first, second = better.cpu().numpy(), worse.cpu().numpy()
     order = np.argsort(first, kind="stable")

@@ -11,33 +11,28 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+
+from dbf_ray.geometry.pieces import at_once, in_pieces, pick
 
 _TILE = 32  # boxes in a tile
-_NUMBERS = 30_000  # at once on a CPU: see `at_once`
+_NOTHING = (torch.inf, torch.inf, -torch.inf, -torch.inf)  # bounds that meet none
 _DIRECT = 1 << 14  # fewer pairs than this are compared without tiles
 
 
-def at_once(device: torch.device, width: int) -> int:
-    """How many items of ``width`` numbers to work on at once: many on a GPU, few on a CPU.
-
-    On a CPU they should stay in its caches, and in one thread (torch uses several from 32,768 numbers on): small steps gain little from a second
-    thread, and where other processes want the cores too, every step waits until it gets one.
-    """
-    return max(1, (_NUMBERS if device.type == "cpu" else 1 << 24) // width)
-
-
-def pick(rows: Tensor, index: Tensor) -> Tensor:
-    """Columns [R, P] of ``rows`` [R, N] at ``index`` [P]; several times as fast on a CPU as ``rows[:, index]``."""
-    return rows.gather(1, index.expand(len(rows), -1))
-
-
 def bounds(frame: Tensor) -> Tensor:
-    """Circumscribed upright boxes (x1, y1, x2, y2) as float32 rows [4, N] of frames [6, N] (see :mod:`.intersection`), rounded outwards."""
+    """Circumscribed upright boxes (x1, y1, x2, y2) as float32 rows [4, N] of frames [6, N] (see :mod:`.intersection`), rounded outwards.
+
+    One of which a number is NaN meets nothing.
+    """
+    return in_pieces(_bounds, frame)
+
+
+def _bounds(frame: Tensor) -> Tensor:
     center, half, cos, sin = frame[:2], frame[2:4], frame[4].abs(), frame[5].abs()
     reach = torch.stack([half[0] * cos + half[1] * sin, half[0] * sin + half[1] * cos])
     reach += (center.abs() + reach) * 2.0**-22
-    return torch.cat([center - reach, center + reach]).float()
+    low, high = (center - reach).float(), (center + reach).float()
+    return torch.cat([low.nan_to_num_(torch.inf, torch.inf, -torch.inf), high.nan_to_num_(-torch.inf, torch.inf, -torch.inf)])
 
 
 def meeting(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -53,12 +48,11 @@ def meeting(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _meeting_by_tiles(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    nothing = a.new_tensor(_NOTHING)[:, None]
     order = _by_place(a)
-    missing = -len(order) % _TILE
-    members = pad(pick(a, order), (0, missing), value=torch.nan).view(4, -1, _TILE)  # NaN meets nothing
-    order = pad(order, (0, missing))
-    low, high = members[:2].nan_to_num(torch.inf, torch.inf, -torch.inf), members[2:].nan_to_num(-torch.inf, torch.inf, -torch.inf)
-    tiles = torch.cat([low.amin(2), high.amax(2)])
+    order = torch.cat([order, order.new_full((-len(order) % _TILE,), len(order))])
+    members = pick(torch.cat([a, nothing], 1), order).view(4, -1, _TILE)
+    tiles = torch.cat([members[:2].amin(2), members[2:].amax(2)])
     steps = tiles.split(at_once(a.device, b.shape[1]), 1)
     hits = [_overlap(step.unsqueeze(2), b.unsqueeze(1)) for step in steps]
     tile = torch.cat([tile + number * steps[0].shape[1] for number, (tile, _) in enumerate(hits)])
@@ -83,7 +77,10 @@ def _by_place(outer: Tensor) -> Tensor:
     The key is, from the highest bits down: the power of two of the size, and the column and the row of cells of half that size. Coordinates
     wrap around after 2^24 cells, which costs speed there and nothing else.
     """
+    return torch.argsort(in_pieces(_place, outer))
+
+
+def _place(outer: Tensor) -> Tensor:
     power = torch.frexp((outer[2:] - outer[:2]).amax(0)).exponent  # the size is in [2^(power - 1), 2^power)
-    cells = torch.floor(torch.ldexp(outer[:2] + outer[2:], -power)).nan_to_num(0, 0, 0)
-    column, row = cells.remainder(1 << 24).long()
-    return torch.argsort(((power & 255).long() << 48) | (column << 24) | row)
+    column, row = torch.ldexp(outer[:2] + outer[2:], -power).nan_to_num(0, 0, 0).remainder(1 << 24).long()
+    return ((power & 255).long() << 48) | (column << 24) | row

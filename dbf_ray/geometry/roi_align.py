@@ -1,7 +1,7 @@
 """Features of oriented regions on a grid of fixed size (RoIAlign, arXiv 1703.06870, turned with the box; mmcv's ``RoIAlignRotated``).
 
 Every bin of a region averages some sample points, and every sample is a weighted sum of its four neighbours on the map: so a bin is a
-weighted sum of rows of the map, laid out as one row of channels per pixel. ``embedding_bag`` computes just that, without a tensor of samples.
+weighted sum of rows of the map, laid out as one row of channels per pixel. ``embedding_bag`` computes just that, with no tensor of samples.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def roi_align_rotated(
 ) -> Tensor:
     """Averages of the features in the bins of oriented regions, in the regions' own frames; gradients go to the features only.
 
-    The semantics are mmcv's with ``aligned=True, clockwise=True``: the centre of pixel (i, j) is at (i + 0.5, j + 0.5), a sample up to one pixel
-    outside of the map takes the value at its border, one further out counts as 0. Computed in float32 for lower precisions too.
+    The semantics are mmcv's with ``aligned=True, clockwise=True``: the centre of pixel (i, j) is at (i + 0.5, j + 0.5); a sample less than
+    half a pixel outside of the map takes the value at its border, one further out counts as 0. Computed in float32 for lower precisions too.
 
     Args:
         features: [B, C, H, W].
@@ -37,7 +37,8 @@ def roi_align_rotated(
     """
     if features.ndim != 4 or rois.ndim != 2 or rois.shape[1] != 6:
         raise DataError(
-            f"features must be [B, C, H, W] and rois [n, 6] (batch index, cx, cy, w, h, angle), got {tuple(features.shape)} and {tuple(rois.shape)}"
+            "features must be [B, C, H, W] and rois [n, 6] (batch index, cx, cy, w, h, angle), "
+            f"got {tuple(features.shape)} and {tuple(rois.shape)}"
         )
     bins = (output_size, output_size) if isinstance(output_size, int) else output_size
     dtype = torch.promote_types(features.dtype, torch.float32)

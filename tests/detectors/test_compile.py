@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,14 @@ ROWS: dict[str, Any] = {"narrow": (Narrow, cut_narrow), "shallow_convnext": (sha
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, row in ROWS.items():
         monkeypatch.setitem(BACKBONES, name, row)
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])  # under pytest dynamo would log every tensor it sees
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def small(name: str = "rotated_retinanet", backbone: str = "narrow", **options: Any) -> Detector:

@@ -27,7 +27,7 @@ def polygon_iou(a: Tensor, b: Tensor) -> float:
 
 
 def exact_iou(a: Tensor, b: Tensor) -> float:
-    """IoU of two boxes [5]: corners in float64, then one cut along each edge of the other (Sutherland and Hodgman, 1974) in rational numbers."""
+    """IoU of two boxes [5]: corners in float64, then a cut along each edge of the other (Sutherland, Hodgman, 1974) in rational numbers."""
     origin = a[:2].double()
     p, q = (
         [(Fraction(x), Fraction(y)) for x, y in polygon([*(box[:2].double() - origin).tolist(), *box[2:].tolist()]).exterior.coords[:-1]]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from dbf_ray.errors import DataError
-from dbf_ray.geometry import box_iou_rotated, box_iou_rotated_aligned, circumscribed, overlapping_pairs, pairs
+from dbf_ray.geometry import box_iou_rotated, box_iou_rotated_aligned, circumscribed, overlapping_pairs, pairs, pieces
 from tests.geometry.slow import exact_iou, polygon_iou, scattered
 
 angles = st.one_of(
@@ -82,7 +82,7 @@ def test_iou_of_boxes_whose_corners_and_edges_meet_equals_polygon_clipping(pair:
     assert float(box_iou_rotated(narrow[0][None], narrow[1][None])) == pytest.approx(exact_iou(*narrow), abs=1e-6)
 
 
-# Pairs at which torchvision 0.29's float32 kernel is wrong by .1 to .7: corners that coincide, a corner on an edge, a tiny turn, plain ones.
+# Pairs at which torchvision 0.29's kernel is wrong by .1 to .7: corners that coincide, a corner on an edge, a tiny turn, an anchor.
 @pytest.mark.parametrize(
     ("a", "b", "iou"),
     [
@@ -153,7 +153,7 @@ def test_pieces_and_tiles_change_nothing(a: Tensor, b: Tensor, numbers: int) -> 
     whole = box_iou_rotated(a, b)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "_DIRECT", 0)
-        patch.setattr(pairs, "_NUMBERS", numbers)
+        patch.setattr(pieces, "_NUMBERS", numbers)
         torch.testing.assert_close(box_iou_rotated(a, b), whole, atol=1e-7, rtol=0)
         torch.testing.assert_close(box_iou_rotated(b, a), whole.T, atol=1e-7, rtol=0)
 
