@@ -10,7 +10,7 @@ import pytest
 import torch
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-
+torch.set_num_threads(1)  # tests are small: a second thread gains little, and on a busy machine each waits for the other
 
 _STATUS = pytest.StashKey[int]()
 
