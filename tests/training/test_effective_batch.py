@@ -34,6 +34,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# At random weights proposals score alike, and rounding, which differs with the size of a batch, decides their order; so all of them are taken.
+EVERY_REGION: dict[str, Any] = {
+    "detector.roi_channels": 32,
+    "detector.rpn_samples": 64,
+    "detector.rpn_nms_threshold": 1.0,
+    "detector.proposals": 10000,
+    "detector.roi_samples": None,
+}
+
+
 class MixedSizes:
     """Generated scenes, every second one cut to a landscape and every third to a portrait; a quarter of them has no objects."""
 
@@ -54,7 +64,7 @@ class MixedSizes:
 def train(detector: str, accumulation: int, workers: int) -> Result:
     """Losses and weights after one epoch of two steps."""
     torch.set_num_threads(1)
-    options = {"detector.roi_channels": 32, "detector.rpn_samples": 64, "detector.roi_samples": 64} if "rcnn" in detector else {}
+    options = EVERY_REGION if "rcnn" in detector else {}
     spread = {"detector.name": detector, "training.accumulation": accumulation, "cluster.workers": workers}
     config = load_config(None, {**SETTINGS, **options, **spread})
     plan = prepare(config)
