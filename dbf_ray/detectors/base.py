@@ -134,9 +134,12 @@ class Detector(nn.Module, ABC):
         """
         device = self.mean.device
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = (max(sides) for sides in zip(canvas or padded_size(sizes), self.least_canvas, strict=True))
-        if height % SIZE_DIVISOR or width % SIZE_DIVISOR or (height, width) < padded_size(sizes) or width < padded_size(sizes)[1]:
-            raise DataError(f"a canvas must be multiples of {SIZE_DIVISOR} that hold all images, {padded_size(sizes)} here, got {canvas}")
+        needed = padded_size(sizes)
+        height, width = (max(sides) for sides in zip(canvas or needed, self.least_canvas, strict=True))
+        if height % SIZE_DIVISOR or width % SIZE_DIVISOR or height < needed[0] or width < needed[1]:
+            raise DataError(
+                f"a canvas must be multiples of {SIZE_DIVISOR} that hold all images, {needed} or more here, got {(height, width)}"
+            )
         padded = torch.zeros(len(images), 3, height, width, device=device)
         for slot, image, (h, w) in zip(padded, images, sizes, strict=True):
             image = image.to(device, non_blocking=True)

@@ -159,7 +159,7 @@ def test_bad_targets_are_refused(name: str) -> None:
         detector(image, [{**target((30, 30, 40, 10, 20)), "labels": torch.tensor([0.5])}])
     with pytest.raises(DataError, match="must have been prepared with targets"):
         detector(detector.prepare(image))
-    with pytest.raises(DataError, match=r"multiples of 32 that hold all images, \(64, 64\) here, got \(65, 65\)"):
+    with pytest.raises(DataError, match=r"multiples of 32 that hold all images, \(64, 64\) or more here, got \(65, 65\)"):
         detector.prepare(image, canvas=(65, 65))
 
 

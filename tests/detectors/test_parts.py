@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from dbf_ray.detectors import assigners
 from dbf_ray.detectors.anchors import HorizontalAnchors, RotatedAnchors, cell_centers, level_shapes
@@ -21,7 +22,7 @@ from dbf_ray.detectors.regions import HorizontalRegions, OrientedRegions
 from dbf_ray.detectors.retinanet import OCTAVE_SCALES
 from dbf_ray.detectors.roi_head import pool_regions
 from dbf_ray.detectors.samplers import sample
-from dbf_ray.geometry import canonicalize
+from dbf_ray.geometry import box_iou_rotated_aligned, canonicalize
 from tests.detectors.formula_weights import figures
 
 STRIDES = [8, 16, 32, 64, 128]
@@ -193,10 +194,25 @@ def test_best_candidates() -> None:
     assert best_candidates(ranking, 3).tolist() == [0, 1, 2]
 
 
-def test_of_anchors_that_overlap_alike_an_object_takes_those_of_the_reference_s_rounding() -> None:
-    """Both squares hold the object wholly: equal overlap. Whichever are taken, none is taken that overlaps less."""
-    anchors = torch.tensor([[64.0, 64, 32, 32, 0], [72, 64, 32, 32, 0], [64, 64, 40, 40, 0], [200, 200, 32, 32, 0]])
-    objects = torch.tensor([[68.0, 66, 9, 7, 33]])
-    assigned = assign_max_iou(anchors, objects)
-    assert 0 in assigned[:2].tolist()
-    assert assigned[2:].tolist() == [BACKGROUND, BACKGROUND]
+def test_of_anchors_that_overlap_alike_some_are_taken_by_the_kernel_s_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many anchors hold this object wholly and overlap it equally well: without torchvision's kernel all are taken, with it some of them."""
+    strides = [8, 16, 32, 64, 128]
+    anchors = torch.cat(RotatedAnchors(strides, 4.0, OCTAVE_SCALES, (1.0, 2.0, 0.5), (0.0,))(level_shapes((256, 256), strides)))
+    objects = torch.tensor([[100.0, 30, 12, 6, 11.46]])
+    some = torch.nonzero(assign_max_iou(anchors, objects) == 0).squeeze(-1)
+    monkeypatch.setattr(assigners, "_KERNEL", False)
+    every = torch.nonzero(assign_max_iou(anchors, objects) == 0).squeeze(-1)
+    exact = box_iou_rotated_aligned(anchors.double(), objects.double().expand(len(anchors), 5))
+    assert (exact[every] >= exact.max() * (1 - 1e-6)).all()
+    assert 0 < len(some) < len(every)
+    assert set(some.tolist()) < set(every.tolist())
+
+
+def test_upright_pooling_and_suppression_equal_the_reference(shared: Path) -> None:
+    data = figures(shared, "roi_ops_and_assignment.json")
+    rois = torch.tensor(data["rois_b_x1y1x2y2"])
+    pooled = HorizontalRegions().pool(torch.tensor(data["features"]), rois[:, 1:], rois[:, 0].long(), round(1 / data["spatial_scale"]), 7)
+    torch.testing.assert_close(pooled, torch.tensor(data["roi_align_s0_aligned"]), atol=1e-5, rtol=1e-4)
+    boxes, scores = torch.tensor(data["nms"]["boxes"]), torch.tensor(data["nms"]["scores"])
+    kept = batched_nms(boxes, scores, torch.zeros(len(boxes)), data["nms"]["thr"])
+    assert kept.tolist() == data["nms"]["keep"]

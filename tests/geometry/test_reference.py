@@ -15,6 +15,8 @@ from dbf_ray.geometry import (
     batched_nms_rotated,
     box_iou_rotated,
     box_iou_rotated_aligned,
+    canonicalize,
+    circumscribed,
     corners_to_boxes,
     nms_rotated,
     roi_align_rotated,
@@ -106,3 +108,21 @@ def test_minimum_rectangles_equal_opencv(shared: Path) -> None:
         two_minima = case["kind"] == "jittered_rect"  # a near-rectangle has two rectangles of equal area, and either may win
         assert box_iou_rotated_aligned(box, from_reference([case["poly2obb_np_le90"]])).item() > (0.95 if two_minima else 0.999)
         assert math.isclose(float(box[0, 2] * box[0, 3]), case["shapely_min_area"], rel_tol=1e-5)
+
+
+def test_upright_boxes_and_angles_equal_the_reference(shared: Path) -> None:
+    data = load(shared, "polygons.json")
+    cases = [case for case in data["cases"] if case["poly2obb_np_le90"] is not None]
+    outer = circumscribed(from_reference([case["poly2obb_np_le90"] for case in cases]))
+    torch.testing.assert_close(outer, torch.tensor([case["obb2xyxy_le90"] for case in cases]).double(), atol=2e-3, rtol=1e-5)
+    upright = torch.tensor(data["hbb"]).double()
+    center, sides = (upright[:, :2] + upright[:, 2:]) / 2, upright[:, 2:] - upright[:, :2]
+    boxes = canonicalize(torch.cat([center, sides, torch.zeros(len(upright), 1)], -1))
+    assert (box_iou_rotated_aligned(boxes, from_reference(data["hbb2obb_le90"])) > 1 - 1e-6).all()
+    angles = torch.tensor([*data["angles"], *data["edge_angles"]]).double()
+    named = torch.tensor([[0.0, 0, 2, 1, 0]]).double().repeat(len(angles), 1)
+    named[:, 4] = -torch.rad2deg(angles)
+    ours = canonicalize(named)
+    wanted = -torch.rad2deg(torch.tensor([*data["norm_angle_le90"], *data["norm_angle_le90_edge"]]).double())
+    turn = torch.remainder(ours[:, 4] - wanted + 90, 180) - 90  # the same direction, whichever of -90 and +90 names it
+    assert turn.abs().max() < 1e-4

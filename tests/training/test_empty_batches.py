@@ -17,7 +17,7 @@ EMPTY, FULL = 0, 1
 STEPS = {"one rank empty": (FULL, EMPTY), "both empty": (EMPTY, EMPTY), "none empty": (FULL, FULL)}  # what each rank's image holds
 
 
-CASES = {**dict.fromkeys(DETECTORS, "resnet18"), "rotated_retinanet ": "convnext_tiny"}  # the latter has a norm that no level reads
+CASES = [*((name, "resnet18") for name in DETECTORS), ("rotated_retinanet", "convnext_tiny")]  # the last has a norm that no level reads
 
 
 def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
@@ -49,16 +49,15 @@ def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save({name: train(name.strip(), backbone, rank) for name, backbone in CASES.items()}, f"{folder}/rank{rank}.pt")
+    torch.save([train(name, backbone, rank) for name, backbone in CASES], f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_batches_without_objects_train_on_two_ranks(tmp_path: Path) -> None:
     mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    for name in CASES:
-        for rank in ranks:
-            assert len(rank[name]["seen"]) == 2 * len(STEPS)
-            assert [step for step in rank[name]["seen"] if not step[2]] == [], name
-        other = ranks[1][name]["weights"]
-        assert all(torch.equal(tensor, other[key]) for key, tensor in ranks[0][name]["weights"].items()), name
+    for case, ours, other in zip(CASES, *ranks, strict=True):
+        for rank in (ours, other):
+            assert len(rank["seen"]) == 2 * len(STEPS)
+            assert [step for step in rank["seen"] if not step[2]] == [], case
+        assert all(torch.equal(tensor, other["weights"][key]) for key, tensor in ours["weights"].items()), case
