@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two test processes or more where there are cores, each with one thread; a file's tests stay together, and all that start a Ray.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo test test-all lint format clean
@@ -23,10 +25,10 @@ demo: setup  ## a small search for the best freezing period on generated scenes
 	$(BIN)/python -m jobs.demo
 
 test: setup  ## the default tests
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(PYTEST) -m 'not slow and not gpu'
 
 test-all: setup  ## all tests, slow ones too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check .

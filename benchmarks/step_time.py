@@ -24,12 +24,12 @@ from jobs.command_line import main, make_parser, parse, print_json
 
 def measure(training: Training, rounds: int) -> dict[int, list[float]]:
     """Milliseconds of ``rounds`` steps with 0..K stages frozen, on the same batches; the first round is a warm-up and left out."""
-    times: dict[int, list[float]] = {n: [] for n in range(training.freezer.num_stages + 1)}
+    times: dict[int, list[float]] = {n: [] for n in range(training.scheduler.freezer.num_stages + 1)}
     micro_batches = training.train_loader.epoch(0)
     steps = [list(itertools.islice(micro_batches, training.accumulation)) for _ in range(min(4, training.train_loader.steps_per_epoch))]
     for round_number in range(rounds + 1):
         for n in times:
-            training.freezer.apply(n)
+            training.scheduler.freezer.apply(n)
             training.replicas.rebuild()
             training.detector.train()
             batches = [training.detector.prepare(*micro) for micro in steps[round_number % len(steps)]]

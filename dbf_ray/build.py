@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from dbf_ray.config import Config
-from dbf_ray.cost import FlopTable, Ledger, compute_ratio
+from dbf_ray.cost import FlopTable, Ledger, StepFlops, analytic_ratio, compute_ratio
 from dbf_ray.data import Dataset, EvalView, TrainView, eval_loader, make_dataset, split_selection, train_loader
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
@@ -27,23 +27,31 @@ from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.detectors.options import check_ranges
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
+from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
 from dbf_ray.training.loop import Training
 from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
 from dbf_ray.training.progress import Progress
+from dbf_ray.training.scheduler import FreezingScheduler, Thaw
+from dbf_ray.training.signals import SIGNALS, Sources
+
+PROBE_IMAGES = 16  # whose features tell how far a backbone has moved
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run, before anything is trained.
+    """A checked run, before anything is trained. A block is an epoch, unless ``freezing.interval`` says otherwise.
 
     Attributes:
         detector: built and loaded, on the CPU.
         eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is nothing else.
-        num_stages: K of the backbone.
-        frozen_prefixes: effective prefix of each epoch; None for policies that decide while training.
-        flops_per_prefix: nominal training FLOPs per image with the first 0..K stages frozen.
-        compute_ratio: nominal cost over that of policy full; None where ``frozen_prefixes`` is.
+        run: the policy's progress at block 0: number of blocks, their optimizer steps, K, costs.
+        frozen_prefixes: effective prefix of each block; None for policies that decide while training.
+        lr_factors: factor of each stage's learning rate in each block, None for 1 everywhere; None for policies as above.
+        table: FLOPs per image for any size and prefix; each is counted once.
+        flops: nominal FLOPs per image with the first 0..K stages frozen, forward and backward.
+        prefix_shares: share of the backbone's forward FLOPs in the first 0..K stages.
         backbone_share: b, the backbone's share of forward FLOPs.
     """
 
@@ -53,20 +61,55 @@ class Plan:
     eval_split: str
     detector: Detector
     policy: Policy
-    num_stages: int
+    run: PolicyProgress
     frozen_prefixes: list[int] | None
-    flops_per_prefix: list[int]
-    compute_ratio: float | None
+    lr_factors: list[tuple[float, ...] | None] | None
+    table: FlopTable
+    flops: list[StepFlops]
+    prefix_shares: list[float]
     backbone_share: float
 
     @property
+    def num_stages(self) -> int:
+        """K of the backbone."""
+        return self.run.num_stages
+
+    @property
+    def always_frozen(self) -> int:
+        """Leading stages that are frozen whatever the policy says."""
+        return self.detector.backbone.frozen_stages
+
+    @property
+    def flops_per_prefix(self) -> list[int]:
+        """Nominal training FLOPs per image with the first 0..K stages frozen."""
+        return [step.total for step in self.flops]
+
+    @property
     def budget(self) -> int | None:
-        """Epochs in which any part of the backbone is trained."""
+        """Blocks in which any part of the backbone is trained."""
         return None if self.frozen_prefixes is None else budget(self.frozen_prefixes, self.num_stages)
 
-    def cost_of(self, prefixes: list[int]) -> float:
-        """compute_ratio of a timeline of effective prefixes."""
-        return compute_ratio(prefixes, self.flops_per_prefix, self.detector.backbone.frozen_stages)
+    @property
+    def compute_ratio(self) -> float | None:
+        """Nominal cost over that of policy full; None where ``frozen_prefixes`` is."""
+        return None if self.frozen_prefixes is None else self.cost_of(self.frozen_prefixes, self._weights)
+
+    @property
+    def analytic_ratio(self) -> float | None:
+        """What ``compute_ratio`` would be if backward = 2 x forward everywhere."""
+        return None if self.frozen_prefixes is None else self.analytic_cost_of(self.frozen_prefixes, self._weights)
+
+    def cost_of(self, prefixes: list[int], steps: list[int] | None = None) -> float:
+        """compute_ratio of a timeline of effective prefixes, each held for as many ``steps`` (None: all alike)."""
+        return compute_ratio(prefixes, self.flops_per_prefix, self.always_frozen, steps)
+
+    def analytic_cost_of(self, prefixes: list[int], steps: list[int] | None = None) -> float:
+        """The same by the rule backward = 2 x forward."""
+        return analytic_ratio(prefixes, self.backbone_share, self.prefix_shares, self.always_frozen, steps)
+
+    @property
+    def _weights(self) -> list[int]:
+        return [self.run.steps(block) for block in range(self.run.epochs)]
 
 
 def prepare(config: Config) -> Plan:
@@ -77,20 +120,31 @@ def prepare(config: Config) -> Plan:
     """
     policy = make_policy(config.freezing.policy, **config.freezing.parameters)
     detector_options(config)
-    choose_device(config)
+    warn_of_emulation(config, choose_device(config))
     train_set, eval_set, eval_split = make_datasets(config)
-    check_batches(config, len(train_set))
+    steps = steps_per_epoch(config, len(train_set))
     detector = build_detector(config, train_set.classes)
-    always, stages = detector.backbone.frozen_stages, detector.backbone.num_stages
     size = square(config)
     table = FlopTable(detector)
-    flops = table.per_prefix(size, size)
-    prefixes = None
+    flops = [table.step(size, size, n) for n in range(table.num_stages + 1)]
+    run = blocks(config, steps, table.num_stages, [step.total for step in flops])
+    policy.check(run)
+    prefixes = factors = None
     if not policy.needs_signals:
-        prefixes = [max(n, always) for n in policy.decisions(config.training.epochs, stages, config.seed)]
-    ratio = None if prefixes is None else compute_ratio(prefixes, flops, always)
-    share = table.backbone_share(size, size)
-    return Plan(config, train_set, eval_set, eval_split, detector, policy, stages, prefixes, flops, ratio, share)
+        decided = policy.timeline(run)
+        prefixes = [max(decision.frozen_stages, detector.backbone.frozen_stages) for decision in decided]
+        factors = [decision.lr_factors for decision in decided]
+    shares, share = table.prefix_shares(size, size), table.backbone_share(size, size)
+    return Plan(config, train_set, eval_set, eval_split, detector, policy, run, prefixes, factors, table, flops, shares, share)
+
+
+def blocks(config: Config, steps: int, num_stages: int, flops_per_prefix: list[int]) -> PolicyProgress:
+    """A policy's progress at block 0 of a run of ``steps`` optimizer steps an epoch, by ``freezing.interval``."""
+    interval = config.freezing.interval
+    length = interval.every * (steps if interval.unit == "epochs" else 1)
+    total = steps * config.training.epochs
+    length = min(length, total)
+    return PolicyProgress(0, math.ceil(total / length), num_stages, config.seed, tuple(flops_per_prefix), length, total)
 
 
 def square(config: Config) -> int:
@@ -131,12 +185,16 @@ def make_split(config: Config, split: str, classes: list[str] | None = None) -> 
     )
 
 
-def check_batches(config: Config, images: int) -> None:
-    """Refuse a training set of fewer ``images`` than one effective batch, or a batch that workers and micro-batches cannot share."""
+def steps_per_epoch(config: Config, images: int) -> int:
+    """Optimizer steps in an epoch of ``images``.
+
+    Raises:
+        ConfigError, DataError: fewer images than one effective batch, or a batch that workers and micro-batches cannot share.
+    """
     train = config.training
-    MicroBatchSampler(
+    return MicroBatchSampler(
         images, batch_size=train.batch_size, accumulation=train.accumulation, rank=0, world_size=config.cluster.workers, seed=0
-    )
+    ).steps
 
 
 def detector_options(config: Config) -> dict[str, Any]:
@@ -198,6 +256,15 @@ def choose_device(config: Config) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
+def warn_of_emulation(config: Config, device: torch.device) -> None:
+    """Say so where bf16 is slower than float32: on x86 processors without AVX-512, which have no arithmetic for it."""
+    if config.training.precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        warnings.warn(
+            "training.precision is bf16, which this processor has to emulate, several times slower than float32; set training.precision float32",
+            stacklevel=3,
+        )
+
+
 def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", quiet: bool = False) -> Training:
     """Everything that trains, for this rank of the current process group.
 
@@ -230,12 +297,17 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
         seed=seed,
         workers=data.loader_workers,
     )
+    average = WeightAverage(detector, train.ema) if train.ema is not None else None
+    if average is not None and train.compile:
+        average.detector.compile()
+    replicas = Replicas(detector, device)
+    optimizer = make_optimizer(train.optimizer, groups, train.lr, train.momentum)
+    ledger = Ledger(plan.table, device=device, world_size=world_size(), gather=gather_objects, journal=journal if rank() == 0 else None)
     return Training(
         detector=detector,
-        replicas=Replicas(detector, device),
-        freezer=Freezer(detector.backbone),
-        policy=plan.policy,
-        optimizer=make_optimizer(train.optimizer, groups, train.lr, train.momentum),
+        replicas=replicas,
+        scheduler=build_scheduler(plan, detector, replicas, optimizer, ledger),
+        optimizer=optimizer,
         learning_rate=LearningRate(
             base=train.lr,
             schedule=train.schedule,
@@ -249,7 +321,7 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
         train_loader=loader,
         eval_loader=build_eval_loader(config, plan.eval_set),
         classes=plan.train_set.classes,
-        ledger=Ledger(detector, device=device, world_size=world_size(), gather=gather_objects, journal=journal if rank() == 0 else None),
+        ledger=ledger,
         progress=Progress(train.epochs, plan.num_stages, label=label, quiet=quiet or rank() != 0),
         device=device,
         epochs=train.epochs,
@@ -258,7 +330,27 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
         clip_norm=train.clip_norm,
         precision=train.precision,
         evaluate_every=config.evaluation.every,
+        average=average,
     )
+
+
+def build_scheduler(
+    plan: Plan, detector: Detector, replicas: Replicas, optimizer: torch.optim.Optimizer, ledger: Ledger
+) -> FreezingScheduler:
+    """The freezing scheduler, with the signals that the policy asks for."""
+    config, side = plan.config, square(plan.config)
+    freezing = config.freezing
+    sources = Sources(detector, ledger, lambda: probe_images(config, plan.train_set), (side, side), config.evaluation.batch_size)
+    signals = {name: SIGNALS[name](sources) for name in plan.policy.needs_signals}
+    thaw = Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor)
+    return FreezingScheduler(plan.policy, plan.run, Freezer(detector.backbone), replicas, optimizer, signals, thaw)
+
+
+def probe_images(config: Config, train_set: Dataset) -> list[torch.Tensor]:
+    """Up to 16 training images, spread evenly over the set and not augmented, whose features tell how far a backbone has moved."""
+    view = EvalView(train_set, config.data.image_size)
+    count = min(PROBE_IMAGES, len(train_set))
+    return [view[index * len(train_set) // count][0] for index in range(count)]
 
 
 def build_eval_loader(config: Config, dataset: Dataset) -> Any:

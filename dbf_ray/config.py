@@ -98,14 +98,38 @@ class DetectorConfig(OpenSection):
     )
 
 
+class IntervalConfig(Section):
+    """How long a decision holds."""
+
+    unit: Literal["epochs", "steps"] = Field("epochs", description="epochs, or optimizer steps for long epochs")
+    every: int = Field(
+        1, ge=1, description="a policy's rule counts blocks of this many units: with steps and 500, rho 5 trains 500 steps in 2500"
+    )
+
+
 class FreezingConfig(OpenSection):
-    """When the backbone is trained. Further keys are the policy's parameters; step: rho (train it in every rho-th epoch, 1 is full), phase
-    (the first such epoch, default 0).
+    """When the backbone is trained. Further keys are the policy's parameters: step: rho, phase; epochs: epochs; random_budget, front, back:
+    budget; bernoulli: p; lr_scale: factor; layer_decay: xi; warmup_step: warmup, rho; cosine: start, end; gradual_unfreeze: every;
+    gradual_freeze: t0, p; multirate_step: rho, growth; gradnorm: percentile, window, recheck; aimd: threshold, start, max_rho; drift: low, high,
+    recheck; plateau: patience, min_delta; budget: limit, inner (inner.name and that policy's parameters). docs/policies.md explains them.
     """
 
     policy: str = Field(
-        "full", description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so --freezing.rho 4 belongs to it"
+        "full",
+        description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so --freezing.rho 4 belongs to it; or epochs, "
+        "random_budget, bernoulli, front, back, lr_scale, layer_decay, warmup_step, cosine, gradual_unfreeze, gradual_freeze, multirate_step, "
+        "gradnorm, aimd, drift, plateau, budget",
     )
+    interval: IntervalConfig = Field(default_factory=IntervalConfig)
+    momentum: Literal["keep", "reset"] = Field(
+        "keep", description="the optimizer's state of stages that are trained again: keep it, or reset it as if never stepped"
+    )
+    rewarm_steps: int = Field(
+        0,
+        ge=0,
+        description="optimizer steps over which the learning rate of a stage that is trained again rises from warmup_factor times its value",
+    )
+    rewarm_after: int = Field(1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens")
 
 
 class TrainingConfig(Section):
@@ -132,6 +156,9 @@ class TrainingConfig(Section):
         "float32", description="bf16: forward under autocast, losses in float32; faster where the CPU or GPU has bf16"
     )
     channels_last: bool = Field(True, description="channels-last memory format, usually faster for convolutions")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of an exponential moving average of the weights, which is then what is evaluated; null: none"
+    )
     compile: bool = Field(
         False,
         description="torch.compile for backbone, neck and dense head, a graph for each frozen prefix, trained and evaluated, compiled when it is "
@@ -245,7 +272,7 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
         tree = {key: {} if value is None and _section(key) else value for key, value in (loaded or {}).items()}
     freezing = tree.get("freezing")
     if isinstance(freezing, dict) and overrides and overrides.get("freezing.policy", freezing.get("policy")) != freezing.get("policy"):
-        tree["freezing"] = {}  # the parameters of the file's policy go with it
+        tree["freezing"] = _without_parameters(freezing)  # the file's policy goes, and its parameters with it
     place = "the options given" if file is None else f"{file} with the options given" if overrides else str(file)
     return make_config(apply_overrides(tree, overrides or {}), place)
 
@@ -269,8 +296,12 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return a copy of ``config`` with dotted keys changed. Changing ``freezing.policy`` drops the old policy's parameters."""
     tree = to_dict(config)
     if "freezing.policy" in overrides:
-        tree["freezing"] = {}
+        tree["freezing"] = _without_parameters(tree["freezing"])
     return make_config(apply_overrides(tree, overrides), "the overrides")
+
+
+def _without_parameters(freezing: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in freezing.items() if key in FreezingConfig.model_fields}
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     device = choose_device(config)
     state, record = load_checkpoint(checkpoint, device)
     try:
-        classes, weights = list(record["classes"]), state["model"]
+        classes, weights = list(record["classes"]), state.get("ema", state)["model"]  # the average, where it was what was evaluated
     except KeyError as error:
         raise WeightsError(f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote") from error
     detector = build_detector(_without_weights(config), classes).to(device)

@@ -7,9 +7,11 @@ policy, ledger and the record so far. Inside an initialised process group every 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +30,7 @@ from dbf_ray.tracking.base import finite
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
 from dbf_ray.training.ddp import broadcast_object, rank, world_size
 from dbf_ray.training.loop import LoopState, Training, fit
+from dbf_ray.training.scheduler import SchedulerState
 
 LOCK_PATIENCE = 10.0  # seconds: the process of a worker that is being replaced may still be ending
 OnEpoch = Callable[[dict[str, Any], Path | None], bool]
@@ -114,10 +117,19 @@ def run_name(config: Config) -> str:
     """The run's name: the configured one, or made from what varies between runs."""
     if config.name:
         return config.name
-    parameters = "".join(
-        f"-{key}{value}" for key, value in sorted(config.freezing.parameters.items()) if isinstance(value, int | float | str)
-    )
-    return f"{config.freezing.policy}{parameters}-{config.detector.backbone}-{config.data.name}-seed{config.seed}"
+    parameters = "".join(f"-{key}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items()))
+    interval = config.freezing.interval
+    held = "" if (interval.unit, interval.every) == ("epochs", 1) else f"-every{interval.every}{interval.unit}"
+    return f"{config.freezing.policy}{parameters}{held}-{config.detector.backbone}-{config.data.name}-seed{config.seed}"
+
+
+def _in_a_name(value: Any) -> str:
+    """A parameter as part of a folder's name: short, and different for different values."""
+    if isinstance(value, dict):
+        return "".join(f"-{key}{_in_a_name(part)}" for key, part in value.items())
+    text = "_".join(map(_in_a_name, value)) if isinstance(value, list | tuple) else str(value)
+    safe = re.sub(r"[^\w.+-]", "_", text)
+    return safe if len(safe) <= 24 else f"{safe[:12]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def run_directory(config: Config) -> Path:
@@ -154,11 +166,13 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
     tensors = {
         "model": training.detector.state_dict(),
         "optimizer": training.optimizer.state_dict(),
-        "policy": state.policy,
+        "scheduler": training.scheduler.state_dict(),
         "ledger": training.ledger.state_dict(),
         "epoch": state.epoch,
         "random": random_state(),
     }
+    if training.average is not None:
+        tensors["ema"] = training.average.state_dict()
     record = finite({"config": to_dict(config), "classes": training.classes, "epochs": state.records, "facts": facts_of(plan)})
     return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints)
 
@@ -171,8 +185,19 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
     training.detector.load_state_dict(tensors["model"])
     training.optimizer.load_state_dict(tensors["optimizer"])
     training.ledger.load_state_dict(tensors["ledger"])
+    scheduler = training.scheduler
+    scheduler.load_state_dict(tensors.get("scheduler") or _older_scheduler(tensors["policy"], record["epochs"], scheduler.num_stages))
+    if training.average is not None:
+        training.average.load_state_dict(tensors["ema"])
     restore_random_state(tensors["random"])
-    state.epoch, state.policy, state.records = tensors["epoch"], tensors["policy"], record["epochs"]
+    state.epoch, state.records = tensors["epoch"], record["epochs"]
+
+
+def _older_scheduler(policy: dict[str, Any], records: list[dict[str, Any]], num_stages: int) -> dict[str, Any]:
+    """The scheduler's state in a checkpoint from when a decision always held for an epoch, and no policy heard of signals."""
+    prefixes = [record["frozen_stages"] for record in records]
+    state = SchedulerState(policy, prefixes, frozen_blocks=[0] * num_stages, thawed_at=[None] * num_stages)
+    return {"state": vars(state), "signals": {}}
 
 
 def facts_of(plan: Plan) -> dict[str, Any]:
@@ -187,6 +212,7 @@ def facts_of(plan: Plan) -> dict[str, Any]:
         "frozen_prefixes": plan.frozen_prefixes,
         "budget": plan.budget,
         "compute_ratio": plan.compute_ratio,
+        "analytic_ratio": plan.analytic_ratio,
         "backbone_share": plan.backbone_share,
         "norm_eval": plan.config.detector.norm_eval,
         "eval_split": plan.eval_split,
@@ -200,7 +226,8 @@ def facts_of(plan: Plan) -> dict[str, Any]:
 
 def summarize(plan: Plan, training: Training, state: LoopState, directory: Path, stopped_early: bool) -> dict[str, Any]:
     """The content of summary.json."""
-    prefixes = [record["frozen_stages"] for record in state.records]
+    prefixes = training.scheduler.state.prefixes
+    steps = prefix_steps(state.records)
     evaluated = [record for record in state.records if record["map50"] is not None]
     last = evaluated[-1] if evaluated else {}
     scores = [record["map50"] for record in evaluated]
@@ -213,12 +240,22 @@ def summarize(plan: Plan, training: Training, state: LoopState, directory: Path,
         **{key: last.get(key) for key in ("map50", "map50_voc07", "map75", "map50_95")},
         "map50_best": max((s for s in scores if s == s), default=None),
         **{key: value for key, value in last.items() if key.startswith("ap50/")},
-        "compute_ratio": plan.cost_of(prefixes),
+        "compute_ratio": plan.cost_of(list(steps), list(steps.values())),
+        "analytic_ratio": plan.analytic_cost_of(list(steps), list(steps.values())),
         **training.ledger.totals(),
         "checkpoint": str(checkpoint[-1]) if checkpoint else None,
         "stopped_early": stopped_early,
     }
     return broadcast_object(summary)
+
+
+def prefix_steps(records: Sequence[dict[str, Any]]) -> dict[int, int]:
+    """Optimizer steps that each frozen prefix had, over all epochs' records."""
+    total: dict[int, int] = {}
+    for record in records:
+        for prefix, steps in record.get("steps_per_prefix", {record["frozen_stages"]: record["steps"]}).items():
+            total[int(prefix)] = total.get(int(prefix), 0) + steps
+    return total
 
 
 def draw(directory: Path, state: LoopState, plan: Plan) -> list[Path]:

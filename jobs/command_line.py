@@ -69,10 +69,17 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
         assert issubclass(chosen, BaseModel)
         model, about = chosen, section
     group = parser.add_argument_group(about, textwrap.fill(" ".join((model.__doc__ or "").split()), 96))
+    _add_keys(group, model, section)
+
+
+def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
+    """An option for each key of ``model``, and of the sections within it unless it is the whole configuration."""
     for name, field in model.model_fields.items():
+        key = f"{prefix}.{name}" if prefix else name
         if _is_section(field.annotation):
+            if prefix:
+                _add_keys(group, field.annotation, key)  # type: ignore[arg-type]
             continue
-        key = f"{section}.{name}" if section else name
         default = field.get_default(call_default_factory=True)
         shown = (
             json.dumps(default).replace('"', "")

@@ -27,6 +27,7 @@ EPILOG = """examples:
 
 A run leaves runs/NAME/: config.yaml, epochs.jsonl, summary.json, checkpoints/. The same command goes on after an interruption."""
 
+COLUMNS = 120  # of a drawn timeline at most
 SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking")
 
 
@@ -81,36 +82,77 @@ def dry_run(config: Config) -> dict[str, Any]:
         "parameters": plan.policy.parameters(),
         "epochs": config.training.epochs,
         "num_stages": plan.num_stages,
+        "blocks": plan.run.epochs,
+        "block_steps": plan.run.block_steps,
         "frozen_prefixes": plan.frozen_prefixes,
         "budget": plan.budget,
         "compute_ratio": plan.compute_ratio,
+        "analytic_ratio": plan.analytic_ratio,
         "backbone_share": plan.backbone_share,
         "flops_per_prefix": plan.flops_per_prefix,
+        "forward_flops_per_prefix": [step.forward for step in plan.flops],
+        "backward_flops_per_prefix": [step.backward for step in plan.flops],
     }
 
 
 def timeline(plan: Plan) -> str:
-    """Epochs x stages as text: ``#`` trained, ``.`` frozen."""
+    """Blocks x stages as text, the budget, and what it costs."""
+    run, unit = plan.run, "epochs"
     lines = [f"policy {plan.policy.name} {plan.policy.parameters() or ''}".rstrip()]
-    epochs = plan.config.training.epochs
-    if plan.frozen_prefixes is None:
+    if (run.block_steps * plan.config.training.epochs) != run.all_steps:
+        unit = f"blocks of {run.block_steps} optimizer steps"
+    if plan.frozen_prefixes is None or plan.lr_factors is None:
         lines.append("this policy decides while training: its timeline and cost are not known beforehand")
     else:
-        for stage in range(plan.num_stages, 0, -1):
-            lines.append(f"stage {stage}  " + "".join("." if n >= stage else "#" for n in plan.frozen_prefixes))
-        lines.append("epoch    " + "".join(str(e % 10) for e in range(epochs)) + "   (# trained, . frozen)")
-        lines.append(f"budget {plan.budget} of {epochs} epochs, compute_ratio {plan.compute_ratio:.4f}")
-    lowest = plan.cost_of([plan.num_stages])
-    lines.append(f"backbone's share of forward FLOPs {plan.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f}")
+        lines += drawn(plan.frozen_prefixes, plan.num_stages, "epoch" if unit == "epochs" else "block")
+        lines += factors(plan.lr_factors, plan.num_stages)
+        lines.append(
+            f"budget {plan.budget} of {run.epochs} {unit}, compute_ratio {plan.compute_ratio:.4f} "
+            f"(if backward were 2 x forward everywhere: {plan.analytic_ratio:.4f})"
+        )
+    lowest, ceiling = plan.cost_of([plan.num_stages]), plan.analytic_cost_of([plan.num_stages])
+    lines.append("frozen stages  forward  backward   of full   (GFLOP per image)")
+    for n, step in enumerate(plan.flops):
+        if n >= plan.always_frozen:
+            lines.append(f"{n:13d} {step.forward / 1e9:8.3f} {step.backward / 1e9:9.3f} {plan.cost_of([n]):9.4f}")
+    lines.append(
+        f"backbone's share of forward FLOPs {plan.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f} "
+        f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
+    )
     lines.append(f"{len(plan.train_set)} training images, {len(plan.eval_set)} to evaluate on ({plan.eval_split})")
     return "\n".join(lines)
+
+
+def drawn(prefixes: Sequence[int], num_stages: int, unit: str) -> list[str]:
+    """A line for each stage: ``#`` trained, ``.`` frozen; where a column stands for several blocks, ``+`` for both."""
+    several = -(-len(prefixes) // COLUMNS)
+    columns = [prefixes[first : first + several] for first in range(0, len(prefixes), several)]
+    lines = []
+    for stage in range(num_stages, 0, -1):
+        trained = [sum(n < stage for n in column) for column in columns]
+        signs = ("." if count == 0 else "#" if count == len(column) else "+" for count, column in zip(trained, columns, strict=True))
+        lines.append(f"stage {stage}  " + "".join(signs))
+    if several == 1:
+        return [*lines, f"{unit}    " + "".join(str(e % 10) for e in range(len(prefixes))) + "   (# trained, . frozen)"]
+    return [*lines, f"(# trained, . frozen, + both; a column is {several} {unit}s)"]
+
+
+def factors(lr_factors: Sequence[Sequence[float] | None], num_stages: int) -> list[str]:
+    """A line that says how each stage's learning rate is scaled, where a policy does that."""
+    kinds = {tuple(given or [1.0] * num_stages) for given in lr_factors}
+    if kinds == {(1.0,) * num_stages}:
+        return []
+    if len(kinds) > 1:
+        return ["learning rates of stages vary from block to block"]
+    return ["learning rate of stages 1.." + str(num_stages) + " times " + ", ".join(f"{factor:.4g}" for factor in kinds.pop())]
 
 
 def report(summary: dict[str, Any], config: Config) -> str:
     """What a finished run says."""
     map50 = summary["map50"]
     return (
-        f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio {summary['compute_ratio']:.3f}, "
+        f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio {summary['compute_ratio']:.3f} "
+        f"(analytic {summary['analytic_ratio']:.3f}), "
         f"{summary['wall_seconds']:.0f} s; record in {run_directory(config)}"
     )
 

@@ -95,6 +95,22 @@ def test_an_override_changes_its_key_alone(tree: dict[str, Any], key: str, value
                 assert after[outer][name] == old
 
 
+def test_another_policy_keeps_how_long_decisions_hold_and_what_thawing_does(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("freezing: {policy: step, rho: 3, interval: {unit: steps, every: 50}, momentum: reset, rewarm_steps: 9}")
+    for config in (
+        load_config(file, {"freezing.policy": "cosine", "freezing.start": 1, "freezing.end": 0}),
+        with_overrides(load_config(file), {"freezing.policy": "cosine", "freezing.start": 1, "freezing.end": 0}),
+    ):
+        assert config.freezing.parameters == {"start": 1, "end": 0}
+        assert (config.freezing.interval.unit, config.freezing.interval.every) == ("steps", 50)
+        assert (config.freezing.momentum, config.freezing.rewarm_steps) == ("reset", 9)
+    nested = load_config(
+        None, {"freezing.policy": "budget", "freezing.limit": "0.8", "freezing.inner.name": "step", "freezing.inner.rho": "2"}
+    )
+    assert nested.freezing.parameters == {"limit": 0.8, "inner": {"name": "step", "rho": 2}}
+
+
 def test_another_policy_drops_the_parameters_of_the_first() -> None:
     config = load_config(None, {"freezing.policy": "step", "freezing.rho": 3})
     assert with_overrides(config, {"freezing.policy": "full"}).freezing.parameters == {}

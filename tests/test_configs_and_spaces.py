@@ -15,6 +15,7 @@ from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
 from jobs import train
+from tests.search.facts import four_stages
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
@@ -68,7 +69,7 @@ def test_every_configuration_names_members_that_exist(file: Path) -> None:
 def test_every_space_draws_valid_settings_over_every_configuration(space: Path, file: Path | None) -> None:
     config = load_config(file)
     loaded = load_space(space)
-    settings = Settings(config, lambda _: (4, 0))
+    settings = Settings(config, four_stages)
     baselines = [settings.make(baseline) for baseline in loaded.baselines]
     assert {"full", "frozen"} <= {baseline.policy for baseline in baselines}
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))

@@ -95,8 +95,11 @@ class FlopTable:
         for stage in backbone.stages[: backbone.no_grad_stages]:
             stage.requires_grad_(True)
         self._stages = [[p for p in stage.parameters() if p.requires_grad] for stage in backbone.stages]
+        for module in self._copy.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                module.eval()  # a norm's mode costs no FLOPs; in train mode it may refuse one pixel or call for other ranks
         self._steps: dict[tuple[int, int, int], StepFlops] = {}
-        self._backbone: dict[tuple[int, int], int] = {}
+        self._backbone: dict[tuple[int, int], list[int]] = {}
 
     def __call__(self, height: int, width: int, frozen_stages: int) -> int:
         """Training FLOPs (forward and backward) of one image padded to ``height`` x ``width`` pixels."""
@@ -125,13 +128,29 @@ class FlopTable:
         """Training FLOPs of one image for each prefix 0..K: K + 1 numbers, never rising."""
         return [self(height, width, n) for n in range(self.num_stages + 1)]
 
+    def backbone_forward(self, height: int, width: int) -> int:
+        """Forward FLOPs of the backbone alone for one image padded to ``height`` x ``width`` pixels."""
+        return sum(self._stage_forwards(height, width))
+
     def backbone_share(self, height: int, width: int) -> float:
         """b: the backbone's share of the forward FLOPs, 0..1."""
+        return self.backbone_forward(height, width) / max(1, self.step(height, width, 0).forward)
+
+    def prefix_shares(self, height: int, width: int) -> list[float]:
+        """p of each prefix 0..K: the share of the backbone's forward FLOPs that is in its first n stages; K + 1 numbers from 0 to 1."""
+        forwards = self._stage_forwards(height, width)
+        return [sum(forwards[:n]) / max(1, sum(forwards)) for n in range(self.num_stages + 1)]
+
+    def _stage_forwards(self, height: int, width: int) -> list[int]:
         if (height, width) not in self._backbone:
-            with flop_counter() as counter, torch.no_grad():
-                self._copy.backbone(_image(height, width))  # type: ignore[operator]
-            self._backbone[height, width] = counter.get_total_flops()
-        return self._backbone[height, width] / max(1, self.step(height, width, 0).forward)
+            backbone: Any = self._copy.backbone
+            features, forwards = _image(height, width), []
+            for stage in backbone.stages:
+                with flop_counter() as counter, torch.no_grad():
+                    features = stage(features)
+                forwards.append(counter.get_total_flops())
+            self._backbone[height, width] = forwards
+        return self._backbone[height, width]
 
     def _count(self, height: int, width: int, frozen: int) -> StepFlops:
         backbone: Any = self._copy.backbone
@@ -139,9 +158,6 @@ class FlopTable:
             for parameter in parameters:
                 parameter.requires_grad_(index >= frozen)
         backbone.no_grad_stages = frozen
-        for module in self._copy.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase):
-                module.eval()  # a norm's mode costs no FLOPs; in train mode it may refuse one pixel or call for other ranks
         with flop_counter() as counter:
             outputs: list[Tensor] = self._copy.network_outputs(_image(height, width))  # type: ignore[operator]
         forward = counter.get_total_flops()

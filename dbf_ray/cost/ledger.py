@@ -4,7 +4,8 @@ Each figure, over all ranks unless it says otherwise:
 
 ==================== ============================================================================================================
 executed_flops       training FLOPs (forward and backward) of the images that ran, by padded shape and frozen prefix, with everything
-                     that was repeated after a restart; no evaluation, optimizer, NMS. Not to be mixed with the nominal compute_ratio.
+                     that was repeated after a restart, and the backbone's forward passes over probe images of adaptive policies; no
+                     evaluation, optimizer, NMS. Not to be mixed with the nominal compute_ratio.
 device_seconds       seconds of training steps, waiting for data included, summed over ranks: what the devices were held for.
 data_wait_seconds    the part of device_seconds that waited for data.
 wall_seconds         seconds from an epoch's begin to its end, evaluation included, of the slowest rank.
@@ -43,7 +44,8 @@ class Ledger:
     Use: ``begin_epoch``; for each step ``waited`` and ``step``; ``end_steps`` before evaluation; ``end_epoch``.
 
     Args:
-        detector: the detector, for its FLOPs (a meta copy is taken), or a function of (height, width, frozen_stages) to FLOPs per image.
+        detector: the detector, for its FLOPs (a meta copy is taken), its :class:`FlopTable`, or any function of (height, width, frozen_stages) to
+            FLOPs per image.
         device: where training runs.
         world_size: number of ranks.
         gather: collective that gives every rank the objects of all ranks, in rank order. None: the other ranks are taken to
@@ -98,6 +100,10 @@ class Ledger:
         self._tick()
         if self._journal is not None and self._journal.due():
             self._journal.write(self._attempt, self._epoch, self._spent())
+
+    def looked(self, images: int, size: tuple[int, int]) -> None:
+        """Add a forward pass of the backbone alone over images of one padded ``size`` (height, width) in pixels; its time is the coming step's."""
+        self._looks[size] = self._looks.get(size, 0) + images
 
     def end_steps(self) -> None:
         """The epoch's training steps are over (evaluation may follow): wait for the device, and count that time too."""
@@ -157,6 +163,7 @@ class Ledger:
     def _clear(self, epoch: int) -> None:
         self._epoch = epoch
         self._images: dict[tuple[int, int, int], int] = {}
+        self._looks: dict[tuple[int, int], int] = {}
         self._seconds = self._waited = self._memory_seconds = 0.0
         self._peak = 0
         self._joules = self._used = None
@@ -173,10 +180,15 @@ class Ledger:
         self._peak = max(self._peak, peak)
         self._mark = now
 
+    def _table(self) -> FlopTable:
+        assert isinstance(self._flops, FlopTable), "a ledger that counts a backbone's forward passes needs the detector"
+        return self._flops
+
     def _spent(self) -> Row:
         """This rank's epoch so far, as plain JSON values."""
         return {
             "images": [[*key, count] for key, count in self._images.items()],
+            "looks": [[*key, count] for key, count in self._looks.items()],
             "device_seconds": self._seconds,
             "data_wait_seconds": self._waited,
             "wall_seconds": time.perf_counter() - self._began,
@@ -189,9 +201,11 @@ class Ledger:
     def _combine(self, rows: list[Row]) -> Row:
         """The ranks' rows as one."""
         images = [(h, w, n, count) for row in rows for h, w, n, count in row["images"]]
+        looks = [(h, w, count) for row in rows for h, w, count in row.get("looks", [])]
         joules = [row["energy_joules"] for row in rows]
         return {
-            "executed_flops": sum(self._flops(h, w, n) * count for h, w, n, count in images),
+            "executed_flops": sum(self._flops(h, w, n) * count for h, w, n, count in images)
+            + sum(self._table().backbone_forward(h, w) * count for h, w, count in looks),
             "images": sum(count for *_, count in images),
             "device_seconds": sum(row["device_seconds"] for row in rows),
             "slowest_seconds": max(row["device_seconds"] for row in rows),

@@ -12,7 +12,7 @@ from dbf_ray.errors import ConfigError
 
 
 def compute_ratio(
-    prefixes: Sequence[int], flops_per_prefix: Sequence[int], always_frozen: int = 0, weights: Sequence[float] | None = None
+    prefixes: Sequence[int], flops_per_prefix: Sequence[float], always_frozen: int = 0, weights: Sequence[float] | None = None
 ) -> float:
     """Training FLOPs of a schedule over those of full fine-tuning with the same always frozen stages.
 
@@ -60,3 +60,22 @@ def analytic_saving(frozen_share: float, backbone_share: float, always_frozen_sh
     """
     f, b, p = frozen_share, backbone_share, always_frozen_share
     return f * b * ((3 - 2 * p) if cached else 2 * (1 - p)) / (3 - 2 * b * p)
+
+
+def analytic_ratio(
+    prefixes: Sequence[int],
+    backbone_share: float,
+    prefix_shares: Sequence[float],
+    always_frozen: int = 0,
+    weights: Sequence[float] | None = None,
+) -> float:
+    """What :func:`compute_ratio` would be if backward = 2 x forward everywhere: 1 forward + 2 backward, less 2 for what is frozen.
+
+    A prefix n costs 3 - 2 b p(n); whole epochs of the whole backbone give 1 - :func:`analytic_saving`.
+
+    Args:
+        prefixes, always_frozen, weights: as in :func:`compute_ratio`.
+        backbone_share: b, the backbone's share of forward FLOPs.
+        prefix_shares: p(n) for n = 0..K, the first n stages' share of the backbone's forward FLOPs.
+    """
+    return compute_ratio(prefixes, [3 - 2 * backbone_share * p for p in prefix_shares], always_frozen, weights)

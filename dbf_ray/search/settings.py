@@ -6,6 +6,7 @@ that is known before training replaced by what it does in each epoch. So at 8 ep
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.freezing import Policy, Progress, make_policy
 
 PLACES = ("name", "runs_dir", "cluster", "tracking", "search")  # sections that do not shape a training
-Stages = Callable[[Config], tuple[int, int]]
+Facts = Callable[[Config], tuple[Progress, int]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Setting:
 class Settings:
     """Makes settings out of overrides of one base configuration."""
 
-    def __init__(self, config: Config, stages: Stages) -> None:
-        """``stages(config)`` gives (number of backbone stages, leading stages that are always frozen); asked once per detector."""
+    def __init__(self, config: Config, facts: Facts) -> None:
+        """``facts(config)`` gives (a policy's progress at the run's begin, leading stages that are always frozen); asked once for all configurations
+        that differ only in policies and in how they optimize.
+        """
         self.config = config
-        self._stages = stages
-        self._known_stages: dict[str, tuple[int, int]] = {}
+        self._facts = facts
+        self._known: dict[str, tuple[Progress, int]] = {}
 
     def make(self, overrides: Mapping[str, Any]) -> Setting:
         """The setting that ``overrides`` make.
@@ -72,22 +75,24 @@ class Settings:
         return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def _freezing(self, config: Config, policy: Policy) -> Any:
-        """The policy's timeline, or its name and parameters where the timeline is only known while training."""
+        """The policy's timeline, or its name and parameters where the timeline is only known while training; and what else shapes freezing."""
+        tree = to_dict(config)
+        freezing = tree["freezing"]
+        rest = [freezing["interval"], freezing["momentum"], freezing["rewarm_steps"], freezing["rewarm_after"]]
         if policy.needs_signals:
-            return [policy.name, policy.parameters()]
-        detector = json.dumps(to_dict(config)["detector"], sort_keys=True)
-        if detector not in self._known_stages:
-            self._known_stages[detector] = self._stages(config)
-        num_stages, always_frozen = self._known_stages[detector]
+            return [policy.name, policy.parameters(), rest]
+        training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
+        asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
+        if asked not in self._known:
+            self._known[asked] = self._facts(config)
+        run, always_frozen = self._known[asked]
         timeline: list[Any] = []
-        state: dict[str, Any] = {}
-        for epoch in range(config.training.epochs):
-            decision, state = policy.decide(Progress(epoch, config.training.epochs, num_stages, config.seed), {}, state)
+        for decision in policy.timeline(dataclasses.replace(run, seed=config.seed)):
             factors = decision.lr_factors
             if factors is not None and set(factors) == {1.0}:
                 factors = None
             timeline.append([max(decision.frozen_stages, always_frozen), factors])
-        return timeline
+        return [timeline, rest]
 
 
 def shaping(config: Config) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from dbf_ray.cluster.ray_runtime import Resources, available_resources, cluster_
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
+from dbf_ray.freezing import Progress
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.search.book import Book, open_study
 from dbf_ray.search.progress import SearchProgress, standing
 from dbf_ray.search.searcher import BookSearcher
-from dbf_ray.search.settings import Settings, Stages
+from dbf_ray.search.settings import Facts, Settings
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.trial import TrialSetup, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
@@ -48,7 +49,7 @@ def search(
     studies_dir: Path = Path("studies"),
     progress: Callable[[str], None] = print,
     run: RunFunction | None = None,
-    stages: Stages | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Search the space for the best trade-off of map50 (of the last epoch) against compute_ratio.
 
@@ -61,7 +62,7 @@ def search(
         concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``, else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
-        run, stages: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+        run, facts: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
 
     Returns:
         The content of pareto.json.
@@ -76,7 +77,7 @@ def search(
     space = load_space(space_file)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
-    settings = Settings(config, stages or checked_stages)
+    settings = Settings(config, facts or checked_facts)
     for baseline in space.baselines:
         settings.make(baseline)
     folder = studies_dir / study_name
@@ -87,10 +88,10 @@ def search(
         return _Search(config, folder, book, wanted, concurrent, progress, run, space_file).execute()
 
 
-def checked_stages(config: Config) -> tuple[int, int]:
-    """Check ``config`` completely (data, weights, sizes) and return (backbone stages, always frozen ones)."""
+def checked_facts(config: Config) -> tuple[Progress, int]:
+    """Check ``config`` completely (data, weights, sizes) and return (a policy's progress at its begin, always frozen stages)."""
     plan = prepare(config)
-    return plan.num_stages, plan.detector.backbone.frozen_stages
+    return plan.run, plan.always_frozen
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:

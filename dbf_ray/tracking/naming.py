@@ -6,6 +6,7 @@ which is stored as an artifact.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +32,13 @@ PARAMETERS = {
     "always_frozen_stages": "detector.frozen_stages",
     "norm_eval": "detector.norm_eval",
     "workers": "cluster.workers",
+    "ema": "training.ema",
+    "interval_unit": "freezing.interval.unit",
+    "interval_every": "freezing.interval.every",
+    "thaw_momentum": "freezing.momentum",
+    "rewarm_steps": "freezing.rewarm_steps",
 }
+NOT_THE_POLICYS = ("policy", "interval", "momentum", "rewarm_steps", "rewarm_after")  # keys of freezing
 FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine")
 TOTALS = ("executed_flops", "device_seconds", "wall_seconds", "allreduce_bytes", "energy_joules")
 SUMMARY = (
@@ -47,9 +54,16 @@ def parameters_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
     """The parameters to log, as text: the listed ones, the policy's own (``rho``, ``phase``) and facts known before training."""
     named = {name: _at(config, place) for name, place in PARAMETERS.items()}
     freezing = config.get("freezing") or {}
-    named.update({name: value for name, value in freezing.items() if name != "policy"})
+    own = {name: value for name, value in freezing.items() if name not in NOT_THE_POLICYS}
+    named.update({f"policy_{name}" if name in PARAMETERS else name: value for name, value in own.items()})
     named.update({name: facts[name] for name in FACTS if facts.get(name) is not None})
-    return {name: str(value) for name, value in named.items() if value is not None and not isinstance(value, list | dict)}
+    return {name: _as_text(value) for name, value in named.items() if value is not None}
+
+
+def _as_text(value: Any) -> str:
+    """A parameter as text that a table can show."""
+    text = json.dumps(value) if isinstance(value, list | dict) else str(value)
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 3] + "..."
 
 
 def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:

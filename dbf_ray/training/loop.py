@@ -1,7 +1,7 @@
 """The training loop; the file to read first.
 
-One epoch: the policy decides how many leading backbone stages are frozen, the freezer makes it so, DDP is built anew if the set of trained
-parameters changed, the epoch is trained, the ledger adds what it cost, and the detector is evaluated.
+One epoch: before a step that begins a block (usually the epoch's first) the freezing scheduler asks the policy how many leading backbone
+stages are frozen and makes it so; the steps are trained, the ledger adds what they cost, and the detector is evaluated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dbf_ray.data import TrainLoader
 from dbf_ray.detectors import Batch, Detector, padded_size
 from dbf_ray.errors import TrainingError
 from dbf_ray.evaluation import Evaluator
-from dbf_ray.freezing import Freezer, Policy
-from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import Replicas, all_reduce_max, all_reduce_sum, equalize_norm_buffers, rank, world_size
 from dbf_ray.training.optim import LearningRate, set_learning_rate
 from dbf_ray.training.progress import Progress
+from dbf_ray.training.scheduler import FreezingScheduler
 
 GRADIENT_NORM = "gradient_norm"
 CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look waits for the device
@@ -39,8 +39,7 @@ class Training:
 
     detector: Detector
     replicas: Replicas
-    freezer: Freezer
-    policy: Policy
+    scheduler: FreezingScheduler
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
     train_loader: TrainLoader
@@ -55,6 +54,12 @@ class Training:
     clip_norm: float | None = None
     precision: str = "float32"
     evaluate_every: int = 1
+    average: WeightAverage | None = None
+
+    @property
+    def evaluated(self) -> Detector:
+        """What is evaluated: the average of the weights where one is kept, else the detector itself."""
+        return self.detector if self.average is None else self.average.detector
 
 
 @dataclass
@@ -62,7 +67,6 @@ class LoopState:
     """Where a training stands between two epochs: what a checkpoint keeps beside weights and optimizer."""
 
     epoch: int = 0
-    policy: dict[str, Any] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -82,30 +86,30 @@ def fit(training: Training, state: LoopState, after_epoch: Callable[[dict[str, A
 
 
 def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
-    """Decide, freeze, train, account and evaluate one epoch; returns its record (the keys of epochs.jsonl)."""
-    epoch, freezer, ledger = state.epoch, training.freezer, training.ledger
-    now = PolicyProgress(epoch, training.epochs, freezer.num_stages, training.seed)
-    decision, state.policy = training.policy.decide(now, {}, state.policy)
+    """Train, account and evaluate one epoch; returns its record (the keys of epochs.jsonl)."""
+    epoch, scheduler, ledger = state.epoch, training.scheduler, training.ledger
     torch.manual_seed(epoch_seed(training.seed, epoch, rank()))
-    if freezer.apply(decision.frozen_stages) or training.replicas.rebuilds == 0:
-        training.replicas.rebuild()
 
     ledger.begin_epoch(epoch)
-    losses = train_epoch(training, epoch, decision.lr_factors)
+    losses, steps_per_prefix = train_epoch(training, epoch)
     gradient_norm = losses.pop(GRADIENT_NORM)
     check_weights(training.detector, epoch)
     ledger.end_steps()
-    equalize_norm_buffers(training.detector)
+    for detector in dict.fromkeys((training.detector, training.evaluated)):
+        equalize_norm_buffers(detector)
     due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
-    metrics = evaluate(training.detector, training.eval_loader, training.classes, training.precision) if due else {}
+    metrics = evaluate(training.evaluated, training.eval_loader, training.classes, training.precision) if due else {}
+    if metrics:
+        scheduler.evaluated(metrics)
     costs = ledger.end_epoch(allreduce_bytes=training.replicas.allreduce_bytes)
 
     loss = sum(losses.values())
-    training.progress.epoch(epoch, freezer.prefix, loss, metrics.get("map50"), costs["wall_seconds"])
+    training.progress.epoch(epoch, scheduler.prefix, loss, metrics.get("map50"), costs["wall_seconds"])
     return {
         "epoch": epoch,
-        "frozen_stages": freezer.prefix,
+        "frozen_stages": max(steps_per_prefix, key=lambda prefix: steps_per_prefix[prefix]),
         "steps": training.train_loader.steps_per_epoch,
+        "steps_per_prefix": {str(prefix): steps for prefix, steps in sorted(steps_per_prefix.items())},
         "lr": max(group["lr"] for group in training.optimizer.param_groups),
         "loss": loss,
         "losses": losses,
@@ -121,29 +125,37 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{rank}".encode()).digest()[:7], "big")
 
 
-def train_epoch(training: Training, epoch: int, stage_factors: tuple[float, ...] | None = None) -> dict[str, float]:
-    """Train one epoch; returns the mean of each loss, and of the gradient norm before clipping, over its steps and all ranks."""
+def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[int, int]]:
+    """Train one epoch.
+
+    Returns:
+        The mean of each loss, and of the gradient norm before clipping, over its steps and all ranks; and how many steps each frozen prefix had.
+    """
     training.detector.train()
-    steps = training.train_loader.steps_per_epoch
+    scheduler, steps = training.scheduler, training.train_loader.steps_per_epoch
     log = LossLog(epoch, steps)
+    steps_per_prefix: dict[int, int] = {}
     micro_batches = training.train_loader.epoch(epoch)
     for step in range(steps):
+        of_run = epoch * steps + step
+        stage_factors = scheduler.before_step(of_run)
         asked = time.perf_counter()
         images_and_targets = list(itertools.islice(micro_batches, training.accumulation))
         training.ledger.waited(time.perf_counter() - asked)
-        lr = training.learning_rate.at(epoch * steps + step, steps)
-        set_learning_rate(training.optimizer, lr, stage_factors)
+        set_learning_rate(training.optimizer, training.learning_rate.at(of_run, steps), stage_factors)
         canvas = common_canvas([image for images, _ in images_and_targets for image in images], training.device)
         batches = [training.detector.prepare(*micro, canvas=canvas) for micro in images_and_targets]
         log.add(train_step(training, batches))
+        scheduler.after_step(of_run)
+        steps_per_prefix[scheduler.prefix] = steps_per_prefix.get(scheduler.prefix, 0) + 1
         for batch in batches:
-            training.ledger.step(len(batch.images), (batch.images.shape[-2], batch.images.shape[-1]), training.freezer.prefix)
+            training.ledger.step(len(batch.images), batch.padded, scheduler.prefix)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             log.check()
             loss = sum(value for name, value in log.means().items() if name != GRADIENT_NORM)
-            training.progress.step(epoch, training.freezer.prefix, step + 1, steps, training.ledger.images_per_second(), loss)
+            training.progress.step(epoch, scheduler.prefix, step + 1, steps, training.ledger.images_per_second(), loss)
     log.check()
-    return log.means()
+    return log.means(), steps_per_prefix
 
 
 def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
@@ -167,10 +179,14 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
             torch.stack(list(losses.values())).sum().backward()
         for name, loss in losses.items():
             total[name] = total.get(name, 0) + loss.detach()
+    training.scheduler.gradients()
     limit = math.inf if training.clip_norm is None else training.clip_norm
     total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(training.detector.parameters(), limit)  # frozen parameters have no gradient
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
+    training.scheduler.updated()
+    if training.average is not None:
+        training.average.update(training.detector)
     return total
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,3 +87,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, stage_factors
         stage = group["stage"]
         chosen = 1.0 if stage_factors is None or stage < 0 else stage_factors[stage]
         group["lr"] = lr * group["factor"] * chosen
+
+
+def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Drop the optimizer's state (momentum, moments, step counts) of ``parameters``, as if they had never been stepped."""
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -233,3 +234,15 @@ def test_the_meta_copy_holds_no_data() -> None:
 def test_prefixes_out_of_range_are_refused(n: int) -> None:
     with pytest.raises(ConfigError, match=rf"must be in 0\.\.4, got {n}"):
         FlopTable(small_detector())(64, 64, n)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "swin_t"])
+def test_a_backbones_stages_add_up_to_it(backbone: str) -> None:
+    detector = make_detector("rotated_retinanet", backbone=backbone, num_classes=1, fpn_channels=16, head_convs=1)
+    table = FlopTable(detector)
+    with flop_counter() as counter, torch.no_grad():
+        meta_copy(detector).backbone(torch.empty(1, 3, 64, 96, device="meta"))  # type: ignore[operator]
+    assert table.backbone_forward(64, 96) == counter.get_total_flops()
+    shares = table.prefix_shares(64, 96)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert all(low < high for low, high in itertools.pairwise(shares))

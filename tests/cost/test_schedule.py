@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbf_ray.cost.schedule import analytic_saving, compute_ratio, lowest_ratio
+from dbf_ray.cost.schedule import analytic_ratio, analytic_saving, compute_ratio, lowest_ratio
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing.policies import make_policy
 
@@ -80,3 +80,15 @@ def test_published_ceilings(share: float, always: float, without: float, cached:
     """Speed-up ceilings computed elsewhere for four detectors."""
     assert 1 / (1 - analytic_saving(1, share, always)) == pytest.approx(without, abs=0.012)
     assert 1 / (1 - analytic_saving(1, share, always, cached=True)) == pytest.approx(cached, abs=0.012)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.floats(0.01, 0.99), st.floats(0, 0.9))
+def test_the_analytic_ratio_of_whole_epochs_is_one_less_the_saving(frozen: list[bool], b: float, p: float) -> None:
+    ratio = analytic_ratio([2 if is_frozen else 0 for is_frozen in frozen], b, [0.0, p, 1.0], always_frozen=1)
+    assert ratio == pytest.approx(1 - analytic_saving(sum(frozen) / len(frozen), b, p), abs=1e-12)
+
+
+def test_the_analytic_ratio_by_hand() -> None:
+    # b = 1/2, stages of 1/4 and 3/4 of the backbone: prefixes cost 3, 3 - 1/4 and 3 - 1.
+    assert analytic_ratio([0, 1, 2], 0.5, [0, 0.25, 1]) == pytest.approx((3 + 2.75 + 2) / 9)
+    assert analytic_ratio([0, 2], 0.5, [0, 0.25, 1], weights=[3, 1]) == pytest.approx((9 + 2) / 12)

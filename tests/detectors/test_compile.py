@@ -23,12 +23,12 @@ from dbf_ray.config import load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES, DETECTORS, Detector, make_detector
 from dbf_ray.detectors.backbones.convnext import cut_convnext
-from dbf_ray.detectors.backbones.parts import STRIDES, Parts
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.errors import ResourceError, TrainingError
 from dbf_ray.freezing import Freezer, make_policy
 from dbf_ray.training.loop import LoopState, run_epoch
+from tests.detectors.narrow import NARROW
 
 
 class Counting:
@@ -42,26 +42,12 @@ class Counting:
         return graph.forward
 
 
-class Narrow(nn.Module):
-    """A convolution and a norm for each stage: as little to compile as there can be."""
-
-    def __init__(self, weights: None = None) -> None:
-        super().__init__()
-        widths = (3, 8, 8, 16, 16)
-        convs = [nn.Conv2d(i, o, k, stride=k) for i, o, k in zip(widths, widths[1:], (4, 2, 2, 2), strict=False)]
-        self.stages = nn.ModuleList([nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()) for conv in convs])
-
-
-def cut_narrow(network: Narrow) -> Parts:
-    return list(network.stages), [8, 8, 16, 16], STRIDES
-
-
 def shallow_convnext(weights: None = None) -> nn.Module:
     blocks = [models.convnext.CNBlockConfig(i, o, 1) for i, o in ((12, 24), (24, 48), (48, 96), (96, None))]
     return models.ConvNeXt(blocks, stochastic_depth_prob=0.3)
 
 
-ROWS: dict[str, Any] = {"narrow": (Narrow, cut_narrow), "shallow_convnext": (shallow_convnext, cut_convnext)}
+ROWS: dict[str, Any] = {**NARROW, "shallow_convnext": (shallow_convnext, cut_convnext)}
 
 
 @pytest.fixture(autouse=True)

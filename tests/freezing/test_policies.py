@@ -1,12 +1,14 @@
-"""The exam that every policy sits: a new policy is one row in MEMBERS."""
+"""The exam that every policy sits; its rows are in policy_members.py, the second implementations in second_policies.py."""
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,117 +16,88 @@ from hypothesis import strategies as st
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing.policies import POLICIES, Decision, Policy, Progress, Signals, State, make_policy, policy_from_dict, policy_to_dict
+from tests.freezing import second_policies
+from tests.freezing.policy_members import MEMBERS, Member, costs_of
 
-
-class Member(NamedTuple):
-    """What the exam needs to know about a policy.
-
-    ``second`` is an independent implementation of the rule: (epochs, num_stages, seed, **parameters) -> list of prefixes.
-    ``refused`` holds parameters out of range, and words of the rule and the value that the message must hold.
-    """
-
-    name: str
-    parameters: st.SearchStrategy[dict[str, Any]]
-    second: Callable[..., list[int]]
-    examples: list[tuple[dict[str, Any], int, int, list[int]]]  # (parameters, E, K, timeline) written down by hand
-    refused: list[tuple[dict[str, Any], list[str]]]
-
-
-def full_twice(epochs: int, num_stages: int, seed: int) -> list[int]:
-    return [0 for _ in range(epochs)]
-
-
-def frozen_twice(epochs: int, num_stages: int, seed: int) -> list[int]:
-    return [num_stages for _ in range(epochs)]
-
-
-def step_twice(epochs: int, num_stages: int, seed: int, rho: int, phase: int = 0) -> list[int]:
-    """Marks the trained epochs by walking from the phase, without any modulo."""
-    timeline = [num_stages] * epochs
-    trained = phase
-    while trained < epochs:
-        timeline[trained] = 0
-        trained += rho
-    return timeline
-
-
-step_parameters = st.integers(1, 40).flatmap(
-    lambda rho: st.fixed_dictionaries({"rho": st.just(rho)}, optional={"phase": st.integers(0, rho - 1)})
-)
-
-MEMBERS = [
-    Member("full", st.just({}), full_twice, [({}, 1, 1, [0]), ({}, 3, 4, [0, 0, 0])], []),
-    Member("frozen", st.just({}), frozen_twice, [({}, 1, 1, [1]), ({}, 3, 4, [4, 4, 4])], []),
-    Member(
-        "step",
-        step_parameters,
-        step_twice,
-        [
-            ({"rho": 1}, 3, 4, [0, 0, 0]),
-            ({"rho": 3}, 7, 4, [0, 4, 4, 0, 4, 4, 0]),
-            ({"rho": 3, "phase": 2}, 7, 4, [4, 4, 0, 4, 4, 0, 4]),
-            ({"rho": 9}, 4, 2, [0, 2, 2, 2]),  # rho > E: epoch 0 only
-            ({"rho": 9, "phase": 5}, 4, 2, [2, 2, 2, 2]),  # phase >= E: never
-            ({"rho": 5}, 1, 1, [0]),
-        ],
-        [
-            ({"rho": 0}, ["rho", ">= 1", "0"]),
-            ({"rho": -3}, ["rho", ">= 1", "-3"]),
-            ({"rho": 2.5}, ["rho", "integer >= 1", "2.5"]),
-            ({"rho": True}, ["rho", "integer", "True"]),
-            ({"rho": "4"}, ["rho", "integer", "'4'"]),
-            ({"rho": 3, "phase": 3}, ["phase", "0..2", "3"]),
-            ({"rho": 3, "phase": -1}, ["phase", "0..2", "-1"]),
-            ({"rho": 3, "phase": 0.0}, ["phase", "integer", "0.0"]),
-            ({}, ["needs rho"]),
-            ({"rho": 3, "period": 2}, ["does not know period=2", "step(rho, phase)"]),
-        ],
-    ),
-]
 NAMES = [member.name for member in MEMBERS]
+every_member = pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
+
+
+def walk(member: Member, policy: Policy, run: Progress, trace: list[Any] | None, *, through_json: bool = False) -> list[Decision]:
+    """A whole run epoch by epoch, with what the policy would see of ``trace``; optionally as if it were resumed before each epoch."""
+    state: State = {}
+    decisions: list[Decision] = []
+    for epoch in range(run.epochs):
+        signals = dict.fromkeys(policy.needs_signals)
+        if decisions and trace is not None:
+            signals = dict.fromkeys(signals, member.observed(trace[epoch - 1], decisions[-1].frozen_stages, run.num_stages))
+        before = json.dumps(state)
+        resumed = policy_from_dict(json.loads(json.dumps(policy_to_dict(policy)))) if through_json else policy
+        handed = json.loads(before)
+        decision, state = resumed.decide(replace(run, epoch=epoch), signals, handed if through_json else state)
+        assert json.dumps(handed) == before, "a state is never changed in place"
+        decisions.append(decision)
+    return decisions
+
+
+def prefixes(decisions: list[Decision]) -> list[int]:
+    return [decision.frozen_stages for decision in decisions]
+
+
+def draw_run(data: st.DataObject, member: Member, most: int) -> tuple[Policy, Progress, list[Any] | None, dict[str, Any]]:
+    epochs, stages, seed = data.draw(st.integers(1, most)), data.draw(st.integers(1, 6)), data.draw(st.integers(0, 2**31 - 1))
+    parameters = data.draw(member.parameters)
+    trace = None if member.trace is None else data.draw(st.lists(member.trace(stages), min_size=epochs, max_size=epochs))
+    return make_policy(member.name, **parameters), Progress(0, epochs, stages, seed, tuple(costs_of(stages))), trace, parameters
 
 
 def test_every_policy_sits_the_exam() -> None:
     assert list(POLICIES) == NAMES
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
-@settings(max_examples=200, deadline=None)
-@given(data=st.data(), epochs=st.integers(1, 60), num_stages=st.integers(1, 6), seed=st.integers(0, 2**31 - 1))
-def test_decisions_equal_the_second_implementation(member: Member, data: st.DataObject, epochs: int, num_stages: int, seed: int) -> None:
-    parameters = data.draw(member.parameters)
-    timeline = make_policy(member.name, **parameters).decisions(epochs, num_stages, seed)
-    assert timeline == member.second(epochs, num_stages, seed, **parameters)
-    assert len(timeline) == epochs
-    assert all(type(n) is int and 0 <= n <= num_stages for n in timeline)
+@every_member
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_decisions_equal_the_second_implementation(member: Member, data: st.DataObject) -> None:
+    policy, run, trace, parameters = draw_run(data, member, 60)
+    timeline = prefixes(walk(member, policy, run, trace))
+    assert timeline == member.second(run.epochs, run.num_stages, run.seed if trace is None else trace, **parameters)
+    assert len(timeline) == run.epochs
+    assert all(type(n) is int and 0 <= n <= run.num_stages for n in timeline)
+    if trace is None:
+        assert timeline == policy.decisions(run.epochs, run.num_stages, run.seed, costs=run.costs)
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
+@every_member
 def test_decisions_equal_those_written_by_hand(member: Member) -> None:
     assert member.examples
-    for parameters, epochs, num_stages, timeline in member.examples:
-        assert make_policy(member.name, **parameters).decisions(epochs, num_stages) == timeline
+    for parameters, epochs, stages, timeline, *trace in member.examples:
+        run = Progress(0, epochs, stages, 0, tuple(costs_of(stages)))
+        assert prefixes(walk(member, make_policy(member.name, **parameters), run, trace[0] if trace else None)) == timeline
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
-@settings(max_examples=50, deadline=None)
-@given(data=st.data(), epochs=st.integers(1, 20), num_stages=st.integers(1, 5), seed=st.integers(0, 99))
-def test_resumed_anywhere_through_json_the_decisions_are_the_same(
-    member: Member, data: st.DataObject, epochs: int, num_stages: int, seed: int
-) -> None:
-    policy = make_policy(member.name, **data.draw(member.parameters))
-    timeline = policy.decisions(epochs, num_stages, seed)
-    state: State = {}
-    for epoch in range(epochs):
-        resumed = policy_from_dict(json.loads(json.dumps(policy_to_dict(policy))))
-        given_state, untouched = json.loads(json.dumps(state)), json.loads(json.dumps(state))
-        decision, state = resumed.decide(Progress(epoch, epochs, num_stages, seed), {}, given_state)
-        assert given_state == untouched
-        assert decision.frozen_stages == timeline[epoch]
-        assert decision.lr_factors is None or len(decision.lr_factors) == num_stages
+@every_member
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_resumed_anywhere_through_json_the_decisions_are_the_same(member: Member, data: st.DataObject) -> None:
+    policy, run, trace, _ = draw_run(data, member, 20)
+    assert walk(member, policy, run, trace, through_json=True) == walk(member, policy, run, trace)
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
+@every_member
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_learning_rate_factors(member: Member, data: st.DataObject) -> None:
+    policy, run, trace, parameters = draw_run(data, member, 8)
+    for decision in walk(member, policy, run, trace):
+        if member.lr_factors is None:
+            assert decision.lr_factors is None
+        else:
+            assert decision.lr_factors is not None
+            assert list(decision.lr_factors) == pytest.approx(member.lr_factors(run.num_stages, **parameters), rel=1e-12)
+
+
+@every_member
 @given(data=st.data())
 def test_json_round_trip(member: Member, data: st.DataObject) -> None:
     policy = make_policy(member.name, **data.draw(member.parameters))
@@ -146,12 +119,15 @@ def test_parameters_out_of_range_are_refused_with_rule_and_value(name: str, para
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
+@every_member
 @pytest.mark.parametrize(("epochs", "num_stages"), [(0, 4), (-1, 4), (3, 0), (2.0, 4), (3, True)])
 def test_impossible_runs_are_refused(member: Member, epochs: Any, num_stages: Any) -> None:
     parameters = member.examples[0][0]
     with pytest.raises(ConfigError, match=r"(epochs|num_stages) must be an integer >= 1, got"):
-        make_policy(member.name, **parameters).decisions(epochs, num_stages)
+        make_policy(member.name, **parameters).check(Progress(0, epochs, num_stages))
+    if member.trace is None:
+        with pytest.raises(ConfigError, match=r"(epochs|num_stages) must be an integer >= 1, got"):
+            make_policy(member.name, **parameters).decisions(epochs, num_stages)
 
 
 def test_progress_refuses_an_epoch_outside_of_the_run() -> None:
@@ -161,7 +137,9 @@ def test_progress_refuses_an_epoch_outside_of_the_run() -> None:
 
 
 def test_unknown_policies_and_parameters_are_named_with_what_is_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown freezing policy 'stepp'; known policies: full, frozen, step; did you mean step\?"):
+    with pytest.raises(
+        ConfigError, match=r"unknown freezing policy 'stepp'; known policies: full, frozen, step, .*budget; did you mean step\?"
+    ):
         make_policy("stepp", rho=3)
     with pytest.raises(ConfigError, match=r"policy full does not know rho=3; it is full, which takes no parameters"):
         make_policy("full", rho=3)
@@ -175,7 +153,10 @@ def test_unknown_policies_and_parameters_are_named_with_what_is_known() -> None:
 def test_a_policy_that_needs_signals_has_no_timeline_before_training() -> None:
     class Listening(Policy):
         name = "listening"
-        needs_signals = ("gradient_norm",)
+
+        @property
+        def needs_signals(self) -> tuple[str, ...]:
+            return ("gradient_norm",)
 
         def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
             return Decision(0 if signals["gradient_norm"] > 1 else 1), state
@@ -189,3 +170,104 @@ def test_policies_need_no_torch() -> None:
     code = "import sys, dbf_ray.freezing, dbf_ray.freezing.policies as p; p.make_policy('step', rho=2).decisions(4, 4); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+@settings(max_examples=100, deadline=None)
+@given(epochs=st.integers(1, 40), seed=st.integers(0, 99), data=st.data())
+def test_a_random_budget_is_spent_exactly(epochs: int, seed: int, data: st.DataObject) -> None:
+    budget = data.draw(st.integers(0, epochs))
+    timeline = make_policy("random_budget", budget=budget).decisions(epochs, 4, seed)
+    assert timeline.count(0) == budget
+    assert timeline == second_policies.random_budget(epochs, 4, seed, budget)
+    with pytest.raises(ConfigError, match=rf"budget must be at most .* {epochs}, got {epochs + 1}"):
+        make_policy("random_budget", budget=epochs + 1).decisions(epochs, 4, seed)
+
+
+def test_chance_is_even() -> None:
+    """Over many seeds every epoch is drawn as often, and different seeds draw differently."""
+    drawn = [make_policy("random_budget", budget=3).decisions(10, 4, seed) for seed in range(2000)]
+    for epoch in range(10):
+        assert abs(sum(timeline[epoch] == 0 for timeline in drawn) - 600) < 5 * math.sqrt(2000 * 0.3 * 0.7)
+    tossed = sum(make_policy("bernoulli", p=0.3).decisions(10, 4, seed).count(0) for seed in range(2000))
+    assert abs(tossed - 6000) < 5 * math.sqrt(20000 * 0.3 * 0.7)
+    assert len({tuple(timeline) for timeline in drawn}) == 120  # all sets of three of ten
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), epochs=st.integers(1, 20), block=st.integers(1, 9), limit=st.floats(0.5, 1))
+def test_a_budget_is_never_broken_also_with_a_short_last_block(data: st.DataObject, epochs: int, block: int, limit: float) -> None:
+    total = data.draw(st.integers(block * (epochs - 1) + 1, block * epochs))
+    run = Progress(0, epochs, 2, 0, (10, 8, 5), block, total)
+    policy = make_policy("budget", limit=limit, inner={"name": "full"})
+    timeline = prefixes(policy.timeline(run))
+    steps = [run.steps(e) for e in range(epochs)]
+    assert sum(steps) == total
+    spent = sum((10 if n == 0 else 5) * s for n, s in zip(timeline, steps, strict=True))
+    assert spent <= limit * 10 * total * (1 + 1e-9)
+    if 2 in timeline:  # another unfrozen block would have broken it
+        first = timeline.index(2)
+        assert spent + 5 * steps[first] > limit * 10 * total or 0 in timeline[first:]
+
+
+def test_a_budget_below_the_frozen_cost_or_without_costs_is_refused() -> None:
+    policy = make_policy("budget", limit=0.4, inner={"name": "full"})
+    with pytest.raises(ConfigError, match=r"limit must be >= 0\.5, the compute_ratio of a backbone that is never trained, got 0\.4"):
+        policy.decisions(4, 2, costs=(10, 8, 5))
+    with pytest.raises(ConfigError, match="costs of each frozen prefix must be known"):
+        policy.decisions(4, 2)
+    with pytest.raises(ConfigError, match=r"budget must be at most .* 4, got 5"):
+        make_policy("budget", limit=0.9, inner={"name": "random_budget", "budget": 5}).decisions(4, 2, costs=(10, 8, 5))
+
+
+def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
+    policy = make_policy("budget", limit=0.8, inner={"name": "aimd", "threshold": 0.5, "max_rho": 9})
+    assert policy.needs_signals == ("effective_perturbation",)
+    state: State = {}
+    timeline = []
+    for epoch in range(6):
+        seen = 0.9 if timeline and timeline[-1] == 0 else None
+        decision, state = policy.decide(
+            Progress(epoch, 6, 2, 0, (10, 8, 5)), {"effective_perturbation": seen}, json.loads(json.dumps(state))
+        )
+        timeline.append(decision.frozen_stages)
+    assert timeline == [0, 0, 0, 2, 2, 2]  # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
+
+
+def test_the_policies_page_describes_every_policy() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+    missing = [name for name in POLICIES if f"`{name}" not in page]
+    assert missing == []
+
+
+CLOSED_FORMS: dict[str, Any] = {  # the budgets of docs/policies.md
+    "full": lambda e, k: e,
+    "frozen": lambda e, k: 0,
+    "step": lambda e, k, rho, phase=0: math.ceil((e - phase) / rho) if phase < e else 0,
+    "epochs": lambda e, k, **given: sum(epoch < e for epoch in given["epochs"]),
+    "random_budget": lambda e, k, budget: budget,
+    "front": lambda e, k, budget: min(budget, e),
+    "back": lambda e, k, budget: min(budget, e),
+    "lr_scale": lambda e, k, factor: e,
+    "layer_decay": lambda e, k, xi: e,
+    "warmup_step": lambda e, k, warmup, rho: math.ceil((e - warmup) / rho) if warmup < e else 0,
+    "gradual_unfreeze": lambda e, k, every: e,
+}
+
+
+@pytest.mark.parametrize("member", [member for member in MEMBERS if member.name in CLOSED_FORMS], ids=lambda member: member.name)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_budgets_have_their_closed_forms(member: Member, data: st.DataObject) -> None:
+    policy, run, _, parameters = draw_run(data, member, 40)
+    trained = sum(n < run.num_stages for n in prefixes(policy.timeline(run)))
+    assert trained == CLOSED_FORMS[member.name](run.epochs, run.num_stages, **parameters)
+
+
+@settings(max_examples=60, deadline=None)
+@given(epochs=st.integers(1, 40), stages=st.integers(1, 6), t0=st.integers(0, 8), start=st.integers(0, 8), end=st.integers(0, 8))
+def test_budgets_of_gradual_freezing_and_of_the_cosine(epochs: int, stages: int, t0: int, start: int, end: int) -> None:
+    timeline = make_policy("gradual_freeze", t0=t0 / 8).decisions(epochs, stages)
+    last = t0 / 8 + (1 - t0 / 8) * (stages - 1) / stages
+    assert sum(n < stages for n in timeline) == min(epochs, sum(epoch / epochs <= last for epoch in range(epochs)))
+    total = epochs * (start + end) / 16 if epochs > 1 else start / 8  # a cosine from end to end is symmetric: its mean is the ends'
+    assert make_policy("cosine", start=start / 8, end=end / 8).decisions(epochs, stages).count(0) == math.floor(0.5 + total + 1e-9)

@@ -25,14 +25,14 @@ COMMANDS: dict[str, Any] = {module.__name__: module for module in (train, search
 SECTIONS = ("", *(name for name, value in Config() if isinstance(value, BaseModel)))
 
 
-def keys() -> list[str]:
+def keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     """Every key of the configuration, dotted."""
     found = []
-    for name, field in Config.model_fields.items():
+    for name, field in model.model_fields.items():
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            found += [f"{name}.{key}" for key in field.annotation.model_fields]
+            found += keys(field.annotation, f"{prefix}{name}.")
         else:
-            found.append(name)
+            found.append(f"{prefix}{name}")
     return found
 
 
@@ -62,7 +62,8 @@ def test_help_names_every_key_and_every_member_with_its_parameters(module: Any, 
     options = {p.name for d in DETECTORS.values() for p in inspect.signature(d.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
     members: list[Any] = [policy for policy in POLICIES.values() if dataclasses.is_dataclass(policy)]
     parameters = {field.name for policy in members for field in dataclasses.fields(policy)}
-    assert parameters >= {"rho", "phase"}
+    assert parameters >= {"rho", "phase", "inner", "max_rho"}
+    assert "freezing.interval.unit" in keys()
     for name in options | parameters:
         assert re.search(rf"\b{name}\b", text), name
     for shown in ("sgd|adamw", "constant|step|cosine", "true|false|sync", "[horizontal,vertical,diagonal]", "(default: [8, 11])"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,55 @@ def test_a_dry_run_shows_timeline_and_cost_and_leaves_nothing(tiny: list[str], t
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_shows_what_a_prefix_costs_and_the_analytic_ceiling(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*tiny, "--freezing.policy", "gradual_unfreeze", "--freezing.every", "2", "--training.epochs", "8", "--dry-run", "--json"]
+    assert main(train.command, arguments) == 0
+    printed = capsys.readouterr().out
+    result = json.loads(printed.splitlines()[-1])
+    assert [line.split()[2] for line in printed.splitlines() if line.startswith("stage ")] == [
+        "########",
+        "..######",
+        "....####",
+        "......##",
+    ]
+    for n in range(5):
+        forward, backward = (result[f"{kind}_flops_per_prefix"][n] for kind in ("forward", "backward"))
+        assert forward + backward == result["flops_per_prefix"][n]
+        ratio = result["flops_per_prefix"][n] / result["flops_per_prefix"][0]
+        assert re.search(rf"^ +{n} +{forward / 1e9:.3f} +{backward / 1e9:.3f} +{ratio:.4f}$", printed, re.M)
+    assert f"(if backward were 2 x forward everywhere: {result['analytic_ratio']:.4f})" in printed
+    ceiling = 1 - 2 * result["backbone_share"] / 3
+    assert f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)" in printed
+
+
+def test_a_dry_run_of_blocks_of_factors_and_of_what_nobody_knows(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*options: str) -> str:
+        assert main(train.command, [*tiny, "--dry-run", *options]) == 0
+        return capsys.readouterr().out
+
+    blocks = ["--freezing.interval.unit", "steps", "--freezing.interval.every", "1", "--training.epochs"]
+    few = shown("--freezing.policy", "step", "--freezing.rho", "2", *blocks, "3")
+    count = int(re.search(r"of (\d+) blocks of 1 optimizer steps", few)[1])  # type: ignore[index]
+    assert "#." * (count // 2) in few
+    many = shown("--freezing.policy", "step", "--freezing.rho", "2", *blocks, str(3 * 130))
+    columns = [line.split()[2] for line in many.splitlines() if line.startswith("stage ")]
+    assert all(len(line) <= train.COLUMNS and set(line) <= set("+#.") and "+" in line for line in columns)
+    assert "+ both" in many
+    assert "learning rate of stages 1..4 times 0.125, 0.25, 0.5, 1" in shown("--freezing.policy", "layer_decay", "--freezing.xi", "0.5")
+    adaptive = shown("--freezing.policy", "plateau", "--freezing.patience", "2", "--freezing.min_delta", "0.01")
+    assert "decides while training" in adaptive
+    assert "lowest possible compute_ratio" in adaptive
+
+
 BAD_OPTIONS = {
+    "a budget that nobody can keep": (
+        ["--freezing.policy", "budget", "--freezing.limit", "0.01", "--freezing.inner.name", "full"],
+        ["limit must be >= 0.", "never trained", "got 0.01"],
+    ),
+    "more random epochs than there are": (["--freezing.policy", "random_budget", "--freezing.budget", "99"], ["at most", "got 99"]),
+    "an interval of nothing": (["--freezing.interval.every", "0"], ["freezing.interval.every", "greater than or equal to 1", "got 0"]),
+    "an average that stands still": (["--training.ema", "1"], ["training.ema", "less than 1", "got 1"]),
+    "a rule's parameter that is no list": (["--freezing.policy", "epochs", "--freezing.epochs", "3"], ["must be a list", "got 3"]),
     "unknown option": (["--trainin.epochs", "3"], ["--trainin.epochs", "did you mean --training.epochs?"]),
     "unknown option, nothing near": (["--zzz", "3"], ["unknown option --zzz", "--help"]),
     "stray word": (["hello"], ["hello", "--help"]),

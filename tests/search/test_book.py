@@ -13,6 +13,7 @@ from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.search.book import Asked, Book, open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
+from tests.search.facts import four_stages
 
 RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
 EPOCHS = 6
@@ -39,7 +40,7 @@ def opened(tmp_path):
             file.write_text(space)
         config = with_overrides(Config(), {"training.epochs": EPOCHS, **overrides})
         study = open_study(tmp_path / "study.db", "test", trials=8, seed=0)
-        return Book(study, load_space(file), Settings(config, lambda _: (4, 0)), recover=recover)
+        return Book(study, load_space(file), Settings(config, four_stages), recover=recover)
 
     return opening
 

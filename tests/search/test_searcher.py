@@ -13,6 +13,7 @@ from dbf_ray.search.book import Book, open_study
 from dbf_ray.search.searcher import SPARE, BookSearcher
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import SearchSpace
+from tests.search.facts import four_stages
 
 SUMMARY = {"map50": 0.5, "compute_ratio": 0.7}
 
@@ -20,7 +21,7 @@ SUMMARY = {"map50": 0.5, "compute_ratio": 0.7}
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
     space = SearchSpace(tmp_path / "space.py", lambda trial: {"seed": trial.suggest_int("seed", 1, 10**6)}, [])
-    return Book(open_study(tmp_path / "study.db", "s", trials=8, seed=0), space, Settings(with_overrides(Config(), {}), lambda _: (4, 0)))
+    return Book(open_study(tmp_path / "study.db", "s", trials=8, seed=0), space, Settings(with_overrides(Config(), {}), four_stages))
 
 
 def searching(book: Book, wanted: int) -> BookSearcher:

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.freezing import make_policy
 from dbf_ray.search.settings import Settings
+from tests.search.facts import four_stages
 
 EPOCHS = 8
 
 
 def key(always_frozen: int = 0, **overrides) -> str:
     config = with_overrides(Config(), {"training.epochs": EPOCHS})
-    return Settings(config, lambda _: (4, always_frozen)).make({name.replace("__", "."): value for name, value in overrides.items()}).key
+    settings = Settings(config, lambda config: (four_stages(config)[0], always_frozen))
+    return settings.make({name.replace("__", "."): value for name, value in overrides.items()}).key
 
 
 def step(rho: int, **more) -> str:
@@ -55,7 +57,7 @@ def test_keys_are_equal_exactly_when_the_timelines_are(first, second, phases):
 
 def test_the_detector_is_asked_once_for_its_stages():
     asked = []
-    settings = Settings(Config(), lambda config: asked.append(config.detector.backbone) or (4, 0))
+    settings = Settings(Config(), lambda config: asked.append(config.detector.backbone) or four_stages(config))
     for rho in (2, 3, 4):
         settings.make({"freezing.policy": "step", "freezing.rho": rho, "training.lr": rho * 1e-4})
     settings.make({"freezing.policy": "full", "detector.backbone": "resnet18"})

@@ -12,6 +12,7 @@ from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
+from tests.search.facts import four_stages
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 
@@ -35,7 +36,7 @@ def test_there_are_search_spaces():
 def test_every_search_space_loads_and_draws_valid_settings(file, epochs):
     space = load_space(file)
     config = with_overrides(Config(), {"training.epochs": epochs})
-    settings = Settings(config, lambda _: (4, 0))
+    settings = Settings(config, four_stages)
     assert [settings.make(baseline).policy for baseline in space.baselines][:2] == ["full", "frozen"]
     for seed in range(20):
         settings.make(space.overrides(new_trial(seed), config))

@@ -21,7 +21,7 @@ from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config
 from dbf_ray.errors import ConfigError, ResourceError, TrainingError, WeightsError
 from dbf_ray.locks import only_writer
-from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run import find_resume, run, run_directory, run_name
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 
@@ -85,6 +85,19 @@ def test_resuming_is_bit_identical_across_a_frozen_epoch(tiny: Callable[..., Con
     assert same(weights(one), weights(two))
     for key in ("loss", "map50", "frozen_stages", "lr"):
         assert [e[key] for e in read_epochs(run_directory(straight))] == [e[key] for e in read_epochs(folder)]
+
+
+def test_runs_are_named_by_what_varies() -> None:
+    def name(**freezing: Any) -> str:
+        return run_name(load_config(None, {f"freezing.{key}": value for key, value in freezing.items()}))
+
+    assert name(policy="step", rho=3).startswith("step-rho3-")
+    assert name(policy="epochs", epochs=[0, 4, 9]).startswith("epochs-epochs0_4_9-")
+    assert name(policy="budget", limit=0.8, inner={"name": "step", "rho": 2}).startswith("budget-inner-namestep-rho2-limit0.8-")
+    assert "-every500steps-" in name(policy="step", rho=3, interval={"unit": "steps", "every": 500})
+    long = [name(policy="epochs", epochs=list(range(first, 100))) for first in (0, 1)]
+    assert long[0] != long[1]
+    assert all(len(text) < 100 for text in long)
 
 
 def test_a_killed_run_goes_on_bit_identically(tiny: Callable[..., Config], tmp_path: Path) -> None:

@@ -13,14 +13,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.freezing.policies.aimd import Aimd
+from dbf_ray.freezing.policies.back import Back
 from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State
+from dbf_ray.freezing.policies.bernoulli import Bernoulli
+from dbf_ray.freezing.policies.budget import Budget
+from dbf_ray.freezing.policies.cosine import Cosine
+from dbf_ray.freezing.policies.drift import Drift
+from dbf_ray.freezing.policies.epochs import Epochs
+from dbf_ray.freezing.policies.front import Front
 from dbf_ray.freezing.policies.frozen import Frozen
 from dbf_ray.freezing.policies.full import Full
+from dbf_ray.freezing.policies.gradnorm import GradNorm
+from dbf_ray.freezing.policies.gradual_freeze import GradualFreeze
+from dbf_ray.freezing.policies.gradual_unfreeze import GradualUnfreeze
+from dbf_ray.freezing.policies.layer_decay import LayerDecay
+from dbf_ray.freezing.policies.lr_scale import LrScale
+from dbf_ray.freezing.policies.multirate_step import MultirateStep
+from dbf_ray.freezing.policies.plateau import Plateau
+from dbf_ray.freezing.policies.random_budget import RandomBudget
 from dbf_ray.freezing.policies.step import Step
+from dbf_ray.freezing.policies.warmup_step import WarmupStep
 
 __all__ = ["POLICIES", "Decision", "Policy", "Progress", "Signals", "State", "make_policy", "policy_from_dict", "policy_to_dict"]
 
-POLICIES: dict[str, type[Policy]] = {member.name: member for member in (Full, Frozen, Step)}
+MEMBERS: tuple[type[Policy], ...] = (
+    *(Full, Frozen, Step, Epochs, RandomBudget, Bernoulli, Front, Back, LrScale, LayerDecay, WarmupStep, Cosine),
+    *(GradualUnfreeze, GradualFreeze, MultirateStep, GradNorm, Aimd, Drift, Plateau, Budget),
+)
+POLICIES: dict[str, type[Policy]] = {member.name: member for member in MEMBERS}
 
 
 def make_policy(name: str, **parameters: Any) -> Policy:

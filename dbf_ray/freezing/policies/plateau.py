@@ -1,0 +1,56 @@
+"""Policy ``plateau(patience, min_delta)``: the backbone is trained when the head alone gets no further (the rule of ``ReduceLROnPlateau``, with
+an unfrozen epoch in the place of a lower learning rate).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_int, require_number
+
+
+@dataclass(frozen=True)
+class Plateau(Policy):
+    """One unfrozen epoch whenever map50 has not risen by ``min_delta`` for ``patience`` frozen epochs. Epoch 0 is unfrozen.
+
+    What it has to rise above is the best so far, by at least ``min_delta``. Only evaluated epochs count. The patience starts anew after
+    each unfrozen epoch.
+
+    Args:
+        patience: evaluated frozen epochs without a rise, >= 1.
+        min_delta: least rise of map50, 0..1; with 0 an equal value is none.
+
+    Raises:
+        ConfigError: a parameter is out of range.
+    """
+
+    name: ClassVar[str] = "plateau"
+
+    patience: int
+    min_delta: float
+
+    @property
+    def needs_signals(self) -> tuple[str, ...]:
+        """The selection metric, None after an epoch that was not evaluated, and NaN where the evaluation set has no objects."""
+        return ("map50",)
+
+    def __post_init__(self) -> None:
+        require_int("patience", self.patience, low=1, owner="policy plateau")
+        require_number("min_delta", self.min_delta, low=0, high=1, owner="policy plateau")
+
+    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+        """Count frozen epochs without a rise."""
+        if not state:
+            return Decision(0), {"best": None, "waited": 0, "frozen": False}
+        best, waited = state["best"], state["waited"]
+        score: float | None = signals["map50"]
+        if score is not None:
+            base = -math.inf if best is None else best
+            rose = score > base and score >= base + self.min_delta
+            waited = waited + 1 if state["frozen"] and not rose else 0
+            best = score if score > base else best
+        if waited >= self.patience:
+            return Decision(0), {"best": best, "waited": 0, "frozen": False}
+        return Decision(progress.num_stages), {"best": best, "waited": waited, "frozen": True}

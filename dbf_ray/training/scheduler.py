@@ -1,0 +1,191 @@
+"""The freezing scheduler: asks the policy when a block of optimizer steps begins, and makes its decision true on every rank.
+
+A block is an epoch, several, or ``every`` optimizer steps. In order: the signals of the block before, the decision, norm buffers made equal on
+all ranks, the freezer, optimizer state of what thaws, DDP built anew if the set of trained parameters changed, and signals of the new block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+
+from dbf_ray.freezing import Freezer, Policy, stage_parameters
+from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.training.ddp import Replicas, equalize_norm_buffers
+from dbf_ray.training.optim import forget
+from dbf_ray.training.signals import Signal
+
+
+@dataclass(frozen=True)
+class Thaw:
+    """What happens to a stage that is trained again after a frozen stretch.
+
+    Attributes:
+        momentum: "keep" the optimizer's state of its parameters, or "reset" it, as if they had never been stepped.
+        rewarm_steps: optimizer steps over which its learning rate rises linearly to its value; 0: none.
+        rewarm_after: least number of frozen blocks in a row after which it does.
+        rewarm_factor: the rate starts at this share of its value.
+    """
+
+    momentum: Literal["keep", "reset"] = "keep"
+    rewarm_steps: int = 0
+    rewarm_after: int = 1
+    rewarm_factor: float = 1.0 / 3.0
+
+
+@dataclass
+class SchedulerState:
+    """Where a scheduler stands, JSON-able: what a checkpoint keeps beside the signals.
+
+    Attributes:
+        policy: the policy's own state.
+        prefixes: effective prefix of every block begun.
+        lr_factors: of the block under way, a number for each stage; None for 1 everywhere.
+        frozen_blocks: for each stage the frozen blocks in a row up to now.
+        thawed_at: for each stage the optimizer step from which its rate warms up again; None: it does not.
+        values: signals of the block under way that are complete.
+    """
+
+    policy: dict[str, Any] = field(default_factory=dict)
+    prefixes: list[int] = field(default_factory=list)
+    lr_factors: list[float] | None = None
+    frozen_blocks: list[int] = field(default_factory=list)
+    thawed_at: list[int | None] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class FreezingScheduler:
+    """Call :meth:`before_step` before each optimizer step, :meth:`gradients` and :meth:`updated` within it, :meth:`after_step` after it.
+
+    Args:
+        policy: decides.
+        run: the run's progress at block 0: blocks, steps in each, seed, costs.
+        freezer: applies.
+        replicas: of the detector, rebuilt when what is trained changes.
+        optimizer: of the detector's parameters.
+        signals: those that the policy asks for, by name.
+        thaw: what happens to stages that are trained again.
+
+    Raises:
+        ConfigError: the policy cannot serve the run.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        run: PolicyProgress,
+        freezer: Freezer,
+        replicas: Replicas,
+        optimizer: torch.optim.Optimizer,
+        signals: Mapping[str, Signal] | None = None,
+        thaw: Thaw | None = None,
+    ) -> None:
+        policy.check(run)
+        self.policy, self.run, self.freezer, self.replicas, self.optimizer = policy, run, freezer, replicas, optimizer
+        self.signals, self.thaw = dict(signals or {}), thaw or Thaw()
+        self.state = SchedulerState(frozen_blocks=[0] * freezer.num_stages, thawed_at=[None] * freezer.num_stages)
+        self._in_force = False  # whether the freezer holds the state's last decision
+        self._loaded_signals: dict[str, Any] = {}
+        self._stages = stage_parameters(replicas.module.backbone)  # type: ignore[arg-type]
+
+    @property
+    def num_stages(self) -> int:
+        """K."""
+        return self.freezer.num_stages
+
+    @property
+    def prefix(self) -> int:
+        """The effective prefix in force."""
+        return self.freezer.prefix
+
+    def before_step(self, step: int) -> list[float]:
+        """Begin a block if one is due at optimizer step ``step`` of the whole run, 0-based. A collective.
+
+        Returns:
+            Each stage's learning-rate factor.
+        """
+        if step % self.run.block_steps == 0:
+            self._begin(step)
+        elif not self._in_force:  # resumed within a block
+            self._apply(self.state.prefixes[-1])
+            for name, signal in self.signals.items():
+                signal.load_state_dict(self._loaded_signals[name])
+        factors = self.state.lr_factors or [1.0] * self.num_stages
+        return [factor * self._rewarmed(stage, step) for stage, factor in enumerate(factors)]
+
+    def gradients(self) -> None:
+        """A step's gradients are complete, and not clipped yet."""
+        for signal in self.signals.values():
+            signal.gradients()
+
+    def updated(self) -> None:
+        """The optimizer has made its step."""
+        for signal in self.signals.values():
+            signal.updated()
+
+    def after_step(self, step: int) -> None:
+        """The step is over; at a block's end take the signals that are complete. A collective there."""
+        if (step + 1) % self.run.block_steps == 0 and self.signals:
+            equalize_norm_buffers(self.replicas.module)
+            self.state.values = {name: signal.value() for name, signal in self.signals.items() if signal.complete_at_end}
+
+    def evaluated(self, metrics: dict[str, float]) -> None:
+        """The detector was evaluated after the last step."""
+        for signal in self.signals.values():
+            signal.score(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint between two optimizer steps."""
+        return {"state": vars(self.state).copy(), "signals": {name: signal.state_dict() for name, signal in self.signals.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo of :meth:`state_dict`; the decision in force is applied before the next step."""
+        self.state = SchedulerState(**state["state"])
+        self._loaded_signals = state["signals"]
+        for name, signal in self.signals.items():
+            signal.load_state_dict(state["signals"][name])
+        self._in_force = False
+
+    def _begin(self, step: int) -> None:
+        state, stages = self.state, self.num_stages
+        values = {name: None if not state.prefixes else state.values.get(name) for name in self.signals}
+        for name, signal in self.signals.items():
+            if state.prefixes and not signal.complete_at_end:
+                values[name] = signal.value()
+        now = replace(self.run, epoch=step // self.run.block_steps)
+        decision, state.policy = self.policy.decide(now, values, state.policy)
+        before = state.prefixes[-1] if state.prefixes else stages
+        frozen = max(decision.frozen_stages, self.freezer.always_frozen)
+        equalize_norm_buffers(self.replicas.module)
+        self._apply(frozen)
+        for stage in range(stages):
+            if stage < frozen:
+                state.frozen_blocks[stage] += 1
+            elif state.frozen_blocks[stage]:
+                self._thawed(stage, step)
+        state.prefixes.append(frozen)
+        state.lr_factors = None if decision.lr_factors is None else list(decision.lr_factors)
+        state.values = {}
+        for signal in self.signals.values():
+            signal.begin(frozen, before)
+
+    def _apply(self, frozen: int) -> None:
+        if self.freezer.apply(frozen) or self.replicas.rebuilds == 0:
+            self.replicas.rebuild()
+        self._in_force = True
+
+    def _thawed(self, stage: int, step: int) -> None:
+        if self.thaw.momentum == "reset":
+            forget(self.optimizer, self._stages[stage])
+        warms = self.thaw.rewarm_steps > 0 and self.state.frozen_blocks[stage] >= self.thaw.rewarm_after
+        self.state.thawed_at[stage] = step if warms else None
+        self.state.frozen_blocks[stage] = 0
+
+    def _rewarmed(self, stage: int, step: int) -> float:
+        began = self.state.thawed_at[stage]
+        if began is None or step >= began + self.thaw.rewarm_steps:
+            return 1.0
+        return self.thaw.rewarm_factor + (1 - self.thaw.rewarm_factor) * (step - began) / self.thaw.rewarm_steps

@@ -1,0 +1,26 @@
+"""The smallest backbone there can be, for tests that train many times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from dbf_ray.detectors.backbones.parts import STRIDES, Parts
+
+
+class Narrow(nn.Module):
+    """A convolution and a norm for each stage: as little to compile as there can be."""
+
+    def __init__(self, weights: None = None) -> None:
+        super().__init__()
+        widths = (3, 8, 8, 16, 16)
+        convs = [nn.Conv2d(i, o, k, stride=k) for i, o, k in zip(widths, widths[1:], (4, 2, 2, 2), strict=False)]
+        self.stages = nn.ModuleList([nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()) for conv in convs])
+
+
+def cut_narrow(network: Narrow) -> Parts:
+    return list(network.stages), [8, 8, 16, 16], STRIDES
+
+
+NARROW: dict[str, Any] = {"narrow": (Narrow, cut_narrow)}  # rows for BACKBONES

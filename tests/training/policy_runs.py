@@ -1,0 +1,114 @@
+"""Small trainings of every policy, whole and in pieces, for one process and for ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dbf_ray.build
+import dbf_ray.run
+from dbf_ray.config import Config, load_config
+from dbf_ray.cost import FlopTable
+from dbf_ray.detectors import BACKBONES
+from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.tracking import read_epochs
+from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from tests.detectors.narrow import NARROW
+
+EPOCHS = 6
+BASE: dict[str, Any] = {
+    "data.train_images": 8,
+    "data.val_images": 2,
+    "data.image_size": 64,
+    "detector.backbone": "narrow",
+    "detector.fpn_channels": 8,
+    "detector.head_convs": 0,
+    "training.epochs": EPOCHS,
+    "training.batch_size": 4,
+    "training.lr": 1e-3,
+    "training.warmup_steps": 2,
+    "training.threads": 1,
+    "tracking.mlflow": False,
+}
+BLOCKS = {"freezing.interval": {"unit": "steps", "every": 3}}  # two steps an epoch: every other block crosses an epoch's end
+# Of each policy a setting that freezes and thaws within six epochs where the rule can; and of adaptive ones a second in blocks of steps.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "full": {"freezing.policy": "full"},
+    "frozen": {"freezing.policy": "frozen"},
+    "step": {"freezing.policy": "step", "freezing.rho": 3},
+    "epochs": {"freezing.policy": "epochs", "freezing.epochs": [1, 4]},
+    "random_budget": {"freezing.policy": "random_budget", "freezing.budget": 3},
+    "bernoulli": {"freezing.policy": "bernoulli", "freezing.p": 0.5},
+    "front": {"freezing.policy": "front", "freezing.budget": 2},
+    "back": {"freezing.policy": "back", "freezing.budget": 2},
+    "lr_scale": {"freezing.policy": "lr_scale", "freezing.factor": 0.1},
+    "layer_decay": {"freezing.policy": "layer_decay", "freezing.xi": 0.5},
+    "warmup_step": {"freezing.policy": "warmup_step", "freezing.warmup": 1, "freezing.rho": 2},
+    "cosine": {"freezing.policy": "cosine", "freezing.start": 1.0, "freezing.end": 0.2},
+    "gradual_unfreeze": {"freezing.policy": "gradual_unfreeze", "freezing.every": 2},
+    "gradual_freeze": {"freezing.policy": "gradual_freeze", "freezing.t0": 0.3, "freezing.p": 2},
+    "multirate_step": {"freezing.policy": "multirate_step", "freezing.rho": 1, "freezing.growth": 1.6},
+    "gradnorm": {"freezing.policy": "gradnorm", "freezing.percentile": 90, "freezing.window": 1, "freezing.recheck": 2},
+    "aimd": {"freezing.policy": "aimd", "freezing.threshold": 1.0, "freezing.start": 1, "freezing.max_rho": 3},
+    "drift": {"freezing.policy": "drift", "freezing.low": 0.0, "freezing.high": 0.0, "freezing.recheck": 2},
+    "plateau": {"freezing.policy": "plateau", "freezing.patience": 1, "freezing.min_delta": 0.5},
+    "budget": {"freezing.policy": "budget", "freezing.limit": 0.95, "freezing.inner": {"name": "aimd", "threshold": 0.0, "max_rho": 3}},
+}
+IN_BLOCKS = {f"{name} in blocks": {**SETTINGS[name], **BLOCKS} for name in ("step", "layer_decay", "gradnorm", "aimd", "drift", "plateau")}
+THAWING = {"training.ema": 0.9, "freezing.momentum": "reset", "freezing.rewarm_steps": 3, "detector.norm_eval": False}
+
+
+_TABLES: dict[str, FlopTable] = {}
+
+
+def make_cheap() -> None:
+    """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors are alike, and no pictures."""
+    BACKBONES.update(NARROW)
+    dbf_ray.build.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
+    dbf_ray.run.draw = lambda *_: []
+
+
+def setting(folder: Path, name: str, **changes: Any) -> Config:
+    """A small run called ``name``, whose folder is in ``folder``."""
+    return load_config(None, {**BASE, "runs_dir": str(folder), "name": name, **changes})
+
+
+def whole(config: Config) -> dict[str, Any]:
+    """Train without a stop; the summary."""
+    return run(config, quiet=True)
+
+
+def in_pieces(config: Config) -> dict[str, Any]:
+    """Train one epoch at a time, each time from the checkpoint alone; the summary."""
+    folder = run_directory(config)
+    for epoch in range(config.training.epochs - 1):
+        resume = find_resume(config, folder) if epoch else None
+        run(config, quiet=True, resume=resume, on_epoch=lambda record, _: False)
+    return run(config, quiet=True, resume=find_resume(config, folder))
+
+
+def left(config: Config) -> dict[str, Any]:
+    """What a finished run left: its last checkpoint's tensors and states, and what each epoch did."""
+    folder = run_directory(config)
+    state, _ = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+    keys = ("loss", "map50", "frozen_stages", "steps_per_prefix", "lr", "executed_flops", "allreduce_bytes")
+    return {
+        **{key: state.get(key) for key in ("model", "optimizer", "scheduler", "ema")},
+        "epochs": [[epoch[key] for key in keys] for epoch in read_epochs(folder)],
+    }
+
+
+def differences(one: Any, two: Any, place: str = "") -> list[str]:
+    """Where two trees of tensors and plain values differ in any bit."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        if one.keys() != two.keys():
+            return [f"{place}: {sorted(map(str, one.keys() ^ two.keys()))}"]
+        return [found for key in one for found in differences(one[key], two[key], f"{place}/{key}")]
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
+        return [found for index, pair in enumerate(zip(one, two, strict=True)) for found in differences(*pair, f"{place}/{index}")]
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return [] if torch.equal(one, two) else [place]
+    return [] if one == two else [f"{place}: {one!r}, {two!r}"]

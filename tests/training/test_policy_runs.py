@@ -1,0 +1,197 @@
+"""Every policy in a real training: stopped after each epoch and resumed from the checkpoint alone it leaves the same bits, and it costs what
+was said before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+import dbf_ray.build
+import dbf_ray.run
+from dbf_ray.build import prepare
+from dbf_ray.cost import FlopTable
+from dbf_ray.detectors import BACKBONES
+from dbf_ray.freezing import POLICIES
+from dbf_ray.run import run_directory
+from dbf_ray.tracking import read_epochs, read_summary
+from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from dbf_ray.training.ddp import gather_objects
+from tests.training.policy_runs import (
+    BLOCKS,
+    EPOCHS,
+    IN_BLOCKS,
+    SETTINGS,
+    THAWING,
+    differences,
+    in_pieces,
+    left,
+    make_cheap,
+    setting,
+    whole,
+)
+
+ADAPTIVE = ("gradnorm", "aimd", "drift", "plateau", "budget")
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "narrow", None)
+    monkeypatch.setattr(dbf_ray.build, "FlopTable", FlopTable)
+    monkeypatch.setattr(dbf_ray.run, "draw", dbf_ray.run.draw)
+    make_cheap()  # undone with the rest
+
+
+def test_every_policy_is_trained_here() -> None:
+    assert list(SETTINGS) == list(POLICIES)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *IN_BLOCKS])
+def test_in_pieces_it_is_bit_for_bit_the_same_and_costs_what_was_said(name: str, tmp_path: Path) -> None:
+    changes = {**SETTINGS, **IN_BLOCKS}[name]
+    straight, pieces = setting(tmp_path, "straight", **changes, **THAWING), setting(tmp_path, "pieces", **changes, **THAWING)
+    summary = whole(straight)
+    in_pieces(pieces)
+    assert differences(left(straight), left(pieces)) == []
+    plan = prepare(straight)
+    if plan.frozen_prefixes is not None:
+        assert summary["frozen_prefixes"] == plan.frozen_prefixes
+        assert summary["compute_ratio"] == pytest.approx(plan.compute_ratio, rel=1e-9)
+        assert summary["analytic_ratio"] == pytest.approx(plan.analytic_ratio, rel=1e-9)
+        assert summary["budget"] == plan.budget
+    prefixes = summary["frozen_prefixes"]
+    assert len(prefixes) == plan.run.epochs == (4 if name in IN_BLOCKS else EPOCHS)
+    if plan.policy.needs_signals:
+        assert len(set(prefixes)) > 1, "a setting that never freezes or never thaws says little"
+    check_costs(straight, plan, summary)
+
+
+def check_costs(config: Any, plan: Any, summary: dict[str, Any]) -> None:
+    """The run's figures against sums over its prefixes and steps, written out."""
+    table, steps = FlopTable(plan.detector), [plan.run.steps(block) for block in range(plan.run.epochs)]
+    images = config.training.batch_size
+    per_image = [table(64, 64, n) for n in range(5)]
+    spent = sum(per_image[n] * count for n, count in zip(summary["frozen_prefixes"], steps, strict=True))
+    assert summary["compute_ratio"] == pytest.approx(spent / (per_image[0] * sum(steps)), rel=1e-9)
+    looks = summary["executed_flops"] - images * spent
+    assert looks % table.backbone_forward(64, 64) == 0
+    if "feature_drift" in plan.policy.needs_signals:
+        trained = [n < 4 for n in summary["frozen_prefixes"]]
+        begun = sum(now and not before for now, before in zip(trained, [False, *trained], strict=False))
+        assert looks == (begun + sum(trained)) * 8 * table.backbone_forward(64, 64)  # all eight training images are probes
+    else:
+        assert looks == 0
+    rows = read_epochs(run_directory(config))
+    assert sum(sum(row["steps_per_prefix"].values()) for row in rows) == sum(steps) == 12
+
+
+def test_blocks_of_steps_freeze_within_an_epoch(tmp_path: Path) -> None:
+    config = setting(tmp_path, "blocks", **SETTINGS["step"], **BLOCKS)
+    summary = whole(config)
+    assert summary["frozen_prefixes"] == [0, 4, 4, 0]  # blocks of steps 0-2, 3-5, 6-8, 9-11
+    rows = read_epochs(run_directory(config))
+    assert [row["steps_per_prefix"] for row in rows] == [{"0": 2}, {"0": 1, "4": 1}, {"4": 2}, {"4": 2}, {"0": 1, "4": 1}, {"0": 2}]
+    assert summary["budget"] == 2
+    short = setting(tmp_path, "short", **SETTINGS["step"], **{"freezing.interval": {"unit": "steps", "every": 5}})
+    assert prepare(short).run.epochs == 3
+    assert [prepare(short).run.steps(block) for block in range(3)] == [5, 5, 2]
+    assert whole(short)["compute_ratio"] == pytest.approx(prepare(short).compute_ratio, rel=1e-9)
+    pairs = setting(tmp_path, "pairs", **SETTINGS["step"], **{"freezing.interval": {"unit": "epochs", "every": 2}})
+    assert prepare(pairs).frozen_prefixes == [0, 4, 4]
+    assert [row["frozen_stages"] for row in (whole(pairs), read_epochs(run_directory(pairs)))[1]] == [0, 0, 4, 4, 4, 4]
+
+
+def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
+    plain, averaged = setting(tmp_path, "plain"), setting(tmp_path, "averaged", **{"training.ema": 0.9})
+    whole(plain)
+    whole(averaged)
+    one, two = left(plain), left(averaged)
+    assert differences(one["model"], two["model"]) == []  # an average changes nothing of the training
+    assert two["ema"]["updates"] == 12
+    assert differences(two["ema"]["model"], two["model"]) != []
+    from dbf_ray.evaluate import load_detector
+
+    folder = Path(str((read_summary(run_directory(averaged)) or {})["checkpoint"]))
+    assert differences(dict(load_detector(folder, averaged)[0].state_dict()), dict(two["ema"]["model"])) == []
+
+
+COMBINATIONS = [
+    {"training.optimizer": "sgd"},
+    {"training.optimizer": "adamw", "training.accumulation": 2, "training.clip_norm": 0.01},
+    {"training.optimizer": "sgd", "training.precision": "bf16", "training.accumulation": 2},
+    {"training.optimizer": "adamw", "training.precision": "bf16", "detector.norm_eval": "sync", "training.ema": 0.5},
+]
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: "-".join(map(str, combination.values())))
+def test_frozen_stages_stand_still_whatever_trains_the_rest(combination: dict[str, Any], tmp_path: Path) -> None:
+    """Prefixes 0, 4, 3, 4, 2, 4: what an epoch froze has the bits it had before, and everything else has moved."""
+    rule = {"freezing.policy": "multirate_step", "freezing.rho": 2, "freezing.growth": 2.0}
+    config = setting(tmp_path, "run", **rule, **{"training.keep_checkpoints": EPOCHS, "data.train_images": 8}, **combination)
+    summary = whole(config)
+    assert summary["frozen_prefixes"] == [0, 4, 3, 4, 2, 4]
+    states = [load_checkpoint(folder)[0]["model"] for folder in list_checkpoints(run_directory(config) / "checkpoints")]
+    for prefix, before, after in zip(summary["frozen_prefixes"][1:], states, states[1:], strict=False):
+        frozen = {name for name in after if name.startswith(tuple(f"backbone.stages.{k}." for k in range(prefix)))}
+        moved = {name for name in after if not torch.equal(before[name], after[name])}
+        assert moved & frozen == set()
+        assert {name for name in after if name.endswith("weight")} - frozen <= moved
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    make_cheap()
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    rows = {}
+    for name in (*ADAPTIVE, "multirate_step", *IN_BLOCKS):
+        changes = {**SETTINGS, **IN_BLOCKS}[name]
+        two = {"cluster.workers": 2, **changes, **THAWING}
+        straight, pieces = (setting(Path(folder), f"{name} {kind}", **two) for kind in ("straight", "pieces"))
+        summaries = gather_objects(whole(straight)["frozen_prefixes"])
+        in_pieces(pieces)
+        if rank == 0:
+            plan = prepare(straight)
+            said = [plan.compute_ratio, (read_summary(run_directory(straight)) or {})["compute_ratio"]]
+            trained = [sum(p.numel() * 4 for s in list(plan.detector.backbone.stages)[n:] for p in s.parameters()) for n in range(5)]
+            rest = sum(p.numel() * 4 for p in plan.detector.parameters()) - trained[0]
+            steps = [plan.run.steps(block) for block in range(plan.run.epochs)]
+            expected = sum((trained[n] + rest) * count for n, count in zip(summaries[0], steps, strict=True))
+            moved = sum(row["allreduce_bytes"] for row in read_epochs(run_directory(straight)))
+            rows[name] = {"differences": differences(left(straight), left(pieces)), "said": said, "bytes": [moved, expected]}
+            rows[name] |= {"prefixes": summaries}
+    if rank == 0:
+        Path(folder, "rows.json").write_text(json.dumps(rows))
+    dist.destroy_process_group()
+
+
+def test_on_two_ranks_too(tmp_path: Path) -> None:
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == len(ADAPTIVE) + 1 + len(IN_BLOCKS)
+    for name, row in rows.items():
+        assert row["differences"] == [], name
+        assert row["prefixes"][0] == row["prefixes"][1], name
+        assert row["bytes"][0] == row["bytes"][1] > 0, name
+        assert row["said"][0] is None or math.isclose(*row["said"], rel_tol=1e-9), name
+
+
+def test_only_policies_know_their_names() -> None:
+    """Nothing in the detectors or the training loop mentions a policy."""
+    root = Path(__file__).parents[2] / "dbf_ray"
+    files = [*sorted((root / "detectors").rglob("*.py")), root / "training" / "loop.py", root / "training" / "scheduler.py"]
+    assert len(files) > 20
+    for file in files:
+        text = file.read_text()
+        assert "freezing.policies" not in text, file
+        for name in set(POLICIES) - {"full", "frozen", "step", "epochs", "front", "back", "budget", "drift", "plateau", "cosine"}:
+            assert not re.search(rf"\b{name}\b", text), (file, name)
+        for name in POLICIES:
+            assert f'"{name}"' not in text, (file, name)

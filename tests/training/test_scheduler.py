@@ -1,0 +1,237 @@
+"""The freezing scheduler: blocks, thawing, rebuilding, and resuming within a block."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from dbf_ray.detectors import BACKBONES, make_detector
+from dbf_ray.errors import ConfigError
+from dbf_ray.freezing import Decision, Freezer, Policy, Progress, make_policy
+from dbf_ray.training.ddp import Replicas
+from dbf_ray.training.optim import make_optimizer, parameter_groups, set_learning_rate
+from dbf_ray.training.scheduler import FreezingScheduler, Thaw
+from dbf_ray.training.signals import Signal
+from tests.detectors.narrow import NARROW
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "narrow", NARROW["narrow"])
+
+
+@dataclass(frozen=True)
+class Script(Policy):
+    """Prefixes as given, one a block; remembers what it was told."""
+
+    name: ClassVar[str] = "script"
+
+    prefixes: Sequence[int]
+    asks: tuple[str, ...] = ()
+
+    @property
+    def needs_signals(self) -> tuple[str, ...]:
+        return self.asks
+
+    def decide(self, progress: Progress, signals: Any, state: dict[str, Any]) -> tuple[Decision, dict[str, Any]]:
+        heard = [*state.get("heard", []), dict(signals)]
+        return Decision(self.prefixes[progress.epoch]), {"heard": heard}
+
+
+class Steps(Signal):
+    """Counts what it is called for."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def begin(self, frozen: int, frozen_before: int) -> None:
+        self.calls = [f"begin {frozen} after {frozen_before}"]
+
+    def gradients(self) -> None:
+        self.calls.append("gradients")
+
+    def updated(self) -> None:
+        self.calls.append("updated")
+
+    def value(self) -> list[str]:
+        return list(self.calls)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": list(self.calls)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.calls = list(state["calls"])
+
+
+class Setup:
+    """A small detector with everything that a scheduler works on."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        blocks: int,
+        block_steps: int = 2,
+        total: int | None = None,
+        optimizer: str = "adamw",
+        thaw: Thaw | None = None,
+        **detector: Any,
+    ) -> None:
+        torch.manual_seed(0)
+        self.detector = make_detector("rotated_retinanet", backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **detector)
+        stages = [list(stage.parameters()) for stage in self.detector.backbone.stages]
+        self.optimizer = make_optimizer(optimizer, parameter_groups(self.detector, stages, 0.05), 1e-2)  # type: ignore[arg-type]
+        self.replicas, self.signal = Replicas(self.detector), Steps()
+        run = Progress(0, blocks, 4, 0, None, block_steps, total)
+        signals = dict.fromkeys(policy.needs_signals, self.signal)
+        self.scheduler = FreezingScheduler(policy, run, Freezer(self.detector.backbone), self.replicas, self.optimizer, signals, thaw)
+
+    def step(self, number: int) -> list[float]:
+        """One optimizer step of the run, on images that depend on its number alone."""
+        self.detector.train()
+        factors = self.scheduler.before_step(number)
+        set_learning_rate(self.optimizer, 1e-2, factors)
+        images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(number))
+        torch.stack([out.square().mean() for out in self.detector.dense_outputs(images)]).sum().backward()
+        self.scheduler.gradients()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.updated()
+        self.scheduler.after_step(number)
+        return factors
+
+    def states(self, stage: int) -> list[dict[str, Any]]:
+        """The optimizer's states of a stage's parameters."""
+        return [copy.deepcopy(self.optimizer.state.get(p, {})) for p in self.detector.backbone.stages[stage].parameters()]
+
+    def save(self) -> dict[str, Any]:
+        return copy.deepcopy(
+            {"model": self.detector.state_dict(), "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        )
+
+    def load(self, saved: dict[str, Any]) -> None:
+        self.detector.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+
+
+def test_a_block_is_decided_once_and_held_for_all_its_steps() -> None:
+    setup = Setup(Script([0, 4, 2]), 3, block_steps=3, total=8)
+    seen = []
+    for number in range(8):
+        setup.step(number)
+        seen.append(setup.scheduler.prefix)
+    assert seen == [0, 0, 0, 4, 4, 4, 2, 2]
+    assert setup.scheduler.state.prefixes == [0, 4, 2]
+
+
+def test_replicas_are_rebuilt_only_when_what_is_trained_changes() -> None:
+    setup = Setup(Script([0, 0, 4, 4, 4, 2, 2, 0]), 8, block_steps=1)
+    rebuilds = []
+    for number in range(8):
+        setup.step(number)
+        rebuilds.append(setup.replicas.rebuilds)
+    assert rebuilds == [1, 1, 2, 2, 2, 3, 3, 4]
+
+
+def test_always_frozen_stages_are_in_the_record_and_are_no_thaw() -> None:
+    setup = Setup(Script([0, 4, 0]), 3, thaw=Thaw("reset", 4), frozen_stages=2)
+    factors = [setup.step(number) for number in range(6)]
+    assert setup.scheduler.state.prefixes == [2, 4, 2]
+    assert [f[:2] for f in factors] == [[1.0, 1.0]] * 6
+    assert factors[4][2] < factors[5][2] < 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("momentum", ["keep", "reset"])
+def test_momentum_of_what_thaws_is_kept_or_reset(optimizer: str, momentum: str) -> None:
+    setup = Setup(Script([0, 4, 4, 1]), 4, optimizer=optimizer, thaw=Thaw(momentum))  # type: ignore[arg-type]
+    for number in range(6):
+        setup.step(number)
+    frozen = [setup.states(stage) for stage in range(4)]
+    setup.scheduler.before_step(6)
+    for stage in range(4):
+        now = setup.states(stage)
+        if stage >= 1 and momentum == "reset":
+            assert all(state == {} for state in now)
+        else:
+            assert [state.keys() for state in now] == [state.keys() for state in frozen[stage]]
+            assert all(
+                torch.equal(a[key], b[key])
+                for a, b in zip(now, frozen[stage], strict=True)
+                for key in a
+                if isinstance(a[key], torch.Tensor)
+            )
+    head = next(setup.detector.head.parameters())
+    assert setup.optimizer.state[head]
+    weights = setup.detector.backbone.stages[3][0].weight.detach().clone()
+    setup.step(6)
+    assert not torch.equal(weights, setup.detector.backbone.stages[3][0].weight)
+
+
+def test_a_first_step_after_a_reset_is_that_of_a_new_optimizer() -> None:
+    """AdamW's first step is lr times the sign of the gradient, plus decay."""
+    setup = Setup(Script([0, 4, 0]), 3, thaw=Thaw("reset"))
+    for number in range(4):
+        setup.step(number)
+    weight = setup.detector.backbone.stages[2][1].bias  # not decayed
+    before = weight.detach().clone()
+    setup.step(4)
+    moved = (weight - before).abs()
+    assert torch.allclose(moved[moved > 1e-4], torch.tensor(1e-2), rtol=1e-2)
+    assert (moved > 1e-4).any()
+
+
+def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
+    thaw = Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2)
+    setup = Setup(Script([0, 4, 0, 4, 4, 0, 1, 0]), 8, thaw=thaw)
+    factors = [setup.step(number) for number in range(16)]
+    assert factors[:4] == [[1.0] * 4] * 4
+    assert factors[4:6] == [[1.0] * 4] * 2  # frozen for one block only
+    for number, expected in zip(range(10, 14), (0.2, 0.4, 0.6, 0.8), strict=True):
+        assert factors[number][3] == pytest.approx(expected)
+    assert factors[14] == [1.0] * 4  # done for all stages, though the first froze again meanwhile
+    first = Setup(make_policy("warmup_step", warmup=2, rho=1), 3, thaw=thaw)  # frozen from the beginning counts
+    assert [first.step(number)[0] for number in range(6)] == pytest.approx([1, 1, 1, 1, 0.2, 0.4])
+
+
+def test_signals_are_heard_at_the_next_decision() -> None:
+    setup = Setup(Script([0, 4, 2], asks=("steps",)), 3)
+    for number in range(6):
+        setup.step(number)
+    heard = setup.scheduler.state.policy["heard"]
+    assert heard[0] == {"steps": None}
+    assert heard[1] == {"steps": ["begin 0 after 4", "gradients", "updated", "gradients", "updated"]}
+    assert heard[2] == {"steps": ["begin 4 after 0", "gradients", "updated", "gradients", "updated"]}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_resumed_at_any_step_it_goes_on_bit_for_bit(stop: int, optimizer: str) -> None:
+    def make() -> Setup:
+        policy = Script([0, 4, 1], asks=("steps",))
+        return Setup(policy, 3, block_steps=3, optimizer=optimizer, thaw=Thaw("reset", 3), norm_eval=False)
+
+    straight = make()
+    for number in range(9):
+        straight.step(number)
+    first, second = make(), make()
+    for number in range(stop):
+        first.step(number)
+    second.load(first.save())
+    for number in range(stop, 9):
+        second.step(number)
+    one, two = straight.save(), second.save()
+    assert one["scheduler"]["state"] == two["scheduler"]["state"]
+    assert one["scheduler"]["signals"] == two["scheduler"]["signals"]
+    assert all(torch.equal(tensor, two["model"][name]) for name, tensor in one["model"].items())
+    assert straight.scheduler.prefix == second.scheduler.prefix == 1
+
+
+def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
+    with pytest.raises(ConfigError, match=r"budget must be at most .* 3, got 4"):
+        Setup(make_policy("random_budget", budget=4), 3)
