@@ -127,8 +127,13 @@ def prepare(config: Config) -> Plan:
     size = square(config)
     table = FlopTable(detector)
     flops = [table.step(size, size, n) for n in range(table.num_stages + 1)]
-    run = blocks(config, steps, table.num_stages, [step.total for step in flops])
+    run = blocks(config, steps, [step.total for step in flops], detector.backbone.frozen_stages)
     policy.check(run)
+    if "map50" in policy.needs_signals and config.evaluation.every > 1:
+        warnings.warn(
+            f"policy {policy.name} hears of map50 only where it is evaluated, every {config.evaluation.every} epochs; set evaluation.every 1",
+            stacklevel=2,
+        )
     prefixes = factors = None
     if not policy.needs_signals:
         decided = policy.timeline(run)
@@ -138,13 +143,14 @@ def prepare(config: Config) -> Plan:
     return Plan(config, train_set, eval_set, eval_split, detector, policy, run, prefixes, factors, table, flops, shares, share)
 
 
-def blocks(config: Config, steps: int, num_stages: int, flops_per_prefix: list[int]) -> PolicyProgress:
+def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> PolicyProgress:
     """A policy's progress at block 0 of a run of ``steps`` optimizer steps an epoch, by ``freezing.interval``."""
     interval = config.freezing.interval
     length = interval.every * (steps if interval.unit == "epochs" else 1)
     total = steps * config.training.epochs
     length = min(length, total)
-    return PolicyProgress(0, math.ceil(total / length), num_stages, config.seed, tuple(flops_per_prefix), length, total)
+    stages = len(flops_per_prefix) - 1
+    return PolicyProgress(0, math.ceil(total / length), stages, config.seed, tuple(flops_per_prefix), length, total, always_frozen)
 
 
 def square(config: Config) -> int:

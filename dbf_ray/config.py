@@ -131,6 +131,12 @@ class FreezingConfig(OpenSection):
     )
     rewarm_after: int = Field(1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens")
 
+    @model_validator(mode="after")
+    def _policy_is_its_name(self) -> FreezingConfig:
+        if "name" in self.parameters:
+            raise ValueError("unknown key name; did you mean policy?")
+        return self
+
 
 class TrainingConfig(Section):
     """Optimization. Steps are optimizer steps, epochs are 0-based."""
@@ -273,6 +279,7 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
     freezing = tree.get("freezing")
     if isinstance(freezing, dict) and overrides and overrides.get("freezing.policy", freezing.get("policy")) != freezing.get("policy"):
         tree["freezing"] = _without_parameters(freezing)  # the file's policy goes, and its parameters with it
+    _drop_inner(tree, overrides or {})
     place = "the options given" if file is None else f"{file} with the options given" if overrides else str(file)
     return make_config(apply_overrides(tree, overrides or {}), place)
 
@@ -297,7 +304,18 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     tree = to_dict(config)
     if "freezing.policy" in overrides:
         tree["freezing"] = _without_parameters(tree["freezing"])
+    _drop_inner(tree, overrides)
     return make_config(apply_overrides(tree, overrides), "the overrides")
+
+
+def _drop_inner(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Another inner policy leaves nothing of the first one's parameters."""
+    freezing = tree.get("freezing")
+    if not isinstance(freezing, dict):
+        return
+    inner = freezing.get("inner")
+    if isinstance(inner, dict) and overrides.get("freezing.inner.name", inner.get("name")) != inner.get("name"):
+        tree["freezing"] = {**freezing, "inner": {}}
 
 
 def _without_parameters(freezing: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def run_name(config: Config) -> str:
 def _in_a_name(value: Any) -> str:
     """A parameter as part of a folder's name: short, and different for different values."""
     if isinstance(value, dict):
-        return "".join(f"-{key}{_in_a_name(part)}" for key, part in value.items())
+        return "".join(f"-{key}{_in_a_name(part)}" for key, part in sorted(value.items()))
     text = "_".join(map(_in_a_name, value)) if isinstance(value, list | tuple) else str(value)
     safe = re.sub(r"[^\w.+-]", "_", text)
     return safe if len(safe) <= 24 else f"{safe[:12]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -107,7 +107,7 @@ def timeline(plan: Plan) -> str:
         lines += drawn(plan.frozen_prefixes, plan.num_stages, "epoch" if unit == "epochs" else "block")
         lines += factors(plan.lr_factors, plan.num_stages)
         lines.append(
-            f"budget {plan.budget} of {run.epochs} {unit}, compute_ratio {plan.compute_ratio:.4f} "
+            f"budget {plan.budget} of {run.epochs} {unit}, compute_ratio {plan.compute_ratio:.10g} "
             f"(if backward were 2 x forward everywhere: {plan.analytic_ratio:.4f})"
         )
     lowest, ceiling = plan.cost_of([plan.num_stages]), plan.analytic_cost_of([plan.num_stages])

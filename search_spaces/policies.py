@@ -1,7 +1,7 @@
 """Which rule to freeze by, and with what parameters: schedules of the whole backbone, schedules by stages, and the controls.
 
-``rho.py`` explains what a search space is. The controls (a smaller learning rate, the same budget at random places) are baselines here: a policy
-that is not better than they are has not shown that freezing, or its timing, does anything.
+``rho.py`` explains what a search space is. A smaller learning rate is a baseline here, and budgets at random places are among what is drawn: a
+policy that is not better than these controls has not shown that freezing, or its timing, does anything.
 """
 
 from typing import Any

@@ -105,6 +105,11 @@ def test_another_policy_keeps_how_long_decisions_hold_and_what_thawing_does(tmp_
         assert config.freezing.parameters == {"start": 1, "end": 0}
         assert (config.freezing.interval.unit, config.freezing.interval.every) == ("steps", 50)
         assert (config.freezing.momentum, config.freezing.rewarm_steps) == ("reset", 9)
+    file.write_text("freezing: {policy: budget, limit: 0.9, inner: {name: step, rho: 3}}")
+    front = {"freezing.inner.name": "front", "freezing.inner.budget": 2}
+    for config in (load_config(file, front), with_overrides(load_config(file), front)):
+        assert config.freezing.parameters == {"limit": 0.9, "inner": {"name": "front", "budget": 2}}
+    assert load_config(file, {"freezing.inner.rho": 4}).freezing.parameters["inner"] == {"name": "step", "rho": 4}
     nested = load_config(
         None, {"freezing.policy": "budget", "freezing.limit": "0.8", "freezing.inner.name": "step", "freezing.inner.rho": "2"}
     )
@@ -122,6 +127,7 @@ def test_another_policy_drops_the_parameters_of_the_first() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ({"freezing.name": "step"}, "unknown key name; did you mean policy?"),
         ({"trainin.epochs": 1}, "unknown key trainin: did you mean training?"),
         ({"training.epoch": 1}, "unknown key training.epoch: did you mean epochs?"),
         ({"evaluation.zzz": 1}, "unknown key evaluation.zzz: known here: every, batch_size"),

@@ -18,7 +18,7 @@ import optuna
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from dbf_ray.config import to_dict
+from dbf_ray.config import make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.settings import Setting, Settings, shaping
 from dbf_ray.search.spaces import SearchSpace
@@ -92,6 +92,7 @@ class Book:
         self.exhausted = False
         self.invalid_draws, self.last_invalid = 0, ""
         self._seed = seed
+        self._keys: dict[str, str] = {}  # a stored key -> the same setting's now
         self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
         self._same_base()
         self._check_space()
@@ -150,7 +151,7 @@ class Book:
 
     def baselines_done(self) -> bool:
         """Whether every baseline is complete."""
-        keys = {trial.user_attrs["setting"]["key"] for trial in self.complete()}
+        keys = {self._key(trial) for trial in self.complete()}
         return self._baseline_keys <= keys
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
@@ -229,14 +230,24 @@ class Book:
         open_ones = [trial for trial in before if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
         left = [trial for trial in open_ones if not self._closed(trial, recover)]
         for trial in self.complete():
-            self._numbers[trial.user_attrs["setting"]["key"]] = trial.number
+            self._numbers[self._key(trial)] = trial.number
         for trial in left:
             self.tell(trial.number, None, "interrupted")
             setting = trial.user_attrs.get("setting")
-            if setting is not None and setting["key"] not in self._numbers:
+            if setting is not None and self._key(trial) not in self._numbers:
                 self.interrupted.append(trial.number)
                 overrides = None if trial.params else setting["overrides"]
-                yield setting["key"], _Planned(overrides, dict(trial.params), trial.number)
+                yield self._key(trial), _Planned(overrides, dict(trial.params), trial.number)
+
+    def _key(self, trial: FrozenTrial) -> str:
+        """The key of a trial's setting as this version would write it; the stored one may be an older version's."""
+        stored = trial.user_attrs["setting"]
+        if stored["key"] not in self._keys:
+            try:
+                self._keys[stored["key"]] = self.settings.make(stored["overrides"]).key
+            except ConfigError:  # this version refuses it; it stands as it was
+                self._keys[stored["key"]] = stored["key"]
+        return self._keys[stored["key"]]
 
     def _closed(self, trial: FrozenTrial, recover: Recover) -> bool:
         """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a failure."""
@@ -253,9 +264,12 @@ class Book:
             self.study.set_user_attr("config", base)
             self.study.set_user_attr("complete_config", to_dict(self.settings.config))
             return
-        now = _flat(base)
-        changed = [f"{key} {value!r} -> {now.get(key)!r}" for key, value in _flat(begun).items() if now.get(key) != value]
-        changed += [f"{key} (new)" for key in now.keys() - _flat(begun).keys()]
+        before, now = (
+            _flat(shaping(make_config(begun, f"study {self.study.study_name!r}"))),
+            _flat(base),
+        )  # with what an older version left out
+        changed = [f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value]
+        changed += [f"{key} (new)" for key in now.keys() - before.keys()]
         if changed:
             raise ConfigError(
                 f"the study {self.study.study_name!r} was begun with other settings ({', '.join(changed[:5])}); "

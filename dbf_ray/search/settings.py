@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,20 +80,28 @@ class Settings:
         tree = to_dict(config)
         freezing = tree["freezing"]
         rest = [freezing["interval"], freezing["momentum"], freezing["rewarm_steps"], freezing["rewarm_after"]]
-        if policy.needs_signals:
-            return [policy.name, policy.parameters(), rest]
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
         asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
         if asked not in self._known:
             self._known[asked] = self._facts(config)
         run, always_frozen = self._known[asked]
-        timeline: list[Any] = []
-        for decision in policy.timeline(dataclasses.replace(run, seed=config.seed)):
+        run = dataclasses.replace(run, seed=config.seed)
+        policy.check(run)
+        if policy.needs_signals:
+            return [policy.name, policy.parameters(), rest]
+        timeline: list[Any] = []  # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
+        for block, decision in enumerate(policy.timeline(run)):
             factors = decision.lr_factors
             if factors is not None and set(factors) == {1.0}:
                 factors = None
-            timeline.append([max(decision.frozen_stages, always_frozen), factors])
-        return [timeline, rest]
+            held = [max(decision.frozen_stages, always_frozen), factors]
+            if timeline and timeline[-1][:2] == held:
+                timeline[-1][2] += run.steps(block)
+            else:
+                timeline.append([*held, run.steps(block)])
+        prefixes = [held[0] for held in timeline]
+        thaws = any(now < before for before, now in itertools.pairwise(prefixes))
+        return [timeline, rest if thaws else None]
 
 
 def shaping(config: Config) -> dict[str, Any]:

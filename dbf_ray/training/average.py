@@ -24,6 +24,7 @@ class WeightAverage:
 
     def __init__(self, detector: Detector, decay: float) -> None:
         self.decay = decay
+        self._updates = 0  # AveragedModel's own count comes as a tensor on the device, and asking it would wait for the device
         self._averaged = AveragedModel(detector, multi_avg_fn=self._mix, use_buffers=True)
         self._averaged.requires_grad_(False)
 
@@ -35,19 +36,21 @@ class WeightAverage:
     def update(self, detector: nn.Module) -> None:
         """Take a step's weights in."""
         self._averaged.update_parameters(detector)
+        self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Weights by the detector's names, and the number of updates."""
-        return {"model": self.detector.state_dict(), "updates": int(self._averaged.n_averaged)}
+        return {"model": self.detector.state_dict(), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo of :meth:`state_dict`."""
         self.detector.load_state_dict(state["model"])
-        self._averaged.n_averaged.fill_(state["updates"])
+        self._updates = state["updates"]
+        self._averaged.n_averaged.fill_(self._updates)
 
     @torch.no_grad()
-    def _mix(self, averages: tuple[Tensor, ...] | list[Tensor], values: tuple[Tensor, ...] | list[Tensor], updates: Tensor | int) -> None:
-        keep = min(self.decay, (1 + int(updates)) / (10 + int(updates)))
+    def _mix(self, averages: tuple[Tensor, ...] | list[Tensor], values: tuple[Tensor, ...] | list[Tensor], _: Tensor | int) -> None:
+        keep = min(self.decay, (1 + self._updates) / (10 + self._updates))
         if averages[0].is_floating_point():
             torch._foreach_lerp_(list(averages), list(values), 1 - keep)
         else:  # counts of batches

@@ -128,7 +128,8 @@ class FreezingScheduler:
 
     def after_step(self, step: int) -> None:
         """The step is over; at a block's end take the signals that are complete. A collective there."""
-        if (step + 1) % self.run.block_steps == 0 and self.signals:
+        last = step + 1 == self.run.all_steps  # after which nobody decides
+        if (step + 1) % self.run.block_steps == 0 and self.signals and not last:
             equalize_norm_buffers(self.replicas.module)
             self.state.values = {name: signal.value() for name, signal in self.signals.items() if signal.complete_at_end}
 
@@ -180,9 +181,15 @@ class FreezingScheduler:
     def _thawed(self, stage: int, step: int) -> None:
         if self.thaw.momentum == "reset":
             forget(self.optimizer, self._stages[stage])
-        warms = self.thaw.rewarm_steps > 0 and self.state.frozen_blocks[stage] >= self.thaw.rewarm_after
-        self.state.thawed_at[stage] = step if warms else None
-        self.state.frozen_blocks[stage] = 0
+        state, thaw = self.state, self.thaw
+        began, froze = state.thawed_at[stage], step - state.frozen_blocks[stage] * self.run.block_steps
+        if thaw.rewarm_steps > 0 and state.frozen_blocks[stage] >= thaw.rewarm_after:
+            state.thawed_at[stage] = step
+        elif began is not None and froze < began + thaw.rewarm_steps:  # a short stretch cut a warm-up off: it goes on
+            state.thawed_at[stage] = began + step - froze
+        else:
+            state.thawed_at[stage] = None
+        state.frozen_blocks[stage] = 0
 
     def _rewarmed(self, stage: int, step: int) -> float:
         began = self.state.thawed_at[stage]

@@ -81,7 +81,7 @@ class Signal(ABC):
 
 class GradientNorms(Signal):
     """For each stage the mean over the block's steps of its gradient's Euclidean norm, after averaging over ranks and before clipping; None for
-    frozen stages; None altogether where every stage is.
+    frozen stages; None altogether where every stage is. (AutoFreeze sums gradients up before it takes the norm; a mean of norms keeps no gradient.)
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -208,7 +208,7 @@ class FeatureDrift(Signal):
 
     @torch.no_grad()
     def _features(self) -> Tensor:
-        """[images x 16, C] float32 on the CPU, of all ranks' shares."""
+        """[images x 16, C] float32 on the CPU, of all ranks' shares, in an order that does not depend on the number of ranks."""
         detector = self.sources.detector
         mode = detector.training
         detector.eval()
@@ -221,8 +221,9 @@ class FeatureDrift(Signal):
                 parts.append(nn.functional.adaptive_avg_pool2d(maps, GRID).flatten(2).transpose(1, 2).flatten(0, 1).float().cpu())
                 self.sources.ledger.looked(len(batch.images), batch.padded)
         detector.train(mode)
-        own = torch.cat(parts) if parts else None
-        return torch.cat([part for part in gather_objects(own) if part is not None])
+        shares = [list(part) for part in gather_objects(torch.cat(parts).split(GRID**2) if parts else [])]
+        count = sum(map(len, shares))
+        return torch.cat([shares[index % len(shares)][index // len(shares)] for index in range(count)])  # in the order of the images
 
 
 class Score(Signal):

@@ -184,6 +184,7 @@ MEMBERS = [
             ({"t0": 0.5}, 8, 4, [0, 0, 0, 0, 0, 1, 2, 3]),  # times .5 .625 .75 .875; strictly later
             ({"t0": 0.5, "p": 3}, 8, 4, [0, 0, 2, 2, 3, 3, 4, 4]),  # times .125 .244 .42 .67
             ({"t0": 1}, 3, 2, [0, 0, 0]),
+            ({"t0": 0.3}, 20, 4, [0] * 7 + [1] * 3 + [2] * 4 + [3] * 3 + [4] * 3),
             ({"t0": 0, "p": 1}, 3, 1, [0, 1, 1]),
         ],
         [({"t0": -0.1}, ["t0", ">= 0", "-0.1"]), ({"t0": 2}, ["<= 1", "2"]), ({"t0": 0.5, "p": 0}, ["p", "> 0", "0"])],
@@ -197,7 +198,7 @@ MEMBERS = [
             ({"rho": 2, "growth": 1}, 4, 3, [0, 3, 0, 3]),
             ({"rho": 2, "growth": 1.5}, 7, 2, [0, 2, 1, 0, 1, 2, 0]),  # periods 2 and 3
         ],
-        [({"rho": 0}, ["rho", ">= 1", "0"]), ({"rho": 2, "growth": 0.5}, ["growth", ">= 1", "0.5"])],
+        [({"rho": 0}, ["rho", "1..1000000", "0"]), ({"rho": 2, "growth": 0.5}, ["growth", ">= 1", "0.5"])],
     ),
     Member(
         "gradnorm",
@@ -260,8 +261,10 @@ MEMBERS = [
         some(patience=st.integers(1, 5), min_delta=st.one_of(st.just(0.0), st.floats(0, 0.3))),
         second.plateau,
         [
-            # .3 rises above .2, .31 by less than .05, and so does .32: two epochs without a rise.
+            # .3 rises above .2; .31 and .32 are less than .05 above .3: two epochs without a rise.
             ({"patience": 2, "min_delta": 0.05}, 6, 4, [0, 4, 4, 4, 0, 4], [0.2, 0.3, 0.31, 0.32, 0.3, 0.5]),
+            # Slow progress adds up: .325 is .025 above .3, the last rise, and .35 as much above .325.
+            ({"patience": 3, "min_delta": 0.02}, 7, 4, [0, 4, 4, 4, 4, 4, 4], [0.2, 0.3, 0.31, 0.325, 0.33, 0.34, 0.35]),
             ({"patience": 1, "min_delta": 0.0}, 4, 4, [0, 4, 4, 4], [0.2, None, 0.3, 0.4]),  # not evaluated: does not count
             ({"patience": 1, "min_delta": 0.0}, 5, 4, [0, 4, 0, 4, 0], [0.2] * 5),
         ],

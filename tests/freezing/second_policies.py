@@ -99,9 +99,11 @@ def gradual_freeze(epochs: int, num_stages: int, seed: int, t0: float, p: float 
     """Stage by stage: from when on is it frozen?"""
     timeline = [0] * epochs
     for k in range(1, num_stages + 1):
-        time = (t0 + (1 - t0) * (k - 1) / num_stages) ** p
+        time = (
+            Fraction(t0).limit_denominator(10**6) + (1 - Fraction(t0).limit_denominator(10**6)) * Fraction(k - 1, num_stages)
+        ) ** Fraction(p)
         for e in range(epochs):
-            if time < e / epochs:
+            if abs(float(time) - e / epochs) > 1e-9 and time < Fraction(e, epochs):
                 timeline[e] = k
     return timeline
 
@@ -152,11 +154,18 @@ def plateau(epochs: int, num_stages: int, trace: Trace, patience: int, min_delta
         for index in range(since, e):
             if trace[index] is None:
                 continue
-            known = [score for score in trace[:index] if score is not None]
-            rose = not known or (trace[index] > max(known) and trace[index] >= max(known) + min_delta)
-            without = 0 if rose else without + 1
+            without = 0 if rises(trace[: index + 1], min_delta) else without + 1
         timeline.append(0 if without >= patience else num_stages)
     return timeline
+
+
+def rises(scores: Trace, min_delta: float) -> bool:
+    """Is the last of these scores a rise above the one that was a rise before it?"""
+    steps: list[float] = []
+    for score in scores[:-1]:
+        if score is not None and (not steps or (score > steps[-1] and score >= steps[-1] + min_delta)):
+            steps.append(score)
+    return not steps or (scores[-1] > steps[-1] and scores[-1] >= steps[-1] + min_delta)
 
 
 def gradnorm(epochs: int, num_stages: int, trace: Trace, percentile: float, window: int, recheck: int) -> list[int]:

@@ -233,6 +233,41 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
     assert timeline == [0, 0, 0, 2, 2, 2]  # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
 
 
+def heard(policy: Policy, run: Progress, norms: list[list[float]], granted: dict[int, int] | None = None) -> list[int]:
+    """A gradnorm timeline for norms of each epoch; ``granted`` says which epochs were frozen whatever the policy wanted."""
+    state: State = {}
+    timeline: list[int] = []
+    for epoch in range(run.epochs):
+        frozen = max(timeline[-1], run.always_frozen) if timeline else 0
+        seen = None if not timeline or frozen == run.num_stages else [None] * frozen + norms[epoch - 1][frozen:]
+        decision, state = policy.decide(replace(run, epoch=epoch), {"gradient_norms": seen}, state)
+        timeline.append((granted or {}).get(epoch, decision.frozen_stages))
+    return timeline
+
+
+def test_stages_that_are_always_frozen_are_no_frozen_stages_to_probe_for() -> None:
+    """Percentile 0 never freezes: windows of three stay windows of three, whatever is always frozen."""
+    policy, norms = make_policy("gradnorm", percentile=0, window=3, recheck=2), [[1.0, 1.0 + e, 2.0, 3.0] for e in range(12)]
+    assert heard(policy, Progress(0, 12, 4, always_frozen=1), norms) == [0] * 12
+    state: State = {}
+    for epoch in range(12):
+        seen = None if epoch == 0 else [None, *norms[epoch - 1][1:]]
+        _, state = policy.decide(Progress(epoch, 12, 4, always_frozen=1), {"gradient_norms": seen}, state)
+        assert not state["probing"]
+        assert state["count"] == epoch % 3
+
+
+def test_a_probe_that_was_not_granted_is_none() -> None:
+    """Frozen from epoch 2 on; the probe due in epoch 4 is refused by somebody else, so its end is not taken for a comparison of all stages."""
+    policy = make_policy("gradnorm", percentile=60, window=1, recheck=3)
+    norms = [[1.0, 1.0, 1.0]] * 1 + [[1.0, 2.0, 3.0]] * 9
+    free = heard(policy, Progress(0, 6, 3), norms)
+    assert free[:4] == [0, 0, 2, 2]
+    assert free[4] == 0
+    refused = heard(policy, Progress(0, 6, 3), norms, granted={4: 3})
+    assert refused[5] == 2
+
+
 def test_the_policies_page_describes_every_policy() -> None:
     page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
     missing = [name for name in POLICIES if f"`{name}" not in page]

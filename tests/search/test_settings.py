@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dbf_ray.config import Config, with_overrides
-from dbf_ray.freezing import make_policy
+from dbf_ray.errors import ConfigError
+from dbf_ray.freezing import Progress, make_policy
 from dbf_ray.search.settings import Settings
 from tests.search.facts import four_stages
 
@@ -62,3 +64,32 @@ def test_the_detector_is_asked_once_for_its_stages():
         settings.make({"freezing.policy": "step", "freezing.rho": rho, "training.lr": rho * 1e-4})
     settings.make({"freezing.policy": "full", "detector.backbone": "resnet18"})
     assert asked == ["mobilenet_v2", "resnet18"]
+
+
+def test_how_often_a_policy_is_asked_makes_no_difference_where_the_timeline_is_the_same():
+    pairs = {"freezing.interval": {"unit": "epochs", "every": 2}}
+    run = Progress(0, EPOCHS // 2, 4, 0, None, 2, EPOCHS)
+
+    def key_of(facts, **overrides):
+        return Settings(with_overrides(Config(), {"training.epochs": EPOCHS}), facts).make(overrides).key
+
+    front = key_of(lambda _: (run, 0), **{"freezing.policy": "front", "freezing.budget": 2, **pairs})
+    assert front == key_of(four_stages, **{"freezing.policy": "front", "freezing.budget": 4})
+
+
+def test_what_happens_on_thawing_counts_where_something_thaws():
+    assert key(freezing__policy="full", freezing__rewarm_steps=5) == key(freezing__policy="full")
+    assert key(freezing__policy="frozen", freezing__momentum="reset") != key(freezing__policy="full")
+    assert step(3, freezing__momentum="reset") != step(3)
+    assert key(freezing__policy="back", freezing__budget=2, freezing__rewarm_steps=5) != key(freezing__policy="back", freezing__budget=2)
+    assert key(freezing__policy="front", freezing__budget=2, freezing__rewarm_steps=5) == key(freezing__policy="front", freezing__budget=2)
+
+
+def test_a_policy_that_cannot_serve_the_run_is_refused_before_a_trial():
+    costs = (10, 9, 8, 7, 6)
+    config = with_overrides(Config(), {"training.epochs": EPOCHS})
+    settings = Settings(config, lambda _: (Progress(0, EPOCHS, 4, 0, costs), 0))
+    inner = {"name": "aimd", "threshold": 0.5, "max_rho": 4}
+    with pytest.raises(ConfigError, match=r"limit must be >= 0.6, .* got 0.1"):
+        settings.make({"freezing.policy": "budget", "freezing.limit": 0.1, "freezing.inner": inner})
+    settings.make({"freezing.policy": "budget", "freezing.limit": 0.7, "freezing.inner": inner})

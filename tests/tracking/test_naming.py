@@ -38,4 +38,7 @@ def test_a_policys_parameters_are_shown_lists_too_and_never_hide_another():
     assert "ema" not in shown
     nested = parameters_of({"freezing": {"policy": "budget", "limit": 0.8, "inner": {"name": "step", "rho": 2}}}, {})
     assert nested["inner"] == '{"name": "step", "rho": 2}'
+    assert parameters_of({"freezing": {"policy": "front", "budget": 20}}, {"budget": 12})["policy_budget"] == "20"
+    assert parameters_of({"freezing": {"policy": "front", "budget": 20}}, {"budget": 12})["budget"] == "12"
+    assert parameters_of({"freezing": {"policy": "step", "rho": 3}}, {"rho": 3})["rho"] == "3"
     assert len(parameters_of({"freezing": {"policy": "epochs", "epochs": list(range(500))}}, {})["policy_epochs"]) == LONGEST_NAME

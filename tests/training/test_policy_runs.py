@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 
 import dbf_ray.build
 import dbf_ray.run
-from dbf_ray.build import prepare
+from dbf_ray.build import build_training, prepare
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES
 from dbf_ray.freezing import POLICIES
@@ -86,7 +86,8 @@ def check_costs(config: Any, plan: Any, summary: dict[str, Any]) -> None:
     if "feature_drift" in plan.policy.needs_signals:
         trained = [n < 4 for n in summary["frozen_prefixes"]]
         begun = sum(now and not before for now, before in zip(trained, [False, *trained], strict=False))
-        assert looks == (begun + sum(trained)) * 8 * table.backbone_forward(64, 64)  # all eight training images are probes
+        measured = sum(trained[:-1])  # after the last block nobody decides
+        assert looks == (begun + measured) * 8 * table.backbone_forward(64, 64)  # all eight training images are probes
     else:
         assert looks == 0
     rows = read_epochs(run_directory(config))
@@ -144,6 +145,9 @@ def test_frozen_stages_stand_still_whatever_trains_the_rest(combination: dict[st
         moved = {name for name in after if not torch.equal(before[name], after[name])}
         assert moved & frozen == set()
         assert {name for name in after if name.endswith("weight")} - frozen <= moved
+    pieces = setting(tmp_path, "pieces", **rule, **{"training.keep_checkpoints": EPOCHS, "data.train_images": 8}, **combination)
+    in_pieces(pieces)
+    assert differences(left(config), left(pieces)) == []
 
 
 def worker(rank: int, folder: str) -> None:
@@ -167,7 +171,9 @@ def worker(rank: int, folder: str) -> None:
             moved = sum(row["allreduce_bytes"] for row in read_epochs(run_directory(straight)))
             rows[name] = {"differences": differences(left(straight), left(pieces)), "said": said, "bytes": [moved, expected]}
             rows[name] |= {"prefixes": summaries}
+    shared = features()
     if rank == 0:
+        torch.save(shared, Path(folder, "features.pt"))
         Path(folder, "rows.json").write_text(json.dumps(rows))
     dist.destroy_process_group()
 
@@ -175,12 +181,21 @@ def worker(rank: int, folder: str) -> None:
 def test_on_two_ranks_too(tmp_path: Path) -> None:
     mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
     rows = json.loads((tmp_path / "rows.json").read_text())
+    # A reference that two ranks took serves one rank after a resume.
+    assert torch.allclose(torch.load(tmp_path / "features.pt"), features(), atol=1e-6)
     assert len(rows) == len(ADAPTIVE) + 1 + len(IN_BLOCKS)
     for name, row in rows.items():
         assert row["differences"] == [], name
         assert row["prefixes"][0] == row["prefixes"][1], name
         assert row["bytes"][0] == row["bytes"][1] > 0, name
         assert row["said"][0] is None or math.isclose(*row["said"], rel_tol=1e-9), name
+
+
+def features() -> torch.Tensor:
+    """Probe features of a fresh run, on all ranks there are."""
+    plan = prepare(setting(Path("unused"), "features", **SETTINGS["drift"]))
+    training = build_training(plan, quiet=True)
+    return training.scheduler.signals["feature_drift"]._features()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_only_policies_know_their_names() -> None:

@@ -194,9 +194,16 @@ def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
     assert factors[4:6] == [[1.0] * 4] * 2  # frozen for one block only
     for number, expected in zip(range(10, 14), (0.2, 0.4, 0.6, 0.8), strict=True):
         assert factors[number][3] == pytest.approx(expected)
-    assert factors[14] == [1.0] * 4  # done for all stages, though the first froze again meanwhile
+    assert factors[14] == pytest.approx([0.6, 1, 1, 1])  # the first stage's was cut off after two steps, and goes on
     first = Setup(make_policy("warmup_step", warmup=2, rho=1), 3, thaw=thaw)  # frozen from the beginning counts
     assert [first.step(number)[0] for number in range(6)] == pytest.approx([1, 1, 1, 1, 0.2, 0.4])
+
+
+def test_a_warm_up_that_a_short_stretch_cuts_off_goes_on() -> None:
+    setup = Setup(Script([4, 4, 0, 4, 0, 0]), 6, thaw=Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2))
+    factors = [setup.step(number)[0] for number in range(12)]
+    assert factors[4:6] == pytest.approx([0.2, 0.4])
+    assert factors[8:] == pytest.approx([0.6, 0.8, 1, 1])
 
 
 def test_signals_are_heard_at_the_next_decision() -> None:

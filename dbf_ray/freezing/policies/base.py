@@ -46,6 +46,7 @@ class Progress:
             included; None where nobody has counted.
         block_steps: optimizer steps of every epoch (or block) but the last.
         total_steps: optimizer steps of the whole run, so that the last block may be short; None: all are alike.
+        always_frozen: leading stages that are frozen whatever a policy decides.
 
     Raises:
         ConfigError: a value is out of range.
@@ -58,12 +59,14 @@ class Progress:
     costs: tuple[float, ...] | None = None
     block_steps: int = 1
     total_steps: int | None = None
+    always_frozen: int = 0
 
     def __post_init__(self) -> None:
         require_int("epochs", self.epochs, low=1, owner="progress")
         require_int("num_stages", self.num_stages, low=1, owner="progress")
         require_int("epoch", self.epoch, low=0, high=self.epochs - 1, owner="progress")
         require_int("block_steps", self.block_steps, low=1, owner="progress")
+        require_int("always_frozen", self.always_frozen, low=0, high=self.num_stages, owner="progress")
         if self.total_steps is not None:
             low, high = self.block_steps * (self.epochs - 1) + 1, self.block_steps * self.epochs
             require_int("total_steps", self.total_steps, low=low, high=high, owner="progress")
@@ -174,6 +177,6 @@ def require_number(
     rule = f"> {low:g}" if above else f">= {low:g}"
     if high < math.inf:
         rule += f" and < {high:g}" if below else f" and <= {high:g}"
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf and low <= value <= high
     if not fits or (above and value == low) or (below and value == high):
         raise ConfigError(f"{owner}: {key} must be a number {rule}, got {value!r}")

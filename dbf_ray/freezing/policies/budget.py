@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,17 +37,17 @@ class Budget(Policy):
         from dbf_ray.freezing.policies import make_policy  # the table has this policy in it
 
         require_number("limit", self.limit, low=0, high=1, above=True, owner="policy budget")
-        if not isinstance(self.inner, Mapping) or "name" not in self.inner:
+        if not isinstance(self.inner, Mapping) or "name" not in self.inner or not all(isinstance(key, str) for key in self.inner):
             raise ConfigError(
                 f"policy budget: inner must be a policy's name and parameters, like {{name: step, rho: 2}}, got {self.inner!r}"
             )
         parameters = {key: value for key, value in self.inner.items() if key != "name"}
-        object.__setattr__(self, "inner", copy.deepcopy(dict(self.inner)))
         try:
             policy = make_policy(self.inner["name"], **parameters)
         except ConfigError as error:
             raise ConfigError(f"policy budget: inner must be a policy: {error}") from error
         object.__setattr__(self, "_policy", policy)
+        object.__setattr__(self, "inner", {"name": policy.name, **policy.parameters()})
 
     @property
     def policy(self) -> Policy:

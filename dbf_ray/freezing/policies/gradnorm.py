@@ -52,10 +52,12 @@ class GradNorm(Policy):
         """Compare at the end of a window, and probe now and then."""
         memory = _Memory(**state) if state else _Memory()
         norms: Sequence[float | None] | None = signals["gradient_norms"]
-        if norms is not None:
+        if memory.probing and (norms is None or None in norms[progress.always_frozen :]):
+            memory = _Memory(memory.prefix, memory.whole, False, memory.before)  # a probe that was not granted
+        elif norms is not None:
             memory = self._learn(memory, norms)
-        if memory.prefix == 0:
-            memory = _Memory(memory.prefix, progress.epoch, False, memory.before, memory.sums, memory.count)
+        if memory.prefix <= progress.always_frozen:
+            memory = _Memory(0, progress.epoch, False, memory.before, memory.sums, memory.count)
         elif progress.epoch - memory.whole >= self.recheck:
             return Decision(0), vars(_Memory(memory.prefix, progress.epoch, True, memory.before))
         return Decision(memory.prefix), vars(memory)

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_number
 
+TOLERANCE = 1e-9  # an epoch that is a stage's time to the last digit is not later than it
+
 
 @dataclass(frozen=True)
 class GradualFreeze(Policy):
@@ -36,4 +38,5 @@ class GradualFreeze(Policy):
     def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
         """Freeze every stage whose time has come."""
         now, stages = progress.epoch / progress.epochs, progress.num_stages
-        return Decision(sum(now > (self.t0 + (1 - self.t0) * (k - 1) / stages) ** self.p for k in range(1, stages + 1))), state
+        times = [(self.t0 + (1 - self.t0) * (k - 1) / stages) ** self.p for k in range(1, stages + 1)]
+        return Decision(sum(now > time + TOLERANCE for time in times)), state

@@ -18,8 +18,8 @@ class MultirateStep(Policy):
     A prefix can only be frozen whole: when an early stage is due, all later ones are trained with it.
 
     Args:
-        rho: period of the last stage in epochs, >= 1.
-        growth: factor of the period from each stage to the one before, >= 1; 1 is step(rho).
+        rho: period of the last stage in epochs, 1..10**6.
+        growth: factor of the period from each stage to the one before, 1..1000; 1 is step(rho).
 
     Raises:
         ConfigError: a parameter is out of range.
@@ -31,7 +31,7 @@ class MultirateStep(Policy):
     growth: float = 2.0
 
     def __post_init__(self) -> None:
-        require_int("rho", self.rho, low=1, owner="policy multirate_step")
+        require_int("rho", self.rho, low=1, high=10**6, owner="policy multirate_step")
         require_number("growth", self.growth, low=1, high=1000, owner="policy multirate_step")
 
     def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:

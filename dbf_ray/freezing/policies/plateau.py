@@ -15,8 +15,8 @@ from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, 
 class Plateau(Policy):
     """One unfrozen epoch whenever map50 has not risen by ``min_delta`` for ``patience`` frozen epochs. Epoch 0 is unfrozen.
 
-    What it has to rise above is the best so far, by at least ``min_delta``. Only evaluated epochs count. The patience starts anew after
-    each unfrozen epoch.
+    It has risen if it lies above the score of the last rise (or the first score) by at least ``min_delta``, so that slow progress adds up. Only
+    evaluated epochs count. The patience starts anew after each unfrozen epoch.
 
     Args:
         patience: evaluated frozen epochs without a rise, >= 1.
@@ -50,7 +50,7 @@ class Plateau(Policy):
             base = -math.inf if best is None else best
             rose = score > base and score >= base + self.min_delta
             waited = waited + 1 if state["frozen"] and not rose else 0
-            best = score if score > base else best
+            best = score if rose else best
         if waited >= self.patience:
             return Decision(0), {"best": best, "waited": 0, "frozen": False}
         return Decision(progress.num_stages), {"best": best, "waited": waited, "frozen": True}
