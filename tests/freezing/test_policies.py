@@ -303,6 +303,6 @@ def test_budgets_have_their_closed_forms(member: Member, data: st.DataObject) ->
 def test_budgets_of_gradual_freezing_and_of_the_cosine(epochs: int, stages: int, t0: int, start: int, end: int) -> None:
     timeline = make_policy("gradual_freeze", t0=t0 / 8).decisions(epochs, stages)
     last = t0 / 8 + (1 - t0 / 8) * (stages - 1) / stages
-    assert sum(n < stages for n in timeline) == min(epochs, sum(epoch / epochs <= last for epoch in range(epochs)))
+    assert sum(n < stages for n in timeline) == min(epochs, sum(epoch / epochs <= last + 1e-9 for epoch in range(epochs)))
     total = epochs * (start + end) / 16 if epochs > 1 else start / 8  # a cosine from end to end is symmetric: its mean is the ends'
     assert make_policy("cosine", start=start / 8, end=end / 8).decisions(epochs, stages).count(0) == math.floor(0.5 + total + 1e-9)

@@ -76,7 +76,7 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
         "studies_dir": tmp_path,
         "progress": said.append,
         "run": fake_run,
-        "stages": four_stages,
+        "facts": four_stages,
     }
     result = search(base(tmp_path), RHO, trials=7, **options)
 
@@ -147,7 +147,7 @@ def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
         "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}, {'freezing.policy': 'full'}]\n"
         "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_categorical('rho', [2, 6])}"
     )
-    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "stages": four_stages}
+    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "facts": four_stages}
     result = search(base(tmp_path, **{"tracking.mlflow": False}), space, study_name="m", trials=2, **options)
     assert sorted(trial["state"] for trial in result["trials"]) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert "study m: 1 failed, the last: every loss must be finite, got nan" in said
@@ -188,7 +188,7 @@ def test_concurrency_is_what_fits():
 def test_a_trial_that_cannot_fit_and_a_bad_name_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("dbf_ray.search.study.available_resources", lambda: Resources(2, 0, "this machine"))
-    options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "stages": four_stages}
+    options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "facts": four_stages}
     with pytest.raises(ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"):
         search(base(tmp_path, **{"cluster.workers": 4}), RHO, study_name="big", **options)
     with pytest.raises(ConfigError, match=r"a study's name .* got '\.\./x'"):

@@ -69,10 +69,8 @@ def train(detector: str, accumulation: int, workers: int) -> Result:
     config = load_config(None, {**SETTINGS, **options, **spread})
     plan = prepare(config)
     training = build_training(replace(plan, train_set=MixedSizes(plan.train_set)), quiet=True)
-    training.freezer.apply(0)
-    training.replicas.rebuild()
     training.ledger.begin_epoch(0)
-    losses = train_epoch(training, 0)
+    losses, _ = train_epoch(training, 0)
     return losses, training.detector.state_dict()
 
 
