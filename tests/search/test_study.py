@@ -97,7 +97,7 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
     with (folder / "trials.csv").open() as table:
         assert len(list(csv.DictReader(table))) == 7
     trial = folder / "trials" / str(rows["step", 2]["number"])
-    assert yaml.safe_load((trial / "config.yaml").read_text())["freezing"] == {"policy": "step", "rho": 2}
+    assert yaml.safe_load((trial / "config.yaml").read_text())["freezing"].items() >= {"policy": "step", "rho": 2}.items()
     assert len((trial / "epochs.jsonl").read_text().splitlines()) == EPOCHS
     assert json.loads((trial / "summary.json").read_text())["budget"] == 3
     assert "a line for the log" in (trial / "log.txt").read_text()
