@@ -39,8 +39,6 @@ from tests.training.policy_runs import (
     whole,
 )
 
-ADAPTIVE = ("gradnorm", "aimd", "drift", "plateau", "budget")
-
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +153,7 @@ def worker(rank: int, folder: str) -> None:
     make_cheap()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     rows = {}
-    for name in (*ADAPTIVE, "multirate_step", *IN_BLOCKS):
+    for name in (*SETTINGS, *IN_BLOCKS):
         changes = {**SETTINGS, **IN_BLOCKS}[name]
         two = {"cluster.workers": 2, **changes, **THAWING}
         straight, pieces = (setting(Path(folder), f"{name} {kind}", **two) for kind in ("straight", "pieces"))
@@ -183,7 +181,7 @@ def test_on_two_ranks_too(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "rows.json").read_text())
     # A reference that two ranks took serves one rank after a resume.
     assert torch.allclose(torch.load(tmp_path / "features.pt"), features(), atol=1e-6)
-    assert len(rows) == len(ADAPTIVE) + 1 + len(IN_BLOCKS)
+    assert len(rows) == len(POLICIES) + len(IN_BLOCKS)
     for name, row in rows.items():
         assert row["differences"] == [], name
         assert row["prefixes"][0] == row["prefixes"][1], name
