@@ -11,8 +11,8 @@ from dbf_ray.config import load_config
 from jobs import fetch_weights, search
 from jobs.command_line import main
 
-ABOUT = """Search for the best freezing period rho on generated scenes, with an ImageNet-pretrained MobileNetV2: six trials, some minutes on
-two cores. It is jobs.search with options given beforehand, which options here may change."""
+ABOUT = """Search for the best freezing period rho on generated scenes, with an ImageNet-pretrained MobileNetV2: six trials, about a
+quarter of an hour on two cores. It is jobs.search with options given beforehand, which options here may change."""
 EPILOG = """given beforehand:
     --config jobs/configs/demo.yaml --space search_spaces/rho.py --study demo
 
