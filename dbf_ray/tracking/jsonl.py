@@ -30,8 +30,13 @@ class JsonlTracker:
         self._known: set[int] = set()
 
     def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
-        """Write config.yaml and drop what a resumed run will do again: epochs from ``resume_epoch`` on, a torn line, an old end."""
+        """Write config.yaml and drop what a resumed run will do again: epochs from ``resume_epoch`` on, a torn line, an old end, and files that a
+        process was writing when it was killed.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, EPOCHS, SUMMARY, FAILURE):
+            for abandoned in self.directory.glob(f".{name}.*"):
+                abandoned.unlink(missing_ok=True)
         write_atomically(self.directory / CONFIG, yaml.safe_dump(finite(config), sort_keys=False))
         for ending in (SUMMARY, FAILURE):
             (self.directory / ending).unlink(missing_ok=True)

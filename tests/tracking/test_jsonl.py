@@ -137,3 +137,11 @@ def test_the_tracking_uri_is_the_configured_one_then_the_environments_then_sqlit
 
 def test_without_a_target_there_is_the_local_record_alone(tmp_path):
     assert [type(tracker) for tracker in make_trackers(tmp_path)] == [JsonlTracker]
+
+
+def test_what_a_killed_process_was_writing_is_gone_after_the_next_start(tmp_path):
+    for name in ("failure.json", "epochs.jsonl", "config.yaml", "summary.json"):
+        (tmp_path / f".{name}.4lmt7xwy").write_text("half")
+    (tmp_path / ".lock").touch()
+    begun(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "config.yaml", "epochs.jsonl"]
