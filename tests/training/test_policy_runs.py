@@ -5,6 +5,7 @@ was said before.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from pathlib import Path
@@ -19,12 +20,14 @@ import dbf_ray.build
 import dbf_ray.run
 from dbf_ray.build import build_training, prepare
 from dbf_ray.cost import FlopTable
-from dbf_ray.detectors import BACKBONES
+from dbf_ray.detectors import BACKBONES, Detector
+from dbf_ray.detectors.compiled import CompiledOutputs
 from dbf_ray.freezing import POLICIES
 from dbf_ray.run import run_directory
 from dbf_ray.tracking import read_epochs, read_summary
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.ddp import gather_objects
+from dbf_ray.training.loop import GRADIENT_NORM, LoopState, run_epoch, train_step
 from tests.training.policy_runs import (
     BLOCKS,
     EPOCHS,
@@ -208,3 +211,67 @@ def test_only_policies_know_their_names() -> None:
             assert not re.search(rf"\b{name}\b", text), (file, name)
         for name in POLICIES:
             assert f'"{name}"' not in text, (file, name)
+
+
+def test_learning_rates_of_stages_reach_the_optimizer(tmp_path: Path) -> None:
+    config = setting(tmp_path, "rates", **SETTINGS["layer_decay"], **{"training.warmup_steps": 0, "training.schedule": "constant"})
+    training = build_training(prepare(config), quiet=True)
+    run_epoch(training, LoopState())
+    rates = {group["stage"]: group["lr"] for group in training.optimizer.param_groups}
+    assert rates == pytest.approx({-1: 1e-3, 0: 1e-3 / 8, 1: 1e-3 / 4, 2: 1e-3 / 2, 3: 1e-3})
+
+
+@pytest.mark.parametrize("prefix", [0, 2, 4])
+def test_clipping_knows_trained_parameters_only(prefix: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norm in the record is that of the trained parameters, and theirs is what is clipped."""
+    config = setting(tmp_path, "clip", **{"training.clip_norm": 0.01, "data.train_images": 4})
+    training = build_training(prepare(config), quiet=True)
+    trained = [p for k, stage in enumerate(training.detector.backbone.stages) if k >= prefix for p in stage.parameters()]
+    trained += [p for name, p in training.detector.named_parameters() if not name.startswith("backbone.")]
+    norms: list[float] = []
+
+    def norm() -> float:
+        return math.sqrt(sum(float(p.grad.double().square().sum()) for p in trained if p.grad is not None))
+
+    monkeypatch.setattr(training.scheduler, "gradients", lambda: norms.append(norm()))
+    monkeypatch.setattr(training.scheduler, "updated", lambda: None)
+    step = training.optimizer.step
+    monkeypatch.setattr(training.optimizer, "step", lambda: (norms.append(norm()), step())[1])
+    training.scheduler.freezer.apply(prefix)
+    training.scheduler.replicas.rebuild()
+    training.detector.train()
+    images, targets = next(iter(training.train_loader.epoch(0)))
+    losses = train_step(training, [training.detector.prepare(images, targets)])
+    assert norms[0] > 0.01
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)
+    assert float(losses[GRADIENT_NORM]) == pytest.approx(norms[0], rel=1e-4)
+
+
+def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detector and average are both compiled, by a backend that runs graphs as they are, and both run compiled."""
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    compiled: list[Detector] = []
+
+    def compile_eagerly(detector: Detector) -> None:
+        compiled.append(detector)
+        detector._compiled = CompiledOutputs(backend)
+
+    monkeypatch.setattr(Detector, "compile", compile_eagerly)
+    monkeypatch.setattr(dbf_ray.build, "check_compiler", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])  # under pytest dynamo would log every tensor it sees
+    kept = {"training.ema": 0.9, "training.channels_last": False}
+    eager, fast = (setting(tmp_path, f"{on}", **SETTINGS["step"], **kept, **{"training.compile": on}) for on in (False, True))
+    whole(eager)
+    assert compiled == []
+    whole(fast)
+    assert len({id(detector) for detector in compiled}) == 2
+    assert len(graphs) == 3  # the detector trained with two prefixes, and its average, which nobody freezes, evaluated
+    one, two = left(eager), left(fast)
+    assert differences(one["model"], two["model"]) == []
+    assert differences(one["ema"], two["ema"]) == []
+    assert differences(one["epochs"], two["epochs"]) == []
