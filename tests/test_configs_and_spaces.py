@@ -15,7 +15,7 @@ from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
 from jobs import train
-from tests.search.facts import four_stages
+from tests.search.begins import four_stages
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))

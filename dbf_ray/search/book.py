@@ -245,7 +245,7 @@ class Book:
         if stored["key"] not in self._keys:
             try:
                 self._keys[stored["key"]] = self.settings.make(stored["overrides"]).key
-            except ConfigError:  # this version refuses it; it stands as it was
+            except DbfRayError:  # this version refuses it; it stands as it was
                 self._keys[stored["key"]] = stored["key"]
         return self._keys[stored["key"]]
 
@@ -264,10 +264,8 @@ class Book:
             self.study.set_user_attr("config", base)
             self.study.set_user_attr("complete_config", to_dict(self.settings.config))
             return
-        before, now = (
-            _flat(shaping(make_config(begun, f"study {self.study.study_name!r}"))),
-            _flat(base),
-        )  # with what an older version left out
+        whole = make_config(begun, f"study {self.study.study_name!r}")  # with what an older version did not know
+        before, now = _flat(shaping(whole)), _flat(base)
         changed = [f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value]
         changed += [f"{key} (new)" for key in now.keys() - before.keys()]
         if changed:

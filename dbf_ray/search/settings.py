@@ -18,7 +18,7 @@ from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.freezing import Policy, Progress, make_policy
 
 PLACES = ("name", "runs_dir", "cluster", "tracking", "search")  # sections that do not shape a training
-Facts = Callable[[Config], tuple[Progress, int]]
+Begin = Callable[[Config], Progress]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Setting:
 class Settings:
     """Makes settings out of overrides of one base configuration."""
 
-    def __init__(self, config: Config, facts: Facts) -> None:
-        """``facts(config)`` gives (a policy's progress at the run's begin, leading stages that are always frozen); asked once for all configurations
-        that differ only in policies and in how they optimize.
+    def __init__(self, config: Config, begin: Begin) -> None:
+        """``begin(config)`` gives a policy's progress at the run's begin; asked once for all configurations that differ only in policies and in how
+        they optimize.
         """
         self.config = config
-        self._facts = facts
-        self._known: dict[str, tuple[Progress, int]] = {}
+        self._begin = begin
+        self._known: dict[str, Progress] = {}
 
     def make(self, overrides: Mapping[str, Any]) -> Setting:
         """The setting that ``overrides`` make.
@@ -83,9 +83,8 @@ class Settings:
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
         asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
         if asked not in self._known:
-            self._known[asked] = self._facts(config)
-        run, always_frozen = self._known[asked]
-        run = dataclasses.replace(run, seed=config.seed)
+            self._known[asked] = self._begin(config)
+        run = dataclasses.replace(self._known[asked], seed=config.seed)
         policy.check(run)
         if policy.needs_signals:
             return [policy.name, policy.parameters(), rest]
@@ -94,7 +93,7 @@ class Settings:
             factors = decision.lr_factors
             if factors is not None and set(factors) == {1.0}:
                 factors = None
-            held = [max(decision.frozen_stages, always_frozen), factors]
+            held = [max(decision.frozen_stages, run.always_frozen), factors]
             if timeline and timeline[-1][:2] == held:
                 timeline[-1][2] += run.steps(block)
             else:

@@ -28,7 +28,7 @@ from dbf_ray.reports import study_result, write_study
 from dbf_ray.search.book import Book, open_study
 from dbf_ray.search.progress import SearchProgress, standing
 from dbf_ray.search.searcher import BookSearcher
-from dbf_ray.search.settings import Facts, Settings
+from dbf_ray.search.settings import Begin, Settings
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.trial import TrialSetup, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
@@ -49,7 +49,7 @@ def search(
     studies_dir: Path = Path("studies"),
     progress: Callable[[str], None] = print,
     run: RunFunction | None = None,
-    facts: Facts | None = None,
+    begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Search the space for the best trade-off of map50 (of the last epoch) against compute_ratio.
 
@@ -62,7 +62,7 @@ def search(
         concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``, else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
-        run, facts: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
 
     Returns:
         The content of pareto.json.
@@ -77,7 +77,7 @@ def search(
     space = load_space(space_file)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
-    settings = Settings(config, facts or checked_facts)
+    settings = Settings(config, begin or checked_begin)
     for baseline in space.baselines:
         settings.make(baseline)
     folder = studies_dir / study_name
@@ -88,10 +88,9 @@ def search(
         return _Search(config, folder, book, wanted, concurrent, progress, run, space_file).execute()
 
 
-def checked_facts(config: Config) -> tuple[Progress, int]:
-    """Check ``config`` completely (data, weights, sizes) and return (a policy's progress at its begin, always frozen stages)."""
-    plan = prepare(config)
-    return plan.run, plan.always_frozen
+def checked_begin(config: Config) -> Progress:
+    """Check ``config`` completely (data, weights, sizes) and return a policy's progress at its begin."""
+    return prepare(config).run
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from dbf_ray.config import FreezingConfig
+
 # Parameter name -> place in the configuration.
 PARAMETERS = {
     "policy": "freezing.policy",
@@ -39,9 +41,8 @@ PARAMETERS = {
     "rewarm_steps": "freezing.rewarm_steps",
     "rewarm_after": "freezing.rewarm_after",
 }
-NOT_THE_POLICYS = ("policy", "interval", "momentum", "rewarm_steps", "rewarm_after")  # keys of freezing
 FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine")
-NOT_RHO = tuple(name for name in FACTS if name != "rho")  # facts that a policy's parameter of the same name must not hide
+TAKEN = {*PARAMETERS, *FACTS} - {"rho"}  # names that a policy's parameter must not hide; rho is the policy's own
 TOTALS = ("executed_flops", "device_seconds", "wall_seconds", "allreduce_bytes", "energy_joules")
 SUMMARY = (
     *("map50", "map50_best", "map50_voc07", "map75", "map50_95"),
@@ -56,8 +57,8 @@ def parameters_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
     """The parameters to log, as text: the listed ones, the policy's own (``rho``, ``phase``) and facts known before training."""
     named = {name: _at(config, place) for name, place in PARAMETERS.items()}
     freezing = config.get("freezing") or {}
-    own = {name: value for name, value in freezing.items() if name not in NOT_THE_POLICYS}
-    named.update({f"policy_{name}" if name in (*PARAMETERS, *NOT_RHO) else name: value for name, value in own.items()})
+    own = {name: value for name, value in freezing.items() if name not in FreezingConfig.model_fields}
+    named.update({f"policy_{name}" if name in TAKEN else name: value for name, value in own.items()})
     named.update({name: facts[name] for name in FACTS if facts.get(name) is not None})
     return {name: _as_text(value) for name, value in named.items() if value is not None}
 

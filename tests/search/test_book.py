@@ -13,7 +13,7 @@ from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.search.book import Asked, Book, open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from tests.search.facts import four_stages
+from tests.search.begins import four_stages
 
 RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
 EPOCHS = 6

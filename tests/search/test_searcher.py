@@ -13,7 +13,7 @@ from dbf_ray.search.book import Book, open_study
 from dbf_ray.search.searcher import SPARE, BookSearcher
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import SearchSpace
-from tests.search.facts import four_stages
+from tests.search.begins import four_stages
 
 SUMMARY = {"map50": 0.5, "compute_ratio": 0.7}
 

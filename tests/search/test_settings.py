@@ -10,14 +10,14 @@ from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Progress, make_policy
 from dbf_ray.search.settings import Settings
-from tests.search.facts import four_stages
+from tests.search.begins import four_stages
 
 EPOCHS = 8
 
 
 def key(always_frozen: int = 0, **overrides) -> str:
     config = with_overrides(Config(), {"training.epochs": EPOCHS})
-    settings = Settings(config, lambda config: (four_stages(config)[0], always_frozen))
+    settings = Settings(config, lambda config: four_stages(config, always_frozen))
     return settings.make({name.replace("__", "."): value for name, value in overrides.items()}).key
 
 
@@ -70,10 +70,10 @@ def test_how_often_a_policy_is_asked_makes_no_difference_where_the_timeline_is_t
     pairs = {"freezing.interval": {"unit": "epochs", "every": 2}}
     run = Progress(0, EPOCHS // 2, 4, 0, None, 2, EPOCHS)
 
-    def key_of(facts, **overrides):
-        return Settings(with_overrides(Config(), {"training.epochs": EPOCHS}), facts).make(overrides).key
+    def key_of(begin, **overrides):
+        return Settings(with_overrides(Config(), {"training.epochs": EPOCHS}), begin).make(overrides).key
 
-    front = key_of(lambda _: (run, 0), **{"freezing.policy": "front", "freezing.budget": 2, **pairs})
+    front = key_of(lambda _: run, **{"freezing.policy": "front", "freezing.budget": 2, **pairs})
     assert front == key_of(four_stages, **{"freezing.policy": "front", "freezing.budget": 4})
 
 
@@ -88,7 +88,7 @@ def test_what_happens_on_thawing_counts_where_something_thaws():
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_a_trial():
     costs = (10, 9, 8, 7, 6)
     config = with_overrides(Config(), {"training.epochs": EPOCHS})
-    settings = Settings(config, lambda _: (Progress(0, EPOCHS, 4, 0, costs), 0))
+    settings = Settings(config, lambda _: Progress(0, EPOCHS, 4, 0, costs))
     inner = {"name": "aimd", "threshold": 0.5, "max_rho": 4}
     with pytest.raises(ConfigError, match=r"limit must be >= 0.6, .* got 0.1"):
         settings.make({"freezing.policy": "budget", "freezing.limit": 0.1, "freezing.inner": inner})

@@ -12,7 +12,7 @@ from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from tests.search.facts import four_stages
+from tests.search.begins import four_stages
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.py"))
 

@@ -19,7 +19,7 @@ from dbf_ray.cluster.ray_runtime import Resources
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import ConfigError, ResourceError, TrainingError
 from dbf_ray.search import concurrency, search
-from tests.search.facts import four_stages
+from tests.search.begins import four_stages
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
@@ -76,7 +76,7 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
         "studies_dir": tmp_path,
         "progress": said.append,
         "run": fake_run,
-        "facts": four_stages,
+        "begin": four_stages,
     }
     result = search(base(tmp_path), RHO, trials=7, **options)
 
@@ -134,7 +134,7 @@ def test_a_search_in_which_nothing_works_says_why(two_cpus, tmp_path):
             studies_dir=tmp_path,
             progress=lambda _: None,
             run=fake_run,
-            facts=four_stages,
+            begin=four_stages,
         )
     assert json.loads((tmp_path / "bad" / "pareto.json").read_text())["front"] == []
 
@@ -147,7 +147,7 @@ def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
         "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}, {'freezing.policy': 'full'}]\n"
         "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_categorical('rho', [2, 6])}"
     )
-    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "facts": four_stages}
+    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "begin": four_stages}
     result = search(base(tmp_path, **{"tracking.mlflow": False}), space, study_name="m", trials=2, **options)
     assert sorted(trial["state"] for trial in result["trials"]) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert "study m: 1 failed, the last: every loss must be finite, got nan" in said
@@ -165,7 +165,7 @@ def test_trials_with_two_workers_each_have_a_worker_group_of_their_own(two_cpus,
         studies_dir=tmp_path,
         progress=print,
         run=lambda config, *, trackers, **more: fake_run(config, trackers=trackers, **more),
-        facts=four_stages,
+        begin=four_stages,
     )
     assert [trial["state"] for trial in result["trials"]] == ["COMPLETE", "COMPLETE"]
     assert len((tmp_path / "pairs" / "trials" / "0" / "epochs.jsonl").read_text().splitlines()) == EPOCHS
@@ -188,7 +188,7 @@ def test_concurrency_is_what_fits():
 def test_a_trial_that_cannot_fit_and_a_bad_name_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("dbf_ray.search.study.available_resources", lambda: Resources(2, 0, "this machine"))
-    options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "facts": four_stages}
+    options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "begin": four_stages}
     with pytest.raises(ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"):
         search(base(tmp_path, **{"cluster.workers": 4}), RHO, study_name="big", **options)
     with pytest.raises(ConfigError, match=r"a study's name .* got '\.\./x'"):
@@ -203,4 +203,4 @@ def test_two_searches_of_one_study_at_once_are_refused(tmp_path):
     with (tmp_path / "s" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ResourceError, match="another process is searching the study"):
-            search(base(tmp_path), RHO, study_name="s", studies_dir=tmp_path, run=fake_run, facts=four_stages)
+            search(base(tmp_path), RHO, study_name="s", studies_dir=tmp_path, run=fake_run, begin=four_stages)

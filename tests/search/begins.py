@@ -1,0 +1,11 @@
+"""What a search would learn by checking a configuration, without data or a detector."""
+
+from __future__ import annotations
+
+from dbf_ray.config import Config
+from dbf_ray.freezing import Progress
+
+
+def four_stages(config: Config, always_frozen: int = 0) -> Progress:
+    """The begin of a run with a backbone of four stages; one step an epoch."""
+    return Progress(0, config.training.epochs, 4, always_frozen=always_frozen)
