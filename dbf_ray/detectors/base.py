@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dbf_ray.detectors.backbones import StagedBackbone
+from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.compiled import Backend, CompiledOutputs
 from dbf_ray.detectors.precision import no_autocast, uncached_autocast
 from dbf_ray.errors import DataError
@@ -31,12 +31,16 @@ class Batch:
         sizes: (height, width) of each image before padding.
         assignment: the detector's own targets; None without targets.
         normalizers: float [k], what the detector's losses are divided by, counted over this batch.
+        views: (image, view) of each image, names that together say what is seen; None where the targets do not tell.
+        frozen: features of the frozen prefix, where they are known already; None: the backbone computes them.
     """
 
     images: Tensor
     sizes: list[tuple[int, int]]
     assignment: Any
     normalizers: Tensor
+    views: list[tuple[str, str]] | None = None
+    frozen: FrozenFeatures | None = None
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -83,6 +87,7 @@ class Detector(nn.Module, ABC):
     def __init__(self, backbone: StagedBackbone, num_classes: int, levels_from: int) -> None:
         super().__init__()
         self.backbone = backbone
+        backbone.read_from = levels_from
         self.num_classes = num_classes
         self.levels_from = levels_from
         self.least_canvas = (0, 0)
@@ -129,7 +134,8 @@ class Detector(nn.Module, ABC):
         Args:
             images: [3, H_i, W_i], uint8 or float in [0, 1]; at least one.
             targets: one dict each of ``boxes``, oriented [n, 5] or horizontal (x1, y1, x2, y2) [n, 4], and ``labels`` [n]. Optionally ``seed``, a
-                number that fixes what is sampled from the image (two-stage detectors); without it torch's global generator draws one.
+                number that fixes what is sampled from the image (two-stage detectors); without it torch's global generator draws one; and
+                ``image_id`` and ``view``, names that together say what is seen.
             canvas: (height, width) to pad to, multiples of 32; None: the smallest that holds the images. Never less than ``least_canvas``.
         """
         device = self.mean.device
@@ -149,7 +155,10 @@ class Detector(nn.Module, ABC):
         if targets is not None:
             with no_autocast(device):
                 assignment, normalizers = self.assign(self._checked(targets, len(images), device), sizes, (height, width))
-        return Batch(padded, sizes, assignment, normalizers)
+        views = None
+        if targets and all("image_id" in target and "view" in target for target in targets):
+            views = [(str(target["image_id"]), str(target["view"])) for target in targets]
+        return Batch(padded, sizes, assignment, normalizers, views)
 
     def at_least(self, counts: Tensor) -> Tensor:
         """Counts [k] of a whole effective batch, none below what it may be divided by."""
@@ -168,13 +177,14 @@ class Detector(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_compiled": None}
 
-    def outputs(self, images: Tensor) -> list[Tensor]:
+    def outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """:meth:`dense_outputs`, compiled if :meth:`compile` was called."""
-        return self.dense_outputs(images) if self._compiled is None else self._compiled(self, images)
+        return self.dense_outputs(images, frozen) if self._compiled is None else self._compiled(self, images, frozen)
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Maps [B, C, H_l, W_l] of the neck, fine to coarse, for normalised images [B, 3, H, W]."""
-        levels: list[Tensor] = self.neck(self.backbone(images)[self.levels_from :])
+    def pyramid(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
+        """Maps [B, C, H_l, W_l] of the neck, fine to coarse, for normalised images [B, 3, H, W] or what frozen stages gave for them."""
+        given = self.backbone.frozen_features(images) if frozen is None else frozen
+        levels: list[Tensor] = self.neck(self.backbone(images, given)[self.levels_from :])
         if unread := [p.sum() for p in self.backbone.output_parameters(self.levels_from) if p.requires_grad]:
             levels[0] = levels[0] + 0 * torch.stack(unread).sum()  # norms of outputs that nobody reads: DDP waits for their gradients
         return levels
@@ -219,8 +229,12 @@ class Detector(nn.Module, ABC):
         """Detections of each image: ``boxes`` [n, 5] in its pixels, canonical, ``scores`` [n], best first, ``labels`` [n]."""
 
     @abstractmethod
-    def dense_outputs(self, images: Tensor) -> list[Tensor]:
+    def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """Raw outputs of backbone, neck and dense head for normalised images [B, 3, H, W]; tensors in, tensors out, no targets.
+
+        Args:
+            images: normalised.
+            frozen: as :meth:`.StagedBackbone.forward` takes it; to be handed to :meth:`pyramid`.
 
         Losses and detections take them from :meth:`outputs`.
         """
@@ -235,14 +249,14 @@ class OneStageDetector(Detector):
 
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
         """See :meth:`Detector.losses`."""
-        outputs = self.outputs(batch.images)
+        outputs = self.outputs(batch.images, batch.frozen)
         with no_autocast(batch.images.device):
             return self.losses_from(outputs, batch, normalizers)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
         """See :meth:`Detector.detect`."""
-        outputs = self.outputs(batch.images)
+        outputs = self.outputs(batch.images, batch.frozen)
         with no_autocast(batch.images.device):
             return self.detections_from(outputs, batch)
 

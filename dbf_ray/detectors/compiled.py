@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dbf_ray.detectors.backbones import FrozenFeatures
 from dbf_ray.errors import ResourceError, TrainingError
 
 Backend = str | Callable[..., Any]
-Outputs = Callable[["Compilable", Tensor], list[Tensor]]
+Outputs = Callable[["Compilable", Tensor, FrozenFeatures | None], list[Tensor]]
+Kind = tuple[int, bool, bool]  # frozen prefix, training, whether the prefix's features are given
 
 
 class Compilable(Protocol):
@@ -33,12 +35,12 @@ class Compilable(Protocol):
     training: bool
     backbone: Any
 
-    def dense_outputs(self, images: Tensor) -> list[Tensor]:
+    def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """Tensors in, tensors out."""
 
 
 class CompiledOutputs:
-    """A detector's ``dense_outputs``, compiled once for each frozen prefix and mode, at the first use.
+    """A detector's ``dense_outputs``, compiled once for each frozen prefix, mode and whether the prefix's features are given, at the first use.
 
     It holds no detector and is no module: parameters, their names and what wraps them stay as they are.
 
@@ -48,26 +50,26 @@ class CompiledOutputs:
 
     def __init__(self, backend: Backend = "inductor") -> None:
         self._backend = backend
-        self._functions: dict[tuple[int, bool], Outputs] = {}
-        self._largest: dict[tuple[int, bool], int] = {}
+        self._functions: dict[Kind, Outputs] = {}
+        self._largest: dict[Kind, int] = {}
 
-    def __call__(self, detector: Compilable, images: Tensor) -> list[Tensor]:
-        """What ``detector.dense_outputs(images)`` gives for images [B, 3, H, W].
+    def __call__(self, detector: Compilable, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
+        """What ``detector.dense_outputs(images, frozen)`` gives for images [B, 3, H, W].
 
         In eval mode a batch is filled up with blank images to the largest seen, so that an evaluation's last one needs no graph of its own.
 
         Raises:
             TrainingError: the images come in too many shapes.
         """
-        key = detector.backbone.no_grad_stages, detector.training
+        key = detector.backbone.no_grad_stages, detector.training, frozen is not None
         if key not in self._functions:
             self._functions[key] = self._compile(*key)
         count = len(images)
         self._largest[key] = max(count, self._largest.get(key, 0))
-        if not detector.training and count < self._largest[key]:
+        if not detector.training and frozen is None and count < self._largest[key]:
             images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, self._largest[key] - count))
         try:
-            outputs = self._functions[key](detector, images)
+            outputs = self._functions[key](detector, images, frozen)
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:
             raise TrainingError(
                 f"a compiled detector must see few shapes of images, {tuple(images.shape)} is one too many with {key[0]} stages frozen; "
@@ -75,14 +77,14 @@ class CompiledOutputs:
             ) from error
         return outputs if len(images) == count else [output[:count] for output in outputs]
 
-    def _compile(self, frozen: int, training: bool) -> Outputs:
-        name = f"dense_outputs_{'trained' if training else 'evaluated'}_{frozen}_frozen"
+    def _compile(self, prefix: int, training: bool, given: bool) -> Outputs:
+        name = f"dense_outputs_{'trained' if training else 'evaluated'}_{prefix}_frozen{'_given' * given}"
         function = FunctionType(_dense_outputs.__code__.replace(co_name=name), _dense_outputs.__globals__, name)
         return torch.compile(function, backend=self._backend, fullgraph=True, dynamic=False)
 
 
-def _dense_outputs(detector: Compilable, images: Tensor) -> list[Tensor]:
-    return detector.dense_outputs(images)
+def _dense_outputs(detector: Compilable, images: Tensor, frozen: FrozenFeatures | None) -> list[Tensor]:
+    return detector.dense_outputs(images, frozen)
 
 
 @functools.cache

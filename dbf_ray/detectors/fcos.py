@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dbf_ray.detectors.anchors import cell_centers, level_shapes
 from dbf_ray.detectors.assigners import BACKGROUND, assign_points
-from dbf_ray.detectors.backbones import StagedBackbone
+from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.base import Batch, OneStageDetector, Targets
 from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.heads import FCOSHead
@@ -82,9 +82,9 @@ class RotatedFCOS(OneStageDetector):
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.topk_candidates, self.detections_per_image = topk_candidates, detections_per_image
 
-    def dense_outputs(self, images: Tensor) -> list[Tensor]:
+    def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """Logits, distances, angles and centerness, each of all levels; see :class:`.heads.FCOSHead`."""
-        return [level for kind in self.head(self.pyramid(images)) for level in kind]
+        return [level for kind in self.head(self.pyramid(images, frozen)) for level in kind]
 
     def _by_kind(self, outputs: Sequence[Tensor]) -> list[list[Tensor]]:
         levels = len(self.strides)

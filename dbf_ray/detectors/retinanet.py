@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dbf_ray.detectors.anchors import RotatedAnchors, level_shapes
 from dbf_ray.detectors.assigners import IGNORED, assign_max_iou
-from dbf_ray.detectors.backbones import StagedBackbone
+from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.base import Batch, OneStageDetector, Targets, padded_size
 from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.heads import RetinaHead
@@ -84,9 +84,9 @@ class RotatedRetinaNet(OneStageDetector):
         self.topk_candidates, self.detections_per_image = topk_candidates, detections_per_image
         self.loss_beta = loss_beta
 
-    def dense_outputs(self, images: Tensor) -> list[Tensor]:
+    def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """Logits of each level, then deltas of each level; see :class:`.heads.RetinaHead`."""
-        logits, deltas = self.head(self.pyramid(images))
+        logits, deltas = self.head(self.pyramid(images, frozen))
         return [*logits, *deltas]
 
     def _anchors(self, padded: tuple[int, int]) -> list[Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dbf_ray.detectors.assigners import assign_by_iou
-from dbf_ray.detectors.backbones import StagedBackbone
+from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.base import Batch, Detector, Targets
 from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.losses import cross_entropy, l1_loss
@@ -136,9 +136,9 @@ class TwoStageDetector(Detector):
         self.roi_positive_iou, self.roi_samples, self.roi_positive_fraction = roi_positive_iou, roi_samples, roi_positive_fraction
         self.score_threshold, self.nms_threshold, self.detections_per_image = score_threshold, nms_threshold, detections_per_image
 
-    def dense_outputs(self, images: Tensor) -> list[Tensor]:
+    def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """The pyramid's levels, then objectness logits of each level, then deltas of each level."""
-        levels = self.pyramid(images)
+        levels = self.pyramid(images, frozen)
         logits, deltas = self.rpn(levels)
         return [*levels, *logits, *deltas]
 
@@ -158,7 +158,7 @@ class TwoStageDetector(Detector):
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
         """Losses of the proposal network, and cross-entropy and smooth L1 loss of the regions drawn from its proposals."""
         wanted: Assignment = batch.assignment
-        levels, logits, deltas = self._dense(batch.images)
+        levels, logits, deltas = self._dense(batch.images, batch.frozen)
         with no_autocast(batch.images.device):
             losses = self.rpn.losses(logits, deltas, wanted.anchors, normalizers[0])
             proposals = self.rpn.propose(logits, deltas, batch.sizes, batch.padded)
@@ -199,7 +199,7 @@ class TwoStageDetector(Detector):
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Classify and refine each image's proposals and suppress within each class."""
         device = batch.images.device
-        levels, logits, deltas = self._dense(batch.images)
+        levels, logits, deltas = self._dense(batch.images, batch.frozen)
         with no_autocast(device):
             proposals = self.rpn.propose(logits, deltas, batch.sizes, batch.padded)
             counts = [len(found) for found in proposals]
@@ -220,8 +220,8 @@ class TwoStageDetector(Detector):
                 )
             ]
 
-    def _dense(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        outputs = self.outputs(images)
+    def _dense(self, images: Tensor, frozen: FrozenFeatures | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        outputs = self.outputs(images, frozen)
         third = len(outputs) // 3
         return outputs[:third], outputs[third : 2 * third], outputs[2 * third :]
 

@@ -19,7 +19,7 @@ from dbf_ray.detectors.backbones.mobilenet import cut_mobilenet_v2, cut_mobilene
 from dbf_ray.detectors.backbones.parts import Cut, NormedStage
 from dbf_ray.detectors.backbones.regnet import cut_regnet
 from dbf_ray.detectors.backbones.resnet import cut_resnet
-from dbf_ray.detectors.backbones.staged import StagedBackbone
+from dbf_ray.detectors.backbones.staged import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.backbones.swin import cut_swin
 from dbf_ray.detectors.backbones.weights import download_weights, find_weights, fit_state, is_weights_name, load_backbone_weights
 from dbf_ray.detectors.norms import convert_sync_batchnorm
@@ -81,4 +81,4 @@ def make_backbone(
     return backbone
 
 
-__all__ = ["BACKBONES", "NormedStage", "StagedBackbone", "is_weights_name", "load_backbone_weights", "make_backbone"]
+__all__ = ["BACKBONES", "FrozenFeatures", "NormedStage", "StagedBackbone", "is_weights_name", "load_backbone_weights", "make_backbone"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dbf_ray.detectors.backbones.parts import NormedStage
 from dbf_ray.detectors.precision import uncached_autocast
+
+FrozenFeatures = list[Tensor | None]
+"""All that the rest of a network needs of the n frozen stages: n + 1 maps [B, C, H, W]. First each stage's output, None where nobody reads it; then
+what the next stage takes, None where there is none. For n = 0 that is the images alone."""
 
 
 class StagedBackbone(nn.Module):
@@ -24,6 +28,7 @@ class StagedBackbone(nn.Module):
     Attributes:
         no_grad_stages: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode (norms and drop-path are
             still) whatever ``train()`` is called with. 0 unless somebody sets it.
+        read_from: 0-based stage from which on outputs are read. Those of frozen stages before it are not kept.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class StagedBackbone(nn.Module):
         self.norm_eval = norm_eval
         self.frozen_stages = frozen_stages
         self.no_grad_stages = 0
+        self.read_from = 0
         self.train()
 
     def output_parameters(self, stages: int) -> list[nn.Parameter]:
@@ -52,18 +58,31 @@ class StagedBackbone(nn.Module):
         """K, the number of stages."""
         return len(self.stages)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps [B, out_channels[k], ceil(H / strides[k]), ceil(W / strides[k])] of every stage, for images [B, 3, H, W]."""
-        outputs: list[Tensor] = []
-        features = images
-        with torch.no_grad(), uncached_autocast(images.device):
-            for stage in self.stages[: self.no_grad_stages]:
-                features = stage(features)
-                outputs.append(_output(stage, features))
+    def forward(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
+        """Feature maps [B, out_channels[k], ceil(H / strides[k]), ceil(W / strides[k])] of every stage, for images [B, 3, H, W].
+
+        Args:
+            images: normalised.
+            frozen: the frozen stages' features, where somebody has them already; these stages are not run then.
+
+        Returns:
+            A map for each stage; None where ``frozen`` has None.
+        """
+        *outputs, features = self.frozen_features(images, 0) if frozen is None else frozen
         for stage in self.stages[self.no_grad_stages :]:
             features = stage(features)
-            outputs.append(_output(stage, features))
-        return outputs
+            outputs.append(stage_output(stage, features))
+        return outputs  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor, read_from: int | None = None) -> FrozenFeatures:
+        """What the frozen stages give for images [B, 3, H, W], under the autocast in force; ``read_from`` may be another than the backbone's."""
+        first = self.read_from if read_from is None else read_from
+        stages = list(self.stages[: self.no_grad_stages])
+        if not stages:
+            return [images]
+        with uncached_autocast(images.device):
+            return image_by_image(lambda part: run_stages(stages, part, first, self.no_grad_stages < self.num_stages), images)
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """As ``nn.Module.train``, but frozen stages stay in eval mode, and with ``norm_eval`` so do all batch norms."""
@@ -77,6 +96,42 @@ class StagedBackbone(nn.Module):
         return self
 
 
-def _output(stage: nn.Module, features: Tensor) -> Tensor:
+def run_stages(stages: Sequence[nn.Module], images: Tensor, read_from: int, goes_on: bool) -> FrozenFeatures:
+    """The features of leading stages; ``goes_on`` says whether another stage follows them."""
+    features = images
+    outputs: FrozenFeatures = []
+    for number, stage in enumerate(stages):
+        features = stage(features)
+        outputs.append(stage_output(stage, features) if number >= read_from else None)
+    return [*outputs, features if goes_on else None]
+
+
+def stage_output(stage: nn.Module, features: Tensor) -> Tensor:
     """A stage's output for what its forward gave."""
     return stage.output(features) if isinstance(stage, NormedStage) else features
+
+
+def image_by_image(run: Callable[[Tensor], FrozenFeatures], images: Tensor) -> FrozenFeatures:
+    """``run`` for images [B, 3, H, W], on a CPU one at a time.
+
+    There it needs the memory of one image, is no slower, and an image's features have the same bits in any company: kernels
+    choose their order of summation by the batch. On a GPU, and when being compiled, all at once.
+    """
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return run(images)
+    joined: FrozenFeatures = []
+    for index in range(len(images)):
+        found = run(images[index : index + 1])
+        if not joined:
+            joined = [None if part is None else empty_batch(part[0], len(images)) for part in found]
+        for whole, part in zip(joined, found, strict=True):
+            if whole is not None and part is not None:
+                whole[index] = part[0]
+    return joined
+
+
+def empty_batch(one: Tensor, count: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Room for ``count`` maps like ``one`` [C, H, W], [count, C, H, W], in channels-last memory if ``one`` is."""
+    last = one.permute(1, 2, 0).is_contiguous() and not one.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((count, *one.shape), dtype=dtype or one.dtype, device=one.device, memory_format=layout)

@@ -1,0 +1,106 @@
+"""A frozen prefix as an inference engine: the same function of the images, in less time.
+
+A prefix that is not trained needs no separate batch norms, no float32 and no care for a backward pass. The engine is a copy: the backbone's own
+parameters and buffers are never touched, so there is nothing to undo when the prefix is trained again, but to drop the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dbf_ray.detectors.backbones.parts import NormedStage
+from dbf_ray.detectors.backbones.staged import FrozenFeatures, StagedBackbone, image_by_image, run_stages
+from dbf_ray.detectors.precision import no_autocast
+
+
+class PrefixEngine:
+    """The first ``backbone.no_grad_stages`` stages for inference.
+
+    Batch norms are folded into the convolutions before them (torch.fx's ``fuse``; Jacob et al. 2017, arXiv 1712.05877, eq. 14), in float32 and before
+    any rounding. Weights lie in channels-last memory; in bf16, those of convolutions and linear layers are rounded once and run under autocast, while
+    norms and sums stay in float32, as autocast has it. It is no module, so a backbone that holds one keeps its parameters' names.
+
+    Args:
+        backbone: with its frozen prefix in force. Later changes of its weights are not seen.
+        dtype: torch.bfloat16, or torch.float32.
+        compiled: run by ``torch.compile``; a graph for each shape of images.
+
+    Attributes:
+        folded: how many batch norms are gone.
+    """
+
+    def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+        self.dtype = dtype
+        self._read_from, self._goes_on = backbone.read_from, backbone.no_grad_stages < backbone.num_stages
+        frozen = list(backbone.stages[: backbone.no_grad_stages])
+        self._stages = [inference_copy(stage, dtype) for stage in frozen]
+        self.folded = sum(map(count_norms, frozen)) - sum(map(count_norms, self._stages))
+        self._run = torch.compile(self._plain, dynamic=False) if compiled else self._plain
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> FrozenFeatures:
+        """What ``backbone.frozen_features(images)`` gives for images [B, 3, H, W], up to rounding.
+
+        In the dtype that the engine computes in under a caller's autocast, else in the images' own.
+        """
+        mixed = torch.is_autocast_enabled(images.device.type)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with self._precision(images.device):
+            found = image_by_image(self._run, images)
+        return found if mixed else [None if part is None else part.to(images.dtype) for part in found]
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if self.dtype != torch.bfloat16:
+            return no_autocast(device)
+        return torch.autocast(device.type, self.dtype, cache_enabled=False)
+
+    def _plain(self, images: Tensor) -> FrozenFeatures:
+        return run_stages(self._stages, images, self._read_from, self._goes_on)
+
+
+def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a stage in eval mode without gradients, its batch norms folded where its graph can be traced."""
+    if isinstance(stage, NormedStage):
+        return NormedStage(inference_copy(stage.body, dtype), inference_copy(stage.norm, dtype))
+    copied = plain_norms(copy.deepcopy(stage)).eval().requires_grad_(False)
+    if count_norms(copied):
+        try:
+            copied = fuse(copied, inplace=True)
+        except TraceError as error:
+            warnings.warn(f"batch norms of a {type(stage).__name__} are not folded, its graph cannot be traced: {error}", stacklevel=2)
+    if dtype == torch.bfloat16:
+        for module in copied.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(dtype)
+    return copied.to(memory_format=torch.channels_last)
+
+
+def plain_norms(module: nn.Module) -> nn.Module:
+    """``module`` with every kind of batch norm replaced by torch's own, which in eval mode is the same function; children in place."""
+    if isinstance(module, _BatchNorm) and type(module) is not nn.BatchNorm2d:
+        norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, affine=False)
+        norm.affine, norm.weight, norm.bias = module.affine, module.weight, module.bias
+        norm.running_mean, norm.running_var = module.running_mean, module.running_var
+        return norm
+    for name, child in module.named_children():
+        setattr(module, name, plain_norms(child))
+    return module
+
+
+def count_norms(module: nn.Module) -> int:
+    """How many batch norms are in a module."""
+    return sum(isinstance(part, _BatchNorm) for part in module.modules())
+
+
+def prefix_state(backbone: StagedBackbone) -> Sequence[Tensor]:
+    """Parameters and buffers of the frozen prefix, all that its features depend on beside the images."""
+    return [t for stage in backbone.stages[: backbone.no_grad_stages] for t in (*stage.parameters(), *stage.buffers())]

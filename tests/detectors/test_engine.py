@@ -1,0 +1,189 @@
+"""A frozen prefix as an inference engine: the plain forward's features, and the trained weights untouched."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dbf_ray.detectors import make_detector
+from dbf_ray.detectors.backbones import BACKBONES, StagedBackbone, make_backbone
+from dbf_ray.detectors.backbones.engine import PrefixEngine, count_norms
+from dbf_ray.detectors.backbones.staged import FrozenFeatures
+from dbf_ray.freezing import Freezer
+
+FAMILIES = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "resnet50", "swin_t", "convnext_tiny", "efficientnet_b0", "regnet_y_400mf"]
+WITHOUT_NORMS = ("swin_t", "convnext_tiny")
+
+
+def frozen(name: str, prefix: int, **options: Any) -> StagedBackbone:
+    """A backbone whose batch norms are far from the identity."""
+    torch.manual_seed(0)
+    backbone = make_backbone(name, **options)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.6, 1.6)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+            nn.init.normal_(module.bias, 0, 0.2)
+    Freezer(backbone).apply(prefix)
+    return backbone.train()
+
+
+def images(count: int = 2, height: int = 64, width: int = 96) -> Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def slow_features(backbone: StagedBackbone, x: Tensor) -> FrozenFeatures:
+    """By the stages one after the other, all images at once."""
+    outputs: FrozenFeatures = []
+    with torch.no_grad():
+        for index in range(backbone.no_grad_stages):
+            stage = copy.deepcopy(backbone.stages[index]).eval()
+            x = stage(x)
+            outputs.append(stage.norm(x) if hasattr(stage, "norm") else x)
+    return [*outputs, x]
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return ((found.double() - wanted.double()).abs().max() / wanted.double().abs().max()).item()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_engine_gives_the_plain_features_and_leaves_the_weights_alone(name: str) -> None:
+    backbone = frozen(name, 3)
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    engine = PrefixEngine(backbone)
+    found, wanted = engine(images()), slow_features(backbone, images())
+    assert len(found) == len(wanted) == 4
+    for part, plain in zip(found, wanted, strict=True):
+        assert part is not None
+        assert plain is not None
+        assert part.shape == plain.shape
+        assert part.dtype == torch.float32
+        assert not part.requires_grad
+        assert error(part, plain) < 1e-5
+    norms = sum(count_norms(stage) for stage in backbone.stages[:3])
+    assert engine.folded == norms
+    assert (norms == 0) == (name in WITHOUT_NORMS)
+    after = backbone.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "swin_t"])
+def test_bf16_is_as_far_from_float32_as_autocast_is(name: str) -> None:
+    backbone = frozen(name, 4)
+    engine = PrefixEngine(backbone, torch.bfloat16)
+    exact = slow_features(backbone, images())
+    alone = engine(images())
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, under_autocast = backbone.frozen_features(images()), engine(images())
+    for number in range(4):
+        wanted, part, mixed, cast = exact[number], alone[number], under_autocast[number], plain[number]
+        assert wanted is not None
+        assert part is not None
+        assert mixed is not None
+        assert cast is not None
+        assert error(part, wanted) < max(2 * error(cast, wanted), 5e-3)
+        assert error(part, wanted) > 1e-4  # it did compute in bf16
+        assert part.dtype == torch.float32  # what is trained stays as it is
+        assert mixed.dtype == cast.dtype
+
+
+def test_batch_norms_over_ranks_are_folded_too() -> None:
+    backbone = frozen("narrow", 2, norm_eval="sync")
+    engine = PrefixEngine(backbone)
+    assert engine.folded == 2
+    for part, plain in zip(engine(images()), slow_features(backbone, images()), strict=True):
+        assert part is not None
+        assert plain is not None
+        assert error(part, plain) < 1e-5
+
+
+def test_outputs_that_nobody_reads_are_not_kept() -> None:
+    backbone = frozen("narrow", 4)
+    backbone.read_from = 1
+    for found in (PrefixEngine(backbone)(images()), backbone.frozen_features(images())):
+        assert [part is None for part in found] == [True, False, False, False, True]
+
+
+class Branching(nn.Module):
+    """A norm behind a branch on values, which no tracer follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return -x if x.sum() > 1e9 else x
+
+
+def test_a_stage_that_cannot_be_traced_runs_as_it_is_and_says_so() -> None:
+    backbone = StagedBackbone([Branching()], [4], [4])
+    Freezer(backbone).apply(1)
+    with pytest.warns(UserWarning, match="batch norms of a Branching are not folded"):
+        engine = PrefixEngine(backbone)
+    assert engine.folded == 0
+    found, wanted = engine(images())[0], slow_features(backbone, images())[0]
+    assert found is not None
+    assert wanted is not None
+    assert error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "swin_t"])
+def test_features_of_an_image_do_not_depend_on_its_company(name: str) -> None:
+    backbone = frozen(name, 4).to(memory_format=torch.channels_last)
+    x = images(4).contiguous(memory_format=torch.channels_last)
+    for run in (backbone.frozen_features, PrefixEngine(backbone)):
+        together, apart = run(x), [run(x[index : index + 1]) for index in (0, 1, 2, 3)]
+        turned = run(x.flip(0))
+        for number, whole in enumerate(together[:4]):
+            assert whole is not None
+            assert torch.equal(whole, torch.cat([one[number] for one in apart]))  # type: ignore[misc]
+            assert torch.equal(whole.flip(0), turned[number])  # type: ignore[arg-type]
+        wanted = slow_features(backbone, x)
+        assert error(together[3], wanted[3]) < 1e-4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prefix", [1, 4])
+@pytest.mark.parametrize("name", ["rotated_retinanet", "rotated_fcos", "oriented_rcnn"])
+def test_given_features_take_the_place_of_the_prefix(name: str, prefix: int) -> None:
+    options = {"roi_channels": 32} if "rcnn" in name else {}
+    torch.manual_seed(0)
+    detector = make_detector(name, backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **options).train()  # type: ignore[arg-type]
+    Freezer(detector.backbone).apply(prefix)
+    boxes = torch.tensor([[30.0, 30.0, 40.0, 16.0, 20.0]])
+    target = {"boxes": boxes, "labels": torch.tensor([1]), "seed": 3, "image_id": "a", "view": "identity"}
+    batch = detector.prepare([torch.rand(3, 64, 64)] * 2, [target, {**target, "image_id": "b"}])
+    assert batch.views == [("a", "identity"), ("b", "identity")]
+    features = detector.backbone.frozen_features(batch.images)
+    given = type(batch)(torch.full_like(batch.images, float("nan")), *list(vars(batch).values())[1:5], features)
+    wanted, found = detector(batch), detector(given)
+    assert {key: value.item() for key, value in found.items()} == {key: value.item() for key, value in wanted.items()}
+    torch.stack(list(found.values())).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in detector.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_engine_gives_the_same() -> None:
+    backbone = frozen("resnet18", 2)
+    engine = PrefixEngine(backbone, compiled=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = engine(images())
+    for part, plain in zip(found, slow_features(backbone, images()), strict=True):
+        assert error(part, plain) < 1e-5  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.detectors.narrow import NARROW
+
+    for key, value in NARROW.items():
+        monkeypatch.setitem(BACKBONES, key, value)
