@@ -1,0 +1,311 @@
+"""Features of a frozen prefix, kept so that it need not be run again.
+
+While a prefix is frozen its features are a fixed function of the image, the view it is seen in and the shape it is padded to: these three are the
+key. The features of one prefix in one state are a *generation*; when the prefix changes or its weights move, another one begins and all that is
+kept is dropped.
+
+Each rank has a *shard*, with a budget in bytes that is never passed. A full shard takes nothing new and throws nothing out: every image comes
+once an epoch, in random order, so each kept entry is as likely to be wanted next as any that could take its place, while the least recently used
+one, which usual caches evict, is the one that is wanted soonest.
+
+What cannot be kept, written or read is a miss, never an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Maps = list[Tensor | None]
+STORED = {"bf16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+SUFFIX = ".features"
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which features: of image ``image_id`` in ``view``, padded to ``size`` (height, width) in pixels."""
+
+    image_id: str
+    view: str
+    size: tuple[int, int]
+
+    @property
+    def digest(self) -> str:
+        """A name that no other key has, the same on every machine."""
+        return hashlib.sha256(json.dumps([self.image_id, self.view, *self.size]).encode()).hexdigest()[:40]
+
+
+class FeatureCache(ABC):
+    """One rank's shard.
+
+    Args:
+        budget: bytes that it may hold at most.
+        dtype: in which features are stored; a key of :data:`STORED`. float16 clips what is beyond its range.
+    """
+
+    def __init__(self, budget: int, dtype: str = "bf16") -> None:
+        self.budget, self.dtype = budget, STORED[dtype]
+        self.bytes = 0
+        self.generation: str | None = None
+
+    def begin(self, generation: str) -> None:
+        """From now on features are of this generation; those of any other are dropped."""
+        if generation != self.generation:
+            self.generation = generation
+            self.bytes = self._keep_only(generation)
+
+    def drop(self) -> None:
+        """Drop all features: nothing is frozen now."""
+        if self.generation is not None:
+            self.generation, self.bytes = None, self._keep_only(None)
+
+    def put(self, key: Key, maps: Maps) -> bool:
+        """Keep one image's features [C, H, W] if there is room; returns whether they are kept."""
+        needed = sum(part.numel() * self.dtype.itemsize for part in maps if part is not None) + self._overhead
+        if self.bytes + needed > self.budget:
+            return False
+        written = self._write(key, [None if part is None else rounded(part, self.dtype) for part in maps])
+        self.bytes += written
+        return written > 0
+
+    @abstractmethod
+    def get(self, key: Key) -> Maps | None:
+        """An image's features in the stored dtype, on the CPU, not to be written to; None where they are not kept."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Forget everything; nothing is left behind."""
+
+    _overhead = 0
+
+    @abstractmethod
+    def _keep_only(self, generation: str | None) -> int:
+        """Drop all others, of none all; returns the bytes kept of this one."""
+
+    @abstractmethod
+    def _write(self, key: Key, maps: Maps) -> int:
+        """Keep maps of the stored dtype; returns the bytes that this takes more, 0 if it failed."""
+
+
+class RamCache(FeatureCache):
+    """In this process's memory. It ends with the process, and other ranks cannot read it."""
+
+    def __init__(self, budget: int, dtype: str = "bf16") -> None:
+        super().__init__(budget, dtype)
+        self._entries: dict[Key, Maps] = {}
+
+    def get(self, key: Key) -> Maps | None:
+        """See :meth:`FeatureCache.get`."""
+        return self._entries.get(key)
+
+    def close(self) -> None:
+        """See :meth:`FeatureCache.close`."""
+        self._entries.clear()
+        self.bytes, self.generation = 0, None
+
+    def _keep_only(self, generation: str | None) -> int:
+        self._entries.clear()
+        return 0
+
+    def _write(self, key: Key, maps: Maps) -> int:
+        if key in self._entries:
+            return 0
+        self._entries[key] = maps
+        return nbytes(maps)
+
+
+class DiskCache(FeatureCache):
+    """Files under ``folder/rank-NNN/GENERATION/``, one for each key, read by all ranks that see the folder and written by one.
+
+    A file is written under another name and renamed, and carries a checksum: one that a crash has torn is a miss, and is removed. Shards survive the
+    process. Those that an earlier start with more ranks has left behind are shared out among the ranks there are now.
+
+    Args:
+        folder: of all ranks.
+        budget, dtype: as of :class:`FeatureCache`; the budget is this rank's.
+        rank, ranks: which of how many.
+    """
+
+    _overhead = 512  # a file's first line at most
+
+    def __init__(self, folder: Path, budget: int, dtype: str = "bf16", rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(budget, dtype)
+        self.folder, self.rank, self.ranks = folder, rank, ranks
+        self.own = folder / f"rank-{rank:03d}"
+        self._shards: list[Path] = []
+        self._usable = True
+
+    def get(self, key: Key) -> Maps | None:
+        """See :meth:`FeatureCache.get`."""
+        for shard in self._shards:
+            file = shard / (key.digest + SUFFIX)
+            try:
+                return unpack(file.read_bytes(), self.dtype)
+            except FileNotFoundError:
+                continue
+            except ValueError:
+                self._remove_torn(file)
+            except OSError:
+                continue
+        return None
+
+    def close(self) -> None:
+        """See :meth:`FeatureCache.close`."""
+        for shard in self._mine():
+            shutil.rmtree(shard, ignore_errors=True)
+        if not any(self.folder.glob("rank-*")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.bytes, self.generation, self._shards = 0, None, []
+
+    def _keep_only(self, generation: str | None) -> int:
+        held = 0
+        self._shards = []
+        for shard in self._mine():
+            for other in entries(shard):
+                if other.name != generation:
+                    shutil.rmtree(other, ignore_errors=True)
+        if generation is None:
+            return 0
+        for shard in self._mine():
+            for file in entries(shard / generation):
+                if file.suffix == SUFFIX:
+                    held += size_of(file)
+                else:
+                    file.unlink(missing_ok=True)
+        try:
+            (self.own / generation).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._give_up(error)
+        others = [self.folder / f"rank-{other:03d}" for other in range(self.ranks) if other != self.rank]
+        left = [shard for shard in sorted(entries(self.folder)) if shard not in (self.own, *others)]
+        self._shards = [shard / generation for shard in (self.own, *others, *left)]
+        return held
+
+    def _write(self, key: Key, maps: Maps) -> int:
+        if not self._usable:
+            return 0
+        file = self.own / str(self.generation) / (key.digest + SUFFIX)
+        partial = file.with_suffix(".partial")
+        try:
+            if file.exists():
+                return 0
+            data = pack(maps)
+            partial.write_bytes(data)
+            os.replace(partial, file)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            self._give_up(error)
+            return 0
+        return len(data)
+
+    def _mine(self) -> Iterator[Path]:
+        """This rank's shard, and its part of those that no rank has now."""
+        for shard in sorted(entries(self.folder)):
+            number = shard.name.removeprefix("rank-")
+            if number.isdecimal() and int(number) % self.ranks == self.rank and (int(number) == self.rank or int(number) >= self.ranks):
+                yield shard
+
+    def _remove_torn(self, file: Path) -> None:
+        lost = size_of(file)
+        try:
+            file.unlink()
+        except OSError:
+            return
+        if file.parent.parent in self._mine():
+            self.bytes -= lost
+
+    def _give_up(self, error: OSError) -> None:
+        self._usable = False
+        warnings.warn(
+            f"the feature cache cannot write to {self.own} ({error.strerror or error}); what it holds is used, nothing is added",
+            stacklevel=4,
+        )
+
+
+def rounded(part: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy of ``part`` on the CPU in ``dtype``, in the memory order it has."""
+    if dtype == torch.float16:
+        limit = torch.finfo(dtype).max
+        part = part.clamp(-limit, limit)
+    return part.detach().to("cpu", dtype, copy=True)
+
+
+def pack(maps: Maps) -> bytes:
+    """Maps as bytes: a checksum, a line of JSON with their shapes and memory orders, their values."""
+    plain = [None if part is None else in_memory_order(part) for part in maps]
+    head = json.dumps([None if found is None else [list(found[0].shape), found[1]] for found in plain]).encode()
+    values = b"".join(found[0].flatten().view(torch.uint8).numpy().tobytes() for found in plain if found is not None)
+    return b"%08x" % zlib.crc32(values, zlib.crc32(head)) + head + b"\n" + values
+
+
+def unpack(data: bytes, dtype: torch.dtype) -> Maps:
+    """Undo of :func:`pack`.
+
+    Raises:
+        ValueError: the bytes are not whole.
+    """
+    head, _, body = data[8:].partition(b"\n")
+    if data[:8] != b"%08x" % zlib.crc32(body, zlib.crc32(head)):
+        raise ValueError("the checksum is wrong")
+    shapes = json.loads(head)
+    values = torch.frombuffer(bytearray(body), dtype=dtype) if body else torch.empty(0, dtype=dtype)
+    maps: Maps = []
+    start = 0
+    for found in shapes:
+        if found is None:
+            maps.append(None)
+            continue
+        shape, last = found
+        count = torch.Size(shape).numel()
+        part = values[start : start + count].view(shape)
+        maps.append(part.permute(2, 0, 1) if last else part)
+        start += count
+    return maps
+
+
+def in_memory_order(part: Tensor) -> tuple[Tensor, bool]:
+    """A contiguous tensor with a map's values, [H, W, C] and True for one in channels-last memory, else [C, H, W] and False."""
+    last = part.permute(1, 2, 0)
+    if last.is_contiguous() and not part.is_contiguous():
+        return last, True
+    return part.contiguous(), False
+
+
+def nbytes(maps: Iterable[Tensor | None]) -> int:
+    """Bytes of the maps' values."""
+    return sum(part.numel() * part.element_size() for part in maps if part is not None)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def size_of(file: Path) -> int:
+    """Bytes of a file, 0 where it is gone."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def fingerprint(state: Sequence[Tensor], *facts: object) -> str:
+    """A generation's name: a hash of the tensors' bits and of whatever else features depend on."""
+    found = hashlib.sha256(repr(facts).encode())
+    for tensor in state:
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:24]

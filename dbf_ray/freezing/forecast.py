@@ -1,0 +1,127 @@
+"""What a feature cache will do in a run, as far as it can be known before. Pure Python.
+
+A *stretch* is a row of epochs in which the same stages are frozen, so that their features stand still.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """So many ``epochs`` in a row with the first ``prefix`` stages frozen."""
+
+    prefix: int
+    epochs: int
+
+
+def stretches(prefixes: Sequence[int]) -> list[Stretch]:
+    """The stretches of epochs with these frozen prefixes, those with nothing frozen left out."""
+    runs = [(prefix, len(list(run))) for prefix, run in itertools.groupby(prefixes)]
+    return [Stretch(prefix, epochs) for prefix, epochs in runs if prefix > 0]
+
+
+def expected_misses(epochs: int, outcomes: Sequence[float]) -> float:
+    """The expected number of different keys that an image comes under in so many epochs, each of which is computed once.
+
+    Args:
+        epochs: L, in each of which the image comes once.
+        outcomes: chances p_k, summing to 1, of the keys that it may come under in an epoch, independently of other epochs.
+
+    Returns:
+        sum_k 1 - (1 - p_k)^L.
+    """
+    return sum(1 - (1 - p) ** epochs for p in outcomes)
+
+
+def expected_hit_rate(lengths: Sequence[int], outcomes: Sequence[float]) -> float:
+    """The expected share of frozen images that a cache with enough room serves, for stretches of these ``lengths`` in epochs.
+
+    One view an image per stretch: outcomes (1,). Four views drawn anew in each epoch: (1/4, 1/4, 1/4, 1/4).
+    """
+    visits = sum(lengths)
+    return 1 - sum(expected_misses(length, outcomes) for length in lengths) / visits if visits else 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Expected hit rates of a run's frozen images, for each way of drawing views, and what would have to be kept.
+
+    Attributes:
+        hit_rates: by ``data.view_per``.
+        view_per: the one that is configured.
+        needed_bytes: the most that a rank would keep with it, if there were room.
+        budget_bytes: what a rank may keep.
+        canvases: how many padded sizes an image comes in.
+        rank_share: chance that a rank finds what was computed in an earlier epoch, 1 where ranks read each other's shards.
+    """
+
+    hit_rates: dict[str, float]
+    view_per: str
+    needed_bytes: int
+    budget_bytes: int
+    canvases: int
+    rank_share: float
+
+    @property
+    def hit_rate(self) -> float:
+        """That of the configured way, within the budget: of more features than there is room for, the first ones are kept."""
+        return self.hit_rates[self.view_per] * min(1.0, self.budget_bytes / max(1, self.needed_bytes))
+
+    def __str__(self) -> str:
+        rates = ", ".join(f"{rate:.0%} with data.view_per {way}" for way, rate in self.hit_rates.items())
+        text = f"feature cache: expected hits of frozen images {rates}; {self.view_per} is set"
+        text += f"; {self.needed_bytes / 1e9:.2f} GB of {self.budget_bytes / 1e9:.2f} GB a worker"
+        if self.needed_bytes > self.budget_bytes:
+            text += f", so {self.hit_rate:.0%} with this room: raise freezing.cache_gb, or store in fewer bytes (freezing.cache_dtype)"
+        if self.canvases > 1:
+            text += f"; images come in {self.canvases} padded sizes, of which each has features of its own: data.canvas square has one"
+        if self.rank_share < 1:
+            text += "; workers do not see each other's memory: freezing.cache disk is shared"
+        return text
+
+
+def forecast(
+    prefixes: Sequence[int],
+    *,
+    always_frozen: int,
+    images: int,
+    views: int,
+    canvases: Sequence[float],
+    view_per: str,
+    entry_bytes: Sequence[int],
+    budget_bytes: int,
+    ranks: int,
+    shared: bool,
+) -> Forecast:
+    """Expected hits of a run.
+
+    Args:
+        prefixes: effective frozen prefix of each epoch.
+        always_frozen: stages that are frozen whatever a policy says; where no more are, views are drawn in each epoch.
+        images: in the training set.
+        views: in which an image may be seen, all with equal chance.
+        canvases: chances of the sizes that an image is padded to.
+        view_per: "epoch" or "stretch".
+        entry_bytes: of one image's stored features for each prefix 0..K.
+        budget_bytes: of one rank.
+        ranks: W; an image comes to any of them with equal chance.
+        shared: ranks read what others have kept.
+    """
+    among = 1 if shared else ranks
+    drawn = [p / (views * among) for p in canvases for _ in range(views * among)]
+    fixed = [p / among for p in canvases for _ in range(among)]
+    rows = stretches(prefixes)
+    rates: dict[str, float] = {}
+    needed: dict[str, float] = {}
+    for way in ("epoch", "stretch"):
+        outcomes = [fixed if way == "stretch" and row.prefix > always_frozen else drawn for row in rows]
+        misses = [expected_misses(row.epochs, chances) for row, chances in zip(rows, outcomes, strict=True)]
+        visits = sum(row.epochs for row in rows)
+        rates[way] = 1 - sum(misses) / visits if visits else 0.0
+        needed[way] = max((m * entry_bytes[row.prefix] for m, row in zip(misses, rows, strict=True)), default=0.0)
+    total = round(needed[view_per] * images / ranks)
+    return Forecast(rates, view_per, total, budget_bytes, len(canvases), 1 / among)

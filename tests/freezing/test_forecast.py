@@ -1,0 +1,87 @@
+"""Expected hits of a feature cache: against known figures, and against simulated runs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbf_ray.data.loaders import MicroBatchSampler
+from dbf_ray.data.transforms import FLIPS, draw_view
+from dbf_ray.freezing import make_policy
+from dbf_ray.freezing.forecast import Stretch, expected_hit_rate, forecast, stretches
+
+
+@pytest.mark.parametrize(("rho", "rate"), [(10, 0.59), (5, 0.32), (3, 0.125)])
+def test_four_views_drawn_each_epoch(rho: int, rate: float) -> None:
+    assert expected_hit_rate([rho - 1], [0.25] * 4) == pytest.approx(rate, abs=0.005)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8))
+def test_one_view_per_stretch_misses_in_its_first_epoch_alone(lengths: list[int]) -> None:
+    assert expected_hit_rate(lengths, [1.0]) == pytest.approx(1 - len(lengths) / sum(lengths))
+
+
+def test_stretches_end_where_the_prefix_changes() -> None:
+    assert stretches([0, 4, 4, 2, 0, 4]) == [Stretch(4, 2), Stretch(2, 1), Stretch(4, 1)]
+    assert stretches([0, 0]) == []
+
+
+@pytest.mark.parametrize(("always", "ranks"), [(0, 1), (1, 1), (0, 2)])
+@pytest.mark.parametrize("way", ["epoch", "stretch"])
+def test_simulated_runs_hit_as_often_as_expected(way: str, always: int, ranks: int) -> None:
+    """The real order, views and shares of ranks, with a set for a cache."""
+    epochs, images, batch = 20, 240, 8
+    prefixes = [max(n, always) for n in make_policy("step", rho=5).decisions(epochs, 4, 0)]
+    told = forecast(
+        prefixes,
+        always_frozen=always,
+        images=images,
+        views=1 + len(FLIPS),
+        canvases=[1.0],
+        view_per=way,
+        entry_bytes=[0, 10, 10, 10, 10],
+        budget_bytes=1 << 30,
+        ranks=ranks,
+        shared=False,
+    )
+    hits = visits = 0
+    kept: list[set[tuple[int, str]]] = [set() for _ in range(ranks)]
+    shown = 0
+    for epoch, prefix in enumerate(prefixes):
+        begins = epoch == 0 or prefix != prefixes[epoch - 1]
+        if begins:
+            kept = [set() for _ in range(ranks)]
+        if begins or prefix <= always or way == "epoch":
+            shown = epoch
+        for rank in range(ranks):
+            sampler = MicroBatchSampler(images, batch_size=batch, accumulation=1, rank=rank, world_size=ranks, seed=0)
+            sampler.epoch = epoch
+            for _, index, *_ in (pair for micro in sampler for pair in micro):
+                if prefix > 0:
+                    found = (index, draw_view(FLIPS, 0, shown, index))
+                    visits += 1
+                    hits += found in kept[rank]
+                    kept[rank].add(found)
+    assert hits / visits == pytest.approx(told.hit_rates[way], abs=0.02)
+
+
+def test_room_for_half_is_half_the_hits_and_is_said() -> None:
+    told = forecast(
+        [0, *[4] * 9],
+        always_frozen=0,
+        images=100,
+        views=4,
+        canvases=[0.5, 0.5],
+        view_per="stretch",
+        entry_bytes=[0, 0, 0, 0, 1000],
+        budget_bytes=50_000,
+        ranks=1,
+        shared=True,
+    )
+    assert told.needed_bytes == pytest.approx(200_000, rel=0.01)
+    assert told.hit_rate == pytest.approx(told.hit_rates["stretch"] / 4, rel=0.01)
+    text = str(told)
+    assert "raise freezing.cache_gb" in text
+    assert "2 padded sizes" in text
+    assert f"{told.hit_rates['epoch']:.0%} with data.view_per epoch, {told.hit_rates['stretch']:.0%} with data.view_per stretch" in text
