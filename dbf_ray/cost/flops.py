@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dbf_ray.cost.live_bytes import LiveBytes
 from dbf_ray.errors import ConfigError
 
 
@@ -132,6 +133,10 @@ class FlopTable:
         """Forward FLOPs of the backbone alone for one image padded to ``height`` x ``width`` pixels."""
         return sum(self._stage_forwards(height, width))
 
+    def prefix_forward(self, height: int, width: int, frozen_stages: int) -> int:
+        """Forward FLOPs of the first ``frozen_stages`` stages alone, for one image padded to ``height`` x ``width`` pixels."""
+        return sum(self._stage_forwards(height, width)[:frozen_stages])
+
     def backbone_share(self, height: int, width: int) -> float:
         """b: the backbone's share of the forward FLOPs, 0..1."""
         return self.backbone_forward(height, width) / max(1, self.step(height, width, 0).forward)
@@ -152,21 +157,45 @@ class FlopTable:
             self._backbone[height, width] = forwards
         return self._backbone[height, width]
 
-    def _count(self, height: int, width: int, frozen: int) -> StepFlops:
+    def network_bytes(self, height: int, width: int, frozen_stages: int, images: int) -> int:
+        """The most bytes of tensors alive at one time in the network's forward and backward pass over so many images: activations and gradients.
+
+        Without weights, losses, and what operators use inside; counted in the weights' dtype, and with all images at once in the frozen stages.
+        """
         backbone: Any = self._copy.backbone
-        for index, parameters in enumerate(self._stages):
-            for parameter in parameters:
-                parameter.requires_grad_(index >= frozen)
-        backbone.no_grad_stages = frozen
+        self._freeze(max(frozen_stages, backbone.frozen_stages))
+        with LiveBytes() as live:
+            self._backward(self._copy.network_outputs(_image(height, width, images)))  # type: ignore[operator]
+        self._copy.zero_grad(set_to_none=True)
+        return live.peak
+
+    def feature_numbers(self, height: int, width: int, frozen_stages: int) -> int:
+        """How many numbers of one image the rest of the network needs of the first ``frozen_stages`` stages, 0 for none of them."""
+        self._freeze(frozen_stages)
+        found = self._copy.backbone.frozen_features(_image(height, width)) if frozen_stages else []  # type: ignore[union-attr, operator]
+        return sum(part.numel() for part in found if part is not None)
+
+    def _count(self, height: int, width: int, frozen: int) -> StepFlops:
+        self._freeze(frozen)
         with flop_counter() as counter:
             outputs: list[Tensor] = self._copy.network_outputs(_image(height, width))  # type: ignore[operator]
         forward = counter.get_total_flops()
-        losses = [out.sum() for out in outputs if out.requires_grad]
         with flop_counter() as counter:
-            if losses:
-                torch.autograd.backward(losses)
+            self._backward(outputs)
         self._copy.zero_grad(set_to_none=True)
         return StepFlops(forward, counter.get_total_flops())
+
+    def _freeze(self, frozen: int) -> None:
+        for index, parameters in enumerate(self._stages):
+            for parameter in parameters:
+                parameter.requires_grad_(index >= frozen)
+        self._copy.backbone.no_grad_stages = frozen  # type: ignore[union-attr]
+
+    @staticmethod
+    def _backward(outputs: Sequence[Tensor]) -> None:
+        losses = [out.sum() for out in outputs if out.requires_grad]
+        if losses:
+            torch.autograd.backward(losses)
 
 
 def training_flops(detector: nn.Module, height: int, width: int, num_stages_frozen: int) -> int:
@@ -184,5 +213,5 @@ def backbone_share(detector: nn.Module, height: int, width: int) -> float:
     return FlopTable(detector).backbone_share(height, width)
 
 
-def _image(height: int, width: int) -> Tensor:
-    return torch.empty(1, 3, height, width, device="meta")
+def _image(height: int, width: int, count: int = 1) -> Tensor:
+    return torch.empty(count, 3, height, width, device="meta")

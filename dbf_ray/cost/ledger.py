@@ -4,10 +4,12 @@ Each figure, over all ranks unless it says otherwise:
 
 ==================== ============================================================================================================
 executed_flops       training FLOPs (forward and backward) of the images that ran, by padded shape and frozen prefix, with everything
-                     that was repeated after a restart, and the backbone's forward passes over probe images of adaptive policies; no
-                     evaluation, optimizer, NMS. Not to be mixed with the nominal compute_ratio.
+                     that was repeated after a restart, and the backbone's forward passes over probe images of adaptive policies, less those of
+                     frozen prefixes whose features came from the cache; no evaluation, optimizer, NMS. Not to be mixed with the nominal
+                     compute_ratio.
 device_seconds       seconds of training steps, waiting for data included, summed over ranks: what the devices were held for.
 data_wait_seconds    the part of device_seconds that waited for data.
+data_wait_share      data_wait_seconds over device_seconds.
 wall_seconds         seconds from an epoch's begin to its end, evaluation included, of the slowest rank.
 images_per_second    images trained over seconds of training steps (of the slowest rank).
 peak_memory_bytes    largest memory of any one rank during training steps; what memory is on which device: PeakMemory.
@@ -15,6 +17,10 @@ mean_memory_bytes    mean over the time of training steps of each step's peak, a
                      the peak of a run with one unfrozen epoch does not.
 allreduce_bytes      bytes of gradients that *one* rank handed to all-reduce, as the communication hook counted them; 0 with one rank.
 energy_joules        energy of the ranks' devices during training steps, or None where no device answers. Ranks should not share a device.
+cache_hits           images whose frozen features came from the cache,
+cache_misses         and those for which they had to be computed.
+cache_bytes          what the feature cache held at the end of the epoch; of the run, the most that it held.
+cache_seconds_saved  seconds that the hits would have taken to compute, by those that misses took, less the seconds for keeping and looking up.
 attempt              1, and one more after every restart.
 ==================== ============================================================================================================
 """
@@ -36,6 +42,7 @@ from dbf_ray.cost.memory import PeakMemory
 
 Row = dict[str, Any]
 ADDED = ("executed_flops", "device_seconds", "data_wait_seconds", "wall_seconds", "allreduce_bytes")
+CACHE = ("cache_hits", "cache_misses", "cache_seconds_saved")
 
 
 class Ledger:
@@ -105,6 +112,17 @@ class Ledger:
         """Add a forward pass of the backbone alone over images of one padded ``size`` (height, width) in pixels; its time is the coming step's."""
         self._looks[size] = self._looks.get(size, 0) + images
 
+    def cached(self, hits: int, misses: int, size: tuple[int, int], frozen_stages: int) -> None:
+        """Add images of one padded ``size`` (height, width) whose frozen features came from the cache, and others for which they did not."""
+        key = (*size, frozen_stages)
+        if hits:
+            self._hits[key] = self._hits.get(key, 0) + hits
+        self._misses += misses
+
+    def cache_holds(self, held_bytes: int, seconds_saved: float) -> None:
+        """The feature cache's bytes now, and the seconds that it saved in this epoch."""
+        self._cache_bytes, self._seconds_saved = held_bytes, seconds_saved
+
     def end_steps(self) -> None:
         """The epoch's training steps are over (evaluation may follow): wait for the device, and count that time too."""
         if self._device.type == "cuda":
@@ -164,6 +182,9 @@ class Ledger:
         self._epoch = epoch
         self._images: dict[tuple[int, int, int], int] = {}
         self._looks: dict[tuple[int, int], int] = {}
+        self._hits: dict[tuple[int, int, int], int] = {}
+        self._misses = self._cache_bytes = 0
+        self._seconds_saved = 0.0
         self._seconds = self._waited = self._memory_seconds = 0.0
         self._peak = 0
         self._joules = self._used = None
@@ -181,7 +202,7 @@ class Ledger:
         self._mark = now
 
     def _table(self) -> FlopTable:
-        assert isinstance(self._flops, FlopTable), "a ledger that counts a backbone's forward passes needs the detector"
+        assert isinstance(self._flops, FlopTable), "a ledger that counts forward passes of a backbone needs the detector"
         return self._flops
 
     def _spent(self) -> Row:
@@ -189,6 +210,10 @@ class Ledger:
         return {
             "images": [[*key, count] for key, count in self._images.items()],
             "looks": [[*key, count] for key, count in self._looks.items()],
+            "hits": [[*key, count] for key, count in self._hits.items()],
+            "cache_misses": self._misses,
+            "cache_bytes": self._cache_bytes,
+            "cache_seconds_saved": self._seconds_saved,
             "device_seconds": self._seconds,
             "data_wait_seconds": self._waited,
             "wall_seconds": time.perf_counter() - self._began,
@@ -202,10 +227,16 @@ class Ledger:
         """The ranks' rows as one."""
         images = [(h, w, n, count) for row in rows for h, w, n, count in row["images"]]
         looks = [(h, w, count) for row in rows for h, w, count in row.get("looks", [])]
+        hits = [(h, w, n, count) for row in rows for h, w, n, count in row.get("hits", [])]
         joules = [row["energy_joules"] for row in rows]
         return {
             "executed_flops": sum(self._flops(h, w, n) * count for h, w, n, count in images)
-            + sum(self._table().backbone_forward(h, w) * count for h, w, count in looks),
+            + sum(self._table().backbone_forward(h, w) * count for h, w, count in looks)
+            - sum(self._table().prefix_forward(h, w, n) * count for h, w, n, count in hits),
+            "cache_hits": sum(count for *_, count in hits),
+            "cache_misses": sum(row.get("cache_misses", 0) for row in rows),
+            "cache_bytes": sum(row.get("cache_bytes", 0) for row in rows),
+            "cache_seconds_saved": sum(row.get("cache_seconds_saved", 0.0) for row in rows),
             "images": sum(count for *_, count in images),
             "device_seconds": sum(row["device_seconds"] for row in rows),
             "slowest_seconds": max(row["device_seconds"] for row in rows),
@@ -219,15 +250,18 @@ class Ledger:
 
     def _add(self, cost: Row) -> None:
         totals = self._totals
-        for key in (*ADDED, "images", "slowest_seconds", "memory_seconds"):
+        for key in (*ADDED, *CACHE, "images", "slowest_seconds", "memory_seconds"):
             totals[key] += cost[key]
-        totals["peak_memory_bytes"] = max(totals["peak_memory_bytes"], cost["peak_memory_bytes"])
+        for key in ("peak_memory_bytes", "cache_bytes"):
+            totals[key] = max(totals[key], cost[key])
         if cost["energy_joules"] is not None:
             totals["energy_joules"] = (totals["energy_joules"] or 0.0) + cost["energy_joules"]
 
     def _shown(self, cost: Row) -> Row:
         return {
             **{key: cost[key] for key in ADDED},
+            "data_wait_share": cost["data_wait_seconds"] / cost["device_seconds"] if cost["device_seconds"] > 0 else 0.0,
+            **{key: cost[key] for key in (*CACHE, "cache_bytes")},
             "images_per_second": cost["images"] / cost["slowest_seconds"] if cost["slowest_seconds"] > 0 else 0.0,
             "peak_memory_bytes": cost["peak_memory_bytes"],
             "mean_memory_bytes": round(cost["memory_seconds"] / cost["device_seconds"]) if cost["device_seconds"] > 0 else 0,
@@ -237,6 +271,10 @@ class Ledger:
 
 
 def _no_cost() -> Row:
-    counts: Row = dict.fromkeys(("executed_flops", "images", "allreduce_bytes", "peak_memory_bytes"), 0)
-    times = dict.fromkeys(("device_seconds", "slowest_seconds", "data_wait_seconds", "wall_seconds", "memory_seconds"), 0.0)
+    counts: Row = dict.fromkeys(
+        ("executed_flops", "images", "allreduce_bytes", "peak_memory_bytes", "cache_hits", "cache_misses", "cache_bytes"), 0
+    )
+    times = dict.fromkeys(
+        ("device_seconds", "slowest_seconds", "data_wait_seconds", "wall_seconds", "memory_seconds", "cache_seconds_saved"), 0.0
+    )
     return {**counts, **times, "energy_joules": None}

@@ -69,12 +69,17 @@ def test_an_epochs_costs_add_up(world: World) -> None:
         "executed_flops": (4 + 2) * 1400 + 2 * 700,
         "device_seconds": 5.0,
         "data_wait_seconds": 1.0,
+        "data_wait_share": 0.2,
         "wall_seconds": 10.0,
         "allreduce_bytes": 70,
         "images_per_second": 8 / 5,
         "peak_memory_bytes": 200,  # evaluation's 900 is not training's
         "mean_memory_bytes": round((2.0 * 100 + 2.5 * 200 + 0.5 * 150) / 5),
         "energy_joules": None,
+        "cache_hits": 0,
+        "cache_misses": 0,
+        "cache_bytes": 0,
+        "cache_seconds_saved": 0.0,
         "attempt": 1,
     }
 
@@ -259,3 +264,29 @@ def test_an_epoch_without_steps_costs_nothing(world: World) -> None:
     cost = ledger.end_epoch()
     assert [cost[key] for key in ("executed_flops", "device_seconds", "images_per_second", "mean_memory_bytes")] == [0, 0.0, 0.0, 0]
     assert Ledger(flops).totals()["executed_flops"] == 0
+
+
+def test_cached_images_cost_no_forward_pass_of_what_is_frozen(world: World) -> None:
+    detector = make_detector("rotated_retinanet", backbone="resnet18", num_classes=1, fpn_channels=8, head_convs=0)
+    table = FlopTable(detector)
+    ledger = Ledger(table, world_size=2)
+    for epoch, (hits, misses, held) in enumerate([(0, 4, 700), (3, 1, 500)]):
+        ledger.begin_epoch(epoch)
+        ledger.cached(hits, misses, (64, 96), 2)
+        world.run(2.0)
+        ledger.step(4, (64, 96), 2)
+        ledger.end_steps()
+        ledger.cache_holds(held, 0.25 * hits)
+        row = ledger.end_epoch()
+        assert row["executed_flops"] == 2 * (4 * table(64, 96, 2) - hits * table.prefix_forward(64, 96, 2))
+        assert (row["cache_hits"], row["cache_misses"], row["cache_bytes"]) == (2 * hits, 2 * misses, 2 * held)
+        assert row["cache_seconds_saved"] == 2 * 0.25 * hits
+    totals = ledger.totals()
+    assert (totals["cache_hits"], totals["cache_misses"], totals["cache_bytes"], totals["cache_seconds_saved"]) == (6, 10, 1400, 1.5)
+    assert (
+        table.prefix_forward(64, 96, 4)
+        == table.backbone_forward(64, 96)
+        > table.prefix_forward(64, 96, 2)
+        > 0
+        == table.prefix_forward(64, 96, 0)
+    )
