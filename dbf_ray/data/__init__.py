@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dbf_ray.data.decoded import DecodedImages
 from dbf_ray.data.dota import DotaDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
-from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, split_selection
+from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, sizes_of, split_selection
 from dbf_ray.data.scene_objects import CLASSES as SYNTHETIC_CLASSES
 from dbf_ray.data.synthetic import SyntheticDataset
-from dbf_ray.data.transforms import EvalView, TrainView
+from dbf_ray.data.transforms import EvalView, TrainView, resized_size
 from dbf_ray.errors import ConfigError, DataError
 
 
@@ -88,6 +89,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "DatasetRequest",
+    "DecodedImages",
     "DotaDataset",
     "EvalLoader",
     "EvalView",
@@ -100,6 +102,8 @@ __all__ = [
     "eval_loader",
     "make_dataset",
     "make_target",
+    "resized_size",
+    "sizes_of",
     "split_selection",
     "train_loader",
 ]

@@ -166,6 +166,7 @@ class DotaDataset:
         self.classes = _check_classes(classes) if classes is not None else found_classes(root)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
+        self.sizes: list[tuple[int, int]] = []
         self._boxes: list[Tensor] = []
         self._labels: list[list[int]] = []
         self._difficult: list[list[bool]] = []
@@ -174,9 +175,10 @@ class DotaDataset:
             lines = read_labels(label_file)
             self._check_names(lines, label_file, numbers)
             boxes = _to_boxes(lines, label_file)
-            check_image(file)
+            size = check_image(file)
             if lines or not drop_empty:
                 self.files.append(file)
+                self.sizes.append(size)
                 self._boxes.append(boxes)
                 self._labels.append([numbers[line.name] for line in lines])
                 self._difficult.append([line.difficult for line in lines])

@@ -20,8 +20,11 @@ ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
-def check_image(file: Path) -> None:
+def check_image(file: Path) -> tuple[int, int]:
     """Check an image file's header, and that its end is there; a file whose end looks wrong is decoded to find out.
+
+    Returns:
+        Its (height, width) in pixels.
 
     Raises:
         DataError: the image cannot be read, or its pixels are not 8-bit.
@@ -29,11 +32,12 @@ def check_image(file: Path) -> None:
     try:
         with Image.open(file) as image:
             _check_mode(image, file)
-            ending = ENDINGS.get(image.format or "")
+            ending, (width, height) = ENDINGS.get(image.format or ""), image.size
     except _UNREADABLE as error:
         raise _undecodable(file, error) from error
     if ending is not None and not _ends_with(file, ending):
         read_image(file)
+    return height, width
 
 
 def read_image(file: Path) -> Tensor:

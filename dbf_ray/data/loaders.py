@@ -5,8 +5,10 @@ The epoch travels with each index to the processes that load images, so these ma
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -18,10 +20,22 @@ from dbf_ray.data.transforms import EvalView, TrainView
 from dbf_ray.errors import ConfigError, DataError, DbfRayError
 
 Batch = tuple[list[torch.Tensor], list[Target]]
+ViewPer = Literal["epoch", "stretch"]
 
 
-class MicroBatchSampler(Sampler[list[tuple[int, int]]]):
+@dataclass(frozen=True)
+class Feed:
+    """How batches are made ready: by how many processes (0: this one), how many each has ready, and whether in page-locked memory."""
+
+    workers: int = 0
+    prefetch: int = 2
+    pinned: bool = False
+
+
+class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
     """Yields one rank's micro-batches of an epoch, lists of (epoch, index); ``accumulation`` of them in a row make one step.
+
+    With ``views`` set, keys are (epoch, index, views): the views are those of another epoch.
 
     Step s uses positions [s B, (s + 1) B) of the epoch's global order (B = batch_size), which depends on (seed, epoch) only. Micro-batch m on
     rank r of W with accumulation A takes positions s B + m B/A + r B/(A W) + [0, B/(A W)). The last incomplete effective batch is dropped.
@@ -42,6 +56,7 @@ class MicroBatchSampler(Sampler[list[tuple[int, int]]]):
         self.images, self.batch_size, self.accumulation = images, batch_size, accumulation
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.epoch = 0
+        self.views: int | None = None
 
     @property
     def steps(self) -> int:
@@ -51,42 +66,46 @@ class MicroBatchSampler(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return self.steps * self.accumulation
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = self.epoch
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        epoch, views = self.epoch, () if self.views is None else (self.views,)
         order = Stream(ORDER, self.seed, epoch).permutation(self.images)
         micro = self.batch_size // (self.accumulation * self.world_size)
         for batch in range(len(self)):
             start = (batch * self.world_size + self.rank) * micro
-            yield [(epoch, index) for index in order[start : start + micro]]
+            yield [(epoch, index, *views) for index in order[start : start + micro]]
 
 
 class TrainLoader:
     """One rank's training batches, epoch by epoch."""
 
-    def __init__(self, view: TrainView, sampler: MicroBatchSampler, workers: int) -> None:
-        self._sampler = sampler
-        self._loader = _make_loader(view, sampler, workers)
+    def __init__(self, view: TrainView, sampler: MicroBatchSampler, feed: Feed, view_per: ViewPer = "epoch") -> None:
+        self._sampler, self._view_per = sampler, view_per
+        self._loader = _make_loader(view, sampler, feed)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch, the same on every rank."""
         return self._sampler.steps
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, views: int | None = None) -> Iterator[Batch]:
         """Micro-batches (images, targets) of a 0-based epoch; use one epoch's iterator at a time.
+
+        Args:
+            epoch: which.
+            views: with ``view_per`` "stretch" the epoch whose views are shown; None: its own.
 
         Raises:
             DataError: while iterating, an image cannot be decoded.
         """
-        self._sampler.epoch = epoch
+        self._sampler.epoch, self._sampler.views = epoch, views if self._view_per == "stretch" else None
         return _checked(iter(self._loader))
 
 
 class EvalLoader:
     """One rank's share of the images for evaluation, as batches; may be iterated any number of times."""
 
-    def __init__(self, view: EvalView, sampler: ShardSampler, workers: int) -> None:
-        self._loader = _make_loader(view, sampler, workers)
+    def __init__(self, view: EvalView, sampler: ShardSampler, feed: Feed) -> None:
+        self._loader = _make_loader(view, sampler, feed)
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -96,7 +115,17 @@ class EvalLoader:
 
 
 def train_loader(
-    dataset_view: TrainView, *, batch_size: int, accumulation: int = 1, rank: int = 0, world_size: int = 1, seed: int = 0, workers: int = 0
+    dataset_view: TrainView,
+    *,
+    batch_size: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+    workers: int = 0,
+    prefetch: int = 2,
+    pinned: bool = False,
+    view_per: ViewPer = "epoch",
 ) -> TrainLoader:
     """Make one rank's training loader.
 
@@ -108,6 +137,9 @@ def train_loader(
         world_size: number of ranks.
         seed: of the order of the images.
         workers: processes that load images, kept through all epochs; 0: this process does.
+        prefetch: micro-batches that each of them has ready.
+        pinned: batches lie in page-locked memory, for a GPU.
+        view_per: "epoch": an image's view is drawn in each epoch; "stretch": it is that of the epoch which :meth:`TrainLoader.epoch` is told.
 
     Raises:
         ConfigError: batch_size is not divisible by accumulation x world_size.
@@ -116,7 +148,7 @@ def train_loader(
     sampler = MicroBatchSampler(
         len(dataset_view), batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size, seed=seed
     )
-    return TrainLoader(dataset_view, sampler, workers)
+    return TrainLoader(dataset_view, sampler, Feed(workers, prefetch, pinned), view_per)
 
 
 class ShardSampler(Sampler[list[int]]):
@@ -135,9 +167,13 @@ class ShardSampler(Sampler[list[int]]):
             yield list(self.indices[start : start + self.batch_size])
 
 
-def eval_loader(view: EvalView, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0) -> EvalLoader:
+def eval_loader(
+    view: EvalView, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0, prefetch: int = 2, pinned: bool = False
+) -> EvalLoader:
     """One rank's share of all images, in order, as batches (images, targets); arguments as in :func:`train_loader`."""
-    return EvalLoader(view, ShardSampler(len(view), batch_size=batch_size, rank=rank, world_size=world_size), workers)
+    return EvalLoader(
+        view, ShardSampler(len(view), batch_size=batch_size, rank=rank, world_size=world_size), Feed(workers, prefetch, pinned)
+    )
 
 
 class _Guarded:
@@ -171,13 +207,18 @@ def _checked(batches: Iterator[Batch | DbfRayError]) -> Iterator[Batch]:
         yield batch
 
 
-def _make_loader(view: TrainView | EvalView, sampler: MicroBatchSampler | ShardSampler, workers: int) -> DataLoader[Any]:
+def _make_loader(view: TrainView | EvalView, sampler: MicroBatchSampler | ShardSampler, feed: Feed) -> DataLoader[Any]:
     # A generator of its own: the loader would otherwise draw from torch's global one at every epoch and so change what follows.
     return DataLoader(
         cast("TorchDataset[Any]", _Guarded(view)),
         batch_sampler=sampler,
-        num_workers=workers,
+        num_workers=feed.workers,
+        prefetch_factor=feed.prefetch if feed.workers else None,
+        pin_memory=feed.pinned,
         collate_fn=collate,
-        persistent_workers=workers > 0,
+        persistent_workers=feed.workers > 0,
+        multiprocessing_context="fork"
+        if feed.workers and "fork" in multiprocessing.get_all_start_methods()
+        else None,  # shares decoded images
         generator=torch.Generator().manual_seed(0),
     )

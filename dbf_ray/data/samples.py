@@ -8,6 +8,7 @@ labels         int64 [n], 0-based positions in the data set's ``classes``
 difficult      bool [n]; evaluation ignores these objects, training uses them
 image_id       str, stable: the file's stem, or the scene's name
 scale          float, only in views: the factor by which the image was resized
+view           str, only in training views: which of a fixed set; with image_id it names what is seen
 seed           int, only in training views: fixes what a detector samples from the image in this epoch
 =============  ==============================================================================================
 """
@@ -34,6 +35,7 @@ class Target(TypedDict):
     difficult: Tensor
     image_id: str
     scale: NotRequired[float]
+    view: NotRequired[str]
     seed: NotRequired[int]
 
 
@@ -41,7 +43,10 @@ Sample = tuple[Tensor, Target]
 
 
 class Dataset(Protocol):
-    """A data set: ``load`` is raw (no resizing, no augmentation) and deterministic."""
+    """A data set: ``load`` is raw (no resizing, no augmentation) and deterministic.
+
+    Where the sizes (height, width) of its images are known without decoding them, they are in an attribute ``sizes``, see :func:`sizes_of`.
+    """
 
     classes: list[str]
     image_ids: list[str]
@@ -76,6 +81,8 @@ class Subset:
         self.indices = list(indices)
         self.classes = dataset.classes
         self.image_ids = [dataset.image_ids[index] for index in self.indices]
+        sizes = sizes_of(dataset)
+        self.sizes = None if sizes is None else [sizes[index] for index in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -83,6 +90,11 @@ class Subset:
     def load(self, index: int) -> Sample:
         """Image and target of one index in [0, len)."""
         return self.dataset.load(self.indices[index])
+
+
+def sizes_of(dataset: Dataset) -> list[tuple[int, int]] | None:
+    """(height, width) of each image as stored, None where a data set does not tell."""
+    return getattr(dataset, "sizes", None)
 
 
 def scene_of(image_id: str) -> str:

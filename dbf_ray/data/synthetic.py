@@ -33,6 +33,7 @@ class SyntheticDataset:
             raise DataError(f"generated scenes need at least 1 image of at least 32 pixels, got {images} of {image_size}")
         self.classes = list(CLASSES)
         self.split, self.image_size = split, image_size
+        self.sizes = [(image_size, image_size)] * images
         self.image_ids = [f"{split}-{index:05d}" for index in range(images)]
 
     def __len__(self) -> int:

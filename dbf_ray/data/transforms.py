@@ -7,6 +7,7 @@ Views: identity, and mirrored left to right (horizontal), top to bottom (vertica
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ IDENTITY = "identity"
 FLIPS = ("horizontal", "vertical", "diagonal")
 
 
+def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """(height, width) of an image of ``size`` after :func:`resize`."""
+    scale = image_size / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def resize(image: Tensor, target: Target, image_size: int) -> Sample:
     """Scale a sample so that the image's long side is ``image_size`` pixels; the aspect is kept and target["scale"] set.
 
@@ -28,8 +35,7 @@ def resize(image: Tensor, target: Target, image_size: int) -> Sample:
     is rounded to whole pixels, half a pixel at most beside the boxes' factor.
     """
     height, width = image.shape[-2:]
-    scale = image_size / max(height, width)
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    scale, size = image_size / max(height, width), resized_size((height, width), image_size)
     if size != (height, width):
         image = functional.resize(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
     boxes = target["boxes"].as_subclass(Tensor) * torch.tensor([scale, scale, scale, scale, 1.0])
@@ -64,35 +70,64 @@ def check_flips(flips: Sequence[str]) -> None:
             raise ConfigError(f"data.flips must be among {', '.join(FLIPS)}, got {name!r}; correct or remove it")
 
 
-class TrainView:
-    """Training samples of a data set, addressed by (epoch, index)."""
+class Resized(Protocol):
+    """Gives resized samples by index."""
 
-    def __init__(self, dataset: Dataset, image_size: int, flips: Sequence[str] = FLIPS, seed: int = 0) -> None:
-        """Views of ``dataset`` with the long side resized to ``image_size`` pixels, mirrored by one of ``flips`` or not at all."""
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class Resizing:
+    """Loads and resizes a sample each time."""
+
+    def __init__(self, dataset: Dataset, image_size: int) -> None:
+        self.dataset, self.image_size = dataset, image_size
+
+    def __getitem__(self, index: int) -> Sample:
+        return resize(*self.dataset.load(index), self.image_size)
+
+
+class TrainView:
+    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, views) to see them as in another epoch."""
+
+    def __init__(
+        self, dataset: Dataset, image_size: int, flips: Sequence[str] = FLIPS, seed: int = 0, resized: Resized | None = None
+    ) -> None:
+        """Views of ``dataset`` with the long side resized to ``image_size`` pixels, mirrored by one of ``flips`` or not at all.
+
+        ``resized`` is where its resized samples come from, if from elsewhere than the data set itself.
+        """
         check_flips(flips)
         self.dataset, self.image_size, self.flips, self.seed = dataset, image_size, tuple(flips), seed
+        self._resized = resized or Resizing(dataset, image_size)
+
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        """The fixed set of views that an image may be seen in; None would mean that there is no end of them."""
+        return (IDENTITY, *self.flips)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
         """Image uint8 [3, h, w] and target of (epoch, index)."""
-        epoch, index = key
-        image, target = resize(*self.dataset.load(index), self.image_size)
-        image, target = flip(image, target, draw_view(self.flips, self.seed, epoch, index))
-        return image, Target({**target, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
+        epoch, index, *views = key
+        image, target = self._resized[index]
+        view = draw_view(self.flips, self.seed, views[0] if views else epoch, index)
+        image, target = flip(image, target, view)
+        return image, Target({**target, "view": view, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
 
 
 class EvalView:
     """Samples of a data set for evaluation: resized, never mirrored."""
 
-    def __init__(self, dataset: Dataset, image_size: int) -> None:
-        """Views of ``dataset`` with the long side resized to ``image_size`` pixels."""
+    def __init__(self, dataset: Dataset, image_size: int, resized: Resized | None = None) -> None:
+        """Views of ``dataset`` with the long side resized to ``image_size`` pixels; ``resized`` as in :class:`TrainView`."""
         self.dataset, self.image_size = dataset, image_size
+        self._resized = resized or Resizing(dataset, image_size)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
         """Image uint8 [3, h, w] and target of ``index``."""
-        return resize(*self.dataset.load(index), self.image_size)
+        return self._resized[index]
