@@ -6,21 +6,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import psutil
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger, StepFlops, analytic_ratio, compute_ratio
-from dbf_ray.data import Dataset, EvalView, TrainView, eval_loader, make_dataset, split_selection, train_loader
+from dbf_ray.cost.live_bytes import nbytes
+from dbf_ray.data import (
+    Dataset,
+    DecodedImages,
+    EvalView,
+    TrainView,
+    eval_loader,
+    make_dataset,
+    resized_size,
+    sizes_of,
+    split_selection,
+    train_loader,
+)
 from dbf_ray.data.loaders import MicroBatchSampler
-from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
+from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, padded_size, with_defaults
 from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
@@ -28,9 +43,13 @@ from dbf_ray.detectors.options import check_ranges
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
 from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.freezing.cache import STORED, DiskCache, FeatureCache, RamCache
+from dbf_ray.freezing.forecast import Forecast, forecast
 from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
+from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 from dbf_ray.training.loop import Training
+from dbf_ray.training.micro_batches import fewest
 from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
 from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler, Thaw
@@ -53,6 +72,8 @@ class Plan:
         flops: nominal FLOPs per image with the first 0..K stages frozen, forward and backward.
         prefix_shares: share of the backbone's forward FLOPs in the first 0..K stages.
         backbone_share: b, the backbone's share of forward FLOPs.
+        forecast: what the feature cache will do; None without one, or where the timeline is not known.
+        micro_batches: of each rank in a step, for each frozen prefix; None: always ``training.accumulation``.
     """
 
     config: Config
@@ -68,6 +89,8 @@ class Plan:
     flops: list[StepFlops]
     prefix_shares: list[float]
     backbone_share: float
+    forecast: Forecast | None = None
+    micro_batches: list[int] | None = None
 
     @property
     def num_stages(self) -> int:
@@ -140,7 +163,90 @@ def prepare(config: Config) -> Plan:
         prefixes = [max(decision.frozen_stages, detector.backbone.frozen_stages) for decision in decided]
         factors = [decision.lr_factors for decision in decided]
     shares, share = table.prefix_shares(size, size), table.backbone_share(size, size)
-    return Plan(config, train_set, eval_set, eval_split, detector, policy, run, prefixes, factors, table, flops, shares, share)
+    check_budget(config)
+    return Plan(
+        *(config, train_set, eval_set, eval_split, detector, policy, run, prefixes, factors, table, flops, shares, share),
+        forecast=cache_forecast(config, train_set, table, run, prefixes),
+        micro_batches=choose_micro_batches(config, detector, table),
+    )
+
+
+def check_budget(config: Config) -> None:
+    """Refuse a cache in memory that is larger than the machine's.
+
+    Raises:
+        ResourceError: it is.
+    """
+    total, wanted = psutil.virtual_memory().total, config.freezing.cache_gb * 1e9
+    if config.freezing.cache == "ram" and wanted > total:
+        raise ResourceError(
+            f"freezing.cache_gb must be less than the machine's memory of {total / 1e9:.1f} GB where freezing.cache is ram, "
+            f"got {config.freezing.cache_gb:g}; lower it, or set freezing.cache disk"
+        )
+
+
+def cache_forecast(
+    config: Config, train_set: Dataset, table: FlopTable, run: PolicyProgress, prefixes: list[int] | None
+) -> Forecast | None:
+    """What the feature cache will do, where there is one and whole epochs have a known prefix."""
+    freezing, steps = config.freezing, run.all_steps // config.training.epochs
+    if freezing.cache == "off" or prefixes is None or run.block_steps % steps:
+        return None
+    blocks_epochs = run.block_steps // steps
+    side, always = square(config), run.always_frozen
+    itemsize = STORED[freezing.cache_dtype].itemsize
+    return forecast(
+        [prefix for prefix in prefixes for _ in range(blocks_epochs)][: config.training.epochs],
+        always_frozen=always,
+        images=steps * config.training.batch_size,
+        views=1 + len(config.data.flips),
+        canvases=canvas_shares(config, train_set),
+        view_per=config.data.view_per,
+        entry_bytes=[table.feature_numbers(side, side, n) * itemsize for n in range(run.num_stages + 1)],
+        budget_bytes=round(freezing.cache_gb * 1e9),
+        ranks=config.cluster.workers,
+        shared=freezing.cache == "disk",
+    )
+
+
+def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
+    """Shares of the sizes that training images are padded to, in the first epochs' order; one size where the images' own are not known."""
+    sizes = sizes_of(train_set)
+    if sizes is None or config.data.canvas == "square" or config.training.compile:
+        return [1.0]
+    sampler = MicroBatchSampler(
+        len(train_set), batch_size=config.training.batch_size, accumulation=1, rank=0, world_size=1, seed=config.seed
+    )
+    found: Counter[tuple[int, int]] = Counter()
+    for sampler.epoch in range(epochs):
+        for batch in sampler:
+            found[padded_size([resized_size(sizes[index], config.data.image_size) for _, index, *_ in batch])] += 1
+    return [count / found.total() for count in found.values()]
+
+
+def choose_micro_batches(config: Config, detector: Detector, table: FlopTable) -> list[int] | None:
+    """Micro-batches of a step for each frozen prefix within ``training.micro_batch_gb``; None where they stay as they are.
+
+    Counted on the meta device: weights, the optimizer's and the average's copies, an engine's copy of what is frozen, and activations and
+    gradients of the network at the square of ``data.image_size``.
+
+    Raises:
+        ResourceError: a micro-batch as it is does not fit.
+    """
+    train = config.training
+    if train.micro_batch_gb is None:
+        return None
+    copies = 1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None)
+    weights = nbytes(detector.state_dict().values())
+    stages = [nbytes(stage.state_dict().values()) for stage in detector.backbone.stages]
+    side = square(config)
+
+    def needed(prefix: int, images: int) -> int:
+        engine = sum(stages[:prefix]) if config.freezing.engine else 0
+        return copies * weights + engine + table.network_bytes(side, side, prefix, images)
+
+    images = train.batch_size // (train.accumulation * config.cluster.workers)
+    return fewest(train.accumulation, images, table.num_stages + 1, needed, round(train.micro_batch_gb * 1e9))
 
 
 def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> PolicyProgress:
@@ -239,7 +345,7 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
         frozen_stages=detector.frozen_stages,
         **detector_options(config),
     )
-    if config.training.compile:
+    if config.training.compile or config.data.canvas == "square":
         built.least_canvas = (square(config), square(config))
     if detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())
@@ -264,19 +370,24 @@ def choose_device(config: Config) -> torch.device:
 
 def warn_of_emulation(config: Config, device: torch.device) -> None:
     """Say so where bf16 is slower than float32: on x86 processors without AVX-512, which have no arithmetic for it."""
-    if config.training.precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+    frozen = config.freezing.engine and config.freezing.engine_precision == "bf16"
+    key = "training.precision" if config.training.precision == "bf16" else "freezing.engine_precision" if frozen else None
+    if key is not None and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         warnings.warn(
-            "training.precision is bf16, which this processor has to emulate, several times slower than float32; set training.precision float32",
+            f"{key} is bf16, which this processor has to emulate, several times slower than float32; set {key} float32",
             stacklevel=3,
         )
 
 
-def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", quiet: bool = False) -> Training:
+def build_training(
+    plan: Plan, *, journal: Path | None = None, features: Path | None = None, label: str = "", quiet: bool = False
+) -> Training:
     """Everything that trains, for this rank of the current process group.
 
     Args:
         plan: from :func:`prepare`.
         journal: file in which rank 0's ledger notes work in progress.
+        features: folder of this run for a feature cache on disk; where ``freezing.cache_dir`` is set, only its name counts.
         label: put before every line of progress.
         quiet: print no progress.
 
@@ -294,14 +405,19 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
         detector.compile()
     groups = parameter_groups(detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor)
     seed = config.seed
+    train_images, eval_images = decoded_images(plan)
+    view = TrainView(plan.train_set, data.image_size, data.flips, seed, train_images)
     loader = train_loader(
-        TrainView(plan.train_set, data.image_size, data.flips, seed),
+        view,
         batch_size=train.batch_size,
         accumulation=train.accumulation,
         rank=rank(),
         world_size=world_size(),
         seed=seed,
-        workers=data.loader_workers,
+        workers=loader_workers(config, device),
+        prefetch=data.prefetch,
+        pinned=device.type == "cuda",
+        view_per=data.view_per,
     )
     average = WeightAverage(detector, train.ema) if train.ema is not None else None
     if average is not None and train.compile:
@@ -325,7 +441,7 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
             warmup_factor=train.warmup_factor,
         ),
         train_loader=loader,
-        eval_loader=build_eval_loader(config, plan.eval_set),
+        eval_loader=build_eval_loader(config, plan.eval_set, eval_images),
         classes=plan.train_set.classes,
         ledger=ledger,
         progress=Progress(train.epochs, plan.num_stages, label=label, quiet=quiet or rank() != 0),
@@ -337,7 +453,66 @@ def build_training(plan: Plan, *, journal: Path | None = None, label: str = "", 
         precision=train.precision,
         evaluate_every=config.evaluation.every,
         average=average,
+        frozen=build_frozen(config, detector, ledger, device, view, features),
+        micro_batches=plan.micro_batches,
     )
+
+
+def build_frozen(
+    config: Config, detector: Detector, ledger: Ledger, device: torch.device, view: TrainView, folder: Path | None
+) -> FrozenPrefix | None:
+    """What runs the frozen prefix; None where the backbone does."""
+    freezing, train = config.freezing, config.training
+    precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if freezing.engine and freezing.engine_compile:
+        check_compiler(device.type)
+    engine = EngineOptions(dtype, freezing.engine_compile) if freezing.engine else None
+    cache = make_cache(config, view, folder)
+    if engine is None and cache is None:
+        return None
+    facts = (torch.__version__, device.type, engine, train.precision, train.channels_last, config.data.image_size, freezing.cache_dtype)
+    return FrozenPrefix(detector, ledger, engine, cache, facts)
+
+
+def make_cache(config: Config, view: TrainView, folder: Path | None) -> FeatureCache | None:
+    """This rank's shard of the feature cache; None, and a warning if one was asked for, where it could never hit.
+
+    Raises:
+        ConfigError: a cache on disk without a folder.
+    """
+    freezing, budget_bytes = config.freezing, round(config.freezing.cache_gb * 1e9)
+    if freezing.cache == "off":
+        return None
+    if view.views is None:
+        warnings.warn(
+            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no end, so no feature is needed twice; "
+            "use flips alone to keep features",
+            stacklevel=3,
+        )
+        return None
+    if freezing.cache == "ram":
+        return RamCache(budget_bytes, freezing.cache_dtype)
+    if folder is None:
+        raise ConfigError("freezing.cache disk needs a folder for this run, got none; give one, or set freezing.cache ram")
+    if freezing.cache_dir is not None:
+        name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
+        folder = freezing.cache_dir / f"{folder.parent.name}-{name}"
+    return DiskCache(folder, budget_bytes, freezing.cache_dtype, rank(), world_size())
+
+
+def decoded_images(plan: Plan) -> tuple[DecodedImages, DecodedImages]:
+    """Resized samples of the training and the evaluation set, kept within ``data.decoded_gb``, training images first."""
+    size, budget_bytes = plan.config.data.image_size, round(plan.config.data.decoded_gb * 1e9)
+    train_images = DecodedImages(plan.train_set, size, budget_bytes)
+    return train_images, DecodedImages(plan.eval_set, size, budget_bytes - train_images.budget_used)
+
+
+def loader_workers(config: Config, device: torch.device) -> int:
+    """Processes that prepare images: as configured, or none on a CPU, which they would share, and for a GPU its share of the CPUs, 8 at most."""
+    if config.data.loader_workers is not None or device.type != "cuda":
+        return config.data.loader_workers or 0
+    return max(1, min(8, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
 
 
 def build_scheduler(
@@ -359,12 +534,15 @@ def probe_images(config: Config, train_set: Dataset) -> list[torch.Tensor]:
     return [view[index * len(train_set) // count][0] for index in range(count)]
 
 
-def build_eval_loader(config: Config, dataset: Dataset) -> Any:
-    """This rank's share of an evaluation set."""
+def build_eval_loader(config: Config, dataset: Dataset, resized: DecodedImages | None = None) -> Any:
+    """This rank's share of an evaluation set, whose resized samples may come from elsewhere."""
+    device = choose_device(config)
     return eval_loader(
-        EvalView(dataset, config.data.image_size),
+        EvalView(dataset, config.data.image_size, resized),
         batch_size=config.evaluation.batch_size,
         rank=rank(),
         world_size=world_size(),
-        workers=config.data.loader_workers,
+        workers=loader_workers(config, device),
+        prefetch=config.data.prefetch,
+        pinned=device.type == "cuda",
     )

@@ -63,7 +63,27 @@ class DataConfig(Section):
         description="share of train held out to evaluate on instead of val, as a search should; val is then left for the end",
     )
     drop_empty: bool = Field(False, description="leave training images without objects out")
-    loader_workers: int = Field(0, ge=0, description="processes that prepare images, per training worker; 0: in the training process")
+    view_per: Literal["epoch", "stretch"] = Field(
+        "epoch",
+        description="epoch: an image's view (flip) is drawn in each epoch; stretch: once for each frozen stretch, so that a feature cache hits in "
+        "all but its first epoch",
+    )
+    canvas: Literal["batch", "square"] = Field(
+        "batch",
+        description="what images are padded to: batch: the size that holds those of one step; square: always image_size, for a feature cache of "
+        "images of different shapes, whose features depend on their padding",
+    )
+    loader_workers: int | None = Field(
+        None,
+        ge=0,
+        description="processes that prepare images, per training worker; 0: in the training process; null: 0 on a CPU, up to 8 for a GPU",
+    )
+    prefetch: int = Field(2, ge=1, description="micro-batches that each of these processes has ready")
+    decoded_gb: float = Field(
+        2.0,
+        ge=0,
+        description="memory in GB, per training worker, for decoded and resized images, training images first; 0: decode in every epoch",
+    )
 
 
 class DetectorConfig(OpenSection):
@@ -130,6 +150,30 @@ class FreezingConfig(OpenSection):
         description="optimizer steps over which the learning rate of a stage that is trained again rises from warmup_factor times its value",
     )
     rewarm_after: int = Field(1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens")
+    engine: bool = Field(
+        True,
+        description="run frozen stages as an inference engine: batch norms folded into convolutions, channels-last; equal up to rounding",
+    )
+    engine_precision: Literal["auto", "bf16", "float32"] = Field(
+        "auto", description="of the engine; auto: training.precision. bf16 leaves the trained part as it is"
+    )
+    engine_compile: bool = Field(False, description="torch.compile for the engine, once for each frozen stretch and shape of images")
+    cache: Literal["off", "ram", "disk"] = Field(
+        "off",
+        description="keep the features of frozen stages while these are frozen, and do not run them for an image that is known: in each worker's "
+        "memory, or in files that all workers of a machine read and that outlive a crash",
+    )
+    cache_dtype: Literal["bf16", "float16", "float32"] = Field("bf16", description="how cached features are stored")
+    cache_gb: float = Field(4.0, gt=0, description="GB of memory or disk that each worker's cache never goes beyond")
+    cache_dir: Path | None = Field(
+        None,
+        description="folder of cache disk, best on a local disk; null: features/ in the run's folder. Removed when the run is finished",
+    )
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _off_in_yaml(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML 1.1 reads off as false
 
     @model_validator(mode="after")
     def _policy_is_its_name(self) -> FreezingConfig:
@@ -144,6 +188,12 @@ class TrainingConfig(Section):
     epochs: int = Field(12, ge=1, description="epochs to train")
     batch_size: int = Field(8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches")
     accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step on each worker")
+    micro_batch_gb: float | None = Field(
+        None,
+        gt=0,
+        description="with accumulation: merge micro-batches, as where stages are frozen, as long as the tensors of a step (weights, optimizer, "
+        "activations of the network) stay within this many GB on each device; null: never",
+    )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="which optimizer")
     lr: float = Field(2e-4, gt=0, description="base learning rate")
     backbone_lr_factor: float = Field(1.0, gt=0, description="the backbone's learning rate is lr times this")

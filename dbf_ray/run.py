@@ -70,7 +70,9 @@ def run(
     plan = prepare(config)
     writes = rank() == 0
     with only_writer(directory, "training", "give another --name", LOCK_PATIENCE) if writes else contextlib.nullcontext():
-        training = build_training(plan, journal=directory / "costs.jsonl", label=label, quiet=quiet)
+        training = build_training(plan, journal=directory / "costs.jsonl", features=directory / "features", label=label, quiet=quiet)
+        for line in notes_of(plan):
+            training.progress.note(line)
         state = LoopState()
         if resume is not None:
             restore(training, state, resume)
@@ -89,10 +91,23 @@ def run(
                 tracker.fail(reason)
             raise
         summary = summarize(plan, training, state, directory, stopped_early)
+        if training.frozen is not None:
+            training.frozen.close()
         pictures = draw(directory, state, plan) if writes else []
         for tracker in told:
             tracker.finish(summary, pictures)
     return summary
+
+
+def notes_of(plan: Plan) -> list[str]:
+    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are chosen."""
+    notes = [] if plan.forecast is None else [str(plan.forecast)]
+    if plan.config.freezing.cache != "off" and plan.forecast is None:
+        notes.append("feature cache: how often it will hit is not known beforehand, as the frozen stretches are not")
+    if plan.micro_batches is not None:
+        counts = ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(plan.micro_batches))
+        notes.append(f"micro-batches of a step within {plan.config.training.micro_batch_gb:g} GB: {counts}")
+    return notes
 
 
 def _train(plan: Plan, training: Training, state: LoopState, directory: Path, told: Sequence[Tracker], on_epoch: OnEpoch | None) -> bool:
@@ -215,6 +230,7 @@ def facts_of(plan: Plan) -> dict[str, Any]:
         "analytic_ratio": plan.analytic_ratio,
         "backbone_share": plan.backbone_share,
         "norm_eval": plan.config.detector.norm_eval,
+        "expected_hit_rate": None if plan.forecast is None else plan.forecast.hit_rate,
         "eval_split": plan.eval_split,
         "train_images": len(plan.train_set),
         "eval_images": len(plan.eval_set),
@@ -307,7 +323,7 @@ def versions() -> dict[str, str]:
 # What may change between a run's start and its resume: where things are and how they are run, not what is trained.
 MAY_DIFFER = (
     *("name", "runs_dir", "tracking", "cluster", "search", "data.loader_workers", "training.keep_checkpoints", "training.threads"),
-    *("training.device", "evaluation.batch_size"),
+    *("training.device", "evaluation.batch_size", "data.prefetch", "data.decoded_gb", "freezing.cache_gb", "freezing.cache_dir"),
 )
 PATHS = ("data.root", "detector.weights_backbone", "detector.weights_mmrotate")
 

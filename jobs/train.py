@@ -9,7 +9,7 @@ from typing import Any
 from dbf_ray.build import Plan, prepare
 from dbf_ray.config import Config, load_config
 from dbf_ray.errors import ConfigError
-from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run import find_resume, notes_of, run, run_directory
 from jobs.command_line import main, make_parser, parse, print_json
 
 ABOUT = """Train an oriented detector, its backbone frozen in the epochs that a freezing policy says.
@@ -89,6 +89,9 @@ def dry_run(config: Config) -> dict[str, Any]:
         "compute_ratio": plan.compute_ratio,
         "analytic_ratio": plan.analytic_ratio,
         "backbone_share": plan.backbone_share,
+        "expected_hit_rates": None if plan.forecast is None else plan.forecast.hit_rates,
+        "expected_hit_rate": None if plan.forecast is None else plan.forecast.hit_rate,
+        "micro_batches": plan.micro_batches,
         "flops_per_prefix": plan.flops_per_prefix,
         "forward_flops_per_prefix": [step.forward for step in plan.flops],
         "backward_flops_per_prefix": [step.backward for step in plan.flops],
@@ -119,6 +122,7 @@ def timeline(plan: Plan) -> str:
         f"backbone's share of forward FLOPs {plan.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f} "
         f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
     )
+    lines += notes_of(plan)
     lines.append(f"{len(plan.train_set)} training images, {len(plan.eval_set)} to evaluate on ({plan.eval_split})")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ from dbf_ray.errors import TrainingError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import Replicas, all_reduce_max, all_reduce_sum, equalize_norm_buffers, rank, world_size
+from dbf_ray.training.frozen import FrozenPrefix
+from dbf_ray.training.micro_batches import merged
 from dbf_ray.training.optim import LearningRate, set_learning_rate
 from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler
@@ -35,7 +37,13 @@ CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look w
 
 @dataclass
 class Training:
-    """All that a training needs, each part made and checked before."""
+    """All that a training needs, each part made and checked before.
+
+    Attributes:
+        accumulation: micro-batches of each rank in an optimizer step, as the loader gives them.
+        micro_batches: for each frozen prefix 0..K into how many these are merged before they are trained; None: they stay as they are.
+        frozen: what runs the frozen prefix instead of the backbone itself; None: nothing.
+    """
 
     detector: Detector
     replicas: Replicas
@@ -55,6 +63,8 @@ class Training:
     precision: str = "float32"
     evaluate_every: int = 1
     average: WeightAverage | None = None
+    frozen: FrozenPrefix | None = None
+    micro_batches: Sequence[int] | None = None
 
     @property
     def evaluated(self) -> Detector:
@@ -95,6 +105,8 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
     gradient_norm = losses.pop(GRADIENT_NORM)
     check_weights(training.detector, epoch)
     ledger.end_steps()
+    if training.frozen is not None:
+        training.frozen.end_epoch()
     for detector in dict.fromkeys((training.detector, training.evaluated)):
         equalize_norm_buffers(detector)
     due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
@@ -135,16 +147,20 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
     scheduler, steps = training.scheduler, training.train_loader.steps_per_epoch
     log = LossLog(epoch, steps)
     steps_per_prefix: dict[int, int] = {}
-    micro_batches = training.train_loader.epoch(epoch)
+    micro_batches: Iterator[tuple[list[Tensor], list[Any]]] = iter(())
     for step in range(steps):
         of_run = epoch * steps + step
         stage_factors = scheduler.before_step(of_run)
         asked = time.perf_counter()
+        if step == 0:
+            micro_batches = training.train_loader.epoch(epoch, scheduler.views_of(epoch, of_run))
         images_and_targets = list(itertools.islice(micro_batches, training.accumulation))
         training.ledger.waited(time.perf_counter() - asked)
+        if training.micro_batches is not None:
+            images_and_targets = merged(images_and_targets, training.micro_batches[scheduler.prefix])
         set_learning_rate(training.optimizer, training.learning_rate.at(of_run, steps), stage_factors)
         canvas = common_canvas([image for images, _ in images_and_targets for image in images], training.device)
-        batches = [training.detector.prepare(*micro, canvas=canvas) for micro in images_and_targets]
+        batches = [training.detector.prepare(images, targets, canvas) for images, targets in images_and_targets]
         log.add(train_step(training, batches))
         scheduler.after_step(of_run)
         steps_per_prefix[scheduler.prefix] = steps_per_prefix.get(scheduler.prefix, 0) + 1
@@ -175,7 +191,8 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
         last = index == len(batches) - 1
         with contextlib.nullcontext() if last else training.replicas.no_sync():
             with autocast(training.device, training.precision):
-                losses: dict[str, Tensor] = training.replicas(batch, normalizers)
+                ready = batch if training.frozen is None else training.frozen(batch)
+                losses: dict[str, Tensor] = training.replicas(ready, normalizers)
             torch.stack(list(losses.values())).sum().backward()
         for name, loss in losses.items():
             total[name] = total.get(name, 0) + loss.detach()

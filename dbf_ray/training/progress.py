@@ -31,6 +31,10 @@ class Progress:
         self._begun = self._printed = time.perf_counter()
         self._done_before = float(epochs_done)
 
+    def note(self, text: str) -> None:
+        """A line about the training as a whole."""
+        self._say(text)
+
     def step(self, epoch: int, prefix: int, step: int, steps: int, images_per_second: float, loss: float) -> None:
         """An optimizer step is done; ``step`` counts from 1 within the epoch."""
         now = time.perf_counter()

@@ -47,6 +47,8 @@ class SchedulerState:
         frozen_blocks: for each stage the frozen blocks in a row up to now.
         thawed_at: for each stage the optimizer step from which its rate warms up again; None: it does not.
         values: signals of the block under way that are complete.
+        stretch: optimizer step at which the prefix in force came into force.
+        views: epoch for which the views now shown were drawn.
     """
 
     policy: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +57,8 @@ class SchedulerState:
     frozen_blocks: list[int] = field(default_factory=list)
     thawed_at: list[int | None] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
+    stretch: int = 0
+    views: int = 0
 
 
 class FreezingScheduler:
@@ -116,6 +120,16 @@ class FreezingScheduler:
         factors = self.state.lr_factors or [1.0] * self.num_stages
         return [factor * self._rewarmed(stage, step) for stage, factor in enumerate(factors)]
 
+    def views_of(self, epoch: int, step: int) -> int:
+        """The epoch whose views an epoch shows where each image has one view per frozen stretch; asked after :meth:`before_step` of its first step.
+
+        A frozen stretch goes on while a policy freezes the same prefix, beyond what is always frozen. One that begins within an epoch keeps that
+        epoch's views.
+        """
+        if self.state.stretch == step or self.prefix <= self.freezer.always_frozen:
+            self.state.views = epoch
+        return self.state.views
+
     def gradients(self) -> None:
         """A step's gradients are complete, and not clipped yet."""
         for signal in self.signals.values():
@@ -167,6 +181,8 @@ class FreezingScheduler:
                 state.frozen_blocks[stage] += 1
             elif state.frozen_blocks[stage]:
                 self._thawed(stage, step)
+        if frozen != before or not state.prefixes:
+            state.stretch = step
         state.prefixes.append(frozen)
         state.lr_factors = None if decision.lr_factors is None else list(decision.lr_factors)
         state.values = {}

@@ -242,3 +242,32 @@ def test_resumed_at_any_step_it_goes_on_bit_for_bit(stop: int, optimizer: str) -
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
     with pytest.raises(ConfigError, match=r"budget must be at most .* 3, got 4"):
         Setup(make_policy("random_budget", budget=4), 3)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "always", "blocks_an_epoch", "views"),
+    [
+        ([0, 4, 4, 4, 0, 4], 0, 1, [0, 1, 1, 1, 4, 5]),
+        ([4, 4, 4], 0, 1, [0, 0, 0]),
+        ([0, 4, 2, 2, 4], 0, 1, [0, 1, 2, 2, 4]),
+        ([1, 1, 4, 4, 1, 1], 1, 1, [0, 1, 2, 2, 4, 5]),
+        ([0, 4, 4, 4, 4, 0], 0, 2, [0, 0, 0]),  # a stretch that begins within an epoch keeps that epoch's views
+        ([4, 4, 0, 4, 4, 4, 4, 4], 0, 2, [0, 1, 1, 1]),
+    ],
+)
+def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
+    prefixes: list[int], always: int, blocks_an_epoch: int, views: list[int]
+) -> None:
+    steps = 2  # of a block
+    setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
+    seen = []
+    for step in range(steps * len(prefixes)):
+        setup.scheduler.before_step(step)
+        if step % (steps * blocks_an_epoch) == 0:
+            seen.append(setup.scheduler.views_of(step // (steps * blocks_an_epoch), step))
+        setup.scheduler.after_step(step)
+        if step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1:  # an epoch's end: go on from a checkpoint
+            state = copy.deepcopy(setup.scheduler.state_dict())
+            setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
+            setup.scheduler.load_state_dict(state)
+    assert seen == views

@@ -1,0 +1,180 @@
+"""What a frozen prefix gives for a batch: from the cache where it is known, else from the inference engine, else from the backbone itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dbf_ray.cost import Ledger
+from dbf_ray.detectors import Batch, Detector
+from dbf_ray.detectors.backbones import FrozenFeatures
+from dbf_ray.detectors.backbones.engine import PrefixEngine, prefix_state
+from dbf_ray.detectors.backbones.staged import empty_batch
+from dbf_ray.freezing.cache import FeatureCache, Key, Maps, fingerprint
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine computes: in bf16 or float32, compiled or not."""
+
+    dtype: torch.dtype = torch.float32
+    compiled: bool = False
+
+
+class FrozenPrefix:
+    """Call it with every micro-batch that is trained, under the training's autocast.
+
+    Engine and cached features belong to one prefix with one set of weights. That these have not moved is looked at before each use, by the tensors'
+    version counters; where they were written to, by their bits.
+
+    Args:
+        detector: its backbone's ``no_grad_stages`` says what is frozen.
+        ledger: is told of hits and misses, and at an epoch's end of seconds and bytes.
+        engine: None: the prefix runs as it is.
+        cache: None: nothing is kept.
+        facts: whatever features depend on beside the weights, the images' names, their view and their padded size.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        ledger: Ledger,
+        engine: EngineOptions | None = None,
+        cache: FeatureCache | None = None,
+        facts: tuple[object, ...] = (),
+    ) -> None:
+        self.backbone, self.device = detector.backbone, detector.mean.device
+        self.ledger, self.options, self.cache, self.facts = ledger, engine, cache, facts
+        self.engine: PrefixEngine | None = None
+        self._versions: tuple[int, ...] = ()
+        self._generation = ""
+        self._dtypes: list[torch.dtype | None] | None = None
+        self._run_clock, self._cache_clock = Stopwatch(self.device), Stopwatch(self.device)
+        self._hits = self._misses = 0
+        self._seconds_an_image = 0.0  # that the prefix takes, as last measured
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its frozen features; as it is where nothing is frozen or the backbone does it itself."""
+        if self.backbone.no_grad_stages == 0:
+            self.engine, self._versions, self._generation = None, (), ""
+            if self.cache is not None:
+                self.cache.drop()
+            return batch
+        if self.options is None and self.cache is None:
+            return batch
+        self._refresh()
+        if self.cache is None or batch.views is None:
+            return replace(batch, frozen=self._run(batch.images))
+        return replace(batch, frozen=self._from_cache(self.cache, batch, batch.views))
+
+    def end_epoch(self) -> None:
+        """Tell the ledger what the cache holds and how much time it saved, after the epoch's steps and after waiting for the device."""
+        ran, spent = self._run_clock.take(), self._cache_clock.take()
+        if self._misses:
+            self._seconds_an_image = ran / self._misses
+        if self.cache is not None:
+            self.ledger.cache_holds(self.cache.bytes, self._hits * self._seconds_an_image - spent)
+        self._hits = self._misses = 0
+
+    def close(self) -> None:
+        """The training is over: the cache is not needed any more."""
+        if self.cache is not None:
+            self.cache.close()
+
+    def _refresh(self) -> None:
+        state = prefix_state(self.backbone)
+        versions = (self.backbone.no_grad_stages, *(tensor._version for tensor in state))
+        if versions == self._versions:
+            return
+        self._versions = versions
+        generation = fingerprint(state, self.backbone.no_grad_stages, *self.facts)
+        if generation == self._generation:
+            return
+        self._generation, self._dtypes = generation, None
+        if self.options is not None:
+            self.engine = PrefixEngine(self.backbone, self.options.dtype, self.options.compiled)
+        if self.cache is not None:
+            self.cache.begin(generation)
+
+    def _run(self, images: Tensor) -> FrozenFeatures:
+        return self.backbone.frozen_features(images) if self.engine is None else self.engine(images)
+
+    def _from_cache(self, cache: FeatureCache, batch: Batch, views: list[tuple[str, str]]) -> FrozenFeatures:
+        with self._cache_clock:
+            keys = [Key(image, view, batch.padded) for image, view in views]
+            found = [cache.get(key) for key in keys]
+        missing = [index for index, maps in enumerate(found) if maps is None]
+        computed: FrozenFeatures = []
+        if missing:
+            with self._run_clock:
+                computed = self._run(batch.images if len(missing) == len(keys) else batch.images[missing])
+            self._dtypes = [None if part is None else part.dtype for part in computed]
+            with self._cache_clock:
+                for row, index in enumerate(missing):
+                    cache.put(keys[index], [None if part is None else part[row] for part in computed])
+        hits = len(keys) - len(missing)
+        self._hits, self._misses = self._hits + hits, self._misses + len(missing)
+        self.ledger.cached(hits, len(missing), batch.padded, self.backbone.no_grad_stages)
+        if not hits:
+            return computed
+        if self._dtypes is None:  # all are known from before a restart
+            self._dtypes = [None if part is None else part.dtype for part in self._run(batch.images[:1])]
+        with self._cache_clock:
+            return joined(found, computed, missing, self._dtypes, self.device)
+
+
+def joined(
+    found: list[Maps | None], computed: FrozenFeatures, missing: list[int], dtypes: list[torch.dtype | None], device: torch.device
+) -> FrozenFeatures:
+    """Features of a batch from those of its images: ``found`` [C, H, W] each, and ``computed`` [missing, C, H, W] for the ``missing`` ones."""
+    whole: FrozenFeatures = []
+    for number, dtype in enumerate(dtypes):
+        if dtype is None:
+            whole.append(None)
+            continue
+        known = [(index, maps[number]) for index, maps in enumerate(found) if maps is not None]
+        one = known[0][1]
+        assert one is not None, "all features of a generation have the same maps"
+        batch = empty_batch(one, len(found), dtype)
+        for index, part in known:
+            assert part is not None
+            batch[index] = part
+        batch = batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
+        if missing:
+            rest = computed[number]
+            assert rest is not None
+            batch[torch.tensor(missing, device=device)] = rest
+        whole.append(batch)
+    return whole
+
+
+class Stopwatch:
+    """Adds up the seconds spent within it, on a GPU those of its stream; nothing waits for the device before :meth:`take`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seconds = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        if self._cuda:
+            self._events.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._events[-1][0].record()
+        else:
+            self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._cuda:
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._began
+
+    def take(self) -> float:
+        """Seconds so far, and start anew; call it when the device is done."""
+        total = self._seconds + sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
+        self._seconds, self._events = 0.0, []
+        return total

@@ -1,0 +1,299 @@
+"""Trainings with cache and engine: the same weights bit for bit, and what the ledger says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from PIL import Image
+
+import dbf_ray.run
+from dbf_ray.build import build_training, make_cache, prepare
+from dbf_ray.config import Config
+from dbf_ray.cost import FlopTable
+from dbf_ray.data import TrainView
+from dbf_ray.errors import ConfigError, ResourceError
+from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.tracking import read_epochs
+from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from dbf_ray.training.loop import evaluate
+from tests.detectors.narrow import NARROW
+from tests.training.policy_runs import differences, make_cheap, setting
+
+STEP = {"freezing.policy": "step", "freezing.rho": 3}
+FLOAT32 = {"freezing.cache_dtype": "float32"}
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Config]]:
+    """Makes a small run in the test's own folder."""
+    from dbf_ray.detectors import BACKBONES
+
+    for key, value in NARROW.items():
+        monkeypatch.setitem(BACKBONES, key, value)
+    monkeypatch.setattr(dbf_ray.run, "draw", lambda *_: [])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda name, **changes: setting(tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes})
+    torch.set_num_threads(threads)
+
+
+def trained(config: Config) -> dict[str, Any]:
+    """The last checkpoint's weights and optimizer of a whole run, and its losses."""
+    run(config, quiet=True)
+    state, _ = load_checkpoint(list_checkpoints(run_directory(config) / "checkpoints")[-1])
+    losses = [epoch["loss"] for epoch in read_epochs(run_directory(config))]
+    return {"model": state["model"], "optimizer": state["optimizer"], "losses": losses}
+
+
+def hits_of(config: Config) -> list[int]:
+    return [epoch["cache_hits"] for epoch in read_epochs(run_directory(config))]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "views by epoch": {},
+    "views by stretch": {"data.view_per": "stretch"},
+    "no engine": {"freezing.engine": False, "data.view_per": "stretch"},
+    "part of the backbone": {"freezing.policy": "gradual_unfreeze", "freezing.every": 2, "data.view_per": "stretch"},
+    "train-mode norms": {"detector.norm_eval": False, "data.view_per": "stretch"},
+    "autocast": {"training.precision": "bf16", "data.view_per": "stretch"},
+    "bf16 engine": {"freezing.engine_precision": "bf16", "data.view_per": "stretch"},
+    "micro-batches": {"training.accumulation": 2, "data.view_per": "stretch"},
+    "two stages": {
+        **{"detector.name": "oriented_rcnn", "detector.roi_channels": 16, "detector.rpn_samples": 16, "detector.roi_samples": 16},
+        **{"data.view_per": "stretch", "detector.frozen_stages": 1},
+    },
+    "layer norms on outputs": {
+        "detector.backbone": "swin_t",
+        "freezing.policy": "frozen",
+        "training.epochs": 2,
+        "data.view_per": "stretch",
+    },
+    "a real network": {"detector.backbone": "resnet18", "data.view_per": "stretch", "training.channels_last": False},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*has to emulate")
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_float32_cache_changes_no_bit(make: Callable[..., Config], name: str, cache: str) -> None:
+    changes = SETTINGS[name]
+    if cache == "disk" and name not in ("views by epoch", "autocast", "part of the backbone"):
+        pytest.skip("the same features by the same code; three settings are enough")
+    plain, cached = make("plain", **changes), make("cached", **changes, **FLOAT32, **{"freezing.cache": cache})
+    assert not differences(trained(plain), trained(cached))
+    assert sum(hits_of(plain)) == 0
+    assert sum(hits_of(cached)) > 0
+    assert not (run_directory(cached) / "features").exists()
+
+
+def test_images_of_different_shapes_change_no_bit(make: Callable[..., Config], tmp_path: Path) -> None:
+    """A step's canvas depends on its images, so an image's features are kept for each canvas."""
+    sizes = [(24, 64), (64, 24), (24, 64), (64, 64)]
+    for index in range(12):
+        for split in ("train", "val"):
+            folder = tmp_path / "data" / split
+            for kind in ("images", "labelTxt"):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(index).integers(0, 256, (*sizes[index % 4], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
+            (folder / "labelTxt" / f"{index}.txt").write_text("4 4 20 4 20 12 4 12 ship 0\n")
+    common = {
+        "data.name": "dota",
+        "data.root": str(tmp_path / "data"),
+        "data.view_per": "stretch",
+        "freezing.rho": 6,
+        "training.batch_size": 2,
+    }
+    plain, cached = make("plain", **common), make("cached", **common, **FLOAT32, **{"freezing.cache": "ram"})
+    assert not differences(trained(plain), trained(cached))
+    told = prepare(cached).forecast
+    assert told is not None
+    assert told.canvases > 1
+    rows = read_epochs(run_directory(cached))[1:]
+    rate = sum(row["cache_hits"] for row in rows) / sum(row["cache_hits"] + row["cache_misses"] for row in rows)
+    assert rate == pytest.approx(told.hit_rate, abs=0.15)
+    square = prepare(make("square", **common, **{"freezing.cache": "ram", "data.canvas": "square"})).forecast
+    assert square is not None
+    assert square.canvases == 1
+    assert square.hit_rates["stretch"] == pytest.approx(0.8)
+
+
+def test_one_view_per_stretch_hits_in_all_but_its_first_epoch(make: Callable[..., Config]) -> None:
+    config = make("run", **{"freezing.cache": "ram", "data.view_per": "stretch"})
+    summary = run(config, quiet=True)
+    rows = read_epochs(run_directory(config))
+    assert [(row["cache_hits"], row["cache_misses"]) for row in rows] == [(0, 0), (0, 8), (8, 0), (0, 0), (0, 8), (8, 0)]
+    assert summary["expected_hit_rate"] == 0.5
+    table = FlopTable(prepare(config).detector)
+    frozen = table(64, 64, 4) * 8
+    assert rows[1]["executed_flops"] == frozen
+    assert rows[2]["executed_flops"] == frozen - 8 * table.prefix_forward(64, 64, 4) == frozen - 8 * table.backbone_forward(64, 64)
+    features = 2 * sum(part.numel() for part in prepare(config).detector.backbone(torch.zeros(1, 3, 64, 64))[1:])
+    assert rows[2]["cache_bytes"] == 8 * features
+    assert rows[3]["cache_bytes"] == 0  # the backbone moves, so nothing is kept
+    assert (summary["cache_hits"], summary["cache_misses"], summary["cache_bytes"]) == (16, 16, 8 * features)
+    assert summary["cache_seconds_saved"] == pytest.approx(sum(row["cache_seconds_saved"] for row in rows))
+    assert 0 <= rows[2]["data_wait_share"] == pytest.approx(rows[2]["data_wait_seconds"] / rows[2]["device_seconds"])
+
+
+def test_a_full_cache_hits_less_and_trains_the_same(make: Callable[..., Config]) -> None:
+    common = {**FLOAT32, "data.view_per": "stretch"}
+    plain = make("plain", **common)
+    cached = make("cached", **common, **{"freezing.cache": "ram", "freezing.cache_gb": 2e-5})
+    assert not differences(trained(plain), trained(cached))
+    rows = read_epochs(run_directory(cached))
+    assert 0 < rows[2]["cache_hits"] < 8
+    assert all(row["cache_bytes"] <= 20_000 for row in rows)
+
+
+def test_a_disk_cache_survives_a_crash(make: Callable[..., Config]) -> None:
+    common = {**FLOAT32, "data.view_per": "stretch", "freezing.rho": 6}
+    plain, cached = make("plain", **common), make("cached", **common, **{"freezing.cache": "disk"})
+    folder = run_directory(cached)
+
+    def crash(record: dict[str, Any], _: Path | None) -> bool:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cached, quiet=True, on_epoch=crash)
+    kept = list((folder / "features").rglob("*.features"))
+    assert len(kept) == 8
+    kept[0].write_bytes(kept[0].read_bytes()[:-3])
+    run(cached, quiet=True, resume=find_resume(cached, folder))
+    assert hits_of(cached)[3:] == [7, 8, 8]
+    wanted = trained(plain)
+    state, _ = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+    assert not differences({key: wanted[key] for key in ("model", "optimizer")}, {key: state[key] for key in ("model", "optimizer")})
+    assert not (folder / "features").exists()
+
+
+def test_weights_that_move_under_a_frozen_prefix_are_seen(make: Callable[..., Config]) -> None:
+    config = make("run", **{"freezing.policy": "frozen", "freezing.cache": "ram", **FLOAT32})
+    training = build_training(prepare(config), quiet=True)
+    frozen, detector = training.frozen, training.detector
+    assert frozen is not None
+    training.scheduler.before_step(0)
+    batch = detector.prepare(*next(training.train_loader.epoch(0)))
+
+    def last() -> torch.Tensor:
+        found = frozen(batch).frozen
+        assert found is not None
+        assert found[3] is not None
+        return found[3]
+
+    first, again = last(), last()
+    assert torch.equal(first, again)
+    weight = next(detector.backbone.stages[0].parameters())
+    old = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(1.5)
+    moved = last()
+    plain = detector.backbone.frozen_features(batch.images)[3]
+    assert plain is not None
+    assert torch.allclose(moved, plain, atol=1e-5)
+    assert not torch.allclose(moved, first, atol=1e-3)
+    with torch.no_grad():
+        weight.copy_(old)
+    assert torch.equal(last(), first)
+
+
+def test_the_engine_is_gone_when_the_backbone_is_trained_and_evaluation_runs_without_it(make: Callable[..., Config]) -> None:
+    training = build_training(prepare(make("run")), quiet=True)
+    frozen = training.frozen
+    assert frozen is not None
+    batch = training.detector.prepare(*next(training.train_loader.epoch(0)))
+    training.scheduler.freezer.apply(4)
+    assert frozen(batch).frozen is not None
+    assert frozen.engine is not None
+    engine, frozen.engine._run = frozen.engine, None  # type: ignore[assignment]
+    assert evaluate(training.detector, training.eval_loader, training.classes)
+    training.scheduler.freezer.apply(0)
+    assert frozen(batch) is batch
+    assert frozen.engine is not engine
+    assert frozen.engine is None
+
+
+def test_the_engine_trains_to_nearly_the_same_losses(make: Callable[..., Config]) -> None:
+    common = {"detector.backbone": "resnet18", "detector.norm_eval": False}
+    plain, fast = make("plain", **common, **{"freezing.engine": False}), make("fast", **common)
+    assert trained(fast)["losses"] == pytest.approx(trained(plain)["losses"], rel=1e-3)
+
+
+def test_augmentation_without_end_switches_the_cache_off(make: Callable[..., Config]) -> None:
+    config = make("run", **{"freezing.cache": "ram"})
+    view = TrainView(prepare(config).train_set, 64)
+    assert make_cache(config, view, None) is not None
+
+    class Rotating(TrainView):
+        views = None
+
+    with pytest.warns(UserWarning, match=r"freezing\.cache ram is switched off: images are augmented in ways that have no end"):
+        assert make_cache(config, Rotating(view.dataset, 64), None) is None
+
+
+def test_impossible_caches_are_refused(make: Callable[..., Config]) -> None:
+    with pytest.raises(ResourceError, match=r"freezing\.cache_gb must be less than the machine's memory of .* got 1e\+06; lower it"):
+        prepare(make("run", **{"freezing.cache": "ram", "freezing.cache_gb": 1e6}))
+    with pytest.raises(ConfigError, match=r"freezing\.cache disk needs a folder"):
+        build_training(prepare(make("run", **{"freezing.cache": "disk"})), quiet=True)
+    with pytest.raises(ConfigError, match=r"freezing\.cache.*'ram'"):
+        make("run", **{"freezing.cache": "tape"})
+    assert make("run", **{"freezing.cache": False}).freezing.cache == "off"  # as YAML 1.1 reads off
+
+
+def test_two_runs_share_a_cache_folder_without_touching_each_other(make: Callable[..., Config], tmp_path: Path) -> None:
+    folder = tmp_path / "scratch"
+    common = {"freezing.cache": "disk", "freezing.cache_dir": str(folder), "data.view_per": "stretch"}
+    seen: list[int] = []
+
+    def inner(record: dict[str, Any], _: Path | None) -> bool:
+        if record["epoch"] == 1:
+            run(make("two", **common), quiet=True)
+            seen.append(len(list(folder.rglob("*.features"))))
+        return True
+
+    one = make("one", **common)
+    run(one, quiet=True, on_epoch=inner)
+    assert seen == [8]
+    assert hits_of(one) == [0, 0, 8, 0, 0, 8]
+    assert not list(folder.rglob("*.features"))
+
+
+def rank_main(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    make_cheap()
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    for name, cache in (("off", "off"), ("ram", "ram"), ("disk", "disk")):
+        changes = {**STEP, **FLOAT32, "freezing.cache": cache, "data.view_per": "stretch", "freezing.rho": 6, "cluster.workers": 2}
+        config = setting(Path(folder), name, **changes)
+        summary = run(config, quiet=True)
+        if rank == 0:
+            state, _ = load_checkpoint(list_checkpoints(run_directory(config) / "checkpoints")[-1])
+            found[name] = {"model": state["model"], "summary": summary, "hits": hits_of(config)}
+    if rank == 0:
+        torch.save({name: row["model"] for name, row in found.items()}, f"{folder}/models.pt")
+        (Path(folder) / "rows.json").write_text(json.dumps({n: [r["hits"], r["summary"]["expected_hit_rate"]] for n, r in found.items()}))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_read_each_others_shards_and_change_no_bit(tmp_path: Path) -> None:
+    mp.start_processes(rank_main, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    models = torch.load(tmp_path / "models.pt")
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert not differences(models["off"], models["ram"])
+    assert not differences(models["off"], models["disk"])
+    assert rows["off"] == [[0] * 6, None]
+    assert rows["disk"] == [[0, 0, 8, 8, 8, 8], pytest.approx(0.8)]
+    assert 0 < sum(rows["ram"][0]) < 32
+    assert rows["ram"][1] == pytest.approx(1 - 2 * (1 - 0.5**5) / 5)

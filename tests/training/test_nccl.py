@@ -1,0 +1,49 @@
+"""One rank of an nccl group on a GPU: freezing, unfreezing and rebuilding through the real loop, engine and cache on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from dbf_ray.build import build_training, prepare
+from dbf_ray.config import load_config
+from dbf_ray.training.loop import LoopState, run_epoch
+
+SETTINGS = {
+    **{"data.train_images": 8, "data.val_images": 2, "data.image_size": 128, "data.view_per": "stretch"},
+    **{"detector.backbone": "resnet18", "detector.fpn_channels": 32, "detector.head_convs": 1},
+    **{
+        "training.batch_size": 4,
+        "training.accumulation": 2,
+        "training.epochs": 6,
+        "training.precision": "bf16",
+        "training.warmup_steps": 0,
+    },
+    **{"freezing.policy": "step", "freezing.rho": 3, "freezing.cache": "ram", "tracking.mlflow": False},
+}
+
+
+@pytest.mark.gpu
+def test_a_frozen_schedule_on_nccl(tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, there is none")
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        training = build_training(prepare(load_config(None, SETTINGS)), quiet=True)
+        training.replicas.rebuild()
+        state, rows = LoopState(), []
+        for _ in range(6):
+            before = {name: p.detach().clone() for name, p in training.detector.backbone.named_parameters()}
+            rows.append(run_epoch(training, state))
+            state.epoch += 1
+            moved = any(not torch.equal(before[name], p) for name, p in training.detector.backbone.named_parameters())
+            assert moved == (rows[-1]["frozen_stages"] == 0)
+        assert [row["frozen_stages"] for row in rows] == [0, 4, 4, 0, 4, 4]
+        assert [row["cache_hits"] for row in rows] == [0, 0, 8, 0, 0, 8]
+        assert rows[2]["peak_memory_bytes"] < rows[0]["peak_memory_bytes"]
+        assert rows[2]["cache_seconds_saved"] > 0
+    finally:
+        dist.destroy_process_group()
