@@ -1,0 +1,94 @@
+"""What an epoch of a frozen stretch costs on real images, with and without the engine and the cache, and how long it waits for data.
+
+Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of each fills the caches and is left
+out. An epoch here is its training steps, data waiting included; no evaluation. It also trains one epoch with the whole backbone, for comparison.
+
+python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
+    --training.precision float32 --data.view_per stretch --data.canvas square --json
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dbf_ray.build import build_training, prepare
+from dbf_ray.config import Config, load_config, with_overrides
+from dbf_ray.run import machine, versions
+from dbf_ray.training.loop import Training, train_epoch
+from jobs.command_line import main, make_parser, parse, print_json
+
+Row = dict[str, Any]
+
+
+def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train and print a table."""
+    parser = make_parser("benchmarks.frozen_epochs", __doc__ or "", sections=("", "data", "detector", "freezing", "training"))
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each training that count (default: 3)")
+    options, overrides = parse(parser, arguments)
+    config = load_config(options.config, overrides)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    ways = {(engine, cache): way(config, engine, cache) for engine, cache in itertools.product((False, True), ("off", "ram"))}
+    epochs: dict[tuple[bool, str], list[Row]] = {key: [] for key in ways}
+    for epoch in range(options.rounds + 1):
+        for key, training in ways.items():
+            epochs[key].append(one_epoch(training, epoch))
+            print(f"epoch {epoch}, engine {key[0]}, cache {key[1]}: {epochs[key][-1]['device_seconds']:.1f} s", file=sys.stderr, flush=True)
+    full = one_epoch(trained(config), 0)
+    least = {key: min(rows[1:], key=lambda row: row["device_seconds"]) for key, rows in epochs.items()}
+    rows = [
+        {
+            "engine": engine,
+            "cache": cache,
+            **{
+                key: row[key]
+                for key in ("device_seconds", "data_wait_share", "cache_hits", "cache_misses", "cache_bytes", "executed_flops")
+            },
+            "of_full": row["device_seconds"] / full["device_seconds"],
+            "cached_of_frozen": row["device_seconds"] / least[engine, "off"]["device_seconds"],
+        }
+        for (engine, cache), row in least.items()
+    ]
+    for row in rows:
+        print(
+            f"engine {row['engine']!s:5}  cache {row['cache']:4}  {row['device_seconds']:7.1f} s  of a trained epoch {row['of_full']:.3f}  "
+            f"of the same without cache {row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  "
+            f"hits {row['cache_hits']} of {row['cache_hits'] + row['cache_misses']}"
+        )
+    print(
+        f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%} (images decoded for the first time)"
+    )
+    result = {"rows": rows, "full": full, "rounds": options.rounds, "machine": machine(), "versions": versions()}
+    if options.json:
+        print_json(result)
+    return result
+
+
+def way(config: Config, engine: bool, cache: str) -> Training:
+    """A training whose backbone is frozen, in one of the ways."""
+    changes = {"freezing.policy": "frozen", "freezing.engine": engine, "freezing.cache": cache}
+    return build_training(prepare(with_overrides(config, changes)), quiet=True)
+
+
+def trained(config: Config) -> Training:
+    """A training with the whole backbone."""
+    return build_training(prepare(with_overrides(config, {"freezing.policy": "full"})), quiet=True)
+
+
+def one_epoch(training: Training, epoch: int) -> Row:
+    """Train an epoch's steps; what they cost."""
+    training.ledger.begin_epoch(epoch)
+    train_epoch(training, epoch)
+    training.ledger.end_steps()
+    if training.frozen is not None:
+        training.frozen.end_epoch()
+    return training.ledger.end_epoch()
+
+
+if __name__ == "__main__":
+    sys.exit(main(command))
