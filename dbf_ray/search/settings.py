@@ -18,6 +18,7 @@ from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.freezing import Policy, Progress, make_policy
 
 PLACES = ("name", "runs_dir", "cluster", "tracking", "search")  # sections that do not shape a training
+FEEDING = ("loader_workers", "prefetch", "decoded_gb")  # keys of data that say how images are fed, not which
 Begin = Callable[[Config], Progress]
 
 
@@ -79,7 +80,8 @@ class Settings:
         """The policy's timeline, or its name and parameters where the timeline is only known while training; and what else shapes freezing."""
         tree = to_dict(config)
         freezing = tree["freezing"]
-        rest = [freezing["interval"], freezing["momentum"], freezing["rewarm_steps"], freezing["rewarm_after"]]
+        rest = [freezing[key] for key in ("interval", "momentum", "rewarm_steps", "rewarm_after")]
+        executed = [freezing[key] for key in ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype")]
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
         asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
         if asked not in self._known:
@@ -87,7 +89,7 @@ class Settings:
         run = dataclasses.replace(self._known[asked], seed=config.seed)
         policy.check(run)
         if policy.needs_signals:
-            return [policy.name, policy.parameters(), rest]
+            return [policy.name, policy.parameters(), rest, executed]
         timeline: list[Any] = []  # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
         for block, decision in enumerate(policy.timeline(run)):
             factors = decision.lr_factors
@@ -100,9 +102,11 @@ class Settings:
                 timeline.append([*held, run.steps(block)])
         prefixes = [held[0] for held in timeline]
         thaws = any(now < before for before, now in itertools.pairwise(prefixes))
-        return [timeline, rest if thaws else None]
+        return [timeline, rest if thaws else None, executed if max(prefixes) > 0 else None]
 
 
 def shaping(config: Config) -> dict[str, Any]:
     """The parts of a configuration that shape a training: all but names, places and resources."""
-    return {section: value for section, value in to_dict(config).items() if section not in PLACES}
+    tree = {section: value for section, value in to_dict(config).items() if section not in PLACES}
+    tree["data"] = {key: value for key, value in tree["data"].items() if key not in FEEDING}
+    return tree
