@@ -168,13 +168,11 @@ def growth(run: Callable[[], None], device: torch.device) -> int:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated(device)
     else:
         trim()
     memory = PeakMemory(device)
-    if device.type != "cuda":
-        before = memory.take()  # begins anew from what is resident now
-        before = memory.take()
+    memory.take()  # what was before; from now on anew
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.take()
     run()
     return max(0, memory.take() - before)
 

@@ -1,0 +1,42 @@
+"""A detector trained on frozen features in bf16 is as good as one trained on them in float32: real images, real weights, the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dbf_ray.config import load_config
+from dbf_ray.run import run
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+DATA, WEIGHTS = SHARED / "data" / "hrsc2016", SHARED / "weights" / "mobilenet_v2_features_torchvision.pth"
+LIMIT = 0.01
+SETTINGS = {
+    **{"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.image_size": 320, "data.canvas": "square"},
+    **{"data.view_per": "stretch", "freezing.policy": "frozen", "freezing.cache": "ram", "freezing.cache_dtype": "float32"},
+    **{"training.precision": "float32", "training.epochs": 12, "training.lr": 1e-3, "evaluation.every": 12, "tracking.mlflow": False},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has to emulate")
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("the engine in bf16", {"freezing.engine_precision": "bf16"}), ("the cache in bf16", {"freezing.cache_dtype": "bf16"})],
+)
+def test_map50_is_that_of_float32(tmp_path: Path, name: str, changes: dict[str, str]) -> None:
+    if not (DATA.is_dir() and WEIGHTS.is_file()):
+        pytest.skip(f"needs real images and weights in {SHARED}, they are not there")
+    scores = []
+    for number, differing in enumerate(({}, changes)):
+        config = load_config(
+            ROOT / "jobs" / "configs" / "hrsc_mobilenet_v2.yaml",
+            {**SETTINGS, "runs_dir": str(tmp_path), "name": f"run{number}", "training.threads": torch.get_num_threads(), **differing},
+        )
+        scores.append(run(config, quiet=True)["map50"])
+    print(f"{name}: map50 {scores[1]:.4f}, float32 {scores[0]:.4f}")
+    assert scores[0] > 0.1  # it did learn
+    assert abs(scores[1] - scores[0]) <= LIMIT
