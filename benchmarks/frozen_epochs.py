@@ -1,7 +1,8 @@
 """What an epoch of a frozen stretch costs on real images, with and without the engine and the cache, and how long it waits for data.
 
 Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of each fills the caches and is left
-out. An epoch here is its training steps, data waiting included; no evaluation. It also trains one epoch with the whole backbone, for comparison.
+out. An epoch here is its training steps, data waiting included; no evaluation. The better of two epochs with the whole
+backbone trained stands beside them.
 
 python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
     --training.precision float32 --data.view_per stretch --data.canvas square --json
@@ -39,7 +40,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for key, training in ways.items():
             epochs[key].append(one_epoch(training, epoch))
             print(f"epoch {epoch}, engine {key[0]}, cache {key[1]}: {epochs[key][-1]['device_seconds']:.1f} s", file=sys.stderr, flush=True)
-    full = one_epoch(trained(config), 0)
+    training = trained(config)
+    full = min((one_epoch(training, epoch) for epoch in range(2)), key=lambda row: row["device_seconds"])
     least = {key: min(rows[1:], key=lambda row: row["device_seconds"]) for key, rows in epochs.items()}
     rows = [
         {
@@ -60,9 +62,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             f"of the same without cache {row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  "
             f"hits {row['cache_hits']} of {row['cache_hits'] + row['cache_misses']}"
         )
-    print(
-        f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%} (images decoded for the first time)"
-    )
+    print(f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%}")
     result = {"rows": rows, "full": full, "rounds": options.rounds, "machine": machine(), "versions": versions()}
     if options.json:
         print_json(result)

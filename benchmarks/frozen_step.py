@@ -96,8 +96,7 @@ class Stepper:
     def step(self, way: str) -> None:
         """One step, waited for."""
         self.update(self.forward(way))
-        if self.detector.mean.is_cuda:
-            torch.cuda.synchronize()
+        wait(self)
 
 
 def make_stepper(options: argparse.Namespace, name: str, backbone: str, width: dict[str, Any]) -> Stepper:
@@ -138,6 +137,7 @@ def measure(stepper: Stepper, rounds: int) -> dict[str, dict[str, float]]:
             stepper.begin(way)
             if way in ("engine", "cached"):
                 ready(stepper, way)
+            wait(stepper)
             begun = time.perf_counter()
             stepper.step(way)
             if number:
@@ -153,6 +153,12 @@ def measure(stepper: Stepper, rounds: int) -> dict[str, dict[str, float]]:
             **live_bytes(stepper, way),
         }
     return found
+
+
+def wait(stepper: Stepper) -> None:
+    """Until the device has done all that it was given."""
+    if stepper.detector.mean.is_cuda:
+        torch.cuda.synchronize()
 
 
 def ready(stepper: Stepper, way: str) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -30,10 +31,12 @@ from dbf_ray.data import (
     eval_loader,
     make_dataset,
     resized_size,
+    signature,
     sizes_of,
     split_selection,
     train_loader,
 )
+from dbf_ray.data.decoded import slot_bytes
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, padded_size, with_defaults
 from dbf_ray.detectors.base import SIZE_DIVISOR
@@ -163,25 +166,29 @@ def prepare(config: Config) -> Plan:
         prefixes = [max(decision.frozen_stages, detector.backbone.frozen_stages) for decision in decided]
         factors = [decision.lr_factors for decision in decided]
     shares, share = table.prefix_shares(size, size), table.backbone_share(size, size)
-    check_budget(config)
+    check_memory(config, train_set, eval_set)
     return Plan(
         *(config, train_set, eval_set, eval_split, detector, policy, run, prefixes, factors, table, flops, shares, share),
         forecast=cache_forecast(config, train_set, table, run, prefixes),
-        micro_batches=choose_micro_batches(config, detector, table),
+        micro_batches=choose_micro_batches(config, detector, table, prefixes),
     )
 
 
-def check_budget(config: Config) -> None:
-    """Refuse a cache in memory that is larger than the machine's.
+def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
+    """Refuse to keep more in memory than the machine has: features and decoded images, of all workers that are on this machine for sure.
 
     Raises:
-        ResourceError: it is.
+        ResourceError: it is more.
     """
-    total, wanted = psutil.virtual_memory().total, config.freezing.cache_gb * 1e9
-    if config.freezing.cache == "ram" and wanted > total:
+    features = config.freezing.cache_gb * 1e9 if config.freezing.cache == "ram" else 0.0
+    decoded = min(config.data.decoded_gb * 1e9, (len(train_set) + len(eval_set)) * slot_bytes(config.data.image_size))
+    workers = config.cluster.workers if config.cluster.address is None and not config.cluster.gpu else 1
+    total = psutil.virtual_memory().total
+    if (features + decoded) * workers > total:
         raise ResourceError(
-            f"freezing.cache_gb must be less than the machine's memory of {total / 1e9:.1f} GB where freezing.cache is ram, "
-            f"got {config.freezing.cache_gb:g}; lower it, or set freezing.cache disk"
+            f"what is kept in memory must be less than the machine's {total / 1e9:.1f} GB, got {features / 1e9:.1f} GB of features "
+            f"(freezing.cache_gb, cache ram) and {decoded / 1e9:.1f} GB of decoded images (data.decoded_gb) for each of {workers} workers; "
+            "lower these, or set freezing.cache disk"
         )
 
 
@@ -224,11 +231,12 @@ def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[f
     return [count / found.total() for count in found.values()]
 
 
-def choose_micro_batches(config: Config, detector: Detector, table: FlopTable) -> list[int] | None:
+def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, prefixes: list[int] | None) -> list[int] | None:
     """Micro-batches of a step for each frozen prefix within ``training.micro_batch_gb``; None where they stay as they are.
 
-    Counted on the meta device: weights, the optimizer's and the average's copies, an engine's copy of what is frozen, and activations and
-    gradients of the network at the square of ``data.image_size``.
+    They stay so for prefixes that a known timeline does not have, and where batch norms are trained on statistics of a micro-batch. Counted on the
+    meta device: weights, the optimizer's and the average's copies, an engine's copy of what is frozen, and activations and gradients of the network
+    at the square of ``data.image_size``.
 
     Raises:
         ResourceError: a micro-batch as it is does not fit.
@@ -246,7 +254,12 @@ def choose_micro_batches(config: Config, detector: Detector, table: FlopTable) -
         return copies * weights + engine + table.network_bytes(side, side, prefix, images)
 
     images = train.batch_size // (train.accumulation * config.cluster.workers)
-    return fewest(train.accumulation, images, table.num_stages + 1, needed, round(train.micro_batch_gb * 1e9))
+    stages_trained = range(table.num_stages) if config.detector.norm_eval is not True else ()
+    chosen = dict.fromkeys(range(table.num_stages + 1), train.accumulation)
+    for prefix in set(chosen if prefixes is None else prefixes):
+        divisors = [train.accumulation] if prefix in stages_trained else range(1, train.accumulation + 1)
+        chosen[prefix] = fewest(train.accumulation, images, divisors, functools.partial(needed, prefix), round(train.micro_batch_gb * 1e9))
+    return list(chosen.values())
 
 
 def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> PolicyProgress:
@@ -465,13 +478,15 @@ def build_frozen(
     freezing, train = config.freezing, config.training
     precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    if freezing.engine and freezing.engine_compile:
+    compiled = train.compile if freezing.engine_compile is None else freezing.engine_compile
+    if freezing.engine and compiled:
         check_compiler(device.type)
-    engine = EngineOptions(dtype, freezing.engine_compile) if freezing.engine else None
+    engine = EngineOptions(dtype, compiled) if freezing.engine else None
     cache = make_cache(config, view, folder)
     if engine is None and cache is None:
         return None
-    facts = (torch.__version__, device.type, engine, train.precision, train.channels_last, config.data.image_size, freezing.cache_dtype)
+    arithmetic = (torch.__version__, device.type, engine, train.precision, train.channels_last, freezing.cache_dtype)
+    facts = (*arithmetic, config.data.name, config.data.image_size, signature(view.dataset) if cache is not None else None)
     return FrozenPrefix(detector, ledger, engine, cache, facts)
 
 
@@ -497,7 +512,7 @@ def make_cache(config: Config, view: TrainView, folder: Path | None) -> FeatureC
         raise ConfigError("freezing.cache disk needs a folder for this run, got none; give one, or set freezing.cache ram")
     if freezing.cache_dir is not None:
         name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
-        folder = freezing.cache_dir / f"{folder.parent.name}-{name}"
+        folder = freezing.cache_dir.expanduser() / f"{folder.parent.name}-{name}"
     return DiskCache(folder, budget_bytes, freezing.cache_dtype, rank(), world_size())
 
 

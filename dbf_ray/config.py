@@ -157,7 +157,9 @@ class FreezingConfig(OpenSection):
     engine_precision: Literal["auto", "bf16", "float32"] = Field(
         "auto", description="of the engine; auto: training.precision. bf16 leaves the trained part as it is"
     )
-    engine_compile: bool = Field(False, description="torch.compile for the engine, once for each frozen stretch and shape of images")
+    engine_compile: bool | None = Field(
+        None, description="torch.compile for the engine, once for each frozen prefix and shape of images; null: as training.compile"
+    )
     cache: Literal["off", "ram", "disk"] = Field(
         "off",
         description="keep the features of frozen stages while these are frozen, and do not run them for an image that is known: in each worker's "

@@ -91,7 +91,7 @@ def run(
                 tracker.fail(reason)
             raise
         summary = summarize(plan, training, state, directory, stopped_early)
-        if training.frozen is not None:
+        if training.frozen is not None and not stopped_early:
             training.frozen.close()
         pictures = draw(directory, state, plan) if writes else []
         for tracker in told:
@@ -103,7 +103,8 @@ def notes_of(plan: Plan) -> list[str]:
     """What is worth saying before a run trains: what its cache will do, and how its micro-batches are chosen."""
     notes = [] if plan.forecast is None else [str(plan.forecast)]
     if plan.config.freezing.cache != "off" and plan.forecast is None:
-        notes.append("feature cache: how often it will hit is not known beforehand, as the frozen stretches are not")
+        why = "the policy decides while it trains" if plan.frozen_prefixes is None else "blocks of freezing.interval are not whole epochs"
+        notes.append(f"feature cache: how often it will hit is not known beforehand, since {why}")
     if plan.micro_batches is not None:
         counts = ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(plan.micro_batches))
         notes.append(f"micro-batches of a step within {plan.config.training.micro_batch_gb:g} GB: {counts}")
@@ -186,6 +187,8 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
         "epoch": state.epoch,
         "random": random_state(),
     }
+    if training.frozen is not None:
+        tensors["frozen"] = training.frozen.state_dict()
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
     record = finite({"config": to_dict(config), "classes": training.classes, "epochs": state.records, "facts": facts_of(plan)})
@@ -204,6 +207,8 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
     scheduler.load_state_dict(tensors.get("scheduler") or _older_scheduler(tensors["policy"], record["epochs"], scheduler.num_stages))
     if training.average is not None:
         training.average.load_state_dict(tensors["ema"])
+    if training.frozen is not None and "frozen" in tensors:
+        training.frozen.load_state_dict(tensors["frozen"])
     restore_random_state(tensors["random"])
     state.epoch, state.records = tensors["epoch"], record["epochs"]
 

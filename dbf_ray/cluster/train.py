@@ -193,6 +193,8 @@ def absolute_paths(config: Config) -> Config:
     changes: dict[str, Any] = {"runs_dir": str(config.runs_dir.absolute())}
     if config.data.root is not None:
         changes["data.root"] = str(config.data.root.absolute())
+    if config.freezing.cache_dir is not None:
+        changes["freezing.cache_dir"] = str(config.freezing.cache_dir.expanduser().absolute())
     for key in ("weights_backbone", "weights_mmrotate"):
         weights = getattr(config.detector, key)
         if weights and Path(weights).exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 from dbf_ray.data.decoded import DecodedImages
 from dbf_ray.data.dota import DotaDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
-from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, sizes_of, split_selection
+from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, signature, sizes_of, split_selection
 from dbf_ray.data.scene_objects import CLASSES as SYNTHETIC_CLASSES
 from dbf_ray.data.synthetic import SyntheticDataset
 from dbf_ray.data.transforms import EvalView, TrainView, resized_size
@@ -103,6 +103,7 @@ __all__ = [
     "make_dataset",
     "make_target",
     "resized_size",
+    "signature",
     "sizes_of",
     "split_selection",
     "train_loader",

@@ -15,6 +15,11 @@ from dbf_ray.data.transforms import resize
 TARGET_BYTES = 1 << 16  # room for one image's objects; an image with more of them (some hundreds) is decoded each time
 
 
+def slot_bytes(image_size: int) -> int:
+    """Bytes that one image and its objects may take in a store, whole pages."""
+    return -(-(3 * image_size * image_size + TARGET_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 class DecodedImages:
     """Samples of a data set, resized, of which the first ``budget`` bytes' worth are kept once they have been asked for.
 
@@ -29,8 +34,7 @@ class DecodedImages:
 
     def __init__(self, dataset: Dataset, image_size: int, budget: int = 0) -> None:
         self.dataset, self.image_size = dataset, image_size
-        self._pixels = 3 * image_size * image_size
-        self._slot = -(-(self._pixels + TARGET_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._pixels, self._slot = 3 * image_size * image_size, slot_bytes(image_size)
         self.kept = min(len(dataset), max(0, budget) // self._slot)
         self._memory = mmap.mmap(-1, self.kept * self._slot) if self.kept else None
         self._sizes = np.frombuffer(mmap.mmap(-1, 4 * 4 * self.kept), np.int32).reshape(-1, 4) if self.kept else None

@@ -97,6 +97,13 @@ def sizes_of(dataset: Dataset) -> list[tuple[int, int]] | None:
     return getattr(dataset, "sizes", None)
 
 
+def signature(dataset: Dataset) -> str:
+    """A hash of what a data set's images are, as far as it can be told without decoding them: names, and files with their sizes and times."""
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in getattr(dataset, "files", [])]
+    within = [signature(dataset.dataset), dataset.indices] if isinstance(dataset, Subset) else []
+    return hashlib.sha256(repr([type(dataset).__name__, dataset.image_ids, files, within]).encode()).hexdigest()
+
+
 def scene_of(image_id: str) -> str:
     """The scene that an image belongs to: patches are named SCENE__..., any other image is a scene of its own."""
     return image_id.split("__", 1)[0]

@@ -70,12 +70,16 @@ class FeatureCache(ABC):
         if self.generation is not None:
             self.generation, self.bytes = None, self._keep_only(None)
 
+    def as_kept(self, part: Tensor) -> Tensor:
+        """Features as they would come out of the cache, in their own dtype: so training does not depend on which are found in it."""
+        return rounded(part, self.dtype).to(part.dtype)
+
     def put(self, key: Key, maps: Maps) -> bool:
         """Keep one image's features [C, H, W] if there is room; returns whether they are kept."""
         needed = sum(part.numel() * self.dtype.itemsize for part in maps if part is not None) + self._overhead
         if self.bytes + needed > self.budget:
             return False
-        written = self._write(key, [None if part is None else rounded(part, self.dtype) for part in maps])
+        written = self._write(key, [None if part is None else rounded(part, self.dtype).to("cpu", copy=True) for part in maps])
         self.bytes += written
         return written > 0
 
@@ -178,11 +182,11 @@ class DiskCache(FeatureCache):
         if generation is None:
             return 0
         for shard in self._mine():
-            for file in entries(shard / generation):
-                if file.suffix == SUFFIX:
-                    held += size_of(file)
-                else:
-                    file.unlink(missing_ok=True)
+            for file in sorted(entries(shard / generation)):
+                size = size_of(file)
+                if (file.suffix == SUFFIX and held + size <= self.budget) or not removed(file):
+                    held += size
+        self._usable = True
         try:
             (self.own / generation).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -204,7 +208,7 @@ class DiskCache(FeatureCache):
             partial.write_bytes(data)
             os.replace(partial, file)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            removed(partial)
             self._give_up(error)
             return 0
         return len(data)
@@ -218,11 +222,7 @@ class DiskCache(FeatureCache):
 
     def _remove_torn(self, file: Path) -> None:
         lost = size_of(file)
-        try:
-            file.unlink()
-        except OSError:
-            return
-        if file.parent.parent in self._mine():
+        if removed(file) and file.parent.parent in self._mine():
             self.bytes -= lost
 
     def _give_up(self, error: OSError) -> None:
@@ -234,11 +234,11 @@ class DiskCache(FeatureCache):
 
 
 def rounded(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of ``part`` on the CPU in ``dtype``, in the memory order it has."""
+    """``part`` in ``dtype``; what is beyond float16 is clipped."""
     if dtype == torch.float16:
         limit = torch.finfo(dtype).max
         part = part.clamp(-limit, limit)
-    return part.detach().to("cpu", dtype, copy=True)
+    return part.to(dtype)
 
 
 def pack(maps: Maps) -> bytes:
@@ -293,6 +293,15 @@ def entries(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError:
         return []
+
+
+def removed(file: Path) -> bool:
+    """Remove a file; whether that could be done."""
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def size_of(file: Path) -> int:

@@ -76,6 +76,7 @@ class Replicas:
     Args:
         module: the module, already on its device. Its parameters and buffers must be the same objects for ever.
         device: where the collectives' small tensors live (nccl needs CUDA tensors); None: the CPU.
+        alone: go through DDP also where there is one rank, in a process group of one; for tests of a backend.
 
     Attributes:
         allreduce_bytes: bytes of gradients that *this rank* has handed to all-reduce since it was made, counted in the communication
@@ -83,8 +84,8 @@ class Replicas:
         rebuilds: how often :meth:`rebuild` has run.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device | str | None = None) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, device: torch.device | str | None = None, alone: bool = False) -> None:
+        self.module, self._alone = module, alone
         self.device = torch.device(device or "cpu")
         self.rebuilds = 0
         self._count = _ByteCount()
@@ -102,7 +103,7 @@ class Replicas:
         Raises:
             TrainingError: with several ranks, the trained set is not the one of the last :meth:`rebuild`.
         """
-        if world_size() == 1:
+        if not self._grouped():
             return self.module(*args, **kwargs)
         if self._wrapped is None or self._trained_ids() != self._trained:
             raise TrainingError(
@@ -122,7 +123,7 @@ class Replicas:
         """
         self._wrapped = None  # nothing else refers to it, so the old reducer and its hooks go at once
         self._trained = self._trained_ids()
-        if world_size() > 1:
+        if self._grouped():
             _compare_ranks("what is trained", _trained_names(self.module))
             _compare_ranks("the model's shape", _shapes(self.module))
             if self.rebuilds == 0:
@@ -144,6 +145,9 @@ class Replicas:
                 yield
         else:
             yield
+
+    def _grouped(self) -> bool:
+        return world_size() > 1 or (self._alone and dist.is_initialized())
 
     def _trained_ids(self) -> tuple[int, ...]:
         return tuple(id(p) for p in self.module.parameters() if p.requires_grad)

@@ -48,18 +48,26 @@ class FrozenPrefix:
     ) -> None:
         self.backbone, self.device = detector.backbone, detector.mean.device
         self.ledger, self.options, self.cache, self.facts = ledger, engine, cache, facts
-        self.engine: PrefixEngine | None = None
+        self._engines: dict[int, PrefixEngine] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen stretch
+        self._warm = False  # whether the prefix has run before, so that its time is not that of compiling and choosing kernels
         self._versions: tuple[int, ...] = ()
         self._generation = ""
         self._dtypes: list[torch.dtype | None] | None = None
         self._run_clock, self._cache_clock = Stopwatch(self.device), Stopwatch(self.device)
-        self._hits = self._misses = 0
-        self._seconds_an_image = 0.0  # that the prefix takes, as last measured
+        self._hits = self._timed = 0
+        self._seconds_an_image = 0.0  # that the prefix takes, as last measured; 0: not yet
+
+    @property
+    def engine(self) -> PrefixEngine | None:
+        """The engine of the prefix in force, if there is one."""
+        return self._engines.get(self.backbone.no_grad_stages)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its frozen features; as it is where nothing is frozen or the backbone does it itself."""
         if self.backbone.no_grad_stages == 0:
-            self.engine, self._versions, self._generation = None, (), ""
+            self._versions, self._generation = (), ""
+            if self.options is None or not self.options.compiled:
+                self._engines.clear()
             if self.cache is not None:
                 self.cache.drop()
             return batch
@@ -73,11 +81,20 @@ class FrozenPrefix:
     def end_epoch(self) -> None:
         """Tell the ledger what the cache holds and how much time it saved, after the epoch's steps and after waiting for the device."""
         ran, spent = self._run_clock.take(), self._cache_clock.take()
-        if self._misses:
-            self._seconds_an_image = ran / self._misses
+        if self._timed:
+            self._seconds_an_image = ran / self._timed
         if self.cache is not None:
-            self.ledger.cache_holds(self.cache.bytes, self._hits * self._seconds_an_image - spent)
-        self._hits = self._misses = 0
+            saved = self._hits * self._seconds_an_image - spent if self._seconds_an_image else 0.0
+            self.ledger.cache_holds(self.cache.bytes, saved)
+        self._hits = self._timed = 0
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint keeps: the seconds that an image takes, by which later hits are valued."""
+        return {"seconds_an_image": self._seconds_an_image}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Undo of :meth:`state_dict`."""
+        self._seconds_an_image = state["seconds_an_image"]
 
     def close(self) -> None:
         """The training is over: the cache is not needed any more."""
@@ -94,13 +111,29 @@ class FrozenPrefix:
         if generation == self._generation:
             return
         self._generation, self._dtypes = generation, None
+        self._warm = False
         if self.options is not None:
-            self.engine = PrefixEngine(self.backbone, self.options.dtype, self.options.compiled)
+            if not self.options.compiled:
+                self._engines.clear()
+            if self.engine is None:
+                self._engines[self.backbone.no_grad_stages] = PrefixEngine(
+                    self.backbone, self.options.dtype, "inductor" if self.options.compiled else None
+                )
+            else:
+                self.engine.refresh(self.backbone)
         if self.cache is not None:
             self.cache.begin(generation)
 
     def _run(self, images: Tensor) -> FrozenFeatures:
         return self.backbone.frozen_features(images) if self.engine is None else self.engine(images)
+
+    def _run_timed(self, images: Tensor) -> FrozenFeatures:
+        if not self._warm:
+            self._warm = True
+            return self._run(images)
+        self._timed += len(images)
+        with self._run_clock:
+            return self._run(images)
 
     def _from_cache(self, cache: FeatureCache, batch: Batch, views: list[tuple[str, str]]) -> FrozenFeatures:
         with self._cache_clock:
@@ -109,14 +142,14 @@ class FrozenPrefix:
         missing = [index for index, maps in enumerate(found) if maps is None]
         computed: FrozenFeatures = []
         if missing:
-            with self._run_clock:
-                computed = self._run(batch.images if len(missing) == len(keys) else batch.images[missing])
+            computed = self._run_timed(batch.images if len(missing) == len(keys) else batch.images[missing])
             self._dtypes = [None if part is None else part.dtype for part in computed]
             with self._cache_clock:
                 for row, index in enumerate(missing):
                     cache.put(keys[index], [None if part is None else part[row] for part in computed])
+                computed = [None if part is None else cache.as_kept(part) for part in computed]
         hits = len(keys) - len(missing)
-        self._hits, self._misses = self._hits + hits, self._misses + len(missing)
+        self._hits += hits
         self.ledger.cached(hits, len(missing), batch.padded, self.backbone.no_grad_stages)
         if not hits:
             return computed
@@ -138,11 +171,13 @@ def joined(
         known = [(index, maps[number]) for index, maps in enumerate(found) if maps is not None]
         one = known[0][1]
         assert one is not None, "all features of a generation have the same maps"
-        batch = empty_batch(one, len(found), dtype)
+        cuda = device.type == "cuda"
+        batch = empty_batch(one, len(found), one.dtype if cuda else dtype)
         for index, part in known:
             assert part is not None
             batch[index] = part
-        batch = batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
+        if cuda:
+            batch = batch.pin_memory().to(device, non_blocking=True).to(dtype)
         if missing:
             rest = computed[number]
             assert rest is not None

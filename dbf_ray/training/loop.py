@@ -153,7 +153,7 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
         stage_factors = scheduler.before_step(of_run)
         asked = time.perf_counter()
         if step == 0:
-            micro_batches = training.train_loader.epoch(epoch, scheduler.views_of(epoch, of_run))
+            micro_batches = training.train_loader.epoch(epoch, scheduler.views_of(epoch))
         images_and_targets = list(itertools.islice(micro_batches, training.accumulation))
         training.ledger.waited(time.perf_counter() - asked)
         if training.micro_batches is not None:

@@ -48,7 +48,8 @@ class SchedulerState:
         thawed_at: for each stage the optimizer step from which its rate warms up again; None: it does not.
         values: signals of the block under way that are complete.
         stretch: optimizer step at which the prefix in force came into force.
-        views: epoch for which the views now shown were drawn.
+        views: epoch for which the views now shown were drawn, and
+        drawn_for: the ``stretch`` in which they were.
     """
 
     policy: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class SchedulerState:
     values: dict[str, Any] = field(default_factory=dict)
     stretch: int = 0
     views: int = 0
+    drawn_for: int = -1
 
 
 class FreezingScheduler:
@@ -120,14 +122,14 @@ class FreezingScheduler:
         factors = self.state.lr_factors or [1.0] * self.num_stages
         return [factor * self._rewarmed(stage, step) for stage, factor in enumerate(factors)]
 
-    def views_of(self, epoch: int, step: int) -> int:
+    def views_of(self, epoch: int) -> int:
         """The epoch whose views an epoch shows where each image has one view per frozen stretch; asked after :meth:`before_step` of its first step.
 
-        A frozen stretch goes on while a policy freezes the same prefix, beyond what is always frozen. One that begins within an epoch keeps that
-        epoch's views.
+        A frozen stretch goes on while a policy freezes the same prefix, beyond what is always frozen. For one that begins within an epoch views are
+        drawn at the next epoch's begin.
         """
-        if self.state.stretch == step or self.prefix <= self.freezer.always_frozen:
-            self.state.views = epoch
+        if self.state.drawn_for != self.state.stretch or self.prefix <= self.freezer.always_frozen:
+            self.state.views, self.state.drawn_for = epoch, self.state.stretch
         return self.state.views
 
     def gradients(self) -> None:

@@ -183,11 +183,12 @@ def test_an_address_that_does_not_answer_is_a_clear_error(monkeypatch):
 def test_paths_are_made_absolute_and_names_of_weights_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").touch()
-    config = tiny(**{"data.root": "images", "detector.weights_backbone": "w.pth"})
+    config = tiny(**{"data.root": "images", "detector.weights_backbone": "w.pth", "freezing.cache_dir": "scratch"})
     made = absolute_paths(config)
     assert made.data.root == tmp_path / "images"
     assert made.detector.weights_backbone == str(tmp_path / "w.pth")
     assert made.runs_dir == tmp_path / "runs"
+    assert made.freezing.cache_dir == tmp_path / "scratch"
     assert absolute_paths(tiny(**{"detector.weights_backbone": "DEFAULT"})).detector.weights_backbone == "DEFAULT"
 
 

@@ -39,7 +39,7 @@ def images(count: int = 2, height: int = 64, width: int = 96) -> Tensor:
 
 
 def slow_features(backbone: StagedBackbone, x: Tensor) -> FrozenFeatures:
-    """By the stages one after the other, all images at once."""
+    """By the stages one after the other, all images at once; with the output of every one."""
     outputs: FrozenFeatures = []
     with torch.no_grad():
         for index in range(backbone.no_grad_stages):
@@ -59,14 +59,18 @@ def test_the_engine_gives_the_plain_features_and_leaves_the_weights_alone(name: 
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     engine = PrefixEngine(backbone)
     found, wanted = engine(images()), slow_features(backbone, images())
-    assert len(found) == len(wanted) == 4
-    for part, plain in zip(found, wanted, strict=True):
+    assert [part is None for part in found] == [False, False, True, False]  # the third follows from what the fourth stage takes
+    maps = backbone(images(), found)
+    for part, plain in zip([*maps[:3], found[3]], wanted, strict=True):
         assert part is not None
         assert plain is not None
         assert part.shape == plain.shape
         assert part.dtype == torch.float32
         assert not part.requires_grad
         assert error(part, plain) < 1e-5
+    assert maps[3].requires_grad
+    backbone.eval()  # drop-path draws nothing
+    assert all(torch.equal(a, b) for a, b in zip(backbone(images()), backbone(images(), backbone.frozen_features(images())), strict=True))
     norms = sum(count_norms(stage) for stage in backbone.stages[:3])
     assert engine.folded == norms
     assert (norms == 0) == (name in WITHOUT_NORMS)
@@ -99,10 +103,10 @@ def test_batch_norms_over_ranks_are_folded_too() -> None:
     backbone = frozen("narrow", 2, norm_eval="sync")
     engine = PrefixEngine(backbone)
     assert engine.folded == 2
-    for part, plain in zip(engine(images()), slow_features(backbone, images()), strict=True):
-        assert part is not None
-        assert plain is not None
-        assert error(part, plain) < 1e-5
+    found, wanted = engine(images())[2], slow_features(backbone, images())[2]
+    assert found is not None
+    assert wanted is not None
+    assert error(found, wanted) < 1e-5
 
 
 def test_outputs_that_nobody_reads_are_not_kept() -> None:
@@ -170,15 +174,46 @@ def test_given_features_take_the_place_of_the_prefix(name: str, prefix: int) -> 
     assert all((p.grad is not None) == p.requires_grad for p in detector.parameters())
 
 
+class Counting:
+    """A backend that runs what dynamo traced, and counts the graphs."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: Any, _: Any) -> Any:
+        self.graphs += 1
+        return graph
+
+
+def test_compiled_engines_are_compiled_once_a_prefix_and_take_new_weights() -> None:
+    backbone, count = frozen("narrow", 3), Counting()
+    engine = PrefixEngine(backbone, backend=count)
+    for stretch in range(12):  # more than dynamo's limit of graphs of one function
+        with torch.no_grad():
+            for p in backbone.parameters():
+                p.mul_(1.01)
+        engine.refresh(backbone)
+        for number in (3, 1, 2):
+            found, wanted = engine(images(number)), slow_features(backbone, images(number))
+            assert found[3] is not None
+            assert found[3].shape == wanted[3].shape  # type: ignore[union-attr]
+            assert error(found[3], wanted[3]) < 1e-5, stretch  # type: ignore[arg-type]
+    several = [PrefixEngine(backbone, backend=count) for _ in range(12)]
+    before = count.graphs
+    for one in several:
+        one(images())
+    assert count.graphs == before + 12
+    assert before <= 3  # a graph for one image, which a CPU takes at a time; for a batch that is filled up, another
+
+
 @pytest.mark.slow
 def test_a_compiled_engine_gives_the_same() -> None:
     backbone = frozen("resnet18", 2)
-    engine = PrefixEngine(backbone, compiled=True)
+    engine = PrefixEngine(backbone, backend="inductor")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = engine(images())
-    for part, plain in zip(found, slow_features(backbone, images()), strict=True):
-        assert error(part, plain) < 1e-5  # type: ignore[arg-type]
+    assert error(found[2], slow_features(backbone, images())[2]) < 1e-5  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -168,6 +168,18 @@ def test_shards_of_ranks_that_are_gone_are_shared_out(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(f"*{SUFFIX}"))
 
 
+def test_a_shard_that_is_too_large_by_now_is_cut(tmp_path: Path) -> None:
+    for rank in range(4):
+        cache = disk(tmp_path, rank, 4)
+        for index in range(3):
+            cache.put(key(10 * rank + index), maps(index))
+    one = next(tmp_path.rglob(f"*{SUFFIX}")).stat().st_size
+    assert disk(tmp_path, 0, 1, budget=20 * one).bytes == 12 * one
+    cut = disk(tmp_path, 0, 1, budget=5 * one + 10)
+    assert cut.bytes == 5 * one == sum(file.stat().st_size for file in tmp_path.rglob(f"*{SUFFIX}"))
+    assert sum(cut.get(key(10 * rank + index)) is not None for rank in range(4) for index in range(3)) == 5
+
+
 @given(position=st.floats(0, 1, exclude_max=True), cut=st.booleans(), bit=st.integers(0, 7))
 @settings(deadline=None, max_examples=60)
 def test_torn_bytes_are_told(position: float, cut: bool, bit: int) -> None:
@@ -204,13 +216,33 @@ def test_a_disk_that_cannot_be_written_to_costs_a_warning_and_no_run(tmp_path: P
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
     monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "unlink", read_only)
     with pytest.warns(UserWarning, match=r"cannot write to .*No space left on device.*nothing is added"):
         assert not cache.put(key(1), maps(1))
     monkeypatch.undo()
     assert not cache.put(key(2), maps(2))
     assert equal(cache.get(key(0)), maps(0))
+    cache.begin("two")  # by now there may be room again
+    assert cache.put(key(2), maps(2))
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_cannot_be_removed_counts_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = disk(tmp_path)
+    cache.put(key(0), maps(0))
+    (cache.own / "one" / "left.partial").write_bytes(b"12345")
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    again = disk(tmp_path)
+    assert again.bytes == cache.bytes + 5
+    assert equal(again.get(key(0)), maps(0))
 
 
 def test_a_folder_that_cannot_be_made_costs_a_warning_and_no_run(tmp_path: Path) -> None:

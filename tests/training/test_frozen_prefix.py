@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -25,7 +26,7 @@ from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.loop import evaluate
 from tests.detectors.narrow import NARROW
-from tests.training.policy_runs import differences, make_cheap, setting
+from tests.training.policy_runs import differences, in_pieces, make_cheap, setting
 
 STEP = {"freezing.policy": "step", "freezing.rho": 3}
 FLOAT32 = {"freezing.cache_dtype": "float32"}
@@ -171,10 +172,58 @@ def test_a_disk_cache_survives_a_crash(make: Callable[..., Config]) -> None:
     kept[0].write_bytes(kept[0].read_bytes()[:-3])
     run(cached, quiet=True, resume=find_resume(cached, folder))
     assert hits_of(cached)[3:] == [7, 8, 8]
+    assert all(row["cache_seconds_saved"] > -0.05 for row in read_epochs(folder))
     wanted = trained(plain)
     state, _ = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
     assert not differences({key: wanted[key] for key in ("model", "optimizer")}, {key: state[key] for key in ("model", "optimizer")})
     assert not (folder / "features").exists()
+
+
+def test_a_run_in_pieces_finds_what_it_kept_and_ends_in_the_same_bits(make: Callable[..., Config]) -> None:
+    common = {"data.view_per": "stretch", "freezing.cache": "disk"}
+    straight, pieces = make("straight", **common), make("pieces", **common)
+    wanted = trained(straight)
+    in_pieces(pieces)
+    assert hits_of(pieces) == hits_of(straight) == [0, 0, 8, 0, 0, 8]
+    state, _ = load_checkpoint(list_checkpoints(run_directory(pieces) / "checkpoints")[-1])
+    assert not differences({key: wanted[key] for key in ("model", "optimizer")}, {key: state[key] for key in ("model", "optimizer")})
+    assert not (run_directory(pieces) / "features").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "float16"])
+def test_what_is_found_in_the_cache_decides_nothing(make: Callable[..., Config], dtype: str) -> None:
+    """Features that are computed are rounded as kept ones are: room for few or for all, the training is the same."""
+    common = {"freezing.cache": "ram", "freezing.cache_dtype": dtype, "data.view_per": "stretch"}
+    little, much = make("little", **common, **{"freezing.cache_gb": 1e-5}), make("much", **common)
+    assert not differences(trained(little), trained(much))
+    assert sum(hits_of(little)) < sum(hits_of(much))
+    assert differences(trained(make("exact", **{**common, **FLOAT32})), trained(make("again", **common)))
+
+
+def test_features_of_other_images_of_the_same_names_are_not_used(make: Callable[..., Config], tmp_path: Path) -> None:
+    for root in ("one", "two"):
+        for index in range(8):
+            for split in ("train", "val"):
+                folder = tmp_path / root / split
+                for kind in ("images", "labelTxt"):
+                    (folder / kind).mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(index + 100 * (root == "two")).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
+                (folder / "labelTxt" / f"{index}.txt").write_text("4 4 20 4 20 12 4 12 ship 0\n")
+    common = {"data.name": "dota", "freezing.policy": "frozen", "data.view_per": "stretch", "training.epochs": 2}
+    cached = {**common, "freezing.cache": "disk"}
+
+    def crash(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    first = make("same", **{**cached, "data.root": str(tmp_path / "one")})
+    with pytest.raises(KeyboardInterrupt):
+        run(first, quiet=True, on_epoch=crash)
+    kept = len(list(run_directory(first).rglob("*.features")))
+    assert kept == 8
+    second = make("same", **{**cached, "data.root": str(tmp_path / "two")})
+    run(second, quiet=True)
+    assert hits_of(second) == [0, 8]
 
 
 def test_weights_that_move_under_a_frozen_prefix_are_seen(make: Callable[..., Config]) -> None:
@@ -215,11 +264,10 @@ def test_the_engine_is_gone_when_the_backbone_is_trained_and_evaluation_runs_wit
     training.scheduler.freezer.apply(4)
     assert frozen(batch).frozen is not None
     assert frozen.engine is not None
-    engine, frozen.engine._run = frozen.engine, None  # type: ignore[assignment]
+    frozen.engine._stages = []
     assert evaluate(training.detector, training.eval_loader, training.classes)
     training.scheduler.freezer.apply(0)
     assert frozen(batch) is batch
-    assert frozen.engine is not engine
     assert frozen.engine is None
 
 
@@ -242,8 +290,16 @@ def test_augmentation_without_end_switches_the_cache_off(make: Callable[..., Con
 
 
 def test_impossible_caches_are_refused(make: Callable[..., Config]) -> None:
-    with pytest.raises(ResourceError, match=r"freezing\.cache_gb must be less than the machine's memory of .* got 1e\+06; lower it"):
+    with pytest.raises(
+        ResourceError, match=r"kept in memory must be less than the machine's .* got 1000000\.0 GB of features .* each of 1 workers"
+    ):
         prepare(make("run", **{"freezing.cache": "ram", "freezing.cache_gb": 1e6}))
+    total = psutil.virtual_memory().total / 1e9
+    half = {"freezing.cache": "ram", "freezing.cache_gb": 0.6 * total}
+    assert prepare(make("run", **half))
+    with pytest.raises(ResourceError, match="each of 2 workers"):
+        prepare(make("run", **half, **{"cluster.workers": 2}))
+    assert prepare(make("run", **{"data.decoded_gb": 1e6}))  # more than there is to keep
     with pytest.raises(ConfigError, match=r"freezing\.cache disk needs a folder"):
         build_training(prepare(make("run", **{"freezing.cache": "disk"})), quiet=True)
     with pytest.raises(ConfigError, match=r"freezing\.cache.*'ram'"):

@@ -30,19 +30,23 @@ def test_merging_keeps_the_order_and_every_image(accumulation: int, images: int,
     assert [t for _, group in found for t in group] == [t for _, group in parts for t in group]
 
 
-@given(accumulation=st.integers(1, 12), images=st.integers(1, 4), limit=st.integers(1, 400))
+@given(accumulation=st.integers(1, 12), images=st.integers(1, 4), limit=st.integers(1, 80))
 def test_as_few_as_fit(accumulation: int, images: int, limit: int) -> None:
-    def needed(prefix: int, count: int) -> int:
-        return 10 + (5 - prefix) * count
+    def needed(count: int) -> int:
+        return 10 + 2 * count
 
-    if needed(0, images) > limit:
-        with pytest.raises(ResourceError, match=r"with 0 stages frozen and .*raise training\.accumulation or training\.micro_batch_gb"):
-            fewest(accumulation, images, 5, needed, limit)
+    everything = range(1, accumulation + 1)
+    if needed(images) > limit:
+        with pytest.raises(
+            ResourceError, match=r"images in a micro-batch it needs .*raise training\.accumulation or training\.micro_batch_gb"
+        ):
+            fewest(accumulation, images, everything, needed, limit)
         return
-    for prefix, count in enumerate(fewest(accumulation, images, 5, needed, limit)):
-        assert accumulation % count == 0
-        assert needed(prefix, images * accumulation // count) <= limit
-        assert all(needed(prefix, images * accumulation // n) > limit for n in range(1, count) if accumulation % n == 0)
+    count = fewest(accumulation, images, everything, needed, limit)
+    assert accumulation % count == 0
+    assert needed(images * accumulation // count) <= limit
+    assert all(needed(images * accumulation // n) > limit for n in range(1, count) if accumulation % n == 0)
+    assert fewest(accumulation, images, [accumulation], needed, limit) == accumulation
 
 
 def test_live_bytes_by_hand() -> None:
@@ -90,8 +94,15 @@ def test_frozen_epochs_use_larger_micro_batches_and_train_the_same(tiny: Callabl
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+def test_train_mode_norms_keep_their_batches(tiny: Callable[..., Config]) -> None:
+    """Statistics of a larger micro-batch would be others."""
+    settled = {"freezing__policy": "step", "freezing__rho": 2, "training__accumulation": 4, "training__micro_batch_gb": 8.0}
+    assert prepare(tiny(**settled)).micro_batches == [1, 4, 4, 4, 1]  # prefixes 1 to 3 do not occur
+    assert prepare(tiny(**settled, detector__norm_eval=False)).micro_batches == [4, 4, 4, 4, 1]
+
+
 def test_too_little_memory_is_refused(tiny: Callable[..., Config]) -> None:
-    with pytest.raises(ResourceError, match=r"a step must fit into training\.micro_batch_gb = 0\.001, with 0 stages frozen and 2 images"):
+    with pytest.raises(ResourceError, match=r"a step must fit into training\.micro_batch_gb = 0\.001, with 2 images"):
         prepare(settings(tiny, training__micro_batch_gb=0.001))
 
 

@@ -251,8 +251,9 @@ def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
         ([4, 4, 4], 0, 1, [0, 0, 0]),
         ([0, 4, 2, 2, 4], 0, 1, [0, 1, 2, 2, 4]),
         ([1, 1, 4, 4, 1, 1], 1, 1, [0, 1, 2, 2, 4, 5]),
-        ([0, 4, 4, 4, 4, 0], 0, 2, [0, 0, 0]),  # a stretch that begins within an epoch keeps that epoch's views
-        ([4, 4, 0, 4, 4, 4, 4, 4], 0, 2, [0, 1, 1, 1]),
+        ([0, 4, 4, 4, 4, 0], 0, 2, [0, 1, 1]),  # for a stretch that begins within an epoch they are drawn at the next one's begin
+        ([4, 4, 0, 4, 4, 4, 4, 4], 0, 2, [0, 1, 2, 2]),
+        ([4, 0, 4] * 4, 0, 3, [0, 1, 2, 3]),  # every epoch begins in a stretch that began in the epoch before
     ],
 )
 def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
@@ -264,7 +265,7 @@ def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
     for step in range(steps * len(prefixes)):
         setup.scheduler.before_step(step)
         if step % (steps * blocks_an_epoch) == 0:
-            seen.append(setup.scheduler.views_of(step // (steps * blocks_an_epoch), step))
+            seen.append(setup.scheduler.views_of(step // (steps * blocks_an_epoch)))
         setup.scheduler.after_step(step)
         if step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1:  # an epoch's end: go on from a checkpoint
             state = copy.deepcopy(setup.scheduler.state_dict())

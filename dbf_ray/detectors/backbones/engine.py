@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dbf_ray.detectors.backbones.parts import NormedStage
 from dbf_ray.detectors.backbones.staged import FrozenFeatures, StagedBackbone, image_by_image, run_stages
 from dbf_ray.detectors.precision import no_autocast
+
+Backend = str | Callable[..., object]
 
 
 class PrefixEngine:
@@ -32,19 +36,25 @@ class PrefixEngine:
     Args:
         backbone: with its frozen prefix in force. Later changes of its weights are not seen.
         dtype: torch.bfloat16, or torch.float32.
-        compiled: run by ``torch.compile``; a graph for each shape of images.
+        backend: of ``torch.compile``, which makes a graph for each shape of images; fewer images than the most so far are filled up with blank
+            ones. None: not compiled.
 
     Attributes:
         folded: how many batch norms are gone.
     """
 
-    def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+    def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, backend: Backend | None = None) -> None:
         self.dtype = dtype
         self._read_from, self._goes_on = backbone.read_from, backbone.no_grad_stages < backbone.num_stages
         frozen = list(backbone.stages[: backbone.no_grad_stages])
         self._stages = [inference_copy(stage, dtype) for stage in frozen]
         self.folded = sum(map(count_norms, frozen)) - sum(map(count_norms, self._stages))
-        self._run = torch.compile(self._plain, dynamic=False) if compiled else self._plain
+        self._compiled, self._largest = None if backend is None else self._compile(backend), 0
+
+    def refresh(self, backbone: StagedBackbone) -> None:
+        """Take the backbone's weights as they are now, with the same stages frozen; what is compiled stays so."""
+        for stage, trained in zip(self._stages, backbone.stages, strict=False):
+            stage.load_state_dict(inference_copy(trained, self.dtype).state_dict())
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> FrozenFeatures:
@@ -63,8 +73,21 @@ class PrefixEngine:
             return no_autocast(device)
         return torch.autocast(device.type, self.dtype, cache_enabled=False)
 
-    def _plain(self, images: Tensor) -> FrozenFeatures:
-        return run_stages(self._stages, images, self._read_from, self._goes_on)
+    def _run(self, images: Tensor) -> FrozenFeatures:
+        if self._compiled is None:
+            return run_stages(self._stages, images, self._read_from, self._goes_on)
+        count = len(images)
+        self._largest = max(self._largest, count)
+        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, self._largest - count)) if count < self._largest else images
+        found = self._compiled(self._stages, images, self._read_from, self._goes_on)
+        return [None if part is None else part[:count] for part in found]
+
+    def _compile(self, backend: Backend) -> Callable[..., FrozenFeatures]:
+        # A code object of its own, with which dynamo keeps its graphs: engines would else share one limit of graphs, and go on uncompiled beyond it.
+        name = f"run_stages_{len(self._stages)}_frozen"
+        return torch.compile(
+            FunctionType(run_stages.__code__.replace(co_name=name), run_stages.__globals__, name), backend=backend, dynamic=False
+        )
 
 
 def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:

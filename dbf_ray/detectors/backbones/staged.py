@@ -12,7 +12,8 @@ from dbf_ray.detectors.precision import uncached_autocast
 
 FrozenFeatures = list[Tensor | None]
 """All that the rest of a network needs of the n frozen stages: n + 1 maps [B, C, H, W]. First each stage's output, None where nobody reads it; then
-what the next stage takes, None where there is none. For n = 0 that is the images alone."""
+what the next stage takes, None where there is none. The n-th stage's output is None too where a stage follows: it is what that one takes, or follows
+from it. For n = 0 it is the images alone."""
 
 
 class StagedBackbone(nn.Module):
@@ -66,9 +67,12 @@ class StagedBackbone(nn.Module):
             frozen: the frozen stages' features, where somebody has them already; these stages are not run then.
 
         Returns:
-            A map for each stage; None where ``frozen`` has None.
+            A map for each stage; None where ``frozen`` has none and it does not follow from it.
         """
         *outputs, features = self.frozen_features(images, 0) if frozen is None else frozen
+        if outputs and features is not None:
+            with torch.no_grad(), uncached_autocast(features.device):
+                outputs[-1] = stage_output(self.stages[self.no_grad_stages - 1], features)
         for stage in self.stages[self.no_grad_stages :]:
             features = stage(features)
             outputs.append(stage_output(stage, features))
@@ -102,7 +106,8 @@ def run_stages(stages: Sequence[nn.Module], images: Tensor, read_from: int, goes
     outputs: FrozenFeatures = []
     for number, stage in enumerate(stages):
         features = stage(features)
-        outputs.append(stage_output(stage, features) if number >= read_from else None)
+        derived = goes_on and number == len(stages) - 1
+        outputs.append(stage_output(stage, features) if number >= read_from and not derived else None)
     return [*outputs, features if goes_on else None]
 
 
