@@ -6,23 +6,19 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import math
 import os
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import psutil
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from dbf_ray.build_frozen import build_frozen, cache_forecast, check_memory, choose_micro_batches, square
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger, StepFlops, analytic_ratio, compute_ratio
-from dbf_ray.cost.live_bytes import nbytes
 from dbf_ray.data import (
     Dataset,
     DecodedImages,
@@ -30,29 +26,21 @@ from dbf_ray.data import (
     TrainView,
     eval_loader,
     make_dataset,
-    resized_size,
-    signature,
-    sizes_of,
     split_selection,
     train_loader,
 )
-from dbf_ray.data.decoded import slot_bytes
 from dbf_ray.data.loaders import MicroBatchSampler
-from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, padded_size, with_defaults
-from dbf_ray.detectors.base import SIZE_DIVISOR
+from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.detectors.options import check_ranges
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
 from dbf_ray.freezing import Progress as PolicyProgress
-from dbf_ray.freezing.cache import STORED, DiskCache, FeatureCache, RamCache
-from dbf_ray.freezing.forecast import Forecast, forecast
+from dbf_ray.freezing.forecast import Forecast
 from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
-from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 from dbf_ray.training.loop import Training
-from dbf_ray.training.micro_batches import fewest
 from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
 from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler, Thaw
@@ -174,94 +162,6 @@ def prepare(config: Config) -> Plan:
     )
 
 
-def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
-    """Refuse to keep more in memory than the machine has: features and decoded images, of all workers that are on this machine for sure.
-
-    Raises:
-        ResourceError: it is more.
-    """
-    features = config.freezing.cache_gb * 1e9 if config.freezing.cache == "ram" else 0.0
-    decoded = min(config.data.decoded_gb * 1e9, (len(train_set) + len(eval_set)) * slot_bytes(config.data.image_size))
-    workers = config.cluster.workers if config.cluster.address is None and not config.cluster.gpu else 1
-    total = psutil.virtual_memory().total
-    if (features + decoded) * workers > total:
-        raise ResourceError(
-            f"what is kept in memory must be less than the machine's {total / 1e9:.1f} GB, got {features / 1e9:.1f} GB of features "
-            f"(freezing.cache_gb, cache ram) and {decoded / 1e9:.1f} GB of decoded images (data.decoded_gb) for each of {workers} workers; "
-            "lower these, or set freezing.cache disk"
-        )
-
-
-def cache_forecast(
-    config: Config, train_set: Dataset, table: FlopTable, run: PolicyProgress, prefixes: list[int] | None
-) -> Forecast | None:
-    """What the feature cache will do, where there is one and whole epochs have a known prefix."""
-    freezing, steps = config.freezing, run.all_steps // config.training.epochs
-    if freezing.cache == "off" or prefixes is None or run.block_steps % steps:
-        return None
-    blocks_epochs = run.block_steps // steps
-    side, always = square(config), run.always_frozen
-    itemsize = STORED[freezing.cache_dtype].itemsize
-    return forecast(
-        [prefix for prefix in prefixes for _ in range(blocks_epochs)][: config.training.epochs],
-        always_frozen=always,
-        images=steps * config.training.batch_size,
-        views=1 + len(config.data.flips),
-        canvases=canvas_shares(config, train_set),
-        view_per=config.data.view_per,
-        entry_bytes=[table.feature_numbers(side, side, n) * itemsize for n in range(run.num_stages + 1)],
-        budget_bytes=round(freezing.cache_gb * 1e9),
-        ranks=config.cluster.workers,
-        shared=freezing.cache == "disk",
-    )
-
-
-def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
-    """Shares of the sizes that training images are padded to, in the first epochs' order; one size where the images' own are not known."""
-    sizes = sizes_of(train_set)
-    if sizes is None or config.data.canvas == "square" or config.training.compile:
-        return [1.0]
-    sampler = MicroBatchSampler(
-        len(train_set), batch_size=config.training.batch_size, accumulation=1, rank=0, world_size=1, seed=config.seed
-    )
-    found: Counter[tuple[int, int]] = Counter()
-    for sampler.epoch in range(epochs):
-        for batch in sampler:
-            found[padded_size([resized_size(sizes[index], config.data.image_size) for _, index, *_ in batch])] += 1
-    return [count / found.total() for count in found.values()]
-
-
-def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, prefixes: list[int] | None) -> list[int] | None:
-    """Micro-batches of a step for each frozen prefix within ``training.micro_batch_gb``; None where they stay as they are.
-
-    They stay so for prefixes that a known timeline does not have, and where batch norms are trained on statistics of a micro-batch. Counted on the
-    meta device: weights, the optimizer's and the average's copies, an engine's copy of what is frozen, and activations and gradients of the network
-    at the square of ``data.image_size``.
-
-    Raises:
-        ResourceError: a micro-batch as it is does not fit.
-    """
-    train = config.training
-    if train.micro_batch_gb is None:
-        return None
-    copies = 1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None)
-    weights = nbytes(detector.state_dict().values())
-    stages = [nbytes(stage.state_dict().values()) for stage in detector.backbone.stages]
-    side = square(config)
-
-    def needed(prefix: int, images: int) -> int:
-        engine = sum(stages[:prefix]) if config.freezing.engine else 0
-        return copies * weights + engine + table.network_bytes(side, side, prefix, images)
-
-    images = train.batch_size // (train.accumulation * config.cluster.workers)
-    stages_trained = range(table.num_stages) if config.detector.norm_eval is not True else ()
-    chosen = dict.fromkeys(range(table.num_stages + 1), train.accumulation)
-    for prefix in set(chosen if prefixes is None else prefixes):
-        divisors = [train.accumulation] if prefix in stages_trained else range(1, train.accumulation + 1)
-        chosen[prefix] = fewest(train.accumulation, images, divisors, functools.partial(needed, prefix), round(train.micro_batch_gb * 1e9))
-    return list(chosen.values())
-
-
 def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> PolicyProgress:
     """A policy's progress at block 0 of a run of ``steps`` optimizer steps an epoch, by ``freezing.interval``."""
     interval = config.freezing.interval
@@ -270,11 +170,6 @@ def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_froze
     length = min(length, total)
     stages = len(flops_per_prefix) - 1
     return PolicyProgress(0, math.ceil(total / length), stages, config.seed, tuple(flops_per_prefix), length, total, always_frozen)
-
-
-def square(config: Config) -> int:
-    """Side in pixels of the square that every image fits into after resizing and padding."""
-    return math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR
 
 
 def make_datasets(config: Config) -> tuple[Dataset, Dataset, str]:
@@ -469,51 +364,6 @@ def build_training(
         frozen=build_frozen(config, detector, ledger, device, view, features),
         micro_batches=plan.micro_batches,
     )
-
-
-def build_frozen(
-    config: Config, detector: Detector, ledger: Ledger, device: torch.device, view: TrainView, folder: Path | None
-) -> FrozenPrefix | None:
-    """What runs the frozen prefix; None where the backbone does."""
-    freezing, train = config.freezing, config.training
-    precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    compiled = train.compile if freezing.engine_compile is None else freezing.engine_compile
-    if freezing.engine and compiled:
-        check_compiler(device.type)
-    engine = EngineOptions(dtype, compiled) if freezing.engine else None
-    cache = make_cache(config, view, folder)
-    if engine is None and cache is None:
-        return None
-    arithmetic = (torch.__version__, device.type, engine, train.precision, train.channels_last, freezing.cache_dtype)
-    facts = (*arithmetic, config.data.name, config.data.image_size, signature(view.dataset) if cache is not None else None)
-    return FrozenPrefix(detector, ledger, engine, cache, facts)
-
-
-def make_cache(config: Config, view: TrainView, folder: Path | None) -> FeatureCache | None:
-    """This rank's shard of the feature cache; None, and a warning if one was asked for, where it could never hit.
-
-    Raises:
-        ConfigError: a cache on disk without a folder.
-    """
-    freezing, budget_bytes = config.freezing, round(config.freezing.cache_gb * 1e9)
-    if freezing.cache == "off":
-        return None
-    if view.views is None:
-        warnings.warn(
-            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no end, so no feature is needed twice; "
-            "use flips alone to keep features",
-            stacklevel=3,
-        )
-        return None
-    if freezing.cache == "ram":
-        return RamCache(budget_bytes, freezing.cache_dtype)
-    if folder is None:
-        raise ConfigError("freezing.cache disk needs a folder for this run, got none; give one, or set freezing.cache ram")
-    if freezing.cache_dir is not None:
-        name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
-        folder = freezing.cache_dir.expanduser() / f"{folder.parent.name}-{name}"
-    return DiskCache(folder, budget_bytes, freezing.cache_dtype, rank(), world_size())
 
 
 def decoded_images(plan: Plan) -> tuple[DecodedImages, DecodedImages]:

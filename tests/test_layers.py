@@ -16,6 +16,7 @@ LAYERS = [
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training"},
+    {"build_frozen"},
     {"build"},
     {"run", "evaluate"},
     {"cluster"},

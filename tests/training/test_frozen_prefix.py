@@ -16,7 +16,8 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 import dbf_ray.run
-from dbf_ray.build import build_training, make_cache, prepare
+from dbf_ray.build import build_training, prepare
+from dbf_ray.build_frozen import make_cache
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable
 from dbf_ray.data import TrainView
