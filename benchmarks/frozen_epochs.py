@@ -1,8 +1,8 @@
 """What an epoch of a frozen stretch costs on real images, with and without the engine and the cache, and how long it waits for data.
 
 Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of each fills the caches and is left
-out. An epoch here is its training steps, data waiting included; no evaluation. The better of two epochs with the whole
-backbone trained stands beside them.
+out. An epoch here is its training steps, data waiting included; no evaluation. Epochs with the whole backbone trained stand
+beside them.
 
 python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
     --training.precision float32 --data.view_per stretch --data.canvas square --json
@@ -30,6 +30,9 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Train and print a table."""
     parser = make_parser("benchmarks.frozen_epochs", __doc__ or "", sections=("", "data", "detector", "freezing", "training"))
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each training that count (default: 3)")
+    parser.add_argument(
+        "--full", type=int, default=2, help="epochs with the whole backbone trained, the best of which counts; 0: none (default: 2)"
+    )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if config.training.threads is not None:
@@ -41,7 +44,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             epochs[key].append(one_epoch(training, epoch))
             print(f"epoch {epoch}, engine {key[0]}, cache {key[1]}: {epochs[key][-1]['device_seconds']:.1f} s", file=sys.stderr, flush=True)
     training = trained(config)
-    full = min((one_epoch(training, epoch) for epoch in range(2)), key=lambda row: row["device_seconds"])
+    full = min((one_epoch(training, epoch) for epoch in range(options.full)), key=lambda row: row["device_seconds"], default=None)
     least = {key: min(rows[1:], key=lambda row: row["device_seconds"]) for key, rows in epochs.items()}
     rows = [
         {
@@ -51,18 +54,20 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 key: row[key]
                 for key in ("device_seconds", "data_wait_share", "cache_hits", "cache_misses", "cache_bytes", "executed_flops")
             },
-            "of_full": row["device_seconds"] / full["device_seconds"],
+            "of_full": None if full is None else row["device_seconds"] / full["device_seconds"],
             "cached_of_frozen": row["device_seconds"] / least[engine, "off"]["device_seconds"],
         }
         for (engine, cache), row in least.items()
     ]
     for row in rows:
+        of_full = "" if row["of_full"] is None else f"  of a trained epoch {row['of_full']:.3f}"
         print(
-            f"engine {row['engine']!s:5}  cache {row['cache']:4}  {row['device_seconds']:7.1f} s  of a trained epoch {row['of_full']:.3f}  "
-            f"of the same without cache {row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  "
-            f"hits {row['cache_hits']} of {row['cache_hits'] + row['cache_misses']}"
+            f"engine {row['engine']!s:5}  cache {row['cache']:4}  {row['device_seconds']:7.1f} s{of_full}  of the same without cache "
+            f"{row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  hits {row['cache_hits']} of "
+            f"{row['cache_hits'] + row['cache_misses']}"
         )
-    print(f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%}")
+    if full is not None:
+        print(f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%}")
     result = {"rows": rows, "full": full, "rounds": options.rounds, "machine": machine(), "versions": versions()}
     if options.json:
         print_json(result)
