@@ -76,13 +76,16 @@ class Stepper:
             return torch.stack(list(detector(batch, batch.normalizers).values())).sum()
 
     def _official(self, batch: Batch) -> Tensor:
-        """The backbone with gradients, its outputs detached: what it keeps for a backward pass lives until the losses are there."""
+        """The backbone with gradients, its outputs detached: what it keeps for a backward pass lives until the neck is done."""
         backbone = self.detector.backbone
         maps = backbone(batch.images)
+        given = replace(batch, frozen=[*(part.detach() for part in maps), None])
         backbone.no_grad_stages = backbone.num_stages
+        hook = self.detector.neck.register_forward_hook(lambda *_: maps.clear())
         try:
-            losses = self.detector(replace(batch, frozen=[*(part.detach() for part in maps), None]), batch.normalizers)
+            losses = self.detector(given, batch.normalizers)
         finally:
+            hook.remove()
             backbone.no_grad_stages = 0
         return torch.stack(list(losses.values())).sum()
 
@@ -143,6 +146,7 @@ def measure(stepper: Stepper, rounds: int) -> dict[str, dict[str, float]]:
             if number:
                 times[way].append(1000 * (time.perf_counter() - begun))
     found = {}
+    give_back_at(1 << 20)
     for way in WAYS:
         stepper.begin(way)
         ready(stepper, way)
@@ -152,7 +156,20 @@ def measure(stepper: Stepper, rounds: int) -> dict[str, dict[str, float]]:
             "peak_bytes": growth(lambda way=way: stepper.step(way), stepper.detector.mean.device),  # type: ignore[misc]
             **live_bytes(stepper, way),
         }
+    give_back_at(1 << 25)
     return found
+
+
+def give_back_at(size: int) -> None:
+    """Have the C library give memory of at least ``size`` bytes back as soon as it is free, so that what is resident is what is in use.
+
+    glibc raises this limit (M_MMAP_THRESHOLD) by itself up to 32 MB and keeps what is below for later: faster, but then growth shows less, or
+    more, than a step needs. So it is low where memory is looked at, and high where steps are timed.
+    """
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(-3, size)
+    except (OSError, AttributeError):
+        return
 
 
 def wait(stepper: Stepper) -> None:

@@ -253,7 +253,7 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
         frozen_stages=detector.frozen_stages,
         **detector_options(config),
     )
-    if config.training.compile or config.data.canvas == "square":
+    if config.training.compile or config.freezing.engine_compile or config.data.canvas == "square":
         built.least_canvas = (square(config), square(config))
     if detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())

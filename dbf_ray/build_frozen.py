@@ -83,7 +83,7 @@ def cache_forecast(
 def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
     """Shares of the sizes that training images are padded to, in the first epochs' order; one size where the images' own are not known."""
     sizes = sizes_of(train_set)
-    if sizes is None or config.data.canvas == "square" or config.training.compile:
+    if sizes is None or config.data.canvas == "square" or config.training.compile or config.freezing.engine_compile:
         return [1.0]
     sampler = MicroBatchSampler(
         len(train_set), batch_size=config.training.batch_size, accumulation=1, rank=0, world_size=1, seed=config.seed

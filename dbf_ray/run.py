@@ -89,6 +89,8 @@ def run(
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
             for tracker in told:
                 tracker.fail(reason)
+            if isinstance(error, DbfRayError) and training.frozen is not None:  # not a crash: the same would only come again
+                training.frozen.close()
             raise
         summary = summarize(plan, training, state, directory, stopped_early)
         if training.frozen is not None and not stopped_early:
@@ -335,7 +337,8 @@ PATHS = ("data.root", "detector.weights_backbone", "detector.weights_mmrotate")
 
 def _effective(tree: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     """A configuration with everything in it that it leaves to defaults, so that one from an older version can be compared."""
-    tree = to_dict(make_config(tree, f"checkpoint {checkpoint}"))
+    frozen = {"engine": False, **tree.get("freezing", {})}  # before there was an engine there was none
+    tree = to_dict(make_config({**tree, "freezing": frozen}, f"checkpoint {checkpoint}"))
     detector = tree["detector"]
     if detector["head_convs"] is None and detector["name"] in DETECTORS:
         detector["head_convs"] = with_defaults(detector["name"], {})["head_convs"]

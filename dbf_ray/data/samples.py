@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict
 
 import torch
@@ -45,7 +46,8 @@ Sample = tuple[Tensor, Target]
 class Dataset(Protocol):
     """A data set: ``load`` is raw (no resizing, no augmentation) and deterministic.
 
-    Where the sizes (height, width) of its images are known without decoding them, they are in an attribute ``sizes``, see :func:`sizes_of`.
+    Where the sizes (height, width) of its images are known without decoding them, they are in an attribute ``sizes``, see :func:`sizes_of`; where
+    images are files, these are in ``files``, by which :func:`signature` tells changed images.
     """
 
     classes: list[str]
@@ -97,9 +99,17 @@ def sizes_of(dataset: Dataset) -> list[tuple[int, int]] | None:
     return getattr(dataset, "sizes", None)
 
 
+def _of_file(file: Path | str) -> tuple[str, int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:  # gone; whoever reads it says so
+        return None
+    return Path(file).name, found.st_size, found.st_mtime_ns
+
+
 def signature(dataset: Dataset) -> str:
     """A hash of what a data set's images are, as far as it can be told without decoding them: names, and files with their sizes and times."""
-    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in getattr(dataset, "files", [])]
+    files = [_of_file(file) for file in getattr(dataset, "files", [])]
     within = [signature(dataset.dataset), dataset.indices] if isinstance(dataset, Subset) else []
     return hashlib.sha256(repr([type(dataset).__name__, dataset.image_ids, files, within]).encode()).hexdigest()
 

@@ -58,17 +58,18 @@ class FeatureCache(ABC):
         self.budget, self.dtype = budget, STORED[dtype]
         self.bytes = 0
         self.generation: str | None = None
+        self._empty = False  # for sure: an earlier process may have left something
 
     def begin(self, generation: str) -> None:
         """From now on features are of this generation; those of any other are dropped."""
         if generation != self.generation:
-            self.generation = generation
+            self.generation, self._empty = generation, False
             self.bytes = self._keep_only(generation)
 
     def drop(self) -> None:
         """Drop all features: nothing is frozen now."""
-        if self.generation is not None:
-            self.generation, self.bytes = None, self._keep_only(None)
+        if not self._empty:
+            self.generation, self.bytes, self._empty = None, self._keep_only(None), True
 
     def as_kept(self, part: Tensor) -> Tensor:
         """Features as they would come out of the cache, in their own dtype: so training does not depend on which are found in it."""

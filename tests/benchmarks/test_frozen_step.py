@@ -26,8 +26,9 @@ def test_the_quick_run_prints_a_row_for_each_way(capsys: pytest.CaptureFixture[s
     assert all(0 < row["step_ms_min"] <= row["step_ms"] for row in rows.values())
     flops = [rows[way]["flops"] for way in WAYS]
     assert flops == sorted(flops, reverse=True)
-    assert rows["official"]["held_bytes"] == pytest.approx(rows["full"]["held_bytes"], rel=0.05)  # DBF's own code keeps all activations
-    assert rows["frozen"]["held_bytes"] < rows["official"]["held_bytes"] / 2
+    held = {way: row["held_bytes"] for way, row in rows.items()}
+    assert 0.8 * held["full"] < held["official"] <= held["full"]  # DBF's own code keeps the backbone's activations until the neck is done
+    assert held["frozen"] < held["official"] / 2
     (b,), (ceiling,) = result["b"].values(), result["ceiling"].values()
     assert ceiling["no_grad"] == pytest.approx(3 / (3 - 2 * b))
     assert ceiling["cached"] == pytest.approx(1 / (1 - b))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 DATA, WEIGHTS = SHARED / "data" / "hrsc2016", SHARED / "weights" / "mobilenet_v2_features_torchvision.pth"
 LIMIT = 0.01
-WAYS: dict[str, dict[str, str]] = {
+WAYS: dict[str, dict[str, Any]] = {
     "float32": {},
+    "float32 without engine": {"freezing.engine": False},  # the same but for rounding, which alone moves a training by as much
     "engine in bf16": {"freezing.engine_precision": "bf16"},
     "cache in bf16": {"freezing.cache_dtype": "bf16"},
 }
@@ -37,6 +39,7 @@ def test_map50_is_that_of_float32(tmp_path: Path) -> None:
         config = load_config(ROOT / "jobs" / "configs" / "hrsc_mobilenet_v2.yaml", {**SETTINGS, **fixed, **changes})
         scores[name] = run(config, quiet=True)["map50"]
         print(f"{name}: map50 {scores[name]:.4f}")
-    assert scores["float32"] > 0.1  # it did learn
+    exact = [scores["float32"], scores["float32 without engine"]]
+    assert min(exact) > 0.1  # it did learn
     for name in WAYS:
-        assert abs(scores[name] - scores["float32"]) <= LIMIT, scores
+        assert min(exact) - LIMIT <= scores[name] <= max(exact) + LIMIT, scores

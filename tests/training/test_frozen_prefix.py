@@ -227,6 +227,22 @@ def test_features_of_other_images_of_the_same_names_are_not_used(make: Callable[
     assert hits_of(second) == [0, 8]
 
 
+def test_features_for_a_detector_that_reads_others_are_not_used(make: Callable[..., Config]) -> None:
+    """A two-stage detector reads a finer map than RetinaNet; the same weights and images, and a folder that a killed run left."""
+    common = {"freezing.policy": "frozen", "freezing.cache": "disk", "data.view_per": "stretch", "training.epochs": 2}
+
+    def crash(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    first = make("same", **common)
+    with pytest.raises(KeyboardInterrupt):
+        run(first, quiet=True, on_epoch=crash)
+    two_stages = {"detector.name": "oriented_rcnn", "detector.roi_channels": 16, "detector.rpn_samples": 16, "detector.roi_samples": 16}
+    second = make("same", **common, **two_stages)
+    run(second, quiet=True)
+    assert hits_of(second) == [0, 8]
+
+
 def test_weights_that_move_under_a_frozen_prefix_are_seen(make: Callable[..., Config]) -> None:
     config = make("run", **{"freezing.policy": "frozen", "freezing.cache": "ram", **FLOAT32})
     training = build_training(prepare(config), quiet=True)

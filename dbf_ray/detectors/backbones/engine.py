@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import FunctionType
 
 import torch
 from torch import Tensor, nn
+from torch.fx import symbolic_trace
 from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -97,14 +98,29 @@ def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:
     copied = plain_norms(copy.deepcopy(stage)).eval().requires_grad_(False)
     if count_norms(copied):
         try:
-            copied = fuse(copied, inplace=True)
-        except TraceError as error:
-            warnings.warn(f"batch norms of a {type(stage).__name__} are not folded, its graph cannot be traced: {error}", stacklevel=2)
+            copied = folded(copied)
+        except Exception as error:  # whatever a module's own code makes of a tracer's stand-ins for tensors
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(f"batch norms of a {type(stage).__name__} are not folded, its graph cannot be traced: {reason}", stacklevel=2)
     if dtype == torch.bfloat16:
         for module in copied.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(dtype)
     return copied.to(memory_format=torch.channels_last)
+
+
+def folded(module: nn.Module) -> nn.Module:
+    """``module`` with each batch norm folded into the convolution before it, as torch.fx's ``fuse`` does; its convolutions may be written to.
+
+    Raises:
+        ValueError: a convolution or norm is used more than once, so that it cannot take another's place.
+    """
+    used = Counter(node.target for node in symbolic_trace(module).graph.nodes if node.op == "call_module")
+    parts = dict(module.named_modules())
+    for name, times in used.items():
+        if times > 1 and isinstance(parts[str(name)], _BatchNorm | nn.Conv2d):
+            raise ValueError(f"{name} is used {times} times")
+    return fuse(module, inplace=True)
 
 
 def plain_norms(module: nn.Module) -> nn.Module:
