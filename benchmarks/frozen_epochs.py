@@ -1,8 +1,8 @@
 """What an epoch of a frozen stretch costs on real images, with and without the engine and the cache, and how long it waits for data.
 
 Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of each fills the caches and is left
-out. An epoch here is its training steps, data waiting included; no evaluation. Epochs with the whole backbone trained stand
-beside them.
+out. An epoch here is its training steps, data waiting included; no evaluation. Epochs with the whole backbone trained come
+after them.
 
 python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
     --training.precision float32 --data.view_per stretch --data.canvas square --json
@@ -39,7 +39,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         torch.set_num_threads(config.training.threads)
     ways = {(engine, cache): way(config, engine, cache) for engine, cache in itertools.product((False, True), ("off", "ram"))}
     epochs: dict[tuple[bool, str], list[Row]] = {key: [] for key in ways}
-    for epoch in range(options.rounds + 1):
+    for epoch in range(max(1, options.rounds) + 1):
         for key, training in ways.items():
             epochs[key].append(one_epoch(training, epoch))
             print(f"epoch {epoch}, engine {key[0]}, cache {key[1]}: {epochs[key][-1]['device_seconds']:.1f} s", file=sys.stderr, flush=True)

@@ -249,7 +249,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=4, help="steps timed in each way (default: 4)")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the network (default: float32)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU where there is one")
-    parser.add_argument("--compile-engine", action="store_true", help="run the engine by torch.compile")
+    parser.add_argument("--compile-engine", action="store_true", help="run the engine by torch.compile (held_bytes are of one that is not)")
     parser.add_argument("--quick", action="store_true", help="one small detector at 256 px, in less than a minute")
     options = parser.parse_args(arguments)
     if options.quick:

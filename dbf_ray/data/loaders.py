@@ -5,7 +5,7 @@ The epoch travels with each index to the processes that load images, so these ma
 
 from __future__ import annotations
 
-import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -217,8 +217,6 @@ def _make_loader(view: TrainView | EvalView, sampler: MicroBatchSampler | ShardS
         pin_memory=feed.pinned,
         collate_fn=collate,
         persistent_workers=feed.workers > 0,
-        multiprocessing_context="fork"
-        if feed.workers and "fork" in multiprocessing.get_all_start_methods()
-        else None,  # shares decoded images
+        multiprocessing_context="fork" if feed.workers and sys.platform == "linux" else None,  # shares decoded images
         generator=torch.Generator().manual_seed(0),
     )
