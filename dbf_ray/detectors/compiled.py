@@ -102,9 +102,9 @@ def check_compiler(device_type: str, backend: Backend = "inductor") -> None:
         needs = "a C++ compiler (g++ or clang) and Python's headers" + (" and triton" if device_type == "cuda" else "")
         reason = " ".join(str(error).split())[:300]
         raise ResourceError(
-            f"training.compile true needs torch.compile to work on {device_type} (freezing.engine_compile too), it does not here: "
+            f"training.compile true needs torch.compile to work on {device_type}, it does not here: "
             f"{reason or type(error).__name__}; it takes {needs}, and a Python that torch {torch.__version__} compiles for. "
-            "Install what is missing, or set training.compile false"
+            "Install what is missing, or set training.compile false (and freezing.engine_compile false)"
         ) from error
 
 

@@ -70,7 +70,8 @@ def test_the_engine_gives_the_plain_features_and_leaves_the_weights_alone(name: 
         assert error(part, plain) < 1e-5
     assert maps[3].requires_grad
     backbone.eval()  # drop-path draws nothing
-    assert all(torch.equal(a, b) for a, b in zip(backbone(images()), backbone(images(), backbone.frozen_features(images())), strict=True))
+    given = backbone(images(), backbone.frozen_features(images()))
+    assert all(error(a, b) < 1e-5 for a, b in zip(given, backbone(images()), strict=True))
     norms = sum(count_norms(stage) for stage in backbone.stages[:3])
     assert engine.folded == norms
     assert (norms == 0) == (name in WITHOUT_NORMS)

@@ -69,7 +69,7 @@ class StagedBackbone(nn.Module):
         Returns:
             A map for each stage; None where ``frozen`` has none and it does not follow from it.
         """
-        *outputs, features = self.frozen_features(images, 0) if frozen is None else frozen
+        *outputs, features = self._frozen_together(images) if frozen is None else frozen
         if outputs and features is not None:
             with torch.no_grad(), uncached_autocast(features.device):
                 outputs[-1] = stage_output(self.stages[self.no_grad_stages - 1], features)
@@ -79,14 +79,20 @@ class StagedBackbone(nn.Module):
         return outputs  # type: ignore[return-value]
 
     @torch.no_grad()
-    def frozen_features(self, images: Tensor, read_from: int | None = None) -> FrozenFeatures:
-        """What the frozen stages give for images [B, 3, H, W], under the autocast in force; ``read_from`` may be another than the backbone's."""
-        first = self.read_from if read_from is None else read_from
+    def frozen_features(self, images: Tensor) -> FrozenFeatures:
+        """What the frozen stages give for images [B, 3, H, W], under the autocast in force; see :func:`image_by_image`."""
         stages = list(self.stages[: self.no_grad_stages])
         if not stages:
             return [images]
         with uncached_autocast(images.device):
-            return image_by_image(lambda part: run_stages(stages, part, first, self.no_grad_stages < self.num_stages), images)
+            return image_by_image(lambda part: run_stages(stages, part, self.read_from, self.no_grad_stages < self.num_stages), images)
+
+    @torch.no_grad()
+    def _frozen_together(self, images: Tensor) -> FrozenFeatures:
+        """The same with the output of every stage, for all images at once, as the stages that follow run."""
+        stages = list(self.stages[: self.no_grad_stages])
+        with uncached_autocast(images.device):
+            return run_stages(stages, images, 0, self.no_grad_stages < self.num_stages)
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """As ``nn.Module.train``, but frozen stages stay in eval mode, and with ``norm_eval`` so do all batch norms."""
