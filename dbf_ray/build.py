@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +15,36 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from dbf_ray.build_frozen import build_frozen, cache_forecast, check_memory, choose_micro_batches, square
+from dbf_ray.build_data import (
+    build_eval_loader,
+    choose_device,
+    decoded_images,
+    loader_workers,
+    make_datasets,
+    probe_images,
+    steps_per_epoch,
+)
+from dbf_ray.build_frozen import (
+    build_frozen,
+    cache_forecast,
+    check_memory,
+    choose_micro_batches,
+    engine_is_compiled,
+    has_one_canvas,
+    square,
+)
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger, StepFlops, analytic_ratio, compute_ratio
 from dbf_ray.data import (
     Dataset,
-    DecodedImages,
-    EvalView,
     TrainView,
-    eval_loader,
-    make_dataset,
-    split_selection,
     train_loader,
 )
-from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.detectors.options import check_ranges
-from dbf_ray.errors import ConfigError, ResourceError
+from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_parameters
 from dbf_ray.freezing import Progress as PolicyProgress
 from dbf_ray.freezing.forecast import Forecast
@@ -45,8 +55,6 @@ from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_group
 from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler, Thaw
 from dbf_ray.training.signals import SIGNALS, Sources
-
-PROBE_IMAGES = 16  # whose features tell how far a backbone has moved
 
 
 @dataclass(frozen=True)
@@ -172,51 +180,6 @@ def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_froze
     return PolicyProgress(0, math.ceil(total / length), stages, config.seed, tuple(flops_per_prefix), length, total, always_frozen)
 
 
-def make_datasets(config: Config) -> tuple[Dataset, Dataset, str]:
-    """Training set, evaluation set, and which split the latter is: "val"; "selection", where a part of train is held out; or "train", where the
-    data folder has no splits and nothing is held out.
-    """
-    train_set = make_split(config, "train")
-    if config.data.selection_fraction > 0:
-        kept, held = split_selection(train_set, config.data.selection_fraction, config.seed)
-        return kept, held, "selection"
-    eval_set = make_split(config, "val", train_set.classes)
-    same = config.data.root is not None and getattr(train_set, "folder", None) == getattr(eval_set, "folder", None)
-    if same:
-        warnings.warn(
-            f"{config.data.root} has no train/ and val/: the images that are trained on are evaluated on, which says little; "
-            "hold some out by --data.selection_fraction 0.2",
-            stacklevel=2,
-        )
-    return train_set, eval_set, "train" if same else "val"
-
-
-def make_split(config: Config, split: str, classes: list[str] | None = None) -> Dataset:
-    """One split of the configured data set."""
-    data = config.data
-    return make_dataset(
-        data.name,
-        split,
-        root=data.root,
-        classes=classes or data.classes,
-        images=data.train_images if split == "train" else data.val_images,
-        image_size=data.image_size,
-        drop_empty=data.drop_empty and split == "train",
-    )
-
-
-def steps_per_epoch(config: Config, images: int) -> int:
-    """Optimizer steps in an epoch of ``images``.
-
-    Raises:
-        ConfigError, DataError: fewer images than one effective batch, or a batch that workers and micro-batches cannot share.
-    """
-    train = config.training
-    return MicroBatchSampler(
-        images, batch_size=train.batch_size, accumulation=train.accumulation, rank=0, world_size=config.cluster.workers, seed=0
-    ).steps
-
-
 def detector_options(config: Config) -> dict[str, Any]:
     """The detector's own options, each of the type that the detector declares.
 
@@ -253,27 +216,13 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
         frozen_stages=detector.frozen_stages,
         **detector_options(config),
     )
-    if config.training.compile or config.freezing.engine_compile or config.data.canvas == "square":
+    if has_one_canvas(config):
         built.least_canvas = (square(config), square(config))
     if detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())
         if placement.unplaced or placement.missing:
             warnings.warn(f"{detector.weights_mmrotate}: {placement}", stacklevel=2)
     return built
-
-
-def choose_device(config: Config) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        ResourceError: cuda was asked for and there is none.
-    """
-    wanted = config.training.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("training.device is cuda, but torch sees no CUDA device; set it to cpu or auto")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def warn_of_emulation(config: Config, device: torch.device) -> None:
@@ -300,7 +249,7 @@ def build_training(
         quiet: print no progress.
 
     Raises:
-        ResourceError: ``training.compile`` is set and cannot work here.
+        ResourceError: ``training.compile`` or ``freezing.engine_compile`` is set and cannot work here.
     """
     config = plan.config
     train, data = config.training, config.data
@@ -308,12 +257,13 @@ def build_training(
     detector = plan.detector.to(device)
     if train.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
-    if train.compile:
+    if train.compile or engine_is_compiled(config):
         check_compiler(device.type)
+    if train.compile:
         detector.compile()
     groups = parameter_groups(detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor)
     seed = config.seed
-    train_images, eval_images = decoded_images(plan)
+    train_images, eval_images = decoded_images(config, plan.train_set, plan.eval_set)
     view = TrainView(plan.train_set, data.image_size, data.flips, seed, train_images)
     loader = train_loader(
         view,
@@ -366,20 +316,6 @@ def build_training(
     )
 
 
-def decoded_images(plan: Plan) -> tuple[DecodedImages, DecodedImages]:
-    """Resized samples of the training and the evaluation set, kept within ``data.decoded_gb``, training images first."""
-    size, budget_bytes = plan.config.data.image_size, round(plan.config.data.decoded_gb * 1e9)
-    train_images = DecodedImages(plan.train_set, size, budget_bytes)
-    return train_images, DecodedImages(plan.eval_set, size, budget_bytes - train_images.budget_used)
-
-
-def loader_workers(config: Config, device: torch.device) -> int:
-    """Processes that prepare images: as configured, or none on a CPU, which they would share, and for a GPU its share of the CPUs, 8 at most."""
-    if config.data.loader_workers is not None or device.type != "cuda":
-        return config.data.loader_workers or 0
-    return max(1, min(8, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
-
-
 def build_scheduler(
     plan: Plan, detector: Detector, replicas: Replicas, optimizer: torch.optim.Optimizer, ledger: Ledger
 ) -> FreezingScheduler:
@@ -390,24 +326,3 @@ def build_scheduler(
     signals = {name: SIGNALS[name](sources) for name in plan.policy.needs_signals}
     thaw = Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor)
     return FreezingScheduler(plan.policy, plan.run, Freezer(detector.backbone), replicas, optimizer, signals, thaw)
-
-
-def probe_images(config: Config, train_set: Dataset) -> list[torch.Tensor]:
-    """Up to 16 training images, spread evenly over the set and not augmented, whose features tell how far a backbone has moved."""
-    view = EvalView(train_set, config.data.image_size)
-    count = min(PROBE_IMAGES, len(train_set))
-    return [view[index * len(train_set) // count][0] for index in range(count)]
-
-
-def build_eval_loader(config: Config, dataset: Dataset, resized: DecodedImages | None = None) -> Any:
-    """This rank's share of an evaluation set, whose resized samples may come from elsewhere."""
-    device = choose_device(config)
-    return eval_loader(
-        EvalView(dataset, config.data.image_size, resized),
-        batch_size=config.evaluation.batch_size,
-        rank=rank(),
-        world_size=world_size(),
-        workers=loader_workers(config, device),
-        prefetch=config.data.prefetch,
-        pinned=device.type == "cuda",
-    )

@@ -23,7 +23,6 @@ from dbf_ray.data.decoded import slot_bytes
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.detectors import Detector, padded_size
 from dbf_ray.detectors.base import SIZE_DIVISOR
-from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Progress as PolicyProgress
 from dbf_ray.freezing.cache import STORED, DiskCache, FeatureCache, RamCache
@@ -36,6 +35,17 @@ from dbf_ray.training.micro_batches import fewest
 def square(config: Config) -> int:
     """Side in pixels of the square that every image fits into after resizing and padding."""
     return math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR
+
+
+def engine_is_compiled(config: Config) -> bool:
+    """Whether there is an engine and ``torch.compile`` runs it."""
+    wanted = config.training.compile if config.freezing.engine_compile is None else config.freezing.engine_compile
+    return config.freezing.engine and wanted
+
+
+def has_one_canvas(config: Config) -> bool:
+    """Whether all images are padded to the square: as configured, or since every shape would be compiled anew."""
+    return config.data.canvas == "square" or config.training.compile or engine_is_compiled(config)
 
 
 def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
@@ -83,7 +93,7 @@ def cache_forecast(
 def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
     """Shares of the sizes that training images are padded to, in the first epochs' order; one size where the images' own are not known."""
     sizes = sizes_of(train_set)
-    if sizes is None or config.data.canvas == "square" or config.training.compile or config.freezing.engine_compile:
+    if sizes is None or has_one_canvas(config):
         return [1.0]
     sampler = MicroBatchSampler(
         len(train_set), batch_size=config.training.batch_size, accumulation=1, rank=0, world_size=1, seed=config.seed
@@ -133,10 +143,7 @@ def build_frozen(
     freezing, train = config.freezing, config.training
     precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    compiled = train.compile if freezing.engine_compile is None else freezing.engine_compile
-    if freezing.engine and compiled:
-        check_compiler(device.type)
-    engine = EngineOptions(dtype, compiled) if freezing.engine else None
+    engine = EngineOptions(dtype, engine_is_compiled(config)) if freezing.engine else None
     cache = make_cache(config, view, folder)
     if engine is None and cache is None:
         return None

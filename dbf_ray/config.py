@@ -1,8 +1,6 @@
-"""What a run is: one strict pydantic model per part, read from YAML plus dotted command-line overrides.
+"""What a run is: its sections together, read from YAML plus dotted command-line overrides.
 
 Nothing below ``build.py`` sees these classes: ``build.py`` turns them into plain arguments.
-Sections that name a family member (``freezing.policy``, ``detector.name``) accept further keys, which are that member's own
-parameters (``freezing.rho``); ``build.py`` checks them against the member before any work starts.
 """
 
 from __future__ import annotations
@@ -10,263 +8,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from dbf_ray.config_sections import (
+    ClusterConfig,
+    DataConfig,
+    DetectorConfig,
+    EvaluationConfig,
+    FreezingConfig,
+    SearchConfig,
+    Section,
+    TrackingConfig,
+    TrainingConfig,
+)
 from dbf_ray.errors import ConfigError
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values are checked again on assignment."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-
-class OpenSection(Section):
-    """A section whose further keys are parameters of the family member that it names."""
-
-    model_config = ConfigDict(extra="allow", validate_assignment=True, allow_inf_nan=False)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys that this section does not define itself: the member's own parameters."""
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _no_slips(self) -> OpenSection:
-        for key in self.parameters:
-            if meant := difflib.get_close_matches(key, type(self).model_fields, 1, cutoff=0.8):
-                raise ValueError(f"unknown key {key}; did you mean {meant[0]}?")
-        return self
-
-
-class DataConfig(Section):
-    """Where the images come from and how they are fed."""
-
-    name: str = Field("synthetic", description="data set: synthetic (drawn on the fly) or dota (folders of images and labelTxt)")
-    root: Path | None = Field(None, description="folder with train/ and val/, each with images/ and labelTxt/ (dota only)")
-    classes: list[str] | None = Field(None, description="class names in label order; dota: default the classes found in train")
-    train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
-    val_images: int = Field(80, ge=1, description="number of validation scenes (synthetic only)")
-    image_size: int = Field(
-        384, ge=32, le=8192, description="long side in pixels that images are resized to; nominal cost is for this square"
-    )
-    flips: list[Literal["horizontal", "vertical", "diagonal"]] = Field(
-        ["horizontal", "vertical", "diagonal"], description="training views beside the unflipped image, all drawn with equal chance"
-    )
-    selection_fraction: float = Field(
-        0.0,
-        ge=0.0,
-        lt=1.0,
-        description="share of train held out to evaluate on instead of val, as a search should; val is then left for the end",
-    )
-    drop_empty: bool = Field(False, description="leave training images without objects out")
-    view_per: Literal["epoch", "stretch"] = Field(
-        "epoch",
-        description="epoch: an image's view (flip) is drawn in each epoch; stretch: once for each frozen stretch, so that a feature cache hits in "
-        "all but its first epoch",
-    )
-    canvas: Literal["batch", "square"] = Field(
-        "batch",
-        description="what images are padded to: batch: the size that holds those of one step; square: always image_size, for a feature cache of "
-        "images of different shapes, whose features depend on their padding",
-    )
-    loader_workers: int | None = Field(
-        None,
-        ge=0,
-        description="processes that prepare images, per training worker; 0: in the training process; null: 0 on a CPU, up to 8 for a GPU",
-    )
-    prefetch: int = Field(2, ge=1, description="micro-batches that each of these processes has ready")
-    decoded_gb: float = Field(
-        2.0,
-        ge=0,
-        description="memory in GB, per training worker, for decoded and resized images, training images first; 0: decode in every epoch",
-    )
-
-
-class DetectorConfig(OpenSection):
-    """The detector. Further keys are its own options; all: score_threshold, nms_threshold, detections_per_image; rotated_retinanet:
-    anchor_scales, anchor_ratios, anchor_angles (degrees), positive_iou, negative_iou, topk_candidates, loss_beta; rotated_fcos:
-    regress_limits, center_radius, topk_candidates; two-stage: anchor_scales, anchor_ratios, roi_channels, proposals, rpn_samples,
-    rpn_positive_fraction, rpn_positive_iou, rpn_negative_iou, rpn_candidates, rpn_nms_threshold, roi_samples, roi_positive_fraction,
-    roi_positive_iou.
-    """
-
-    name: str = Field(
-        "rotated_retinanet", description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn"
-    )
-    backbone: str = Field(
-        "mobilenet_v2",
-        description="which backbone: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, resnet34, resnet50, resnet101, swin_t, "
-        "swin_s, convnext_tiny, efficientnet_b0, regnet_y_400mf, regnet_y_800mf, regnet_y_1_6gf",
-    )
-    weights_backbone: str | None = Field(
-        None, description="null (random), DEFAULT or a name such as IMAGENET1K_V1 (torchvision's, downloaded), or a state_dict file"
-    )
-    weights_mmrotate: str | None = Field(
-        None, description="checkpoint of MMRotate 0.3 or 1.x of the same detector and backbone (resnet50, swin_t) to begin with; null: none"
-    )
-    fpn_channels: int = Field(256, ge=8, description="width of the feature pyramid and of the head")
-    head_convs: int | None = Field(
-        None, ge=0, description="3 x 3 convolutions in each branch of the dense head; null: the detector's own, 4, or 1 in two-stage ones"
-    )
-    frozen_stages: int = Field(0, ge=0, description="leading backbone stages that are never trained, whatever the policy")
-    norm_eval: bool | Literal["sync"] = Field(
-        True, description="backbone batch norms: true always in eval mode, false in train mode while trained, sync over workers"
-    )
-
-
-class IntervalConfig(Section):
-    """How long a decision holds."""
-
-    unit: Literal["epochs", "steps"] = Field("epochs", description="epochs, or optimizer steps for long epochs")
-    every: int = Field(
-        1, ge=1, description="a policy's rule counts blocks of this many units: with steps and 500, rho 5 trains 500 steps in 2500"
-    )
-
-
-class FreezingConfig(OpenSection):
-    """When the backbone is trained. Further keys are the policy's parameters: step: rho, phase; epochs: epochs; random_budget, front, back:
-    budget; bernoulli: p; lr_scale: factor; layer_decay: xi; warmup_step: warmup, rho; cosine: start, end; gradual_unfreeze: every;
-    gradual_freeze: t0, p; multirate_step: rho, growth; gradnorm: percentile, window, recheck; aimd: threshold, start, max_rho; drift: low, high,
-    recheck; plateau: patience, min_delta; budget: limit, inner (inner.name and that policy's parameters). docs/policies.md explains them.
-    """
-
-    policy: str = Field(
-        "full",
-        description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so --freezing.rho 4 belongs to it; or epochs, "
-        "random_budget, bernoulli, front, back, lr_scale, layer_decay, warmup_step, cosine, gradual_unfreeze, gradual_freeze, multirate_step, "
-        "gradnorm, aimd, drift, plateau, budget",
-    )
-    interval: IntervalConfig = Field(default_factory=IntervalConfig)
-    momentum: Literal["keep", "reset"] = Field(
-        "keep", description="the optimizer's state of stages that are trained again: keep it, or reset it as if never stepped"
-    )
-    rewarm_steps: int = Field(
-        0,
-        ge=0,
-        description="optimizer steps over which the learning rate of a stage that is trained again rises from warmup_factor times its value",
-    )
-    rewarm_after: int = Field(1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens")
-    engine: bool = Field(
-        True,
-        description="run frozen stages as an inference engine: batch norms folded into convolutions, channels-last; equal up to rounding",
-    )
-    engine_precision: Literal["auto", "bf16", "float32"] = Field(
-        "auto", description="of the engine; auto: training.precision. bf16 leaves the trained part as it is"
-    )
-    engine_compile: bool | None = Field(
-        None, description="torch.compile for the engine, once for each frozen prefix and shape of images; null: as training.compile"
-    )
-    cache: Literal["off", "ram", "disk"] = Field(
-        "off",
-        description="keep the features of frozen stages while these are frozen, and do not run them for an image that is known: in each worker's "
-        "memory, or in files that all workers of a machine read and that outlive a crash",
-    )
-    cache_dtype: Literal["bf16", "float16", "float32"] = Field("bf16", description="how cached features are stored")
-    cache_gb: float = Field(4.0, gt=0, description="GB of memory or disk that each worker's cache never goes beyond")
-    cache_dir: Path | None = Field(
-        None,
-        description="folder of cache disk, best on a local disk; null: features/ in the run's folder. Removed when the run is finished",
-    )
-
-    @field_validator("cache", mode="before")
-    @classmethod
-    def _off_in_yaml(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML 1.1 reads off as false
-
-    @model_validator(mode="after")
-    def _policy_is_its_name(self) -> FreezingConfig:
-        if "name" in self.parameters:
-            raise ValueError("unknown key name; did you mean policy?")
-        return self
-
-
-class TrainingConfig(Section):
-    """Optimization. Steps are optimizer steps, epochs are 0-based."""
-
-    epochs: int = Field(12, ge=1, description="epochs to train")
-    batch_size: int = Field(8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches")
-    accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step on each worker")
-    micro_batch_gb: float | None = Field(
-        None,
-        gt=0,
-        description="with accumulation: merge micro-batches, as where stages are frozen, as long as the tensors of a step (weights, optimizer, "
-        "activations of the network) stay within this many GB on each device; null: never",
-    )
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="which optimizer")
-    lr: float = Field(2e-4, gt=0, description="base learning rate")
-    backbone_lr_factor: float = Field(1.0, gt=0, description="the backbone's learning rate is lr times this")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (sgd only)")
-    weight_decay: float = Field(0.05, ge=0, description="weight decay of weights; norms and biases have none")
-    schedule: Literal["constant", "step", "cosine"] = Field(
-        "step", description="learning rate after warm-up: constant, step (see milestones, gamma) or cosine (see final_lr_factor)"
-    )
-    milestones: list[int] = Field([8, 11], description="step schedule: epochs before which lr is multiplied by gamma")
-    gamma: float = Field(0.1, gt=0, le=1, description="factor of the step schedule")
-    final_lr_factor: float = Field(0.0, ge=0, le=1, description="the cosine schedule ends at lr times this")
-    warmup_steps: int = Field(100, ge=0, description="optimizer steps of linear warm-up")
-    warmup_factor: float = Field(1.0 / 3.0, gt=0, le=1, description="warm-up starts at lr times this")
-    clip_norm: float | None = Field(35.0, gt=0, description="clip the gradient norm of the trained parameters; null: no clipping")
-    precision: Literal["float32", "bf16"] = Field(
-        "float32", description="bf16: forward under autocast, losses in float32; faster where the CPU or GPU has bf16"
-    )
-    channels_last: bool = Field(True, description="channels-last memory format, usually faster for convolutions")
-    ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of an exponential moving average of the weights, which is then what is evaluated; null: none"
-    )
-    compile: bool = Field(
-        False,
-        description="torch.compile for backbone, neck and dense head, a graph for each frozen prefix, trained and evaluated, compiled when it is "
-        "first needed (minutes); meant for long trainings on GPUs. All images are padded to the square of data.image_size, so that one size does",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    threads: int | None = Field(None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept in the run's folder")
-
-    @field_validator("milestones")
-    @classmethod
-    def _increasing(cls, value: list[int]) -> list[int]:
-        if any(m < 1 for m in value) or sorted(set(value)) != value:
-            raise ValueError("milestones must be increasing epochs >= 1")
-        return value
-
-
-class EvaluationConfig(Section):
-    """When the detector is evaluated; the last epoch always is."""
-
-    every: int = Field(1, ge=1, description="evaluate after every this many epochs, and after the last")
-    batch_size: int = Field(8, ge=1, description="images per evaluation batch and worker")
-
-
-class ClusterConfig(Section):
-    """Ray Train workers."""
-
-    workers: int = Field(1, ge=1, description="data-parallel training workers (DDP ranks)")
-    cpus_per_worker: int = Field(1, ge=1, description="CPUs that each worker reserves")
-    gpu: bool = Field(False, description="give each worker a GPU of its own")
-    use_ray: bool | None = Field(None, description="run under Ray Train; null: only when workers > 1")
-    address: str | None = Field(None, description="Ray cluster address; null: the running job's, or a local one")
-    storage: str | None = Field(None, description="folder or URI all nodes share, for checkpoints; null: the runs folder")
-    max_failures: int = Field(3, ge=0, description="worker failures to recover from")
-
-
-class TrackingConfig(Section):
-    """Where records go beside the run's own folder."""
-
-    mlflow: bool = Field(True, description="log to MLflow; the record in the run's folder is written anyway")
-    uri: str | None = Field(None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db")
-    experiment: str = Field("dbf_ray", description="MLflow experiment of single runs; a study has its own")
-
-
-class SearchConfig(Section):
-    """A study: how many trials, and how many at once."""
-
-    trials: int = Field(20, ge=1, description="trials to run, baselines included")
-    concurrent: int | None = Field(None, ge=1, description="trials at once; null: as many as the resources hold")
-    studies_dir: Path = Field(Path("studies"), description="folder of the studies")
 
 
 class Config(Section):

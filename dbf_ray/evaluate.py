@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.build import build_detector, build_eval_loader, choose_device, make_split
+from dbf_ray.build import build_detector
+from dbf_ray.build_data import build_eval_loader, choose_device, make_split
 from dbf_ray.config import Config, make_config, with_overrides
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from dbf_ray.build import Plan, build_training, choose_device, prepare
+from dbf_ray.build import Plan, build_training, prepare
+from dbf_ray.build_data import choose_device, loader_workers
 from dbf_ray.config import Config, load_config
 from dbf_ray.errors import ConfigError, DataError, DbfRayError, ResourceError
 
@@ -119,7 +120,7 @@ def test_policy_and_options_are_checked_before_the_data_are_read(monkeypatch: py
     def read(*_: Any, **__: Any) -> None:
         raise AssertionError("the data were read")
 
-    monkeypatch.setattr("dbf_ray.build.make_dataset", read)
+    monkeypatch.setattr("dbf_ray.build_data.make_dataset", read)
     for changes in ({"freezing__policy": "stpe"}, {"detector__name": "yolo"}, {"detector__anchors": 1}):
         with pytest.raises(ConfigError):
             prepare(tiny(**changes))
@@ -148,3 +149,34 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_backbones_share_is_a_fraction(plan: Plan) -> None:
     assert 0 < plan.backbone_share < 1
     assert math.isfinite(plan.cost_of([4]))
+
+
+@pytest.mark.parametrize(
+    ("configured", "device", "cpus", "gpus", "processes"),
+    [
+        (None, "cpu", 16, 0, 0),
+        (3, "cpu", 16, 0, 3),
+        (None, "cuda", 16, 1, 8),
+        (None, "cuda", 16, 4, 3),
+        (None, "cuda", 2, 2, 1),
+        (0, "cuda", 16, 1, 0),
+    ],
+)
+def test_loading_processes(
+    configured: int | None, device: str, cpus: int, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None on a CPU, which they would share; for a GPU its share of the CPUs."""
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert loader_workers(load_config(None, {"data.loader_workers": configured}), torch.device(device)) == processes
+
+
+def test_the_loader_is_fed_as_configured() -> None:
+    config = {"data.train_images": 8, "data.val_images": 2, "data.image_size": 64, "training.batch_size": 4, "data.loader_workers": 2}
+    training = build_training(prepare(load_config(None, {**config, "data.prefetch": 5, "data.decoded_gb": 0.001})), quiet=True)
+    for loader in (training.train_loader, training.eval_loader):
+        inner = loader._loader  # type: ignore[attr-defined]
+        assert (inner.num_workers, inner.prefetch_factor, inner.pin_memory) == (2, 5, training.device.type == "cuda")
+        store = inner.dataset.view._resized
+        assert store.budget_used <= 1e6
+    assert training.train_loader._loader.dataset.view._resized.kept > 0  # type: ignore[attr-defined]

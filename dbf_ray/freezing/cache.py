@@ -116,8 +116,7 @@ class RamCache(FeatureCache):
 
     def close(self) -> None:
         """See :meth:`FeatureCache.close`."""
-        self._entries.clear()
-        self.bytes, self.generation = 0, None
+        self.drop()
 
     def _keep_only(self, generation: str | None) -> int:
         self._entries.clear()

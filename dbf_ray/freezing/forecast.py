@@ -37,13 +37,16 @@ def expected_misses(epochs: int, outcomes: Sequence[float]) -> float:
     return sum(1 - (1 - p) ** epochs for p in outcomes)
 
 
-def expected_hit_rate(lengths: Sequence[int], outcomes: Sequence[float]) -> float:
+def expected_hit_rate(lengths: Sequence[int], outcomes: Sequence[Sequence[float]]) -> float:
     """The expected share of frozen images that a cache with enough room serves, for stretches of these ``lengths`` in epochs.
 
-    One view an image per stretch: outcomes (1,). Four views drawn anew in each epoch: (1/4, 1/4, 1/4, 1/4).
+    Args:
+        lengths: of each stretch.
+        outcomes: of each stretch, as :func:`expected_misses` takes them. One view an image per stretch: (1,); four views drawn anew in each epoch:
+            (1/4, 1/4, 1/4, 1/4).
     """
     visits = sum(lengths)
-    return 1 - sum(expected_misses(length, outcomes) for length in lengths) / visits if visits else 0.0
+    return 1 - sum(map(expected_misses, lengths, outcomes)) / visits if visits else 0.0
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,8 @@ def forecast(
     needed: dict[str, float] = {}
     for way in ("epoch", "stretch"):
         outcomes = [fixed if way == "stretch" and row.prefix > always_frozen else drawn for row in rows]
-        misses = [expected_misses(row.epochs, chances) for row, chances in zip(rows, outcomes, strict=True)]
-        visits = sum(row.epochs for row in rows)
-        rates[way] = 1 - sum(misses) / visits if visits else 0.0
-        needed[way] = max((m * entry_bytes[row.prefix] for m, row in zip(misses, rows, strict=True)), default=0.0)
+        rates[way] = expected_hit_rate([row.epochs for row in rows], outcomes)
+        kept = [expected_misses(row.epochs, chances) * entry_bytes[row.prefix] for row, chances in zip(rows, outcomes, strict=True)]
+        needed[way] = max(kept, default=0.0)
     total = round(needed[view_per] * images / ranks)
     return Forecast(rates, view_per, total, budget_bytes, len(canvases), 1 / among)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dbf_ray.build import make_split
+from dbf_ray.build_data import make_split
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.data import EvalView
 from dbf_ray.evaluate import load_detector

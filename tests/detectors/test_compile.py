@@ -274,6 +274,9 @@ def test_the_option_compiles_and_pads_all_images_to_one_size(wanted: bool, monke
     monkeypatch.setattr(Detector, "compile", lambda self: checked.append("compiled"))
     training = build_training(prepare(load_config(None, {**TINY, "training.compile": wanted, "training.device": "cpu"})), quiet=True)
     assert checked == (["cpu", "compiled"] if wanted else [])
+    assert training.frozen is not None
+    assert training.frozen.options is not None
+    assert training.frozen.options.compiled == wanted
     assert training.detector.least_canvas == ((96, 96) if wanted else (0, 0))
     assert build_detector(load_config(None, {**TINY, "training.compile": wanted}), ["ship"]).least_canvas == training.detector.least_canvas
 

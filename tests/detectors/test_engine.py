@@ -68,6 +68,7 @@ def test_the_engine_gives_the_plain_features_and_leaves_the_weights_alone(name: 
         assert part.dtype == torch.float32
         assert not part.requires_grad
         assert error(part, plain) < 1e-5
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in maps[:3])
     assert maps[3].requires_grad
     backbone.eval()  # drop-path draws nothing
     given = backbone(images(), backbone.frozen_features(images()))

@@ -124,8 +124,8 @@ def folded(module: nn.Module) -> nn.Module:
 
 
 def plain_norms(module: nn.Module) -> nn.Module:
-    """``module`` with every kind of batch norm replaced by torch's own, which in eval mode is the same function; children in place."""
-    if isinstance(module, _BatchNorm) and type(module) is not nn.BatchNorm2d:
+    """``module`` with batch norms over ranks replaced by torch's plain one, which in eval mode is the same function; children in place."""
+    if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and type(module) is not nn.BatchNorm2d:
         norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, affine=False)
         norm.affine, norm.weight, norm.bias = module.affine, module.weight, module.bias
         norm.running_mean, norm.running_var = module.running_mean, module.running_var
