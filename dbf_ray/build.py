@@ -25,12 +25,14 @@ from dbf_ray.build_data import (
     steps_per_epoch,
 )
 from dbf_ray.build_frozen import (
+    augmentation,
     build_frozen,
     cache_forecast,
     check_memory,
     choose_micro_batches,
     engine_is_compiled,
     has_one_canvas,
+    largest_square,
     square,
 )
 from dbf_ray.config import Config
@@ -142,6 +144,7 @@ def prepare(config: Config) -> Plan:
     """
     policy = make_policy(config.freezing.policy, **config.freezing.parameters)
     detector_options(config)
+    augmentation(config)
     warn_of_emulation(config, choose_device(config))
     train_set, eval_set, eval_split = make_datasets(config)
     steps = steps_per_epoch(config, len(train_set))
@@ -217,7 +220,7 @@ def build_detector(config: Config, classes: list[str]) -> Detector:
         **detector_options(config),
     )
     if has_one_canvas(config):
-        built.least_canvas = (square(config), square(config))
+        built.least_canvas = (largest_square(config), largest_square(config))
     if detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())
         if placement.unplaced or placement.missing:
@@ -264,7 +267,7 @@ def build_training(
     groups = parameter_groups(detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor)
     seed = config.seed
     train_images, eval_images = decoded_images(config, plan.train_set, plan.eval_set)
-    view = TrainView(plan.train_set, data.image_size, data.flips, seed, train_images)
+    view = TrainView(plan.train_set, data.image_size, data.flips, seed, train_images, augmentation(config))
     loader = train_loader(
         view,
         batch_size=train.batch_size,

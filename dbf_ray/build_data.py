@@ -38,15 +38,15 @@ def make_datasets(config: Config) -> tuple[Dataset, Dataset, str]:
     """Training set, evaluation set, and which split the latter is: "val"; "selection", where a part of train is held out; or "train", where the
     data folder has no splits and nothing is held out.
     """
-    train_set = make_split(config, "train")
+    train_set = make_split(config, config.data.train_split)
     if config.data.selection_fraction > 0:
-        kept, held = split_selection(train_set, config.data.selection_fraction, config.seed)
+        kept, held = split_selection(train_set, config.data.selection_fraction, config.seed, config.data.selection_fold)
         return kept, held, "selection"
-    eval_set = make_split(config, "val", train_set.classes)
-    same = config.data.root is not None and getattr(train_set, "folder", None) == getattr(eval_set, "folder", None)
+    eval_set = make_split(config, config.data.val_split, train_set.classes)
+    same = config.data.root is not None and getattr(train_set, "part", None) == getattr(eval_set, "part", None)
     if same:
         warnings.warn(
-            f"{config.data.root} has no train/ and val/: the images that are trained on are evaluated on, which says little; "
+            f"{config.data.root} is not divided into train and val: the images that are trained on are evaluated on, which says little; "
             "hold some out by --data.selection_fraction 0.2",
             stacklevel=2,
         )
@@ -61,9 +61,10 @@ def make_split(config: Config, split: str, classes: list[str] | None = None) -> 
         split,
         root=data.root,
         classes=classes or data.classes,
-        images=data.train_images if split == "train" else data.val_images,
+        images=data.train_images if split == data.train_split else data.val_images,
         image_size=data.image_size,
-        drop_empty=data.drop_empty and split == "train",
+        drop_empty=data.drop_empty and split == data.train_split,
+        classes_from=data.train_split,
     )
 
 

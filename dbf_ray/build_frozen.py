@@ -19,8 +19,10 @@ from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.cost.live_bytes import nbytes
 from dbf_ray.data import Dataset, TrainView, resized_size, signature, sizes_of
+from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.decoded import slot_bytes
 from dbf_ray.data.loaders import MicroBatchSampler
+from dbf_ray.data.transforms import draw_view, view_size
 from dbf_ray.detectors import Detector, padded_size
 from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.errors import ConfigError, ResourceError
@@ -37,6 +39,23 @@ def square(config: Config) -> int:
     return math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR
 
 
+def augmentation(config: Config) -> Augmentation:
+    """The random augmentations that are configured, none by default.
+
+    Raises:
+        ConfigError: a value is out of its range, or images would become too small or too large.
+    """
+    made = Augmentation(**dict(config.data.augment))
+    made.long_sides(config.data.image_size)
+    return made
+
+
+def largest_square(config: Config) -> int:
+    """Side in pixels of the square that every image fits into after augmentation and padding; beyond :func:`square` with scales above 1."""
+    _, longest = augmentation(config).long_sides(config.data.image_size)
+    return math.ceil(max(longest, config.data.image_size) / SIZE_DIVISOR) * SIZE_DIVISOR
+
+
 def engine_is_compiled(config: Config) -> bool:
     """Whether there is an engine and ``torch.compile`` runs it."""
     wanted = config.training.compile if config.freezing.engine_compile is None else config.freezing.engine_compile
@@ -44,7 +63,7 @@ def engine_is_compiled(config: Config) -> bool:
 
 
 def has_one_canvas(config: Config) -> bool:
-    """Whether all images are padded to the square: as configured, or since every shape would be compiled anew."""
+    """Whether all images are padded to the largest square: as configured, or since every shape would be compiled anew."""
     return config.data.canvas == "square" or config.training.compile or engine_is_compiled(config)
 
 
@@ -54,7 +73,8 @@ def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
     Raises:
         ResourceError: it is more.
     """
-    features = config.freezing.cache_gb * 1e9 if config.freezing.cache == "ram" else 0.0
+    cached = config.freezing.cache == "ram" and not augmentation(config).switched_on
+    features = config.freezing.cache_gb * 1e9 if cached else 0.0
     decoded = min(config.data.decoded_gb * 1e9, (len(train_set) + len(eval_set)) * slot_bytes(config.data.image_size))
     workers = config.cluster.workers if config.cluster.address is None and not config.cluster.gpu else 1
     total = psutil.virtual_memory().total
@@ -69,9 +89,9 @@ def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
 def cache_forecast(
     config: Config, train_set: Dataset, table: FlopTable, run: PolicyProgress, prefixes: list[int] | None
 ) -> Forecast | None:
-    """What the feature cache will do, where there is one and whole epochs have a known prefix."""
+    """What the feature cache will do, where there is one that can hit and whole epochs have a known prefix."""
     freezing, steps = config.freezing, run.all_steps // config.training.epochs
-    if freezing.cache == "off" or prefixes is None or run.block_steps % steps:
+    if freezing.cache == "off" or prefixes is None or run.block_steps % steps or augmentation(config).switched_on:
         return None
     blocks_epochs = run.block_steps // steps
     side, always = square(config), run.always_frozen
@@ -91,8 +111,8 @@ def cache_forecast(
 
 
 def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
-    """Shares of the sizes that training images are padded to, in the first epochs' order; one size where the images' own are not known."""
-    sizes = sizes_of(train_set)
+    """Shares of the sizes that training images are padded to, in the first epochs' order and views; one where the images' own are not known."""
+    sizes, data = sizes_of(train_set), config.data
     if sizes is None or has_one_canvas(config):
         return [1.0]
     sampler = MicroBatchSampler(
@@ -101,7 +121,9 @@ def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[f
     found: Counter[tuple[int, int]] = Counter()
     for sampler.epoch in range(epochs):
         for batch in sampler:
-            found[padded_size([resized_size(sizes[index], config.data.image_size) for _, index, *_ in batch])] += 1
+            views = [draw_view(data.flips, config.seed, epoch, index) for epoch, index, *_ in batch]
+            resized = [resized_size(sizes[index], data.image_size) for _, index, *_ in batch]
+            found[padded_size([view_size(size, view) for size, view in zip(resized, views, strict=True)])] += 1
     return [count / found.total() for count in found.values()]
 
 
@@ -110,7 +132,7 @@ def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, p
 
     They stay so for prefixes that a known timeline does not have, and where batch norms are trained on statistics of a micro-batch. Counted on the
     meta device: weights, the optimizer's and the average's copies, an engine's copy of what is frozen, and activations and gradients of the network
-    at the square of ``data.image_size``.
+    at the square of ``data.image_size``, times the largest of ``data.augment.scales``.
 
     Raises:
         ResourceError: a micro-batch as it is does not fit.
@@ -121,7 +143,7 @@ def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, p
     copies = 1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None)
     weights = nbytes(detector.state_dict().values())
     stages = [nbytes(stage.state_dict().values()) for stage in detector.backbone.stages]
-    side = square(config)
+    side = largest_square(config)
 
     def needed(prefix: int, images: int) -> int:
         engine = sum(stages[:prefix]) if config.freezing.engine else 0
@@ -162,9 +184,11 @@ def make_cache(config: Config, view: TrainView, folder: Path | None) -> FeatureC
     if freezing.cache == "off":
         return None
     if view.views is None:
+        found = {f"data.augment.{name}": value for name, value in augmentation(config).switched_on.items()}
+        options = ", ".join(f"{key} {value}" for key, value in found.items()) or type(view).__name__
         warnings.warn(
-            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no end, so no feature is needed twice; "
-            "use flips alone to keep features",
+            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no end ({options}), so no feature is needed "
+            f"twice; to keep features leave {', '.join(found) or 'that'} out and use the views of data.flips alone",
             stacklevel=3,
         )
         return None

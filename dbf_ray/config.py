@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -161,7 +161,8 @@ def _parse_scalar(text: str, dotted: str) -> Any:
     for part in dotted.split("."):
         node = node.model_fields[part].annotation if _is_model(node) and part in node.model_fields else None
     kinds = get_args(node) or (node,)
-    if str in kinds or Path in kinds:
+    listed = text.lstrip().startswith("[") and any(get_origin(kind) is list for kind in kinds)
+    if (str in kinds or Path in kinds) and not listed:
         return None if type(None) in kinds and text in ("", "null") else text
     try:
         value = yaml.safe_load(text)

@@ -37,25 +37,64 @@ class OpenSection(Section):
         return self
 
 
+class AugmentConfig(Section):
+    """Random changes of training images, beyond the fixed set of views. All are off by default."""
+
+    rotate: float = Field(
+        0.0,
+        ge=0,
+        le=180,
+        description="turn training images by a random angle of up to so many degrees either way, at constant size; objects whose centre leaves the "
+        "image are dropped; 0: off. As all of data.augment it leaves freezing.cache nothing to keep",
+    )
+    rotate_probability: float = Field(0.5, ge=0, le=1, description="share of the images that are turned")
+    scales: list[float] | None = Field(
+        None,
+        description="multi-scale training: the long side is image_size times a factor from [low, high], or, of three or more numbers, times one of "
+        "them; it is the resized image that is scaled, so for full detail set image_size to the largest and scale by factors up to 1. With "
+        "data.canvas square or compiled graphs images are padded to the largest; null: off",
+    )
+    brightness: float = Field(0.0, ge=0, le=1, description="multiply by a random factor from 1 - brightness to 1 + brightness; 0: off")
+    contrast: float = Field(0.0, ge=0, le=1, description="the same for the contrast; 0: off")
+    saturation: float = Field(0.0, ge=0, le=1, description="the same for the saturation; 0: off")
+    hue: float = Field(0.0, ge=0, le=0.5, description="turn the hue by up to this share of the colour circle either way; 0: off")
+
+
 class DataConfig(Section):
     """Where the images come from and how they are fed."""
 
-    name: str = Field("synthetic", description="data set: synthetic (drawn on the fly) or dota (folders of images and labelTxt)")
-    root: Path | None = Field(None, description="folder with train/ and val/, each with images/ and labelTxt/ (dota only)")
-    classes: list[str] | None = Field(None, description="class names in label order; dota: default the classes found in train")
+    name: str = Field(
+        "synthetic",
+        description="data set: synthetic (drawn on the fly), or the format of the folder root: dota, dior, hrsc, hrsc_types (31 types of ship), "
+        "yolo_obb, coco",
+    )
+    root: Path | None = Field(None, description="folder of the data; dota: with train/ and val/, each with images/ and labelTxt/")
+    train_split: str = Field("train", description='split to train on; several joined by "+", as train+val (not synthetic)')
+    val_split: str = Field("val", description="split to evaluate on, as val or test (not synthetic)")
+    classes: list[str] | str | None = Field(
+        None,
+        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, hrsc2016; null: the format's own, or "
+        "those found in train_split",
+    )
     train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
     val_images: int = Field(80, ge=1, description="number of validation scenes (synthetic only)")
     image_size: int = Field(
         384, ge=32, le=8192, description="long side in pixels that images are resized to; nominal cost is for this square"
     )
-    flips: list[Literal["horizontal", "vertical", "diagonal"]] = Field(
-        ["horizontal", "vertical", "diagonal"], description="training views beside the unflipped image, all drawn with equal chance"
+    flips: list[Literal["horizontal", "vertical", "diagonal", "rotate90", "rotate270", "transpose", "transverse"]] = Field(
+        ["horizontal", "vertical", "diagonal"],
+        description="training views beside the unflipped image, all drawn with equal chance: mirrored one way, the other, or both (diagonal: a half "
+        "turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal (transpose, transverse: as in Pillow)",
     )
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     selection_fraction: float = Field(
         0.0,
         ge=0.0,
         lt=1.0,
         description="share of train held out to evaluate on instead of val, as a search should; val is then left for the end",
+    )
+    selection_fold: int = Field(
+        0, ge=0, description="which share is held out: 0 to 4 are different fifths with selection_fraction 0.2, for a cross-validation"
     )
     drop_empty: bool = Field(False, description="leave training images without objects out")
     view_per: Literal["epoch", "stretch"] = Field(

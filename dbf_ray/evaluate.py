@@ -8,6 +8,7 @@ from typing import Any
 from dbf_ray.build import build_detector
 from dbf_ray.build_data import build_eval_loader, choose_device, make_split
 from dbf_ray.config import Config, make_config, with_overrides
+from dbf_ray.data import class_names
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
@@ -72,7 +73,7 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
         ConfigError: nobody says what the classes are.
     """
     state, named = read_mmrotate_checkpoint(file)
-    classes = config.data.classes or named
+    classes = named if config.data.classes is None else class_names(config.data.classes)
     if not classes:
         raise ConfigError(f"classes must be known in the order of the checkpoint, {file} does not name them; give data.classes")
     detector = build_detector(_without_weights(config), classes)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from dbf_ray.data.class_lists import CLASS_LISTS, class_names
 from dbf_ray.data.decoded import DecodedImages
-from dbf_ray.data.dota import DotaDataset
+from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
+from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, signature, sizes_of, split_selection
 from dbf_ray.data.scene_objects import CLASSES as SYNTHETIC_CLASSES
 from dbf_ray.data.synthetic import SyntheticDataset
@@ -25,10 +28,11 @@ class DatasetRequest:
 
     split: str
     root: Path | None
-    classes: list[str] | None
+    classes: str | list[str] | None
     images: int
     image_size: int
     drop_empty: bool
+    classes_from: str
 
 
 def _synthetic(request: DatasetRequest) -> Dataset:
@@ -37,17 +41,15 @@ def _synthetic(request: DatasetRequest) -> Dataset:
     return SyntheticDataset(request.split, request.images, request.image_size)
 
 
-def _dota(request: DatasetRequest) -> Dataset:
+def _labelled(name: str, reader: Reader, request: DatasetRequest) -> Dataset:
     if request.root is None:
-        raise DataError(
-            "data set dota needs data.root, got none; give the folder that holds train/ and val/, each with images/ and labelTxt/"
-        )
-    return DotaDataset(request.root, request.split, request.classes, request.drop_empty)
+        raise DataError(f"data set {name} needs data.root, got none; give a folder with {reader.layout}")
+    return LabelledDataset(reader, request.root, request.split, request.classes, request.drop_empty, request.classes_from)
 
 
 DATASETS: dict[str, Callable[[DatasetRequest], Dataset]] = {
     "synthetic": _synthetic,
-    "dota": _dota,
+    **{name: partial(_labelled, name, reader) for name, reader in READERS.items()},
 }
 
 
@@ -56,21 +58,23 @@ def make_dataset(
     split: str = "train",
     *,
     root: Path | str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     images: int = 240,
     image_size: int = 384,
     drop_empty: bool = False,
+    classes_from: str = "train",
 ) -> Dataset:
     """Make one split of a data set, everything about its labels checked.
 
     Args:
         name: a key of ``DATASETS``.
-        split: "train" or "val".
-        root: folder of the data (dota).
-        classes: class names in label order; None: those found in train (dota).
+        split: "train" or "val"; of images in files any that the folder has, or several joined by "+".
+        root: folder of the data (all but synthetic).
+        classes: class names in label order, or the name of a public list; None: the format's own, or those found in ``classes_from``.
         images: number of scenes (synthetic).
         image_size: side of a scene in pixels (synthetic).
-        drop_empty: leave images without objects out (dota; generated scenes always have objects).
+        drop_empty: leave images without objects out (generated scenes always have objects).
+        classes_from: the split that tells the classes (dota, coco).
 
     Raises:
         ConfigError: no such data set.
@@ -78,27 +82,29 @@ def make_dataset(
     """
     if name not in DATASETS:
         raise ConfigError(f"data.name must be one of {', '.join(DATASETS)}, got {name!r}; choose one of them")
-    request = DatasetRequest(
-        split, None if root is None else Path(root), None if classes is None else list(classes), images, image_size, drop_empty
-    )
+    names = classes if classes is None or isinstance(classes, str) else list(classes)
+    request = DatasetRequest(split, None if root is None else Path(root), names, images, image_size, drop_empty, classes_from)
     return DATASETS[name](request)
 
 
 __all__ = [
+    "CLASS_LISTS",
     "DATASETS",
+    "READERS",
     "Batch",
     "Dataset",
     "DatasetRequest",
     "DecodedImages",
-    "DotaDataset",
     "EvalLoader",
     "EvalView",
+    "LabelledDataset",
     "Sample",
     "Subset",
     "SyntheticDataset",
     "Target",
     "TrainLoader",
     "TrainView",
+    "class_names",
     "eval_loader",
     "make_dataset",
     "make_target",

@@ -1,4 +1,8 @@
-"""Image files: a cheap check before training, and decoding to RGB tensors."""
+"""Image files: a cheap check before training, and decoding to upright RGB tensors of 8 bits.
+
+The orientation that a camera noted (EXIF) is applied, as OpenCV, MMCV and most labelling tools do: sizes and labels are those of the upright
+image. Images of more than 8 bits a channel are stretched to 8, see :mod:`.deep_images`.
+"""
 
 from __future__ import annotations
 
@@ -7,57 +11,115 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from dbf_ray.data.deep_images import as_rgb, bits_of, limits_of, stretch
+from dbf_ray.data.geo_raster import open_geo
 from dbf_ray.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+TIFF = (".tif", ".tiff")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
+DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with more than 8 bits
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
+ORIENTATION = 274  # EXIF tag; from 5 on width and height are exchanged
 # The bytes that a complete file ends with.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 def check_image(file: Path) -> tuple[int, int]:
     """Check an image file's header, and that its end is there; a file whose end looks wrong is decoded to find out.
 
     Returns:
-        Its (height, width) in pixels.
+        (height, width) in pixels of the upright image.
 
     Raises:
-        DataError: the image cannot be read, or its pixels are not 8-bit.
+        DataError: the image cannot be read.
     """
     try:
+        if is_foreign(file):
+            with open_geo(file) as raster:
+                return raster.size
         with Image.open(file) as image:
-            _check_mode(image, file)
+            check_mode(image, file)
             ending, (width, height) = ENDINGS.get(image.format or ""), image.size
-    except _UNREADABLE as error:
-        raise _undecodable(file, error) from error
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+    except UNREADABLE as error:
+        raise undecodable(file, error) from error
     if ending is not None and not _ends_with(file, ending):
         read_image(file)
-    return height, width
+    return (width, height) if turned else (height, width)
 
 
 def read_image(file: Path) -> Tensor:
-    """Decode an image file to a uint8 tensor [3, H, W] in RGB; grey is repeated, transparency dropped.
+    """Decode an image file to a uint8 tensor [3, H, W] in RGB, upright; grey is repeated, transparency and further bands dropped.
 
     Raises:
-        DataError: the image cannot be decoded, or its pixels are not 8-bit.
+        DataError: the image cannot be decoded, or needs rasterio, which is not installed.
     """
     try:
+        if is_foreign(file):
+            return _read_foreign(file)
         with Image.open(file) as image:
-            _check_mode(image, file)
-            pixels = np.array(image.convert("RGB"))
-    except _UNREADABLE as error:
-        raise _undecodable(file, error) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            check_mode(image, file)
+            upright = ImageOps.exif_transpose(image)
+            if bits_of(image) == 8:
+                pixels = np.array(upright.convert("RGB"))
+                return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            if image.mode not in DEEP:
+                return _read_foreign(file)
+            band = np.asarray(upright)[None]
+            return as_rgb(stretch(band, limits_of(band)))
+    except UNREADABLE as error:
+        raise undecodable(file, error) from error
 
 
-def _check_mode(image: Image.Image, file: Path) -> None:
+def is_deep(file: Path) -> bool:
+    """Whether an image has more than 8 bits a channel, or is of a kind that only rasterio reads.
+
+    Raises:
+        OSError: it cannot be read at all.
+    """
+    if is_foreign(file):
+        return True
+    with Image.open(file) as image:
+        return bits_of(image) > 8
+
+
+def is_foreign(file: Path) -> bool:
+    """Whether it is a TIFF file that Pillow does not know, as most with several deep bands are."""
+    if file.suffix.lower() not in TIFF:
+        return False
+    try:
+        with Image.open(file):
+            return False
+    except UnidentifiedImageError:
+        with file.open("rb") as stream:
+            return stream.read(4) in TIFF_STARTS
+
+
+def _read_foreign(file: Path) -> Tensor:
+    with open_geo(file) as raster:
+        return raster.read(0, 0, raster.size[1], raster.size[0])
+
+
+def check_mode(image: Image.Image, file: Path) -> None:
+    """Raise DataError where Pillow opened an image whose pixels are nothing that can be shown as RGB."""
     if image.mode not in MODES:
-        raise DataError(f"{file}: images must have 8 bits a channel, got PIL mode {image.mode}; convert the image to 8-bit RGB")
+        raise DataError(f"{file}: images must be grey, RGB or have bands of numbers, got PIL mode {image.mode}; convert the image to RGB")
+
+
+def undecodable(file: Path, error: Exception) -> DataError:
+    """The error that names a file and why it cannot be decoded."""
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it into patches")
+    reason = "not an image file that is known" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+    return DataError(f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file")
 
 
 def _ends_with(file: Path, ending: bytes) -> bool:
@@ -65,12 +127,3 @@ def _ends_with(file: Path, ending: bytes) -> bool:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - len(ending)))
         return stream.read() == ending
-
-
-def _undecodable(file: Path, error: Exception) -> DataError:
-    if isinstance(error, DataError):
-        return error
-    if isinstance(error, Image.DecompressionBombError):
-        return DataError(f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it into patches")
-    reason = "not an image file that is known" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-    return DataError(f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file")

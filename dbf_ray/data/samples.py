@@ -119,14 +119,15 @@ def scene_of(image_id: str) -> str:
     return image_id.split("__", 1)[0]
 
 
-def split_selection(dataset: Dataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
+def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0) -> tuple[Subset, Subset]:
     """Hold out about ``fraction`` of the images to select on; the rest is left to train on.
 
     Whole scenes are held out (all patches of one large image together), chosen by a hash of (seed, scene): the choice depends neither on the
-    order of the images nor, for most of them, on which others there are.
+    order of the images nor, for most of them, on which others there are. Folds 0, 1, ... take the scenes one after another in the order of their
+    hashes, so that no scene is in two folds.
 
     Raises:
-        DataError: the fraction is outside (0, 1), or there are fewer than two scenes.
+        DataError: the fraction is outside (0, 1), there are fewer than two scenes, or none is left for the fold.
     """
     if not 0 < fraction < 1:
         raise DataError(f"the held-out share must be between 0 and 1, got {fraction}; set data.selection_fraction to 0.2 or so")
@@ -136,12 +137,26 @@ def split_selection(dataset: Dataset, fraction: float, seed: int) -> tuple[Subse
     if len(scenes) < 2:
         raise DataError(f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set data.selection_fraction to 0")
     ranked = sorted(scenes, key=lambda scene: (hashlib.sha256(f"{seed}/{scene}".encode()).digest(), scene))
-    wanted = fraction * len(dataset)
-    held: list[int] = []
-    for scene in ranked[:-1]:
-        if held and len(held) + len(scenes[scene]) / 2 > wanted:
-            break
-        held.extend(scenes[scene])
-    chosen = set(held)
+    sizes = [len(scenes[scene]) for scene in ranked]
+    start = 0
+    for _ in range(fold):
+        start += _fold_length(sizes[start:], fraction * len(dataset))
+    length = min(_fold_length(sizes[start:], fraction * len(dataset)), len(ranked) - 1)
+    if not length:
+        raise DataError(
+            f"folds of {fraction} of the images must be numbered from 0 and hold a scene each, got fold {fold}: none of {len(ranked)} scenes is "
+            "left for it; lower data.selection_fold"
+        )
+    chosen = {index for scene in ranked[start : start + length] for index in scenes[scene]}
     kept = [index for index in range(len(dataset)) if index not in chosen]
-    return Subset(dataset, kept), Subset(dataset, sorted(held))
+    return Subset(dataset, kept), Subset(dataset, sorted(chosen))
+
+
+def _fold_length(sizes: Sequence[int], wanted: float) -> int:
+    """How many of the scenes with ``sizes`` images come nearest to ``wanted`` images; at least one where there is any."""
+    total = 0
+    for count, size in enumerate(sizes):
+        if total and total + size / 2 > wanted:
+            return count
+        total += size
+    return len(sizes)

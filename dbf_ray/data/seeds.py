@@ -1,7 +1,7 @@
 """Random numbers that depend on a key alone: the same on every machine, in every process, for every library version.
 
 Only PCG64's raw 64-bit output and the seeding of ``numpy.random.SeedSequence`` are used; numpy guarantees both never to change, while it
-may change what its distributions make of them. Everything else is integer arithmetic or a single correctly rounded operation.
+may change what its distributions make of them. Everything else is integer arithmetic or single, correctly rounded operations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 # What a stream is for is the first number of its key, so that no two uses ever share numbers.
-ORDER, VIEW, SCENE, SAMPLING = 1, 2, 3, 4
+ORDER, VIEW, SCENE, SAMPLING, AUGMENT = 1, 2, 3, 4, 5
 
 
 class Stream:
@@ -31,13 +31,15 @@ class Stream:
 
     def below(self, bound: int) -> int:
         """Draw an integer in [0, bound), bound < 2**32."""
-        if not self._buffer:
-            self._buffer = self.raw(64).tolist()
-        return ((self._buffer.pop() >> 32) * bound) >> 32
+        return ((self._next() >> 32) * bound) >> 32
 
     def between(self, low: int, high: int) -> int:
         """Draw an integer in [low, high], both ends included."""
         return low + self.below(high - low + 1)
+
+    def uniform(self, low: float, high: float) -> float:
+        """Draw a number from low up to high, out of 2**53 evenly spaced ones; high itself comes up by rounding at most."""
+        return low + (high - low) * ((self._next() >> 11) * 2.0**-53)
 
     def chance(self, percent: int) -> bool:
         """True with the given chance in percent."""
@@ -55,3 +57,8 @@ class Stream:
     def permutation(self, count: int) -> list[int]:
         """The numbers 0 .. count - 1 in random order."""
         return np.argsort(self.raw(count), kind="stable").tolist()
+
+    def _next(self) -> int:
+        if not self._buffer:
+            self._buffer = self.raw(64).tolist()
+        return self._buffer.pop()

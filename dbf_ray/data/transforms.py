@@ -1,25 +1,38 @@
-"""From a raw sample to what the detector sees: resized, and for training one of the mirrored views.
+"""From a raw sample to what the detector sees: resized, and for training in one of a fixed set of views, then perhaps augmented at random.
 
-The view of an image is drawn from (seed, epoch, index) alone, so it is the same in whatever process the image is loaded, and after a resume.
-Views: identity, and mirrored left to right (horizontal), top to bottom (vertical), or both (diagonal), as the reference recipe of DBF.
+What is drawn for an image depends on (seed, epoch, index) alone, so it is the same in whatever process the image is loaded, and after a resume.
+Views are the eight symmetries of the square: the image as it is, mirrored left to right (horizontal), top to bottom (vertical), or both (diagonal),
+which is the reference recipe of DBF, and each of these after a quarter turn. Random augmentations (:mod:`.augment`) have no end of outcomes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import BoundingBoxes
 
 from dbf_ray.data.samples import Dataset, Sample, Target, wrap_boxes
-from dbf_ray.data.seeds import SAMPLING, VIEW, Stream
+from dbf_ray.data.seeds import AUGMENT, SAMPLING, VIEW, Stream
 from dbf_ray.errors import ConfigError
 
 IDENTITY = "identity"
 FLIPS = ("horizontal", "vertical", "diagonal")
+# Each view is a quarter turn counter-clockwise or none, then mirrored left to right or not, then top to bottom or not. Names as Pillow's.
+VIEWS = {
+    IDENTITY: (False, False, False),
+    "horizontal": (False, True, False),
+    "vertical": (False, False, True),
+    "diagonal": (False, True, True),
+    "rotate90": (True, False, False),
+    "rotate270": (True, True, True),
+    "transpose": (True, False, True),
+    "transverse": (True, True, False),
+}
 
 
 def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
@@ -43,19 +56,39 @@ def resize(image: Tensor, target: Target, image_size: int) -> Sample:
 
 
 def flip(image: Tensor, target: Target, view: str) -> Sample:
-    """Mirror a sample: view is "identity", "horizontal", "vertical" or "diagonal" (both); boxes come back canonical.
+    """Show a sample in a view, a key of ``VIEWS``; boxes come back canonical. With a quarter turn in it, height and width change places.
 
     Raises:
         ConfigError: no such view.
     """
     check_flips([] if view == IDENTITY else [view])
+    turned, left_right, top_bottom = VIEWS[view]
     boxes = target["boxes"]
-    if view in ("horizontal", "diagonal"):
+    if turned:
+        image, boxes = quarter_turn(image, boxes)
+    if left_right:
         image, boxes = functional.horizontal_flip(image), functional.horizontal_flip(boxes)
-    if view in ("vertical", "diagonal"):
+    if top_bottom:
         image, boxes = functional.vertical_flip(image), functional.vertical_flip(boxes)
     height, width = image.shape[-2:]
     return image, Target({**target, "boxes": wrap_boxes(boxes, (height, width))})
+
+
+def quarter_turn(image: Tensor, boxes: BoundingBoxes) -> tuple[Tensor, BoundingBoxes]:
+    """Turn an image [3, H, W] and its boxes [n, 5] by 90 degrees counter-clockwise: [3, W, H].
+
+    The boxes by a closed form, which is exact: torchvision's ``rotate`` goes by float32 corners, and leaves an empty set of boxes on its old canvas.
+    """
+    height, width = image.shape[-2:]
+    cx, cy, w, h, angle = boxes.as_subclass(Tensor).unbind(-1)
+    turned = torch.stack([cy, width - cx, w, h, angle + 90], -1)
+    return functional.rotate(image, 90, expand=True), wrap_boxes(turned, (width, height))
+
+
+def view_size(size: tuple[int, int], view: str) -> tuple[int, int]:
+    """(height, width) of a view of an image of ``size``."""
+    height, width = size
+    return (width, height) if VIEWS[view][0] else (height, width)
 
 
 def draw_view(flips: Sequence[str], seed: int, epoch: int, index: int) -> str:
@@ -65,15 +98,29 @@ def draw_view(flips: Sequence[str], seed: int, epoch: int, index: int) -> str:
 
 def check_flips(flips: Sequence[str]) -> None:
     """Raise ConfigError where a flip is unknown."""
+    known = [view for view in VIEWS if view != IDENTITY]
     for name in flips:
-        if name not in FLIPS:
-            raise ConfigError(f"data.flips must be among {', '.join(FLIPS)}, got {name!r}; correct or remove it")
+        if name not in known:
+            raise ConfigError(f"data.flips must be among {', '.join(known)}, got {name!r}; correct or remove it")
 
 
 class Resized(Protocol):
     """Gives resized samples by index."""
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+class RandomAugmentation(Protocol):
+    """Changes samples at random; see :class:`.augment.Augmentation`."""
+
+    @property
+    def switched_on(self) -> Mapping[str, Any]:
+        """What of it changes anything; empty: nothing does."""
+        ...
+
+    def __call__(self, image: Tensor, target: Target, stream: Stream) -> Sample:
+        """A sample changed by numbers from ``stream``."""
+        ...
 
 
 class Resizing:
@@ -87,23 +134,36 @@ class Resizing:
 
 
 class TrainView:
-    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, views) to see them as in another epoch."""
+    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, views) to see them in the view of another epoch."""
 
     def __init__(
-        self, dataset: Dataset, image_size: int, flips: Sequence[str] = FLIPS, seed: int = 0, resized: Resized | None = None
+        self,
+        dataset: Dataset,
+        image_size: int,
+        flips: Sequence[str] = FLIPS,
+        seed: int = 0,
+        resized: Resized | None = None,
+        augmentation: RandomAugmentation | None = None,
     ) -> None:
-        """Views of ``dataset`` with the long side resized to ``image_size`` pixels, mirrored by one of ``flips`` or not at all.
+        """Samples of ``dataset``, resized, then in one of some views, then augmented.
 
-        ``resized`` is where its resized samples come from, if from elsewhere than the data set itself.
+        Args:
+            dataset: whose samples.
+            image_size: long side in pixels that they are resized to.
+            flips: views beside the identity, all with equal chance.
+            seed: of all that is drawn.
+            resized: where resized samples come from, if from elsewhere than the data set itself.
+            augmentation: random changes of what is seen; they are drawn for each epoch, also where a view stays for several.
         """
         check_flips(flips)
         self.dataset, self.image_size, self.flips, self.seed = dataset, image_size, tuple(flips), seed
+        self.augmentation = augmentation if augmentation is not None and augmentation.switched_on else None
         self._resized = resized or Resizing(dataset, image_size)
 
     @property
     def views(self) -> tuple[str, ...] | None:
-        """The fixed set of views that an image may be seen in; None would mean that there is no end of them."""
-        return (IDENTITY, *self.flips)
+        """The fixed set of views that an image may be seen in; None where it is augmented, so that there is no end of them."""
+        return (IDENTITY, *self.flips) if self.augmentation is None else None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -114,11 +174,15 @@ class TrainView:
         image, target = self._resized[index]
         view = draw_view(self.flips, self.seed, views[0] if views else epoch, index)
         image, target = flip(image, target, view)
-        return image, Target({**target, "view": view, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
+        target = Target({**target, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
+        if self.augmentation is None:
+            return image, Target({**target, "view": view})
+        # No "view": with image_id it would name what is seen, and features are kept under that name.
+        return self.augmentation(image, target, Stream(AUGMENT, self.seed, epoch, index))
 
 
 class EvalView:
-    """Samples of a data set for evaluation: resized, never mirrored."""
+    """Samples of a data set for evaluation: resized, as they are."""
 
     def __init__(self, dataset: Dataset, image_size: int, resized: Resized | None = None) -> None:
         """Views of ``dataset`` with the long side resized to ``image_size`` pixels; ``resized`` as in :class:`TrainView`."""

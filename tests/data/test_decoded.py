@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from dbf_ray.data import Dataset, DecodedImages, DotaDataset, EvalView, Sample, SyntheticDataset, TrainView, train_loader
+from dbf_ray.data import Dataset, DecodedImages, EvalView, LabelledDataset, Sample, SyntheticDataset, TrainView, train_loader
+from dbf_ray.data.readers.dota import DotaReader
 
 OBJECT = "4.5 6 30 8.25 28 20 3 18 ship 1\n"
 
@@ -49,7 +50,7 @@ def same(one: Sample, two: Sample) -> None:
 def dataset(request: pytest.FixtureRequest, make_root: Callable[..., Path]) -> Dataset:
     if request.param == "synthetic":
         return SyntheticDataset("train", 4, 64)
-    return DotaDataset(make_root({"a": OBJECT, "bb": "", "ccc": OBJECT * 3, "dddd": OBJECT}), classes=["ship"])
+    return LabelledDataset(DotaReader(), make_root({"a": OBJECT, "bb": "", "ccc": OBJECT * 3, "dddd": OBJECT}), classes=["ship"])
 
 
 def test_kept_samples_are_those_that_would_be_decoded(dataset: Dataset) -> None:
@@ -85,7 +86,7 @@ def test_the_budget_bounds_what_is_kept(dataset: Dataset) -> None:
 
 
 def test_an_image_with_too_many_objects_is_decoded_each_time(make_root: Callable[..., Path]) -> None:
-    counted = Counted(DotaDataset(make_root({"a": OBJECT * 5000}), classes=["ship"]))
+    counted = Counted(LabelledDataset(DotaReader(), make_root({"a": OBJECT * 5000}), classes=["ship"]))
     kept = DecodedImages(counted, 48, 1 << 30)
     same(kept[0], kept[0])
     assert counted.loads.value == 2

@@ -31,11 +31,21 @@ def test_grey_is_repeated_and_transparency_dropped(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "rgba.png").numpy() == pixels[..., :3].transpose(2, 0, 1)).all()
 
 
-def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "deep.png"
-    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(file)
+def test_images_are_turned_upright(tmp_path: Path) -> None:
+    """EXIF orientation 6: the camera was turned; the stored left column is the upright image's top row."""
+    stored = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    assert check_image(tmp_path / "turned.png") == (7, 5)
+    assert (read_image(tmp_path / "turned.png").numpy() == np.rot90(stored, -1).transpose(2, 0, 1)).all()
+
+
+def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "lab.tif"
+    Image.new("LAB", (4, 4)).save(file)
     for function in (check_image, read_image):
-        with pytest.raises(DataError, match=r"deep\.png: images must have 8 bits a channel, got PIL mode I;16"):
+        with pytest.raises(DataError, match=r"lab\.tif: images must be grey, RGB or have bands of numbers, got PIL mode LAB"):
             function(file)
 
 

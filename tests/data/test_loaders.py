@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbf_ray.data import Dataset, DotaDataset, EvalView, TrainView, eval_loader, train_loader
+from dbf_ray.data import Dataset, EvalView, LabelledDataset, TrainView, eval_loader, train_loader
 from dbf_ray.data.loaders import Batch, MicroBatchSampler, ShardSampler
+from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.errors import ConfigError, DataError
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4), (8, 1), (4, 2)]  # (accumulation, world size)
@@ -122,7 +123,7 @@ def test_eval_loader_is_ordered_and_repeatable(counting: Callable[[int], Dataset
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_image_is_one_clear_line(make_root: Callable[..., Path], workers: int) -> None:
     root = make_root(dict.fromkeys("ab", "10 10 30 10 30 20 10 20 ship 0"))
-    dataset = DotaDataset(root)
+    dataset = LabelledDataset(DotaReader(), root)
     (root / "train" / "images" / "b.png").write_bytes(b"gone")
     with pytest.raises(DataError) as caught:
         list(train_loader(TrainView(dataset, 64), batch_size=2, workers=workers).epoch(0))

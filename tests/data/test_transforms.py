@@ -9,16 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from dbf_ray.data import Dataset, EvalView, Target, TrainView, make_target
-from dbf_ray.data.transforms import FLIPS, draw_view, flip, resize
+from dbf_ray.data.transforms import FLIPS, VIEWS, draw_view, flip, resize, view_size
 from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import box_iou_rotated_aligned
 
 HEIGHT, WIDTH = 60, 90
 RAGGED = 1.5  # pixels by which the edge of a picture of whole pixels may stray when it is interpolated
-VIEWS = ("identity", *FLIPS)
+INVERSE = {"rotate90": "rotate270", "rotate270": "rotate90"}  # every other view is its own
 
 box = st.tuples(
     st.floats(-10, 100, width=32),
@@ -51,23 +53,26 @@ def assert_canonical(boxes: Tensor) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(boxes=st.lists(box, max_size=3))
 def test_boxes_move_with_the_image(view: str, boxes: list[tuple[float, ...]]) -> None:
     image, target = flip(*sample(boxes), view)
+    height, width = image.shape[-2:]
+    assert (height, width) == view_size((HEIGHT, WIDTH), view) == target["boxes"].canvas_size
     assert_canonical(target["boxes"])
     mask = image[0].numpy() > 0
-    assert not (mask & ~render(target["boxes"], HEIGHT, WIDTH, 0.001)).any()
-    assert not (~mask & render(target["boxes"], HEIGHT, WIDTH, -0.001)).any()
+    assert not (mask & ~render(target["boxes"], height, width, 0.001)).any()
+    assert not (~mask & render(target["boxes"], height, width, -0.001)).any()
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(boxes=st.lists(box, min_size=1, max_size=4))
-def test_flips_are_involutions(view: str, boxes: list[tuple[float, ...]]) -> None:
+def test_each_view_has_an_inverse(view: str, boxes: list[tuple[float, ...]]) -> None:
     image, target = sample(boxes)
-    back_image, back = flip(*flip(image, target, view), view)
-    assert bool((back_image == image).all())
+    back_image, back = flip(*flip(image, target, view), INVERSE.get(view, view))
+    assert torch.equal(back_image, image)
+    assert back["boxes"].canvas_size == (HEIGHT, WIDTH)
     assert_canonical(back["boxes"])
     before, after = (torch.Tensor(item["boxes"]) for item in (target, back))
     torch.testing.assert_close(after[:, :4], before[:, :4], rtol=0, atol=1e-4)
@@ -75,16 +80,66 @@ def test_flips_are_involutions(view: str, boxes: list[tuple[float, ...]]) -> Non
     assert bool((torch.minimum(turn, 180 - turn) < 1e-3).all())
 
 
+PILLOWS = {
+    "horizontal": Image.Transpose.FLIP_LEFT_RIGHT,
+    "vertical": Image.Transpose.FLIP_TOP_BOTTOM,
+    "diagonal": Image.Transpose.ROTATE_180,
+    "rotate90": Image.Transpose.ROTATE_90,
+    "rotate270": Image.Transpose.ROTATE_270,
+    "transpose": Image.Transpose.TRANSPOSE,
+    "transverse": Image.Transpose.TRANSVERSE,
+}
+
+
+def test_views_are_pillows_and_all_different() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    seen = {"identity": pixels, **{view: np.asarray(Image.fromarray(pixels).transpose(method)) for view, method in PILLOWS.items()}}
+    assert seen.keys() == VIEWS.keys()
+    assert len({array.tobytes() + bytes(array.shape) for array in seen.values()}) == 8
+    for view, expected in seen.items():
+        image, target = flip(torch.from_numpy(pixels).permute(2, 0, 1), sample([], 5, 7)[1], view)
+        assert image.dtype == torch.uint8
+        assert (image.permute(1, 2, 0).numpy() == expected).all()
+        assert target["boxes"].shape == (0, 5)
+        assert target["boxes"].canvas_size == expected.shape[:2]
+
+
 @pytest.mark.parametrize("angle", [-90.0, -45.0, 0.0, 45.0, 89.99999, 30.0])
-@pytest.mark.parametrize("view", VIEWS)
-def test_known_angles(view: str, angle: float) -> None:
+@pytest.mark.parametrize(
+    ("view", "center", "turned"),
+    [
+        ("identity", (30, 20), lambda angle: angle),
+        ("horizontal", (WIDTH - 30, 20), lambda angle: -angle),
+        ("vertical", (30, HEIGHT - 20), lambda angle: -angle),
+        ("diagonal", (WIDTH - 30, HEIGHT - 20), lambda angle: angle),
+        ("rotate90", (20, WIDTH - 30), lambda angle: angle + 90),
+        ("rotate270", (HEIGHT - 20, 30), lambda angle: angle - 90),
+        ("transpose", (20, 30), lambda angle: -90 - angle),
+        ("transverse", (HEIGHT - 20, WIDTH - 30), lambda angle: 90 - angle),
+    ],
+)
+def test_known_angles(view: str, center: tuple[int, int], turned: Callable[[float], float], angle: float) -> None:
     _, target = flip(*sample([(30.0, 20.0, 12.0, 4.0, angle)]), view)
-    expected = -angle if view in ("horizontal", "vertical") else angle
-    [[cx, cy, w, h, turned]] = target["boxes"].tolist()
-    assert (cx, cy) == (WIDTH - 30 if view in ("horizontal", "diagonal") else 30, HEIGHT - 20 if view in ("vertical", "diagonal") else 20)
+    [[cx, cy, w, h, found]] = target["boxes"].tolist()
+    assert (cx, cy) == center
     assert (w, h) == (12, 4)
-    assert -90 <= turned < 90
-    assert (turned - expected + 90) % 180 - 90 == pytest.approx(0, abs=1e-4)
+    assert -90 <= found < 90
+    assert (found - turned(angle) + 90) % 180 - 90 == pytest.approx(0, abs=1e-4)
+
+
+def test_torchvisions_quarter_turn_agrees_but_for_rounding_and_the_canvas_of_no_boxes() -> None:
+    boxes = torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([90.0, 60, 60, 60, 360])
+    boxes[:, 2:4] += 2
+    _, target = sample(boxes.tolist())
+    ours = torch.Tensor(flip(torch.zeros(3, HEIGHT, WIDTH), target, "rotate90")[1]["boxes"])
+    theirs = functional.rotate(target["boxes"], 90, expand=True)
+    assert theirs.canvas_size == (WIDTH, HEIGHT)
+    assert bool((box_iou_rotated_aligned(ours, torch.Tensor(theirs)) > 0.999).all())
+    assert torch.equal(ours[:, 2:4], torch.Tensor(target["boxes"])[:, 2:4])
+    assert functional.rotate(sample([])[1]["boxes"], 90, expand=True).canvas_size == (
+        HEIGHT,
+        WIDTH,
+    )  # of an image that is [WIDTH, HEIGHT] now
 
 
 def test_other_keys_travel_along() -> None:
@@ -139,8 +194,12 @@ def test_views_depend_on_seed_epoch_and_index_only() -> None:
 
 def test_views_are_equally_likely() -> None:
     counts = Counter(draw_view(FLIPS, 0, epoch, index) for epoch in range(40) for index in range(100))
-    assert set(counts) == set(VIEWS)
+    assert set(counts) == {"identity", *FLIPS}
     assert all(abs(count - 1000) < 120 for count in counts.values())  # standard deviation 27
+    everything = [view for view in VIEWS if view != "identity"]
+    counts = Counter(draw_view(everything, 0, epoch, index) for epoch in range(40) for index in range(100))
+    assert set(counts) == set(VIEWS)
+    assert all(abs(count - 500) < 90 for count in counts.values())  # standard deviation 21
     assert {draw_view(["vertical"], 0, 0, index) for index in range(50)} == {"identity", "vertical"}
     assert {draw_view([], 0, 0, index) for index in range(5)} == {"identity"}
 
@@ -158,6 +217,17 @@ def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[
         assert image.shape == (3, 64, 96)
 
 
+def test_the_views_are_a_fixed_set(counting: Callable[[int], Dataset]) -> None:
+    assert TrainView(counting(2), 96).views == ("identity", "horizontal", "vertical", "diagonal")
+    view = TrainView(counting(40), 96, ["rotate90", "transverse"], seed=2)
+    assert view.views == ("identity", "rotate90", "transverse")
+    samples = [view[1, index] for index in range(40)]
+    assert {target["view"] for _, target in samples} == {"identity", "rotate90", "transverse"}
+    for image, target in samples:
+        assert image.shape[-2:] == view_size((64, 96), target["view"]) == target["boxes"].canvas_size
+        assert target["scale"] == 2.0
+
+
 def test_training_views_carry_a_seed_of_seed_epoch_and_index(counting: Callable[[int], Dataset]) -> None:
     dataset = counting(3)
     seeds = {(s, e, i): TrainView(dataset, 64, seed=s)[e, i][1]["seed"] for s in (1, 2) for e in (0, 1) for i in (0, 1, 2)}
@@ -168,7 +238,7 @@ def test_training_views_carry_a_seed_of_seed_epoch_and_index(counting: Callable[
 
 
 def test_unknown_flip(counting: Callable[[int], Dataset]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.flips must be among horizontal, vertical, diagonal, got 'sideways'"):
+    with pytest.raises(ConfigError, match=r"data\.flips must be among horizontal, .* transpose, transverse, got 'sideways'"):
         TrainView(counting(2), 64, ["sideways"])
     with pytest.raises(ConfigError, match="sideways"):
         flip(*sample([]), "sideways")

@@ -1,0 +1,41 @@
+"""Class lists of public data sets, in the order of their authors, to be named in ``data.classes``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dbf_ray.errors import DataError
+
+_DOTA_1_0 = [
+    *("plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship", "tennis-court"),
+    *("basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor", "swimming-pool", "helicopter"),
+]
+_DOTA_1_5 = [*_DOTA_1_0, "container-crane"]
+CLASS_LISTS: dict[str, list[str]] = {
+    "dota-v1.0": _DOTA_1_0,
+    "dota-v1.5": _DOTA_1_5,
+    "dota-v2.0": [*_DOTA_1_5, "airport", "helipad"],
+    "dior-r": [
+        *("airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "expressway-service-area"),
+        *("expressway-toll-station", "dam", "golffield", "groundtrackfield", "harbor", "overpass", "ship", "stadium"),
+        *("storagetank", "tenniscourt", "trainstation", "vehicle", "windmill"),
+    ],
+    "hrsc2016": ["ship"],
+}
+"""DOTA (Xia et al., 2018; Ding et al., 2021), DIOR-R (Cheng et al., 2022), HRSC2016 (Liu et al., 2017)."""
+
+
+def class_names(classes: str | Sequence[str]) -> list[str]:
+    """Class names in label order: of a list, or of the public data set that is named.
+
+    Raises:
+        DataError: no such data set, no names, a name twice, or one with white space.
+    """
+    if isinstance(classes, str):
+        if classes not in CLASS_LISTS:
+            raise DataError(f"data.classes must be a list of names, or one of {', '.join(CLASS_LISTS)}, got {classes!r}; choose one")
+        return list(CLASS_LISTS[classes])
+    names = list(classes)
+    if not names or len(set(names)) != len(names) or any(not name or name.split() != [name] for name in names):
+        raise DataError(f"data.classes must be different names without spaces, at least one, got {names}; correct the list")
+    return names

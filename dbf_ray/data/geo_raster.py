@@ -1,0 +1,109 @@
+"""Images that rasterio reads: GeoTIFF and other files with many bands, deep pixels or a place on earth, window by window.
+
+rasterio (BSD, wheels with GDAL) is optional: ``pip install 'dbf-ray[geo]'``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dbf_ray.data.deep_images import Limits, as_rgb, limits_of, stretch
+from dbf_ray.errors import DataError
+
+_OVERVIEW = 1024  # side in pixels of what the limits of a stretch are taken from
+
+
+def rasterio() -> ModuleType | None:
+    """The library, None where it is not installed."""
+    try:
+        import rasterio
+    except ImportError:
+        return None
+    module: ModuleType = rasterio
+    return module
+
+
+@contextlib.contextmanager
+def open_geo(file: Path) -> Iterator[GeoRaster]:
+    """Open a file.
+
+    Raises:
+        DataError: rasterio is not installed.
+        OSError: it cannot read the file.
+    """
+    library = rasterio()
+    if library is None:
+        raise DataError(
+            f"{file}: an image of several bands with more than 8 bits each, or of more than four, needs rasterio, which is not installed; "
+            "pip install 'dbf-ray[geo]', or convert the image to 8-bit RGB"
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=library.errors.NotGeoreferencedWarning)
+        dataset = library.open(file)
+    with dataset:
+        yield GeoRaster(dataset)
+
+
+class GeoRaster:
+    """An open file, see :class:`.rasters.Raster`; what cannot be decoded is an OSError."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.size = (dataset.height, dataset.width)
+        self._bands = _color_bands(dataset)
+        self._colors = _palette(dataset)
+        self._limits = None if dataset.dtypes[0] == "uint8" else self._find_limits()
+
+    def read(self, x: int, y: int, width: int, height: int) -> Tensor:
+        """See :class:`.rasters.Raster`."""
+        bands = self._read(window=((y, y + height), (x, x + width)))
+        if self._colors is not None:
+            bands = self._colors[bands[0]].transpose(2, 0, 1)
+        return as_rgb(bands if self._limits is None else stretch(bands, self._limits))
+
+    def lonlat(self, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """See :class:`.rasters.Raster`."""
+        if self._dataset.crs is None or self._dataset.transform.is_identity:
+            return None
+        from rasterio.warp import transform
+
+        a, b, c, d, e, f = tuple(self._dataset.transform)[:6]
+        x, y = points[:, 0], points[:, 1]
+        return np.stack(transform(self._dataset.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), -1).reshape(-1, 2)
+
+    def _find_limits(self) -> Limits:
+        """Of the whole image, from as many pixels as fit ``_OVERVIEW`` squared."""
+        scale = min(1.0, _OVERVIEW / max(self.size))
+        shape = (len(self._bands), *(max(1, round(side * scale)) for side in self.size))
+        return limits_of(self._read(out_shape=shape), self._dataset.nodata)
+
+    def _read(self, **how: Any) -> NDArray[Any]:
+        pixels: NDArray[Any] = self._dataset.read(self._bands, **how)
+        return pixels
+
+
+def _color_bands(dataset: Any) -> list[int]:
+    """Numbers from 1 of the bands to read: those that say to be red, green and blue, else the first three, else the first."""
+    names = [band.name for band in dataset.colorinterp]
+    if {"red", "green", "blue"} <= set(names):
+        return [names.index(color) + 1 for color in ("red", "green", "blue")]
+    return [1, 2, 3] if dataset.count >= 3 else [1]
+
+
+def _palette(dataset: Any) -> NDArray[np.uint8] | None:
+    """Colours [256, 3] of an image of indices."""
+    if dataset.count != 1 or dataset.colorinterp[0].name != "palette":
+        return None
+    colors = np.zeros((256, 3), np.uint8)
+    for index, color in dataset.colormap(1).items():
+        colors[index] = color[:3]
+    return colors

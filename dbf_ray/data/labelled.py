@@ -1,0 +1,166 @@
+"""A split of images and label files as a data set to train on and to evaluate on, whatever the format: all labels read and checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.images import check_image, read_image
+from dbf_ray.data.readers import Item, LabelledObject, Labels, Problem, Reader
+from dbf_ray.data.readers.base import TOLERATED
+from dbf_ray.data.samples import Sample, make_target
+from dbf_ray.errors import DataError
+from dbf_ray.geometry import canonicalize, corners_to_boxes
+
+SMALLEST_SIDE = 1e-3  # pixels: a quadrilateral whose smallest rectangle is thinner has no area
+
+_log = logging.getLogger(__name__)
+
+
+class LabelledDataset:
+    """Images and labels of one split, all labels and the headers of all images read and checked.
+
+    Attributes:
+        files: image files.
+        sizes: (height, width) of each.
+        part: folder and split; equal for two data sets of the same images.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        root: Path | str,
+        split: str = "train",
+        classes: str | Sequence[str] | None = None,
+        drop_empty: bool = False,
+        classes_from: str = "train",
+    ) -> None:
+        """Read all label files and the headers of all images.
+
+        Args:
+            reader: of the format.
+            root: folder of the data.
+            split: which; several joined by "+" are taken together ("train+val").
+            classes: names in label order, or the name of a public list; None: the format's own, or the sorted names in ``classes_from``.
+            drop_empty: leave images without objects out.
+            classes_from: the split that tells the classes.
+
+        Raises:
+            DataError: a folder, label file or line is not usable, an image is broken, or a class is unknown.
+        """
+        root = Path(root)
+        self.part = (root, split if reader.splits(root) else "")
+        own = reader.classes if classes is None else classes
+        self.classes = class_names(own) if own is not None else found_classes(reader, root, classes_from)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        self.files: list[Path] = []
+        self.sizes: list[tuple[int, int]] = []
+        self._boxes: list[Tensor] = []
+        self._labels: list[list[int]] = []
+        self._difficult: list[list[bool]] = []
+        for item, labels in read_split(reader, root, split):
+            place = item.labels or item.image
+            self._check_names(labels.objects, place, numbers)
+            boxes = to_boxes(labels.objects, place)
+            size = check_image(item.image)
+            if labels.objects or not drop_empty:
+                self.files.append(item.image)
+                self.sizes.append(size)
+                self._boxes.append(boxes)
+                self._labels.append([numbers[one.name] for one in labels.objects])
+                self._difficult.append([one.difficult for one in labels.objects])
+        self.image_ids = [file.stem for file in self.files]
+        if not self.files:
+            raise DataError(f"{root}, {split}: no object is labelled, so data.drop_empty leaves no image; set data.drop_empty to false")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, index: int) -> Sample:
+        """Image uint8 [3, H, W] in RGB, upright, and its target.
+
+        Raises:
+            DataError: the image cannot be decoded.
+        """
+        image = read_image(self.files[index])
+        size = (image.shape[1], image.shape[2])
+        target = make_target(self._boxes[index].clone(), self._labels[index], self._difficult[index], self.image_ids[index], size)
+        return image, target
+
+    def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
+        for one in objects:
+            if one.name not in numbers:
+                rule = f"classes must be among those of train or data.classes ({', '.join(self.classes)})"
+                raise unknown_class(one, file, rule).error()
+
+
+def unknown_class(one: LabelledObject, file: Path, rule: str) -> Problem:
+    """The problem of an object whose class is not among those that ``rule`` names."""
+    return Problem("unknown_class", file, f"{rule}, got {one.name!r}; correct the line or name the class in data.classes", one.line)
+
+
+def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Labels]]:
+    """All images of a split, or of several joined by "+", with their objects.
+
+    Raises:
+        DataError: the first problem there is, labels that are missing altogether among them.
+    """
+    pairs: list[tuple[Item, Labels]] = []
+    stems: dict[str, Path] = {}
+    for part in split.split("+"):
+        listing = reader.listing(root, part)
+        for problem in listing.problems:
+            if problem.kind not in TOLERATED:
+                raise problem.error()
+        if orphaned := [problem.file for problem in listing.problems if problem.kind in TOLERATED]:
+            _log.warning("%s, %s: %d label files have no image and are left out, the first is %s", root, part, len(orphaned), orphaned[0])
+        if listing.unlabelled is not None:
+            raise DataError(f"a data folder must hold {reader.layout}; {listing.unlabelled} is not there; give such a folder as data.root")
+        for item in listing.items:
+            if (other := stems.setdefault(item.image.stem, item.image)) is not item.image:
+                raise DataError(f"{item.image}: images must differ in their names, {other} has the same; rename one")
+            labels = reader.read(item)
+            if labels.problems:
+                raise labels.problems[0].error()
+            pairs.append((item, labels))
+    return pairs
+
+
+def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]:
+    """Sorted names of the classes in the labels of a split.
+
+    Raises:
+        DataError: the split is not usable, or has no objects at all.
+    """
+    names = {one.name for _, labels in read_split(reader, root, split) for one in labels.objects}
+    if not names:
+        raise DataError(f"{root}, {split}: must label at least one object to learn from, found none; name the classes in data.classes")
+    return sorted(names)
+
+
+def boxes_of(objects: Sequence[LabelledObject]) -> Tensor:
+    """Canonical boxes [n, 5] float64 of smallest area around the objects' quadrilaterals."""
+    return canonicalize(corners_to_boxes(torch.tensor([one.corners for one in objects], dtype=torch.float64).reshape(-1, 8)))
+
+
+def without_area(one: LabelledObject, file: Path) -> Problem:
+    """The problem of an object whose quadrilateral has no area."""
+    polygon = " ".join(f"{value:g}" for value in one.corners)
+    return Problem("degenerate", file, f"a polygon must have an area, got zero for {polygon}; correct or remove the line", one.line)
+
+
+def to_boxes(objects: Sequence[LabelledObject], file: Path) -> Tensor:
+    """Canonical boxes [n, 5] float32.
+
+    Raises:
+        DataError: an object has no area.
+    """
+    boxes = boxes_of(objects)
+    for row in (boxes[:, 3] < SMALLEST_SIDE).nonzero().flatten().tolist():
+        raise without_area(objects[row], file).error()
+    return canonicalize(boxes.to(torch.float32))

@@ -1,0 +1,134 @@
+"""Images of any size, read by windows.
+
+TIFF files are read by rasterio where it is installed: only the window is decoded, and where the file says where on earth it lies, pixels can be
+turned into longitudes and latitudes. Any other file is decoded once and held as Pillow holds it, 4 bytes a pixel (20,000 x 20,000: 1.6 GB).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dbf_ray.data.geo_raster import open_geo, rasterio
+from dbf_ray.data.images import ORIENTATION, TIFF, UNREADABLE, check_mode, is_deep, read_image, undecodable
+from dbf_ray.errors import DataError
+
+LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
+
+
+class Raster(Protocol):
+    """An open image.
+
+    Attributes:
+        size: (height, width) in pixels, upright.
+    """
+
+    size: tuple[int, int]
+
+    def read(self, x: int, y: int, width: int, height: int) -> Tensor:
+        """The window [y, y + height) x [x, x + width), which must lie within the image, as uint8 [3, height, width] in RGB.
+
+        Raises:
+            DataError: the window cannot be decoded.
+        """
+
+    def lonlat(self, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Longitudes and latitudes (degrees, WGS 84) [n, 2] of points (x, y) in pixels [n, 2]; None where the image does not tell.
+
+        x = 0 is the left edge of the first column, so that pixel centres lie at halves.
+        """
+
+
+@contextlib.contextmanager
+def open_raster(file: Path) -> Iterator[Raster]:
+    """Open an image to read windows of it.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    file = Path(file)
+    with contextlib.ExitStack() as stack:
+        try:
+            by_window = file.suffix.lower() in TIFF and rasterio() is not None and not _is_turned(file)
+            raster: Raster = stack.enter_context(open_geo(file)) if by_window else PillowRaster(file)
+        except UNREADABLE as error:
+            raise undecodable(file, error) from error
+        yield Checked(raster, file)
+
+
+class Checked:
+    """A raster of which windows beyond the image are refused, and whose errors name the file."""
+
+    def __init__(self, raster: Raster, file: Path) -> None:
+        self.size, self._raster, self._file = raster.size, raster, file
+        self.lonlat = raster.lonlat
+
+    def read(self, x: int, y: int, width: int, height: int) -> Tensor:
+        """See :class:`Raster`."""
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > self.size[1] or y + height > self.size[0]:
+            raise DataError(
+                f"{self._file}: a window must lie within the image of {self.size[1]} x {self.size[0]} pixels, got x {x}, y {y}, {width} x {height}"
+            )
+        try:
+            return self._raster.read(x, y, width, height)
+        except UNREADABLE as error:
+            raise undecodable(self._file, error) from error
+
+
+class PillowRaster:
+    """A file that Pillow decodes whole, see :class:`Raster`."""
+
+    def __init__(self, file: Path) -> None:
+        self._deep: Tensor | None = None
+        self._image: Image.Image | None = None
+        with _large_images():
+            if is_deep(file):
+                self._deep = read_image(file)
+                self.size = (self._deep.shape[1], self._deep.shape[2])
+                return
+            with Image.open(file) as image:
+                check_mode(image, file)
+                upright = ImageOps.exif_transpose(image)
+                self._image = upright if upright.mode in ("RGB", "L") else upright.convert("RGB")
+                self._image.load()
+        self.size = (self._image.height, self._image.width)
+
+    def read(self, x: int, y: int, width: int, height: int) -> Tensor:
+        """See :class:`Raster`."""
+        if self._deep is not None:
+            return self._deep[:, y : y + height, x : x + width].clone()
+        assert self._image is not None
+        window = np.array(self._image.crop((x, y, x + width, y + height)).convert("RGB"))
+        return torch.from_numpy(window).permute(2, 0, 1).contiguous()
+
+    def lonlat(self, points: NDArray[np.float64]) -> None:
+        """Not known."""
+        return
+
+
+def _is_turned(file: Path) -> bool:
+    """Whether the file says to be shown turned or mirrored, which rasterio does not do."""
+    try:
+        with _large_images(), Image.open(file) as image:
+            return image.getexif().get(ORIENTATION, 1) != 1
+    except UNREADABLE:
+        return False  # of a kind that Pillow does not know
+
+
+@contextlib.contextmanager
+def _large_images() -> Iterator[None]:
+    """Lets Pillow open images beyond the size at which it suspects an attack."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = LARGEST
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

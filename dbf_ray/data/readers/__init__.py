@@ -1,0 +1,34 @@
+"""Readers of labelling formats. A new format is one file and one line in ``READERS``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, Reader
+from dbf_ray.data.readers.dota import DotaReader
+from dbf_ray.errors import DataError
+
+READERS: dict[str, Reader] = {
+    "dota": DotaReader(),
+}
+"""Order matters to :func:`recognise` alone."""
+
+
+def recognise(root: Path) -> str:
+    """Name of the format that a data folder is in.
+
+    Raises:
+        DataError: there is no such folder, or it is in none of the formats.
+    """
+    if not root.is_dir():
+        raise DataError(f"the data folder must exist, {root} is not there; give an existing folder")
+    for name, reader in READERS.items():
+        if reader.recognises(root):
+            return name
+    layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in READERS.items())
+    raise DataError(
+        f"{root} must be in one of the known formats ({layouts}), it is in none; name the one that is meant, or mend the folder"
+    )
+
+
+__all__ = ["READERS", "Item", "LabelledObject", "Labels", "Listing", "Problem", "Reader", "recognise"]

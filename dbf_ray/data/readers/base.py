@@ -1,0 +1,184 @@
+"""What a reader of a labelling format is, and what it gives.
+
+A reader never raises for what is wrong with a single image or label: it says so in a :class:`Problem` and goes on. A data set to train on
+refuses the first problem; a check reports them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from dbf_ray.data.images import IMAGE_SUFFIXES
+from dbf_ray.errors import DataError
+
+LARGEST_COORDINATE = 1e6  # pixels
+TOLERATED = frozenset({"orphan_labels"})  # kinds of problems that a data set to train on only warns of
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One object as written.
+
+    Attributes:
+        corners: (x1, y1, ..., x4, y4) of a quadrilateral, pixels.
+        name: class name.
+        difficult: evaluation ignores it.
+        line: of the label file, from 1; None where the format has no lines.
+    """
+
+    corners: tuple[float, ...]
+    name: str
+    difficult: bool = False
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the data: a ``kind`` for programs, a ``message`` (rule, value, next step) for people, and where it is."""
+
+    kind: str
+    file: Path
+    message: str
+    line: int | None = None
+
+    @property
+    def place(self) -> str:
+        """File and, where there is one, line."""
+        return str(self.file) if self.line is None else f"{self.file}, line {self.line}"
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+    def error(self) -> DataError:
+        """The problem as an error."""
+        return DataError(str(self))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a split.
+
+    Attributes:
+        image: its file.
+        labels: its label file, which may be missing; None: the split has no labels, as a test set.
+        record: what the listing knows already of its objects, in formats that hold all of them in one file.
+    """
+
+    image: Path
+    labels: Path | None
+    record: Any = None
+
+
+@dataclass
+class Listing:
+    """The images of a split in a fixed order, and what is wrong with the list itself.
+
+    ``unlabelled``: where the labels should be, for a split that has none at all.
+    """
+
+    items: list[Item]
+    problems: list[Problem] = field(default_factory=list)
+    unlabelled: Path | None = None
+
+
+@dataclass
+class Labels:
+    """The objects of one image, and what is wrong with its labels; an object with a problem of its own is left out."""
+
+    objects: list[LabelledObject] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Reader(Protocol):
+    """Reads one labelling format.
+
+    Attributes:
+        layout: what a data folder of this format must look like, for messages and help.
+        classes: class names of the format, in label order; None: it has none of its own.
+    """
+
+    layout: str
+    classes: Sequence[str] | None
+
+    def recognises(self, root: Path) -> bool:
+        """Whether ``root`` looks like this format; the table's first reader that says so is taken."""
+
+    def splits(self, root: Path) -> list[str]:
+        """Names of the splits that ``root`` holds; empty where it is not divided, and any name means all of it."""
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """The images of a split.
+
+        Raises:
+            DataError: the folder cannot be this format: something that all images need is not there.
+        """
+
+    def read(self, item: Item) -> Labels:
+        """The objects of one item; empty where it has no labels."""
+
+
+def parse_corners(fields: Sequence[str], file: Path, line: int | None, shown: str) -> tuple[float, ...] | Problem:
+    """Coordinates in pixels, or what is wrong with them; ``shown`` is what to quote."""
+    values = []
+    for text in fields:
+        try:
+            value = float(text)
+        except ValueError:
+            return Problem("syntax", file, f"coordinates must be numbers, got {text!r} in: {shown}; correct the line", line)
+        if not math.isfinite(value) or abs(value) > LARGEST_COORDINATE:
+            rule = f"coordinates must be finite and within {LARGEST_COORDINATE:.0f} pixels"
+            return Problem("coordinate", file, f"{rule}, got {text!r} in: {shown}; correct the line", line)
+        values.append(value)
+    return tuple(values)
+
+
+def read_text(file: Path) -> str | Problem:
+    """A label file's text without byte-order mark, or why there is none."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        message = "every image needs a label file, this one is missing; add it (empty if there are no objects)"
+        return Problem("missing_labels", file, message)
+    except UnicodeDecodeError as error:
+        return Problem("syntax", file, f"label files must be UTF-8 text, byte {error.start} is not; save the file as UTF-8")
+    except OSError as error:
+        return Problem("syntax", file, f"label files must be readable, got: {error.strerror or error}; check the file and its permissions")
+
+
+def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
+    """Image files of a folder in order of their names; of two that differ in their suffix only, the first, and a problem."""
+    files: dict[str, Path] = {}
+    problems = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
+            continue
+        other = files.setdefault(file.stem, file)
+        if other is not file:
+            message = f"images must differ in more than their suffix, {other.name} has the same label file; rename one"
+            problems.append(Problem("duplicate_name", file, message))
+    return list(files.values()), problems
+
+
+def find_image(folders: Sequence[Path], stem: str) -> Path | None:
+    """The image file named ``stem`` in the first of the folders that has one."""
+    for folder in folders:
+        for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
+            if (file := folder / f"{stem}{suffix}").is_file():
+                return file
+    return None
+
+
+def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:
+    """A problem for each label file that belongs to none of the images named ``stems``."""
+    message = "every label file needs an image of the same name, there is none; add the image or remove the file"
+    return [Problem("orphan_labels", file, message) for file in sorted(label_files) if file.stem not in stems]
+
+
+def quoted(text: str, length: int = 120) -> str:
+    """Text on one line, in quotes, shortened."""
+    text = " ".join(text.split())
+    return repr(text if len(text) <= length else text[: length - 3] + "...")

@@ -1,0 +1,123 @@
+"""Reader of DOTA's text format: a folder images/ and a folder labelTxt/ with one text file an image.
+
+A label file may begin with header lines (``imagesource:...``, ``gsd:...``); each further line is one object::
+
+    x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]
+
+with the corners of a quadrilateral in pixels, separated by blanks or commas. ``difficult`` is 0 or 1, 0 where it is missing; the splitters of the
+DOTA devkit and of MMRotate write 2 for an object that the patch cuts, which counts as difficult. An empty file is an image without objects.
+Format: https://captain-whu.github.io/DOTA/dataset.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dbf_ray.data.images import IMAGE_SUFFIXES
+from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, image_files, orphans, parse_corners, quoted, read_text
+from dbf_ray.errors import DataError
+
+HEADERS = ("imagesource:", "gsd:")
+LABEL_FOLDERS = ("labelTxt", "annfiles", "labelTxt-v2.0", "labelTxt-v1.5", "labelTxt-v1.0")
+"""Where labels may lie, the first that is there counts: as DOTA and its devkit name the folder, as MMRotate's splitter does, and as downloaded."""
+
+
+class DotaReader:
+    """DOTA v1.0, v1.5, v2.0, and any data in their format."""
+
+    layout = "images/ and labelTxt/, or train/ and val/ that hold them"
+    classes: Sequence[str] | None = None
+
+    def recognises(self, root: Path) -> bool:
+        """See :class:`.Reader`."""
+        return _is_flat(root) or bool(self.splits(root))
+
+    def splits(self, root: Path) -> list[str]:
+        """See :class:`.Reader`."""
+        if _is_flat(root) or not root.is_dir():
+            return []
+        return sorted(folder.name for folder in root.iterdir() if (folder / "images").is_dir() and not folder.name.startswith("."))
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """See :class:`.Reader`; a folder without labels is a test set."""
+        folder = split_folder(root, split)
+        files, problems = image_files(folder / "images")
+        if not files:
+            raise DataError(
+                f"{folder / 'images'} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another folder as data.root"
+            )
+        labels = label_folder(folder)
+        if labels is None:
+            return Listing([Item(file, None) for file in files], problems, folder / LABEL_FOLDERS[0])
+        everything = {file.stem for file in (folder / "images").iterdir()}
+        problems += orphans(list(labels.glob("*.txt")), everything)
+        return Listing([Item(file, labels / f"{file.stem}.txt") for file in files], problems)
+
+    def read(self, item: Item) -> Labels:
+        """See :class:`.Reader`."""
+        return Labels() if item.labels is None else read_labels(item.labels)
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The folder that holds the images/ of a split: ROOT/SPLIT, or ROOT itself where it holds them.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"the data folder must exist, {root} is not there; give an existing folder as data.root")
+    folder = root if _is_flat(root) else root / split
+    if not (folder / "images").is_dir():
+        raise DataError(
+            f"a data folder must hold images/ and labelTxt/, or {split}/ that holds them; {folder / 'images'} is not there; "
+            "give such a folder as data.root"
+        )
+    return folder
+
+
+def label_folder(folder: Path) -> Path | None:
+    """The folder of a split's label files, None where there is none."""
+    return next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
+
+
+def read_labels(file: Path) -> Labels:
+    """All objects of one label file; byte-order mark, CRLF, blank lines and header lines before the first object are skipped."""
+    text = read_text(file)
+    if isinstance(text, Problem):
+        return Labels(problems=[text])
+    labels = Labels()
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or (not labels.objects and line.strip().lower().startswith(HEADERS)):
+            continue
+        found = parse_line(line, file, number)
+        if isinstance(found, Problem):
+            labels.problems.append(found)
+        else:
+            labels.objects.append(found)
+    return labels
+
+
+def parse_line(text: str, file: Path, number: int) -> LabelledObject | Problem:
+    """One object line, or what is wrong with it."""
+    fields, shown = text.replace(",", " ").split(), quoted(text)
+    if len(fields) not in (9, 10):
+        rule = "an object line must be x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]"
+        return Problem("syntax", file, f"{rule}, got {len(fields)} fields: {shown}; correct it", number)
+    corners = parse_corners(fields[:8], file, number, shown)
+    if isinstance(corners, Problem):
+        return corners
+    flag = fields[9] if len(fields) == 10 else "0"
+    if flag not in ("0", "1", "2"):
+        rule = "the difficult flag must be 0 or 1, or 2 for an object that is cut"
+        return Problem("syntax", file, f"{rule}, got {flag!r} in: {shown}; correct the line", number)
+    return LabelledObject(corners, fields[8], flag != "0", number)
+
+
+def format_line(corners: tuple[float, ...], name: str, difficult: int) -> str:
+    """An object as a line of a label file: coordinates with as many digits as they need, up to a thousandth of a pixel."""
+    return " ".join([*(f"{value:.3f}".rstrip("0").rstrip(".") for value in corners), name, str(difficult)])
+
+
+def _is_flat(root: Path) -> bool:
+    return (root / "images").is_dir() or (root / "labelTxt").is_dir()
