@@ -1,0 +1,100 @@
+"""DOTA's Task 1 text files: one for each class, a detection a line, which its evaluation server and its devkit read.
+
+``Task1_CLASS.txt`` holds lines ``image score x1 y1 x2 y2 x3 y3 x4 y4``, coordinates in pixels. https://captain-whu.github.io/DOTA/tasks.html
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from dbf_ray.errors import DataError
+from dbf_ray.evaluation.merge import Found
+from dbf_ray.geometry import boxes_to_corners, corners_to_boxes
+
+PREFIX = "Task1_"
+ARCHIVE = "submission.zip"
+
+
+def write_task1(images: Mapping[str, Found], classes: Sequence[str], folder: Path) -> list[Path]:
+    """Write one file for each class, those without detections too, and all of them as ``submission.zip``, which DOTA's server takes.
+
+    Returns:
+        The text files.
+    """
+    lines: dict[int, list[str]] = {label: [] for label in range(len(classes))}
+    for image in sorted(images):
+        found = images[image]
+        corners = boxes_to_corners(found.boxes.double()).tolist()
+        for label, score, points in zip(found.labels.tolist(), found.scores.tolist(), corners, strict=True):
+            lines[label].append(" ".join([image, f"{score:.6g}", *(f"{value:.2f}" for value in points)]))
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for label, name in enumerate(classes):
+        files.append(folder / f"{PREFIX}{name}.txt")
+        files[-1].write_text("".join(f"{line}\n" for line in lines[label]), encoding="utf-8")
+    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return files
+
+
+def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict[str, Found], list[str]]:
+    """Detections by image from a folder of Task 1 files, or a zip of them; and the class names.
+
+    Args:
+        source: folder or zip file.
+        classes: in label order; None: those that the files are named by, sorted.
+
+    Raises:
+        DataError: there is no such file, a file's class is unknown, or a line is malformed.
+    """
+    texts = _texts(source)
+    names = sorted(texts) if classes is None else list(classes)
+    rows: dict[str, list[tuple[list[float], int]]] = {}
+    for name, text in sorted(texts.items()):
+        if name not in names:
+            raise DataError(f"{source}, {PREFIX}{name}.txt: classes must be among {', '.join(names)}, got {name!r}; rename the file")
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                image, values = _parse(line, f"{source}, {PREFIX}{name}.txt, line {number}")
+                rows.setdefault(image, []).append((values, names.index(name)))
+    return {image: _found(found) for image, found in rows.items()}, names
+
+
+def _texts(source: Path) -> dict[str, str]:
+    """Text of each file by the class in its name."""
+    try:
+        if source.is_dir():
+            pairs: Iterable[tuple[str, bytes]] = [(file.name, file.read_bytes()) for file in sorted(source.glob("*.txt"))]
+        else:
+            with zipfile.ZipFile(source) as archive:
+                pairs = [(Path(name).name, archive.read(name)) for name in archive.namelist() if name.endswith(".txt")]
+        texts = {name[len(PREFIX) : -4]: content.decode("utf-8-sig") for name, content in pairs if name.startswith(PREFIX)}
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{source} must be a folder or a zip of text files {PREFIX}CLASS.txt, it cannot be read: {error}; check it"
+        ) from error
+    if not texts:
+        raise DataError(f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that jobs.predict wrote them to")
+    return texts
+
+
+def _parse(line: str, place: str) -> tuple[str, list[float]]:
+    fields = line.split()
+    try:
+        values = [float(field) for field in fields[1:]]
+    except ValueError:
+        values = []
+    if len(values) != 9 or not all(map(math.isfinite, values)):
+        raise DataError(f"{place}: a line must be image score x1 y1 x2 y2 x3 y3 x4 y4 in finite numbers, got {line.strip()!r}; correct it")
+    return fields[0], values
+
+
+def _found(rows: Sequence[tuple[list[float], int]]) -> Found:
+    values = torch.tensor([row for row, _ in rows], dtype=torch.float64)
+    return Found(corners_to_boxes(values[:, 1:]).float(), values[:, 0].float(), torch.tensor([label for _, label in rows]))
