@@ -40,6 +40,7 @@ from dbf_ray.cost import FlopTable, Ledger, StepFlops, analytic_ratio, compute_r
 from dbf_ray.data import (
     Dataset,
     TrainView,
+    originals_of,
     train_loader,
 )
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
@@ -316,6 +317,7 @@ def build_training(
         average=average,
         frozen=build_frozen(config, detector, ledger, device, view, features),
         micro_batches=plan.micro_batches,
+        originals=originals_of(plan.eval_set),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from dbf_ray.build import build_detector
 from dbf_ray.build_data import build_eval_loader, choose_device, make_split
 from dbf_ray.config import Config, make_config, with_overrides
-from dbf_ray.data import class_names
+from dbf_ray.data import class_names, originals_of
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
@@ -87,8 +87,8 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
 
 
 def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
-    loader = build_eval_loader(config, make_split(config, split, classes))
-    return evaluate(detector, loader, classes, config.training.precision)
+    dataset = make_split(config, split, classes)
+    return evaluate(detector, build_eval_loader(config, dataset), classes, config.training.precision, originals_of(dataset))
 
 
 def _without_weights(config: Config) -> Config:

@@ -12,14 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import the layers below it. Rooms on one line are siblings and do not know each other.
 LAYERS = [
-    {"errors"},
+    {"errors", "progress"},
     {"config_sections"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training"},
     {"build_data", "build_frozen"},
     {"build"},
-    {"run", "evaluate"},
+    {"run", "evaluate", "merge"},
     {"cluster"},
     {"search"},
     {"jobs"},

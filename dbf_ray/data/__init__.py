@@ -14,6 +14,7 @@ from dbf_ray.data.class_lists import CLASS_LISTS, class_names
 from dbf_ray.data.decoded import DecodedImages
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
+from dbf_ray.data.originals import originals_of
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, signature, sizes_of, split_selection
 from dbf_ray.data.scene_objects import CLASSES as SYNTHETIC_CLASSES
@@ -108,6 +109,7 @@ __all__ = [
     "eval_loader",
     "make_dataset",
     "make_target",
+    "originals_of",
     "resized_size",
     "signature",
     "sizes_of",

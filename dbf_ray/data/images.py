@@ -49,7 +49,7 @@ def check_image(file: Path) -> tuple[int, int]:
             turned = image.getexif().get(ORIENTATION, 1) >= 5
     except UNREADABLE as error:
         raise undecodable(file, error) from error
-    if ending is not None and not _ends_with(file, ending):
+    if ending is not None and not ends_with(file, ending):
         read_image(file)
     return (width, height) if turned else (height, width)
 
@@ -122,7 +122,8 @@ def undecodable(file: Path, error: Exception) -> DataError:
     return DataError(f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file")
 
 
-def _ends_with(file: Path, ending: bytes) -> bool:
+def ends_with(file: Path, ending: bytes) -> bool:
+    """Whether these are a file's last bytes."""
     with file.open("rb") as stream:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - len(ending)))

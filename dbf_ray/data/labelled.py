@@ -13,7 +13,7 @@ from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.images import check_image, read_image
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Problem, Reader
 from dbf_ray.data.readers.base import TOLERATED
-from dbf_ray.data.samples import Sample, make_target
+from dbf_ray.data.samples import Sample, Target, make_target
 from dbf_ray.errors import DataError
 from dbf_ray.geometry import canonicalize, corners_to_boxes
 
@@ -46,7 +46,8 @@ class LabelledDataset:
             reader: of the format.
             root: folder of the data.
             split: which; several joined by "+" are taken together ("train+val").
-            classes: names in label order, or the name of a public list; None: the format's own, or the sorted names in ``classes_from``.
+            classes: names in label order, or the name of a public list; None: the format's own, those that the folder declares, or the sorted
+                names in ``classes_from``.
             drop_empty: leave images without objects out.
             classes_from: the split that tells the classes.
 
@@ -56,6 +57,8 @@ class LabelledDataset:
         root = Path(root)
         self.part = (root, split if reader.splits(root) else "")
         own = reader.classes if classes is None else classes
+        if own is None:
+            own = reader.class_names(root)
         self.classes = class_names(own) if own is not None else found_classes(reader, root, classes_from)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
@@ -87,10 +90,13 @@ class LabelledDataset:
         Raises:
             DataError: the image cannot be decoded.
         """
-        image = read_image(self.files[index])
-        size = (image.shape[1], image.shape[2])
-        target = make_target(self._boxes[index].clone(), self._labels[index], self._difficult[index], self.image_ids[index], size)
-        return image, target
+        return read_image(self.files[index]), self.target(index)
+
+    def target(self, index: int) -> Target:
+        """The target alone, without decoding the image."""
+        return make_target(
+            self._boxes[index].clone(), self._labels[index], self._difficult[index], self.image_ids[index], self.sizes[index]
+        )
 
     def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
         for one in objects:
@@ -120,7 +126,8 @@ def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Label
         if orphaned := [problem.file for problem in listing.problems if problem.kind in TOLERATED]:
             _log.warning("%s, %s: %d label files have no image and are left out, the first is %s", root, part, len(orphaned), orphaned[0])
         if listing.unlabelled is not None:
-            raise DataError(f"a data folder must hold {reader.layout}; {listing.unlabelled} is not there; give such a folder as data.root")
+            rule = f"a data folder must hold {reader.layout}"
+            raise DataError(f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as data.root")
         for item in listing.items:
             if (other := stems.setdefault(item.image.stem, item.image)) is not item.image:
                 raise DataError(f"{item.image}: images must differ in their names, {other} has the same; rename one")

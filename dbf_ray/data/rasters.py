@@ -57,11 +57,15 @@ def open_raster(file: Path) -> Iterator[Raster]:
     file = Path(file)
     with contextlib.ExitStack() as stack:
         try:
-            by_window = file.suffix.lower() in TIFF and rasterio() is not None and not _is_turned(file)
-            raster: Raster = stack.enter_context(open_geo(file)) if by_window else PillowRaster(file)
+            raster: Raster = stack.enter_context(open_geo(file)) if is_windowed(file) else PillowRaster(file)
         except UNREADABLE as error:
             raise undecodable(file, error) from error
         yield Checked(raster, file)
+
+
+def is_windowed(file: Path) -> bool:
+    """Whether windows of a file are decoded by themselves, so that several processes may share its windows."""
+    return file.suffix.lower() in TIFF and rasterio() is not None and not _is_turned(file)
 
 
 class Checked:

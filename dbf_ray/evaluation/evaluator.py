@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation.average_precision import check, class_ap, mean
 from dbf_ray.evaluation.matching import match_classes, plain
+from dbf_ray.evaluation.merge import NMS_THRESHOLD, as_found, merge_patches
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """0.50, 0.55, ..., 0.95: the thresholds that map50_95 averages over."""
@@ -36,6 +37,7 @@ class Evaluator:
             check(threshold, "voc12")
         self.classes = list(classes)
         self._images: dict[str, Image] = {}
+        self._scales: dict[str, float] = {}
         self._gathered = False
 
     def __len__(self) -> int:
@@ -47,7 +49,8 @@ class Evaluator:
 
         Args:
             detections: per image boxes [n, 5], scores [n], labels [n], on any device.
-            targets: per image boxes [m, 5], labels [m], difficult [m] and image_id, a name that no other image has.
+            targets: per image boxes [m, 5], labels [m], difficult [m] and image_id, a name that no other image has; and ``scale``, by which the
+                image was resized, if it was.
 
         Raises:
             DataError: the lists differ in length, an image comes twice, or a label is out of range.
@@ -65,6 +68,7 @@ class Evaluator:
             for part, arrays in image.items():
                 self._check_labels(arrays["labels"], f"{part} of image {image_id!r}")
             self._images[image_id] = image
+            self._scales[image_id] = float(target.get("scale", 1.0))
             self._gathered = False
 
     def gather(self) -> None:
@@ -76,9 +80,9 @@ class Evaluator:
         if self._gathered or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return
         parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, self._images)
+        dist.all_gather_object(parts, (self._images, self._scales))
         merged: dict[str, Image] = {}
-        for rank, part in enumerate(parts):
+        for rank, (part, scales) in enumerate(parts):
             twice = merged.keys() & part.keys()
             if twice:
                 raise DataError(
@@ -86,6 +90,7 @@ class Evaluator:
                     "evaluation needs each image once, check the loader's sharding"
                 )
             merged.update(part)
+            self._scales.update(scales)
         self._images, self._gathered = merged, True
 
     def compute(self) -> dict[str, float]:
@@ -109,6 +114,24 @@ class Evaluator:
             "map50_95": mean([mean(list(per_class(threshold).values())) for threshold in self.iou_thresholds]),
         }
         return result | {f"ap50/{name}": ap50.get(label, float("nan")) for label, name in enumerate(self.classes)}
+
+    def compute_merged(self, originals: Mapping[str, Mapping[str, Any]], nms_threshold: float = NMS_THRESHOLD) -> dict[str, float]:
+        """The metrics on the images that the images seen are patches of, detections merged; named ``merged/map50`` and so on.
+
+        Args:
+            originals: objects by image, boxes [n, 5] in its pixels, labels [n] and difficult [n]: of all images that patches were seen of.
+            nms_threshold: see :func:`.merge.merge_patches`.
+        """
+        patches = {
+            name: as_found(image["detections"]["boxes"], image["detections"]["scores"], image["detections"]["labels"], self._scales[name])
+            for name, image in self._images.items()
+        }
+        merged = merge_patches(patches, nms_threshold)
+        whole = Evaluator(len(self.classes), self.classes, self.iou_thresholds)
+        nothing = as_found(np.zeros((0, 5)), np.zeros(0), np.zeros(0), 1.0)
+        for name, objects in originals.items():
+            whole.update([merged.get(name, nothing)._asdict()], [{**objects, "image_id": name}])
+        return {f"merged/{name}": value for name, value in whole.compute().items()}
 
     def _check_labels(self, labels: NDArray[Any], place: str) -> None:
         wrong = labels[(labels < 0) | (labels >= len(self.classes))]

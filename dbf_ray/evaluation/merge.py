@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dbf_ray.geometry import batched_nms_rotated
@@ -13,6 +14,8 @@ from dbf_ray.geometry.windows import parse_patch_name
 
 NMS_THRESHOLD = 0.1
 """MMRotate's and the DOTA devkit's for merging."""
+_MANY = 30_000  # detections of one image from which on they are compared strip by strip: time then grows with their number, not with its square
+_STRIP = 8_192
 
 
 class Found(NamedTuple):
@@ -21,6 +24,13 @@ class Found(NamedTuple):
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+
+
+def as_found(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, scale: float = 1.0) -> Found:
+    """Detections from boxes [n, 5] of an image that was resized by ``scale``, in the pixels of the image as it was."""
+    factors = torch.tensor([1 / scale] * 4 + [1.0])
+    found = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 5) * factors
+    return Found(found, torch.as_tensor(scores, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.int64))
 
 
 def merge_patches(patches: Mapping[str, Found], nms_threshold: float = NMS_THRESHOLD) -> dict[str, Found]:
@@ -49,5 +59,55 @@ def joined(parts: list[Found]) -> Found:
 
 def suppressed(found: Found, nms_threshold: float) -> Found:
     """What rotated suppression within each class leaves, best first."""
-    keep = batched_nms_rotated(found.boxes, found.scores, found.labels, nms_threshold)
+    few = len(found.boxes) <= _MANY or nms_threshold <= 0  # at 0 boxes that are far apart suppress each other too
+    keep = (
+        batched_nms_rotated(found.boxes, found.scores, found.labels, nms_threshold) if few else _suppressed_by_strips(found, nms_threshold)
+    )
     return Found(*(tensor[keep] for tensor in found))
+
+
+def _suppressed_by_strips(found: Found, threshold: float) -> Tensor:
+    """Indices as :func:`.batched_nms_rotated` gives them, for the detections of a large image, most of which are far from each other."""
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    better, worse = _conflicts(found.boxes[order], found.labels[order], threshold)
+    return order[_greedy(len(order), better, worse)]
+
+
+def _conflicts(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Pairs (better [P], worse [P]) of boxes [N, 5], best first, of one label [N] and with IoU >= ``threshold``.
+
+    Boxes are taken by their left ends: those that meet one of a strip begin before the strip's right end.
+    """
+    frame, limit = frames(boxes), float(np.float32(threshold))
+    outer = bounds(frame)
+    by_left = torch.argsort(outer[0])
+    lefts = outer[0][by_left]
+    pieces = [(by_left[:0], by_left[:0])]
+    for start in range(0, len(by_left), _STRIP):
+        strip = by_left[start : start + _STRIP]
+        end = int(torch.searchsorted(lefts, outer[2][strip].max()))
+        others = by_left[start:end]
+        for i, j in meeting(pick(outer, strip), pick(outer, others)):
+            first, second = strip[i], others[j]
+            maybe = torch.nonzero((i < j).logical_and_(labels[first] == labels[second])).squeeze(-1)  # each pair once
+            first, second = first[maybe], second[maybe]
+            better, worse = torch.minimum(first, second), torch.maximum(first, second)
+            over = iou_of_pairs(frame, frame, better, worse) >= limit
+            pieces.append((better[over], worse[over]))
+    better, worse = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return better, worse
+
+
+def _greedy(count: int, better: Tensor, worse: Tensor) -> Tensor:
+    """Positions of ``count``, in order, that stay when each that stays removes its ``worse`` ones.
+
+    In rounds: whoever no undecided better one could remove stays, and what it removes is gone. There are as many rounds as the longest chain has links.
+    """
+    stays = torch.ones(count, dtype=torch.bool, device=better.device)
+    while len(better):
+        threatened = torch.zeros_like(stays).index_fill_(0, worse, True)
+        stays[worse[~threatened[better]]] = False
+        # A pair is settled once its worse one is gone, or its better one is: gone ones remove nothing.
+        left = stays[better] & stays[worse]
+        better, worse = better[left], worse[left]
+    return torch.nonzero(stays).squeeze(-1)

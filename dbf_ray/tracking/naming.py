@@ -48,7 +48,7 @@ FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine
 TAKEN = {*PARAMETERS, *FACTS} - {"rho"}  # names that a policy's parameter must not hide; rho is the policy's own
 TOTALS = ("executed_flops", "device_seconds", "wall_seconds", "allreduce_bytes", "energy_joules", "cache_seconds_saved")
 SUMMARY = (
-    *("map50", "map50_best", "map50_voc07", "map75", "map50_95"),
+    *("map50", "map50_best", "map50_voc07", "map75", "map50_95", "merged/map50", "merged/map50_95"),
     *("compute_ratio", "budget", "backbone_share", "peak_memory_bytes", "mean_memory_bytes", "data_wait_share"),
 )
 EPOCH_COSTS = (*TOTALS, "peak_memory_bytes", "mean_memory_bytes", "data_wait_share")  # of one epoch other than of the whole run

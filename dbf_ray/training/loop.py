@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class Training:
         accumulation: micro-batches of each rank in an optimizer step, as the loader gives them.
         micro_batches: for each frozen prefix 0..K into how many these are merged before they are trained; None: they stay as they are.
         frozen: what runs the frozen prefix instead of the backbone itself; None: nothing.
+        originals: objects of the images that the evaluated patches were cut from; None: they are no patches.
     """
 
     detector: Detector
@@ -65,6 +66,7 @@ class Training:
     average: WeightAverage | None = None
     frozen: FrozenPrefix | None = None
     micro_batches: Sequence[int] | None = None
+    originals: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def evaluated(self) -> Detector:
@@ -110,7 +112,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
     for detector in dict.fromkeys((training.detector, training.evaluated)):
         equalize_norm_buffers(detector)
     due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
-    metrics = evaluate(training.evaluated, training.eval_loader, training.classes, training.precision) if due else {}
+    metrics = evaluate(training.evaluated, training.eval_loader, training.classes, training.precision, training.originals) if due else {}
     if metrics:
         scheduler.evaluated(metrics)
     costs = ledger.end_epoch(allreduce_bytes=training.replicas.allreduce_bytes)
@@ -234,8 +236,18 @@ def check_weights(detector: Detector, epoch: int) -> None:
 
 
 @torch.no_grad()
-def evaluate(detector: Detector, loader: Iterable[Any], classes: list[str], precision: str = "float32") -> dict[str, float]:
-    """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode is restored."""
+def evaluate(
+    detector: Detector,
+    loader: Iterable[Any],
+    classes: list[str],
+    precision: str = "float32",
+    originals: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, float]:
+    """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode is restored.
+
+    Where the images are patches, ``originals`` are the objects of the images they were cut from, and the metrics on these come too, as
+    :meth:`.Evaluator.compute_merged` names them.
+    """
     evaluator = Evaluator(len(classes), classes)
     was_training = detector.training
     detector.eval()
@@ -244,7 +256,7 @@ def evaluate(detector: Detector, loader: Iterable[Any], classes: list[str], prec
             evaluator.update(detector(images), targets)
     detector.train(was_training)
     evaluator.gather()
-    return evaluator.compute()
+    return evaluator.compute() | (evaluator.compute_merged(originals) if originals is not None else {})
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

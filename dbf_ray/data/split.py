@@ -1,0 +1,251 @@
+"""Cutting a data set into patches to train on: DOTA's text format out, whatever format comes in.
+
+Deterministic, and restartable at any moment: a patch is written under another name and renamed when whole, its image before its labels. What a
+restart finds whole it keeps, what is torn it writes again. Each task is an image, or a row of windows of one that can be read by windows, and
+knows all that it needs: tasks may run in any order, in any process, on any machine that sees the folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.images import ENDINGS, check_image, ends_with
+from dbf_ray.data.labelled import read_split, to_boxes, unknown_class
+from dbf_ray.data.patches import PADDING, PatchObject, objects_in, read_patch
+from dbf_ray.data.rasters import Raster, is_windowed, open_raster
+from dbf_ray.data.readers import Item, LabelledObject, Labels, Reader
+from dbf_ray.data.readers.dota import format_line
+from dbf_ray.errors import ConfigError, DataError
+from dbf_ray.geometry.windows import Window, patch_name, sliding_windows
+
+SETTINGS_FILE = "split.json"
+ORIGINALS = "originals"
+"""Folder beside images/ and labelTxt/ with the labels of the uncut images, by which merged detections are judged."""
+WHOLE = "all"  # what the split of an undivided folder is called
+_PNG_EFFORT = 1  # of 9; higher ones save a few per cent of the size for twice the time and more
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How images are cut.
+
+    Attributes:
+        size: side of a patch, pixels, at rate 1.
+        overlap: pixels that neighbours share, at rate 1.
+        rates: a window at rate r has sides of size / r pixels, so that objects look r times as large once patches are resized alike.
+        share: least share of an object's area that must lie in a patch to be labelled there (MMRotate's iof_thr).
+        image_share: patches with no more of them on the image are left out where there are better ones (MMRotate's img_rate_thr).
+        clip: label what is left of an object that is cut; False: all of it, as MMRotate does.
+        padding: RGB beyond the image; None: patches end with the image.
+    """
+
+    size: int = 1024
+    overlap: int = 200
+    rates: tuple[float, ...] = (1.0,)
+    share: float = 0.7
+    image_share: float = 0.6
+    clip: bool = True
+    padding: tuple[int, int, int] | None = PADDING
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.overlap < self.size:
+            raise ConfigError(f"size must be >= 1 and overlap in [0, size), got {self.size} and {self.overlap}; change one")
+        if not self.rates or any(not 0.01 <= rate <= 100 for rate in self.rates) or len(set(self.rates)) != len(self.rates):
+            raise ConfigError(f"rates must be different numbers in [0.01, 100], at least one, got {list(self.rates)}; correct them")
+        if not 0 < self.share <= 1 or not 0 <= self.image_share < 1:
+            raise ConfigError(
+                f"the share of an object must be in (0, 1] and that of an image in [0, 1), got {self.share} and {self.image_share}; correct them"
+            )
+
+    def windows(self, height: int, width: int) -> list[Window]:
+        """The windows of an image."""
+        sizes = [int(self.size / rate) for rate in self.rates]
+        return sliding_windows(height, width, sizes, [int(self.overlap / rate) for rate in self.rates], self.image_share)
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    """Some windows of one image, to be written to ``folder``; ``objects`` None: a test set without labels."""
+
+    image: Path
+    folder: Path
+    objects: tuple[LabelledObject, ...] | None
+    windows: tuple[Window, ...]
+    settings: SplitSettings
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What a task did: patches written and patches found whole, objects in them, and how many of these are cut."""
+
+    written: int = 0
+    kept: int = 0
+    objects: int = 0
+    cut: int = 0
+
+    def __add__(self, other: SplitCounts) -> SplitCounts:
+        return SplitCounts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+
+def plan_split(
+    reader: Reader, root: Path, out: Path, settings: SplitSettings, classes: str | Sequence[str] | None = None
+) -> list[SplitTask]:
+    """Read and check all labels and the headers of all images, prepare OUT, and say what there is to do.
+
+    OUT/SPLIT gets images/, labelTxt/ and originals/ for each split of ROOT; an undivided ROOT is cut into OUT itself.
+
+    Raises:
+        DataError: the data are not usable, or OUT lies within ROOT.
+        ConfigError: OUT holds patches that were cut otherwise.
+    """
+    root, out = Path(root), Path(out)
+    if out.resolve() == root.resolve() or root.resolve() in out.resolve().parents:
+        raise DataError(f"patches must go to a folder outside the data, got {out} within {root}; give another OUT")
+    splits = reader.splits(root)
+    tasks: list[SplitTask] = []
+    originals: dict[Path, str] = {}
+    for split in splits or [WHOLE]:
+        folder = out / split if splits else out
+        for item, labels in _read(reader, root, split, classes):
+            if labels is not None:
+                originals[folder / ORIGINALS / f"{item.image.stem}.txt"] = original_text(labels.objects)
+            tasks += _tasks(item, labels, folder, settings)
+    _check_settings(out, root, settings, classes)
+    for folder in {task.folder for task in tasks}:
+        labelled = any(file.parent == folder / ORIGINALS for file in originals)
+        for name in ("images", "labelTxt", ORIGINALS) if labelled else ("images",):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for torn in (folder / name).glob(".*.partial"):
+                torn.unlink(missing_ok=True)
+    for file, text in originals.items():
+        _write_text(file, text)
+    return tasks
+
+
+def run_task(task: SplitTask) -> SplitCounts:
+    """Cut the windows of a task that are not there yet.
+
+    Raises:
+        DataError: the image cannot be decoded.
+    """
+    counts = SplitCounts()
+    missing = []
+    for window in task.windows:
+        name = patch_name(task.image.stem, window)
+        objects = None if task.objects is None else objects_in(task.objects, window, task.settings.share, task.settings.clip)
+        text = None if objects is None else patch_text(objects)
+        cut = sum(one.difficult == 2 for one in objects or ())
+        counts += SplitCounts(objects=len(objects or ()), cut=cut)
+        if _is_whole(task.folder, name, text):
+            counts += SplitCounts(kept=1)
+        else:
+            missing.append((window, name, text))
+    if missing:
+        with open_raster(task.image) as raster:
+            for window, name, text in missing:
+                _write_patch(raster, window, task.folder, name, text, task.settings.padding)
+        counts += SplitCounts(written=len(missing))
+    return counts
+
+
+def patch_text(objects: Sequence[PatchObject]) -> str:
+    """The label file of a patch."""
+    return "".join(f"{format_line(*one)}\n" for one in objects)
+
+
+def original_text(objects: Sequence[LabelledObject]) -> str:
+    """The label file of an uncut image."""
+    return "".join(f"{format_line(one.corners, one.name, int(one.difficult))}\n" for one in objects)
+
+
+def _read(reader: Reader, root: Path, split: str, classes: str | Sequence[str] | None) -> Iterator[tuple[Item, Labels | None]]:
+    """Images of a split with their objects, None for a test set's; every one of them checked."""
+    if reader.listing(root, split).unlabelled is not None:
+        yield from ((item, None) for item in reader.listing(root, split).items)
+        return
+    names = None if classes is None else class_names(classes)
+    for item, labels in read_split(reader, root, split):
+        place = item.labels or item.image
+        for one in labels.objects:
+            if names is not None and one.name not in names:
+                raise unknown_class(one, place, f"classes must be among {', '.join(names)}").error()
+        to_boxes(labels.objects, place)
+        yield item, labels
+
+
+def _tasks(item: Item, labels: Labels | None, folder: Path, settings: SplitSettings) -> Iterator[SplitTask]:
+    height, width = check_image(item.image)
+    windows = settings.windows(height, width)
+    objects = None if labels is None else tuple(labels.objects)
+    if not is_windowed(item.image):
+        yield SplitTask(item.image, folder, objects, tuple(windows), settings)
+        return
+    rows: dict[tuple[int, int], list[Window]] = {}
+    for window in windows:
+        rows.setdefault((window.size, window.y), []).append(window)
+    for row in rows.values():
+        yield SplitTask(item.image, folder, objects, tuple(row), settings)
+
+
+def _check_settings(out: Path, root: Path, settings: SplitSettings, classes: str | Sequence[str] | None) -> None:
+    """Note how OUT is cut, or refuse where it was cut otherwise."""
+    wanted = json.loads(json.dumps({"root": str(root.resolve()), "classes": classes, **dataclasses.asdict(settings)}))
+    file = out / SETTINGS_FILE
+    if file.is_file():
+        try:
+            found: dict[str, Any] = json.loads(file.read_text())
+        except ValueError:
+            found = {}
+        if different := [f"{key} {found.get(key)!r} there, {wanted[key]!r} now" for key in wanted if found.get(key) != wanted[key]]:
+            raise ConfigError(f"{out} holds patches that were cut otherwise: {'; '.join(different)}; give another OUT, or remove it")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"OUT must be a new folder or one that a split was cut into before, {out} holds other files; give another")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_text(file, json.dumps(wanted, indent=1) + "\n")
+
+
+def _is_whole(folder: Path, name: str, text: str | None) -> bool:
+    """Whether a patch is there, its image with its end and its labels as they should be; the labels are written last."""
+    image = folder / "images" / f"{name}.png"
+    if text is not None and _text_of(folder / "labelTxt" / f"{name}.txt") != text:
+        return False
+    try:
+        return image.is_file() and ends_with(image, ENDINGS["PNG"]) and bool(check_image(image))
+    except DataError:
+        return False
+
+
+def _text_of(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _write_patch(raster: Raster, window: Window, folder: Path, name: str, text: str | None, padding: tuple[int, int, int] | None) -> None:
+    pixels = read_patch(raster, window, padding).permute(1, 2, 0).numpy()
+    file = folder / "images" / f"{name}.png"
+    partial = _partial(file)
+    Image.fromarray(pixels).save(partial, "PNG", compress_level=_PNG_EFFORT)
+    partial.replace(file)
+    if text is not None:
+        _write_text(folder / "labelTxt" / f"{name}.txt", text)
+
+
+def _write_text(file: Path, text: str) -> None:
+    partial = _partial(file)
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(file)
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}.partial")

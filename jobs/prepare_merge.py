@@ -1,0 +1,47 @@
+"""The merge of ``jobs.prepare_data``: detections of patches brought back to the images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dbf_ray.data.readers import READERS
+from dbf_ray.evaluation.merge import NMS_THRESHOLD
+from dbf_ray.merge import judge_files, merge_files
+
+ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that DOTA's evaluation server takes.
+
+DETECTIONS is a folder (or zip) of DOTA Task 1 files, Task1_CLASS.txt with lines: patch score x1 y1 ... x4 y4, as jobs.predict, MMRotate and the
+DOTA devkit write them; patches are named IMAGE__SIZE__X___Y. In overlaps the best of several detections of an object is kept, by rotated
+suppression within each class. OUT gets the same files by image, and submission.zip."""
+EPILOG = """examples:
+  python -m jobs.prepare_data merge predictions/Task1 merged
+  and how good they are on the uncut images:
+    python -m jobs.prepare_data merge predictions/Task1 merged --labels DOTA --split val"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the merge."""
+    parser.add_argument("detections", type=Path, metavar="DETECTIONS", help="folder or zip of Task1_CLASS.txt")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the merged files and submission.zip")
+    parser.add_argument(
+        "--nms", type=float, default=NMS_THRESHOLD, metavar="IOU", help="from this IoU on, two are one object (default: %(default)s)"
+    )
+    parser.add_argument("--labels", type=Path, metavar="ROOT", help="data of the uncut images: print merged/map50 and the other metrics")
+    parser.add_argument("--split", default="val", metavar="SPLIT", help="of ROOT (default: %(default)s)")
+    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+
+
+def command(options: argparse.Namespace) -> dict[str, Any]:
+    """Merge, judge if asked, and say what was done."""
+    result = merge_files(options.detections, options.out, nms_threshold=options.nms)
+    print(
+        f"{result['detections_of_patches']} detections of {result['patches']} patches are {result['detections']} of {result['images']} images. "
+        f"They are in {result['out']}, with submission.zip"
+    )
+    if options.labels is not None:
+        metrics = judge_files(options.out, options.labels, options.split, options.format)
+        print("\n".join(f"{name:<24} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()))
+        result |= metrics
+    return result

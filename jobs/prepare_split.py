@@ -1,0 +1,115 @@
+"""The split of ``jobs.prepare_data``: images cut into patches."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dbf_ray.data.parallel import in_processes, usable_cpus
+from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.split import SplitCounts, SplitSettings, SplitTask, plan_split, run_task
+from dbf_ray.errors import DataError, DbfRayError
+from dbf_ray.progress import Counter
+
+ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with the objects of each.
+
+Windows, and which objects belong to them, follow MMRotate's splitter: neighbours overlap; an object is labelled where at least 70 % of its area is
+inside; one that is cut is marked difficult (2), so that evaluation ignores it. What is left of it is what is labelled (--keep-whole: all of it).
+OUT is in DOTA's format whatever ROOT is in: OUT/SPLIT/images and labelTxt, and originals with the labels of the uncut images, by which merged
+detections are judged. Started again after a kill, it goes on where it was."""
+EPILOG = """examples:
+  python -m jobs.prepare_data split DOTA patches --size 1024 --overlap 200
+  at three scales, over a Ray cluster (or all cores of this machine) whose nodes see the same folders:
+    python -m jobs.prepare_data split DOTA patches --size 1024 --overlap 500 --rates 0.5 1.0 1.5 --ray
+  then: python -m jobs.train --data.name dota --data.root patches --data.image_size 1024"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the split."""
+    default = SplitSettings()
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
+    parser.add_argument("out", type=Path, metavar="OUT", help="new folder for the patches, or one that a split was ended in")
+    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+    parser.add_argument("--size", type=int, default=default.size, metavar="PIXELS", help="side of a patch (default: %(default)s)")
+    parser.add_argument(
+        "--overlap", type=int, default=default.overlap, metavar="PIXELS", help="what neighbours share (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=list(default.rates),
+        metavar="RATE",
+        help="also cut windows of size/RATE and overlap/RATE pixels: the same objects, RATE times as large once patches are resized (default: 1.0)",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=default.share,
+        metavar="SHARE",
+        help="an object is labelled where this share of its area is inside (default: %(default)s)",
+    )
+    parser.add_argument("--keep-whole", action="store_true", help="label all of an object that is cut, as MMRotate does")
+    parser.add_argument("--no-padding", action="store_true", help="patches of images smaller than a window end with the image")
+    parser.add_argument("--classes", metavar="A,B|LIST", help="refuse other classes than these, or than those of a public list (dota-v1.0)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument("--ray", action="store_true", help="spread the work over a cluster by Ray Data")
+    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: RAY_ADDRESS, or a local Ray)")
+
+
+def command(options: argparse.Namespace) -> dict[str, Any]:
+    """Cut, and say what was done.
+
+    Raises:
+        DataError: an image could not be cut; all others are.
+    """
+    reader = READERS[options.format or recognise(options.root)]
+    settings = SplitSettings(
+        options.size,
+        options.overlap,
+        tuple(options.rates),
+        options.share,
+        clip=not options.keep_whole,
+        padding=None if options.no_padding else SplitSettings.padding,
+    )
+    tasks = plan_split(reader, options.root, options.out, settings, class_option(options.classes))
+    total = sum(len(task.windows) for task in tasks)
+    print(f"{len({task.image for task in tasks})} images, {total} patches", file=sys.stderr)
+    counter, counts, failures = Counter(total, "patches"), SplitCounts(), []
+    for done in _run(options, tasks):
+        if isinstance(done, SplitCounts):
+            counts += done
+            counter.add(done.written + done.kept)
+        else:
+            failures.append(str(done))
+            print(f"error: {done}", file=sys.stderr)
+    if failures:
+        raise DataError(
+            f"{len(failures)} of {len(tasks)} parts could not be cut, the first: {failures[0]}; all others are done: mend the data, start again"
+        )
+    speed = counts.written / max(counter.seconds, 1e-9)
+    print(
+        f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, {counts.cut} of them cut; "
+        f"{counter.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
+    )
+    return {**dataclasses.asdict(counts), "seconds": counter.seconds, "patches_per_second": speed, "out": str(options.out)}
+
+
+def class_option(text: str | None) -> str | list[str] | None:
+    """``--classes``: names separated by commas, or the name of a public list."""
+    from dbf_ray.data import CLASS_LISTS
+
+    return text if text is None or text in CLASS_LISTS else [name.strip() for name in text.split(",")]
+
+
+def _run(options: argparse.Namespace, tasks: list[SplitTask]) -> Iterator[SplitCounts | DbfRayError]:
+    if not options.ray:
+        return in_processes(run_task, tasks, options.workers or usable_cpus())
+    from dbf_ray.cluster.split import split_on_ray
+
+    here = [dataclasses.replace(task, image=task.image.absolute(), folder=task.folder.absolute()) for task in tasks]
+    return split_on_ray(here, options.address)

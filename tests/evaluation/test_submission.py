@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from dbf_ray.errors import DataError
+from dbf_ray.evaluation.merge import as_found
+from dbf_ray.evaluation.submission import read_task1, write_task1
+from dbf_ray.geometry import box_iou_rotated_aligned
+
+CLASSES = ["ship", "plane", "harbor"]
+IMAGES = {
+    "P0002": as_found([[100.25, 50, 40, 20, 0], [7, 8, 6, 2, -45]], [0.875, 0.5], [0, 1]),
+    "P0001": as_found([[1000, 2000, 300, 10, 89]], [0.123456789], [0]),
+}
+
+
+def test_lines_are_as_dota_wants_them(tmp_path: Path) -> None:
+    """image score x1 y1 x2 y2 x3 y3 x4 y4; the corners of an upright box are told by hand."""
+    files = write_task1(IMAGES, CLASSES, tmp_path / "new")
+    assert [file.name for file in files] == ["Task1_ship.txt", "Task1_plane.txt", "Task1_harbor.txt"]
+    lines = files[0].read_text().splitlines()
+    assert lines[1] == "P0002 0.875 80.25 40.00 120.25 40.00 120.25 60.00 80.25 60.00"
+    assert lines[0].startswith("P0001 0.123457 ")
+    assert files[2].read_text() == ""
+
+
+def test_the_archive_holds_the_files_and_nothing_else(tmp_path: Path) -> None:
+    files = write_task1(IMAGES, CLASSES, tmp_path)
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(file.name for file in files)
+        assert all(archive.read(file.name) == file.read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("source", ["", "submission.zip"])
+def test_what_was_written_is_read_again(tmp_path: Path, source: str) -> None:
+    write_task1(IMAGES, CLASSES, tmp_path)
+    images, names = read_task1(tmp_path / source, CLASSES)
+    assert names == CLASSES
+    assert set(images) == set(IMAGES)
+    for image, found in images.items():
+        order = found.scores.argsort(descending=True)
+        assert found.labels[order].tolist() == IMAGES[image].labels.tolist()
+        torch.testing.assert_close(found.scores[order], IMAGES[image].scores, rtol=0, atol=1e-6)
+        assert float(box_iou_rotated_aligned(found.boxes[order], IMAGES[image].boxes).min()) > 0.99
+    assert read_task1(tmp_path / source)[1] == sorted(CLASSES)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must hold text files Task1_CLASS\.txt, found none"):
+        read_task1(tmp_path)
+    with pytest.raises(DataError, match="must be a folder or a zip"):
+        read_task1(tmp_path / "nowhere")
+    file = tmp_path / "Task1_ship.txt"
+    for line in ("P1 0.5 1 2 3", "P1 0.5 1 2 3 4 5 6 7 x", "P1 nan 1 2 3 4 5 6 7 8"):
+        file.write_text(f"P1 0.5 1 2 3 2 3 4 1 4\n{line}\n")
+        with pytest.raises(DataError, match=r"Task1_ship\.txt, line 2: a line must be image score"):
+            read_task1(tmp_path)
+    file.write_text("")
+    with pytest.raises(DataError, match="classes must be among plane, got 'ship'"):
+        read_task1(tmp_path, ["plane"])
