@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from dbf_ray.data import DATASETS, make_dataset
+from dbf_ray.build_data import make_datasets
+from dbf_ray.config import load_config
+from dbf_ray.data import DATASETS, READERS, make_dataset
 from dbf_ray.data.scene_objects import CLASSES
 from dbf_ray.errors import ConfigError, DataError
 
 
 def test_table() -> None:
-    assert set(DATASETS) == {"synthetic", "dota"}
+    assert set(DATASETS) == {"synthetic", *READERS}
+    assert "dota" in READERS
 
 
 def test_synthetic() -> None:
@@ -32,5 +35,14 @@ def test_dota(make_root: Callable[..., Path]) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"data\.name must be one of synthetic, dota, got 'coco'"):
-        make_dataset("coco")
+    with pytest.raises(ConfigError, match=r"data\.name must be one of synthetic, .*dota.*got 'pascal'"):
+        make_dataset("pascal")
+
+
+def test_splits_of_other_names(make_root: Callable[..., Path]) -> None:
+    ship = "10 10 30 10 30 20 10 20 ship 0"
+    make_root({"a": ship}, "trainval")
+    root = make_root({"b": ship}, "test")
+    config = load_config(None, {"data.name": "dota", "data.root": str(root), "data.train_split": "trainval", "data.val_split": "test"})
+    train, evaluated, split = make_datasets(config)
+    assert (train.image_ids, evaluated.image_ids, split) == (["a"], ["b"], "val")

@@ -60,6 +60,25 @@ def test_patches_of_one_scene_stay_together() -> None:
     assert 0.15 < len(held) / len(names) < 0.35
 
 
+@given(count=st.integers(10, 60), parts=st.integers(2, 5), seed=st.integers(0, 5))
+def test_folds_are_disjoint_and_together_nearly_everything(count: int, parts: int, seed: int) -> None:
+    dataset = Named([f"i{index}" for index in range(count)])
+    folds = [split_selection(dataset, 1 / parts, seed, fold) for fold in range(parts)]
+    held = [name for _, fold in folds for name in fold.image_ids]
+    assert len(held) == len(set(held)) >= count - parts
+    for kept, fold in folds:
+        assert sorted(kept.image_ids + fold.image_ids) == sorted(dataset.image_ids)
+
+
+def test_folds_keep_the_patches_of_a_scene_together_and_end() -> None:
+    names = [f"P{scene:04d}__1024__{x}___0" for scene in range(9) for x in range(0, 824 * (1 + scene % 3), 824)]
+    for fold in range(3):
+        train, held = split_selection(Named(names), 0.3, 3, fold)
+        assert not {scene_of(name) for name in train.image_ids} & {scene_of(name) for name in held.image_ids}
+    with pytest.raises(DataError, match=r"got fold 40: none of 9 scenes is left for it; lower data\.selection_fold"):
+        split_selection(Named(names), 0.3, 3, 40)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
 def test_bad_share(counting: Callable[[int], Dataset], fraction: float) -> None:
     with pytest.raises(DataError, match=rf"between 0 and 1, got {fraction}; set data\.selection_fraction"):
