@@ -23,7 +23,7 @@ TIFF = (".tif", ".tiff")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with more than 8 bits
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
-ORIENTATION = 274  # EXIF tag; from 5 on width and height are exchanged
+ORIENTATION = 274  # EXIF tag
 # The bytes that a complete file ends with.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -46,7 +46,7 @@ def check_image(file: Path) -> tuple[int, int]:
         with Image.open(file) as image:
             check_mode(image, file)
             ending, (width, height) = ENDINGS.get(image.format or ""), image.size
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            turned = orientation(image) >= 5
     except UNREADABLE as error:
         raise undecodable(file, error) from error
     if ending is not None and not ends_with(file, ending):
@@ -65,16 +65,28 @@ def read_image(file: Path) -> Tensor:
             return _read_foreign(file)
         with Image.open(file) as image:
             check_mode(image, file)
-            upright = ImageOps.exif_transpose(image)
             if bits_of(image) == 8:
-                pixels = np.array(upright.convert("RGB"))
+                pixels = np.array(upright(image).convert("RGB"))
                 return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
             if image.mode not in DEEP:
                 return _read_foreign(file)
-            band = np.asarray(upright)[None]
+            band = np.asarray(upright(image))[None]
             return as_rgb(stretch(band, limits_of(band)))
     except UNREADABLE as error:
         raise undecodable(file, error) from error
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation of an opened image, 1 to 8; 1 is upright, from 5 on width and height are exchanged.
+
+    Told from the header alone: Pillow's own ``getexif`` would decode a PNG to see whether something comes after its pixels.
+    """
+    return int(Image.Image.getexif(image).get(ORIENTATION, 1))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened image, turned as :func:`orientation` says."""
+    return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
 
 
 def is_deep(file: Path) -> bool:

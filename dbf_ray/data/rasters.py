@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from dbf_ray.data.geo_raster import open_geo, rasterio
-from dbf_ray.data.images import ORIENTATION, TIFF, UNREADABLE, check_mode, is_deep, read_image, undecodable
+from dbf_ray.data.images import TIFF, UNREADABLE, check_mode, is_deep, orientation, read_image, undecodable, upright
 from dbf_ray.errors import DataError
 
 LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
@@ -100,8 +100,8 @@ class PillowRaster:
                 return
             with Image.open(file) as image:
                 check_mode(image, file)
-                upright = ImageOps.exif_transpose(image)
-                self._image = upright if upright.mode in ("RGB", "L") else upright.convert("RGB")
+                turned = upright(image)
+                self._image = turned if turned.mode in ("RGB", "L") else turned.convert("RGB")
                 self._image.load()
         self.size = (self._image.height, self._image.width)
 
@@ -122,7 +122,7 @@ def _is_turned(file: Path) -> bool:
     """Whether the file says to be shown turned or mirrored, which rasterio does not do."""
     try:
         with _large_images(), Image.open(file) as image:
-            return image.getexif().get(ORIENTATION, 1) != 1
+            return orientation(image) != 1
     except UNREADABLE:
         return False  # of a kind that Pillow does not know
 

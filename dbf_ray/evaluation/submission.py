@@ -18,6 +18,8 @@ from dbf_ray.geometry import boxes_to_corners, corners_to_boxes
 
 PREFIX = "Task1_"
 ARCHIVE = "submission.zip"
+FOLDER = "Task1"
+"""Where the files lie in a folder of predictions."""
 
 
 def write_task1(images: Mapping[str, Found], classes: Sequence[str], folder: Path) -> list[Path]:
@@ -47,7 +49,7 @@ def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict
     """Detections by image from a folder of Task 1 files, or a zip of them; and the class names.
 
     Args:
-        source: folder or zip file.
+        source: folder of them, or with a folder Task1 of them; or a zip file.
         classes: in label order; None: those that the files are named by, sorted.
 
     Raises:
@@ -68,6 +70,8 @@ def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict
 
 def _texts(source: Path) -> dict[str, str]:
     """Text of each file by the class in its name."""
+    if not any(source.glob(f"{PREFIX}*.txt")) and (source / FOLDER).is_dir():
+        source = source / FOLDER
     try:
         if source.is_dir():
             pairs: Iterable[tuple[str, bytes]] = [(file.name, file.read_bytes()) for file in sorted(source.glob("*.txt"))]

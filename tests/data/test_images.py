@@ -77,3 +77,14 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DataError, match=r"huge\.png: the image is too large .*split it into patches"):
         check_image(file)
+
+
+def test_a_check_does_not_decode_what_looks_whole(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+    content = bytearray(file.read_bytes())
+    content[60] ^= 0xFF  # within the pixels
+    file.write_bytes(content)
+    assert check_image(file) == (64, 64)
+    with pytest.raises(DataError, match="images must be decodable"):
+        read_image(file)
