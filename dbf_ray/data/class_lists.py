@@ -21,8 +21,14 @@ CLASS_LISTS: dict[str, list[str]] = {
         *("storagetank", "tenniscourt", "trainstation", "vehicle", "windmill"),
     ],
     "hrsc2016": ["ship"],
+    "hrsc2016-types": [
+        *("ship", "aircraft-carrier", "warcraft", "merchant-ship", "Nimitz", "Enterprise", "Arleigh-Burke", "WhidbeyIsland", "Perry"),
+        *("Sanantonio", "Ticonderoga", "Kitty-Hawk", "Kuznetsov", "Abukuma", "Austen", "Tarawa", "Blue-Ridge", "Container", "OXo|--)"),
+        *("Car-carrier([]==[])", "Hovercraft", "yacht", "CntShip(_|.--.--|_]=", "Cruise", "submarine", "lute", "Medical"),
+        *("Car-carrier(======|", "Ford-class", "Midway-class", "Invincible-class"),
+    ],
 }
-"""DOTA (Xia et al., 2018; Ding et al., 2021), DIOR-R (Cheng et al., 2022), HRSC2016 (Liu et al., 2017)."""
+"""DOTA (Xia et al., 2018; Ding et al., 2021), DIOR-R (Cheng et al., 2022), HRSC2016 (Liu et al., 2017; its types with hyphens for blanks)."""
 
 
 def class_names(classes: str | Sequence[str]) -> list[str]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, Reader
+from dbf_ray.data.readers.coco import CocoReader
+from dbf_ray.data.readers.dior import DiorReader
 from dbf_ray.data.readers.dota import DotaReader
+from dbf_ray.data.readers.hrsc import HrscReader
+from dbf_ray.data.readers.yolo_obb import YoloObbReader
 from dbf_ray.errors import DataError
 
 READERS: dict[str, Reader] = {
+    "dior": DiorReader(),
+    "hrsc": HrscReader(),
+    "hrsc_types": HrscReader(types=True),
+    "yolo_obb": YoloObbReader(),
+    "coco": CocoReader(),
     "dota": DotaReader(),
 }
-"""Order matters to :func:`recognise` alone."""
+"""Order matters to :func:`recognise` alone: dota is last, since images/ without any labels are a test set of its layout."""
 
 
 def recognise(root: Path) -> str:

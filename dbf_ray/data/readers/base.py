@@ -7,6 +7,7 @@ refuses the first problem; a check reports them all.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class Item:
     Attributes:
         image: its file.
         labels: its label file, which may be missing; None: the split has no labels, as a test set.
-        record: what the listing knows already of its objects, in formats that hold all of them in one file.
+        record: what the listing knows already and reading needs: the objects, in formats that hold all of them in one file; class names.
     """
 
     image: Path
@@ -105,10 +106,17 @@ class Reader(Protocol):
     classes: Sequence[str] | None
 
     def recognises(self, root: Path) -> bool:
-        """Whether ``root`` looks like this format; the table's first reader that says so is taken."""
+        """Whether ``root`` looks like this format, by names of folders and lists; the table's first reader that says so is taken."""
 
     def splits(self, root: Path) -> list[str]:
         """Names of the splits that ``root`` holds; empty where it is not divided, and any name means all of it."""
+
+    def class_names(self, root: Path) -> list[str] | None:
+        """Class names, in label order, that the folder itself declares; None where it declares none.
+
+        Raises:
+            DataError: what declares them cannot be read.
+        """
 
     def listing(self, root: Path, split: str) -> Listing:
         """The images of a split.
@@ -128,25 +136,25 @@ def parse_corners(fields: Sequence[str], file: Path, line: int | None, shown: st
         try:
             value = float(text)
         except ValueError:
-            return Problem("syntax", file, f"coordinates must be numbers, got {text!r} in: {shown}; correct the line", line)
+            return Problem("syntax", file, f"coordinates must be numbers, got {quoted(text)} in: {shown}; correct the line", line)
         if not math.isfinite(value) or abs(value) > LARGEST_COORDINATE:
             rule = f"coordinates must be finite and within {LARGEST_COORDINATE:.0f} pixels"
-            return Problem("coordinate", file, f"{rule}, got {text!r} in: {shown}; correct the line", line)
+            return Problem("coordinate", file, f"{rule}, got {quoted(text)} in: {shown}; correct the line", line)
         values.append(value)
     return tuple(values)
 
 
-def read_text(file: Path) -> str | Problem:
-    """A label file's text without byte-order mark, or why there is none."""
+def read_text(file: Path, what: str = "label files") -> str | Problem:
+    """A label file's text without byte-order mark, or why there is none; ``what`` such files are, for messages."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         message = "every image needs a label file, this one is missing; add it (empty if there are no objects)"
         return Problem("missing_labels", file, message)
     except UnicodeDecodeError as error:
-        return Problem("syntax", file, f"label files must be UTF-8 text, byte {error.start} is not; save the file as UTF-8")
+        return Problem("syntax", file, f"{what} must be UTF-8 text, byte {error.start} is not; save the file as UTF-8")
     except OSError as error:
-        return Problem("syntax", file, f"label files must be readable, got: {error.strerror or error}; check the file and its permissions")
+        return Problem("syntax", file, f"{what} must be readable, got: {error.strerror or error}; check the file and its permissions")
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
@@ -167,9 +175,36 @@ def find_image(folders: Sequence[Path], stem: str) -> Path | None:
     """The image file named ``stem`` in the first of the folders that has one."""
     for folder in folders:
         for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
-            if (file := folder / f"{stem}{suffix}").is_file():
+            if os.path.isfile(file := folder / f"{stem}{suffix}"):  # Path.is_file raises for a name that is too long
                 return file
     return None
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """Its sub-folders in order of their names, without hidden ones; none where it is no folder or cannot be read."""
+    try:
+        return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def aliases(split: str) -> tuple[str, ...]:
+    """Names under which the folders of a split may go: "val" is "valid" in Roboflow's exports."""
+    return (split, "valid") if split == "val" else (split,)
+
+
+def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> DataError:
+    """The error that a data folder lacks a split, and which it has."""
+    if not root.is_dir():
+        return DataError(f"the data folder must exist, {root} is not there; give an existing folder as data.root")
+    if not splits:
+        return DataError(f"a data folder must hold {layout}; {root} does not; give such a folder as data.root")
+    return DataError(f"{root}: the split must be one of those that are there ({', '.join(splits)}), got {split!r}; name one of them")
+
+
+def one_word(name: str) -> str:
+    """A class name without white space, which lists of classes and label files could not hold: hyphens instead."""
+    return "-".join(name.split())
 
 
 def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:

@@ -11,11 +11,24 @@ Format: https://captain-whu.github.io/DOTA/dataset.html.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dbf_ray.data.images import IMAGE_SUFFIXES
-from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, image_files, orphans, parse_corners, quoted, read_text
+from dbf_ray.data.readers.base import (
+    Item,
+    LabelledObject,
+    Labels,
+    Listing,
+    Problem,
+    image_files,
+    orphans,
+    parse_corners,
+    quoted,
+    read_text,
+    sub_folders,
+)
 from dbf_ray.errors import DataError
 
 HEADERS = ("imagesource:", "gsd:")
@@ -35,9 +48,11 @@ class DotaReader:
 
     def splits(self, root: Path) -> list[str]:
         """See :class:`.Reader`."""
-        if _is_flat(root) or not root.is_dir():
-            return []
-        return sorted(folder.name for folder in root.iterdir() if (folder / "images").is_dir() and not folder.name.startswith("."))
+        return [] if _is_flat(root) else [folder.name for folder in sub_folders(root) if os.path.isdir(folder / "images")]
+
+    def class_names(self, root: Path) -> list[str] | None:
+        """None: the format declares no classes."""
+        return None
 
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; a folder without labels is a test set."""
@@ -76,9 +91,14 @@ def split_folder(root: Path, split: str) -> Path:
     return folder
 
 
+def has_label_folder(root: Path) -> bool:
+    """Whether a folder, or one of its sub-folders, holds labels in this format: what tells it from others that have images/ too."""
+    return any(label_folder(folder) is not None for folder in (root, *sub_folders(root)))
+
+
 def label_folder(folder: Path) -> Path | None:
     """The folder of a split's label files, None where there is none."""
-    return next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
+    return next((folder / name for name in LABEL_FOLDERS if os.path.isdir(folder / name)), None)
 
 
 def read_labels(file: Path) -> Labels:
@@ -110,7 +130,7 @@ def parse_line(text: str, file: Path, number: int) -> LabelledObject | Problem:
     flag = fields[9] if len(fields) == 10 else "0"
     if flag not in ("0", "1", "2"):
         rule = "the difficult flag must be 0 or 1, or 2 for an object that is cut"
-        return Problem("syntax", file, f"{rule}, got {flag!r} in: {shown}; correct the line", number)
+        return Problem("syntax", file, f"{rule}, got {quoted(flag)} in: {shown}; correct the line", number)
     return LabelledObject(corners, fields[8], flag != "0", number)
 
 
@@ -120,4 +140,4 @@ def format_line(corners: tuple[float, ...], name: str, difficult: int) -> str:
 
 
 def _is_flat(root: Path) -> bool:
-    return (root / "images").is_dir() or (root / "labelTxt").is_dir()
+    return os.path.isdir(root / "images") or os.path.isdir(root / "labelTxt")

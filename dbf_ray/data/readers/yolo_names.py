@@ -1,0 +1,65 @@
+"""Names of the classes of a folder in YOLO's format: key ``names`` of a YAML file, a list or a mapping from index to name."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dbf_ray.data.readers.base import Problem, one_word, quoted, read_text
+
+YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+CLASSES_FILE = "classes.txt"  # one name a line, as Label Studio and labelImg write it
+
+
+def read_names(root: Path) -> dict[int, str] | Problem | None:
+    """Names by index in order of the index, blanks as hyphens; None where there is no file of names; or what is wrong with it.
+
+    The file is data.yaml or dataset.yaml, else the only YAML file of the folder, else classes.txt.
+    """
+    file = names_file(root)
+    if file is None:
+        return None
+    text = read_text(file, "files with names of classes")
+    if isinstance(text, Problem):
+        return text
+    if file.name == CLASSES_FILE:
+        return _checked(dict(enumerate(text.splitlines())), file)
+    try:
+        content = yaml.safe_load(text)
+        names = content.get("names") if isinstance(content, dict) else None
+        return None if names is None else _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        message = f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; correct it"
+        return Problem("syntax", file, message, None if mark is None else mark.line + 1)
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # from values that are not what their tags say
+        return Problem("syntax", file, f"{file.name} must be YAML, got: {quoted(str(error))}; correct it")
+
+
+def names_file(root: Path) -> Path | None:
+    """The file of a folder that names its classes."""
+    for name in YAML_FILES:
+        if os.path.isfile(root / name):
+            return root / name
+    others = sorted(file for suffix in ("yaml", "yml") for file in root.glob(f"*.{suffix}") if os.path.isfile(file))
+    if len(others) == 1:
+        return others[0]
+    return next((file for file in (root / CLASSES_FILE, root / "labels" / CLASSES_FILE) if os.path.isfile(file)), None)
+
+
+def _checked(names: Any, file: Path) -> dict[int, str] | Problem:
+    rule = "names must be a list of different names, or a mapping from indices to them"
+    if not isinstance(names, dict) or not names:
+        return Problem("syntax", file, f"{rule}, got {reprlib.repr(names)}; correct them")
+    checked: dict[int, str] = {}
+    for key, value in names.items():
+        index = int(key) if isinstance(key, int) or (isinstance(key, str) and key.isdecimal()) else -1
+        name = one_word(str(value)) if isinstance(value, str | int | float) else ""
+        if index < 0 or not name or index in checked or name in checked.values():
+            return Problem("syntax", file, f"{rule}, got {reprlib.repr({key: value})}; correct them")
+        checked[index] = name
+    return dict(sorted(checked.items()))
