@@ -44,15 +44,15 @@ class AugmentConfig(Section):
         0.0,
         ge=0,
         le=180,
-        description="turn training images by a random angle of up to so many degrees either way, at constant size; objects whose centre leaves the "
-        "image are dropped; 0: off. As all of data.augment it leaves freezing.cache nothing to keep",
+        description="turn training images by a random angle of up to so many degrees either way, at constant size; objects whose centre "
+        "leaves the image are dropped; 0: off. As all of data.augment it leaves freezing.cache nothing to keep",
     )
     rotate_probability: float = Field(0.5, ge=0, le=1, description="share of the images that are turned")
     scales: list[float] | None = Field(
         None,
-        description="multi-scale training: the long side is image_size times a factor from [low, high], or, of three or more numbers, times one of "
-        "them; it is the resized image that is scaled, so for full detail set image_size to the largest and scale by factors up to 1. With "
-        "data.canvas square or compiled graphs images are padded to the largest; null: off",
+        description="multi-scale training: the long side is image_size times a factor from [low, high], or, of three or more numbers, times "
+        "one of them; it is the resized image that is scaled, so for full detail set image_size to the largest and scale by factors up to "
+        "1. With data.canvas square or compiled graphs images are padded to the largest; null: off",
     )
     brightness: float = Field(0.0, ge=0, le=1, description="multiply by a random factor from 1 - brightness to 1 + brightness; 0: off")
     contrast: float = Field(0.0, ge=0, le=1, description="the same for the contrast; 0: off")
@@ -73,7 +73,7 @@ class DataConfig(Section):
     val_split: str = Field("val", description="split to evaluate on, as val or test (not synthetic)")
     classes: list[str] | str | None = Field(
         None,
-        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, hrsc2016; null: the format's own, or "
+        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, hrsc2016, hrsc2016-types; null: the format's own, or "
         "those found in train_split",
     )
     train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
@@ -83,8 +83,8 @@ class DataConfig(Section):
     )
     flips: list[Literal["horizontal", "vertical", "diagonal", "rotate90", "rotate270", "transpose", "transverse"]] = Field(
         ["horizontal", "vertical", "diagonal"],
-        description="training views beside the unflipped image, all drawn with equal chance: mirrored one way, the other, or both (diagonal: a half "
-        "turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal (transpose, transverse: as in Pillow)",
+        description="training views beside the unflipped image, all drawn with equal chance: mirrored one way, the other, or both "
+        "(diagonal: a half turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal (transpose, transverse: as in Pillow)",
     )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     selection_fraction: float = Field(

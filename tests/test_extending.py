@@ -9,11 +9,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 from torchvision import models
 
 from dbf_ray.build import build_detector, detector_options
 from dbf_ray.config import load_config
 from dbf_ray.cost import FlopTable
+from dbf_ray.data import LabelledDataset
 from dbf_ray.detectors import BACKBONES, DETECTORS, make_detector
 from dbf_ray.freezing import POLICIES, Freezer, make_policy
 
@@ -71,3 +73,21 @@ def test_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(POLICIES, "thaw", example("A policy", "thaw").Thaw)
     assert make_policy("thaw", start=2).decisions(6, 3, seed=0) == [3, 3, 2, 1, 0, 0]
+
+
+def test_the_labelling_format(tmp_path: Path) -> None:
+    reader = example("A labelling format", "csv_reader").CsvReader()
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "train.csv").write_text("a,5,5,25,5,25,15,5,15,ship\na,1,1,4,1,4,3,1,3,boat\nb\n")
+    dataset = LabelledDataset(reader, tmp_path)
+    assert (dataset.image_ids, dataset.classes) == (["a", "b"], ["boat", "ship"])
+    assert dataset.target(0)["boxes"].tolist() == [[15, 10, 20, 10, 0], [2.5, 2, 3, 2, 0]]
+    assert len(dataset.target(1)["labels"]) == 0
+    assert reader.recognises(tmp_path)
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("a,1,1,4,1,4,3,1,x,boat\nb,1,2\nc\n")
+    listing = reader.listing(tmp_path, "train")
+    assert [problem.line for problem in listing.problems] == [6]
+    assert [problem.line for item in listing.items for problem in reader.read(item).problems] == [4, 5]

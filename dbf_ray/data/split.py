@@ -22,7 +22,8 @@ from dbf_ray.data.images import ENDINGS, check_image, ends_with
 from dbf_ray.data.labelled import read_split, to_boxes, unknown_class
 from dbf_ray.data.patches import PADDING, PatchObject, objects_in, read_patch
 from dbf_ray.data.rasters import Raster, is_windowed, open_raster
-from dbf_ray.data.readers import Item, LabelledObject, Labels, Reader
+from dbf_ray.data.readers import Item, LabelledObject, Labels, Listing, Reader
+from dbf_ray.data.readers.base import unions
 from dbf_ray.data.readers.dota import format_line
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.geometry.windows import Window, patch_name, sliding_windows
@@ -101,7 +102,8 @@ def plan_split(
 ) -> list[SplitTask]:
     """Read and check all labels and the headers of all images, prepare OUT, and say what there is to do.
 
-    OUT/SPLIT gets images/, labelTxt/ and originals/ for each split of ROOT; an undivided ROOT is cut into OUT itself.
+    OUT/SPLIT gets images/, labelTxt/ and originals/ for each split of ROOT but those that others make up (trainval); an undivided ROOT is cut into
+    OUT itself.
 
     Raises:
         DataError: the data are not usable, or OUT lies within ROOT.
@@ -111,11 +113,13 @@ def plan_split(
     if out.resolve() == root.resolve() or root.resolve() in out.resolve().parents:
         raise DataError(f"patches must go to a folder outside the data, got {out} within {root}; give another OUT")
     splits = reader.splits(root)
+    listings = {split: reader.listing(root, split) for split in splits or [WHOLE]}
     tasks: list[SplitTask] = []
     originals: dict[Path, str] = {}
-    for split in splits or [WHOLE]:
+    together = unions(listings)
+    for split in (name for name in listings if name not in together):
         folder = out / split if splits else out
-        for item, labels in _read(reader, root, split, classes):
+        for item, labels in _read(reader, root, split, listings[split], classes):
             if labels is not None:
                 originals[folder / ORIGINALS / f"{item.image.stem}.txt"] = original_text(labels.objects)
             tasks += _tasks(item, labels, folder, settings)
@@ -167,10 +171,12 @@ def original_text(objects: Sequence[LabelledObject]) -> str:
     return "".join(f"{format_line(one.corners, one.name, int(one.difficult))}\n" for one in objects)
 
 
-def _read(reader: Reader, root: Path, split: str, classes: str | Sequence[str] | None) -> Iterator[tuple[Item, Labels | None]]:
+def _read(
+    reader: Reader, root: Path, split: str, listing: Listing, classes: str | Sequence[str] | None
+) -> Iterator[tuple[Item, Labels | None]]:
     """Images of a split with their objects, None for a test set's; every one of them checked."""
-    if reader.listing(root, split).unlabelled is not None:
-        yield from ((item, None) for item in reader.listing(root, split).items)
+    if listing.unlabelled is not None:
+        yield from ((item, None) for item in listing.items)
         return
     names = None if classes is None else class_names(classes)
     for item, labels in read_split(reader, root, split):

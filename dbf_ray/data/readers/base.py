@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -211,6 +211,17 @@ def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:
     """A problem for each label file that belongs to none of the images named ``stems``."""
     message = "every label file needs an image of the same name, there is none; add the image or remove the file"
     return [Problem("orphan_labels", file, message) for file in sorted(label_files) if file.stem not in stems]
+
+
+def unions(listings: Mapping[str, Listing]) -> list[str]:
+    """Splits that others make up, as "trainval" is of "train" and "val": names that hold another's, and no image beside those of the others."""
+    files = {name: {item.image for item in listing.items} for name, listing in listings.items()}
+    found = []
+    for name in files:
+        parts = [files[other] for other in files if other != name and other in name]
+        if parts and files[name] <= set().union(*parts):
+            found.append(name)
+    return found
 
 
 def quoted(text: str, length: int = 120) -> str:
