@@ -1,6 +1,6 @@
 """How frozen stages are run: the part of building that makes the engine, the feature cache and the micro-batches of a configuration.
 
-Used by :mod:`dbf_ray.build` alone.
+Used by :mod:`dbf_ray.build`, and for what a run says of it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def cache_forecast(
 
 
 def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
-    """Shares of the sizes that training images are padded to, in the first epochs' order and views; one where the images' own are not known."""
+    """Shares of the sizes that training images are padded to, in the first epochs' order and views; one if their own are not known."""
     sizes, data = sizes_of(train_set), config.data
     if sizes is None or has_one_canvas(config):
         return [1.0]
@@ -187,8 +187,8 @@ def make_cache(config: Config, view: TrainView, folder: Path | None) -> FeatureC
         found = {f"data.augment.{name}": value for name, value in augmentation(config).switched_on.items()}
         options = ", ".join(f"{key} {value}" for key, value in found.items()) or type(view).__name__
         warnings.warn(
-            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no end ({options}), so no feature is needed "
-            f"twice; to keep features leave {', '.join(found) or 'that'} out and use the views of data.flips alone",
+            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no end ({options}), so no feature is "
+            f"needed twice; to keep features leave {', '.join(found) or 'that'} out and use the views of data.flips alone",
             stacklevel=3,
         )
         return None

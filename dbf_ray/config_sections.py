@@ -73,8 +73,8 @@ class DataConfig(Section):
     val_split: str = Field("val", description="split to evaluate on, as val or test (not synthetic)")
     classes: list[str] | str | None = Field(
         None,
-        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, hrsc2016, hrsc2016-types; null: the format's own, or "
-        "those found in train_split",
+        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, hrsc2016, hrsc2016-types; null: the "
+        "format's own, or those found in train_split",
     )
     train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
     val_images: int = Field(80, ge=1, description="number of validation scenes (synthetic only)")
@@ -104,7 +104,8 @@ class DataConfig(Section):
     )
     canvas: Literal["batch", "square"] = Field(
         "batch",
-        description="what images are padded to: batch: the size that holds those of one step; square: always image_size, for a feature cache of "
+        description="what images are padded to: batch: the size that holds those of one step; square: always image_size (times the largest "
+        "of augment.scales), for a feature cache of "
         "images of different shapes, whose features depend on their padding",
     )
     loader_workers: int | None = Field(

@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any
 import torch
 
 from dbf_ray.build import Plan, build_training, prepare
+from dbf_ray.build_frozen import augmentation
 from dbf_ray.config import Config, make_config, save_config, to_dict
+from dbf_ray.data import sizes_of
 from dbf_ray.detectors import DETECTORS, with_defaults
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.freezing import budget
@@ -104,7 +107,10 @@ def run(
 def notes_of(plan: Plan) -> list[str]:
     """What is worth saying before a run trains: what its cache will do, and how its micro-batches are chosen."""
     notes = [] if plan.forecast is None else [str(plan.forecast)]
-    if plan.config.freezing.cache != "off" and plan.forecast is None:
+    options = ", ".join(f"data.augment.{name}" for name in augmentation(plan.config).switched_on)
+    if plan.config.freezing.cache != "off" and options:
+        notes.append(f"feature cache: off, since {options} leave no image that comes twice")
+    elif plan.config.freezing.cache != "off" and plan.forecast is None:
         why = "the policy decides while it trains" if plan.frozen_prefixes is None else "blocks of freezing.interval are not whole epochs"
         notes.append(f"feature cache: how often it will hit is not known beforehand, since {why}")
     if plan.micro_batches is not None:
@@ -193,7 +199,8 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
         tensors["frozen"] = training.frozen.state_dict()
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
-    record = finite({"config": to_dict(config), "classes": training.classes, "epochs": state.records, "facts": facts_of(plan)})
+    facts = {"epochs": state.records, "facts": facts_of(plan)}
+    record = finite({"config": to_dict(config), "classes": training.classes, "window": training_window(plan), **facts})
     return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints)
 
 
@@ -220,6 +227,12 @@ def _older_scheduler(policy: dict[str, Any], records: list[dict[str, Any]], num_
     prefixes = [record["frozen_stages"] for record in records]
     state = SchedulerState(policy, prefixes, frozen_blocks=[0] * num_stages, thawed_at=[None] * num_stages)
     return {"state": vars(state), "signals": {}}
+
+
+def training_window(plan: Plan) -> int:
+    """Pixels that ``data.image_size`` pixels stand for: the median long side of the training images as they are stored."""
+    sizes = sizes_of(plan.train_set)
+    return round(statistics.median(max(size) for size in sizes)) if sizes else plan.config.data.image_size
 
 
 def facts_of(plan: Plan) -> dict[str, Any]:

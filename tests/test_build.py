@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dbf_ray.build import Plan, build_training, prepare
+from dbf_ray.build import Plan, build_detector, build_training, prepare
 from dbf_ray.build_data import choose_device, loader_workers
+from dbf_ray.build_frozen import canvas_shares, largest_square, square
 from dbf_ray.config import Config, load_config
+from dbf_ray.data import TrainView
+from dbf_ray.data.augment import Augmentation
+from dbf_ray.data.transforms import VIEWS
 from dbf_ray.errors import ConfigError, DataError, DbfRayError, ResourceError
+from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.tracking import read_epochs
+from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 
 TINY: dict[str, Any] = {
     "data.train_images": 8,
@@ -180,3 +188,124 @@ def test_the_loader_is_fed_as_configured() -> None:
         store = inner.dataset.view._resized
         assert store.budget_used <= 1e6
     assert training.train_loader._loader.dataset.view._resized.kept > 0  # type: ignore[attr-defined]
+
+
+ALL = {
+    **{"data__flips": ["horizontal", "rotate90", "transpose"], "data__augment__rotate": 180, "data__augment__rotate_probability": 0.7},
+    **{"data__augment__scales": [0.5, 1.5], "data__augment__brightness": 0.3, "data__augment__contrast": 0.3},
+    **{"data__augment__saturation": 0.3, "data__augment__hue": 0.1},
+}
+
+
+def test_one_augmented_epoch_is_trained_and_a_resumed_one_is_the_same(tmp_path: Path, plan: Plan) -> None:
+    common = {"training__epochs": 2, "evaluation__every": 2, "training__threads": 1, "runs_dir": str(tmp_path), **ALL}
+    straight, halves = tiny(name="straight", **common), tiny(name="halves", **common)
+    run(straight, quiet=True)
+    records = read_epochs(run_directory(straight))
+    assert [math.isfinite(record["loss"]) for record in records] == [True, True]
+    assert 0 <= records[-1]["map50"] <= 1
+    assert sum(record["executed_flops"] for record in records) > 16 * plan.flops_per_prefix[0]  # larger canvases than the nominal one
+    assert run(halves, quiet=True, on_epoch=lambda record, _: False)["stopped_early"]
+    with pytest.raises(ConfigError, match=r"differs in data\.augment\.rotate \(180\.0, now 90\.0\)"):
+        find_resume(tiny(name="halves", **{**common, "data__augment__rotate": 90}), run_directory(halves))
+    run(halves, quiet=True, resume=find_resume(halves, run_directory(halves)))
+    one, two = (load_checkpoint(list_checkpoints(run_directory(c) / "checkpoints")[-1])[0]["model"] for c in (straight, halves))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def training_view(config: Config) -> TrainView:
+    loader: Any = build_training(prepare(config), quiet=True).train_loader
+    view = loader._loader.dataset.view
+    assert isinstance(view, TrainView)
+    return view
+
+
+def test_the_loader_augments_as_configured() -> None:
+    view = training_view(tiny(**ALL))
+    assert view.augmentation == Augmentation(180.0, 0.7, (0.5, 1.5), 0.3, 0.3, 0.3, 0.1)
+    assert view.flips == ("horizontal", "rotate90", "transpose")
+    plain = training_view(tiny())
+    assert plain.augmentation is None
+    assert plain.views == ("identity", "horizontal", "vertical", "diagonal")
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_augmentation_switches_the_cache_off_and_says_by_which_option(cache: str, tmp_path: Path) -> None:
+    step = {"freezing__policy": "step", "freezing__rho": 3, "freezing__cache": cache}
+    config = tiny(**step, data__augment__rotate=30, data__augment__scales=[0.5, 1], data__augment__contrast=0.2)
+    plan = prepare(config)
+    assert plan.forecast is None
+    with pytest.warns(UserWarning, match=r"freezing\.cache .* switched off") as warned:
+        training = build_training(plan, quiet=True, features=tmp_path / "features")
+    [text] = [str(warning.message) for warning in warned if "freezing.cache" in str(warning.message)]
+    assert "(data.augment.rotate 30.0, data.augment.scales [0.5, 1.0], data.augment.contrast 0.2)" in text
+    assert "leave data.augment.rotate, data.augment.scales, data.augment.contrast out and use the views of data.flips alone" in text
+    assert training.frozen is not None  # the engine still runs frozen stages
+    assert training.frozen.cache is None
+    training.scheduler.freezer.apply(4)
+    batch = training.detector.prepare(*next(training.train_loader.epoch(0)))
+    assert batch.views is None
+    assert training.frozen(batch).frozen is not None
+    assert not (tmp_path / "features").exists()
+    assert prepare(tiny(**step, data__augment__rotate=30, freezing__cache_gb=1e6)).forecast is None  # nothing is kept, whatever it may be
+
+
+def test_quarter_turns_are_views_that_a_cache_keeps() -> None:
+    views = {"data__flips": [view for view in VIEWS if view != "identity"], "freezing__policy": "step", "freezing__rho": 6}
+    plan = prepare(tiny(freezing__cache="ram", **views))
+    assert plan.forecast is not None
+    assert plan.forecast.hit_rates["epoch"] == pytest.approx(1 - 8 * (1 - (7 / 8) ** 5) / 5)
+    training = build_training(plan, quiet=True)
+    training.scheduler.freezer.apply(4)
+    batch = training.detector.prepare(*next(training.train_loader.epoch(1)))
+    assert batch.views is not None
+    assert training.frozen is not None
+    assert training.frozen(batch).frozen is not None
+    assert training.frozen.cache is not None
+    assert training.frozen.cache.bytes > 0
+
+
+def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
+    class Wide:
+        """Known to be wide, and never loaded."""
+
+        classes, image_ids, sizes = ["ship"], [str(n) for n in range(8)], [(32, 64)] * 8
+
+        def __len__(self) -> int:
+            return 8
+
+        def load(self, index: int) -> Any:
+            raise AssertionError("a forecast decodes nothing")
+
+    def shares(*flips: str) -> list[float]:
+        return canvas_shares(tiny(data__flips=list(flips), training__batch_size=1), Wide(), epochs=40)
+
+    assert shares("horizontal", "vertical", "diagonal") == [1.0]
+    assert sorted(shares("rotate90")) == pytest.approx([0.5, 0.5], abs=0.1)
+    assert sorted(shares("rotate90", "rotate270", "transverse")) == pytest.approx([0.25, 0.75], abs=0.1)
+
+
+def test_larger_scales_count_in_memory_and_in_the_one_canvas(plan: Plan) -> None:
+    large = {"data__augment__scales": [0.5, 2.0]}
+    assert (square(tiny(**large)), largest_square(tiny(**large)), largest_square(tiny())) == (64, 128, 64)
+    assert largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64  # images are evaluated at their full size
+    assert build_detector(tiny(**large), ["ship"]).least_canvas == (0, 0)
+    limit = {"training__accumulation": 4, "training__micro_batch_gb": 0.19}  # four images of 64 px, or one of 128 px
+    assert prepare(tiny(**limit)).micro_batches[0] == 1  # type: ignore[index]
+    scaled = prepare(tiny(**limit, **large, data__canvas="square"))
+    assert scaled.micro_batches[0] == 4  # type: ignore[index]
+    assert scaled.detector.least_canvas == (128, 128)
+    assert scaled.flops == plan.flops  # the nominal cost is that of data.image_size
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__augment__scales": [1.5, 0.5]}, r"data\.augment\.scales must be \[low, high\] .* got \[1\.5, 0\.5\]"),
+        ({"data__augment__scales": [0.1, 1.0]}, r"data\.augment\.scales must leave .* got \[0\.1, 1\.0\] x data\.image_size 64 = 6 to 64"),
+    ],
+)
+def test_augmentation_is_checked_before_the_data_are_read(changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbf_ray.build_data.make_dataset", None)
+    with pytest.raises(ConfigError, match=message):
+        prepare(tiny(**changes))

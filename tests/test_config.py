@@ -29,6 +29,16 @@ def test_a_file_and_overrides_over_it(tmp_path: Path) -> None:
     assert (config.data.flips, config.detector.weights_backbone) == (["vertical"], None)
 
 
+def test_augmentation_is_off_and_set_by_nested_keys(tmp_path: Path) -> None:
+    assert (load_config().data.flips, to_dict(load_config())["data"]["augment"]["scales"]) == (["horizontal", "vertical", "diagonal"], None)
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {flips: [rotate90, transpose], augment: {rotate: 30, hue: 0.1}}\n")
+    config = load_config(file, {"data.augment.scales": "[0.5, 1.5]", "data.augment.hue": "0.05"})
+    assert config.data.flips == ["rotate90", "transpose"]
+    assert (config.data.augment.rotate, config.data.augment.scales, config.data.augment.hue) == (30.0, [0.5, 1.5], 0.05)
+    assert make_config(to_dict(config), "itself") == config
+
+
 def test_a_saved_configuration_is_the_same_when_read_again(tmp_path: Path) -> None:
     overrides = {
         "freezing.policy": "step",
@@ -137,7 +147,14 @@ def test_another_policy_drops_the_parameters_of_the_first() -> None:
         ({"training.lr": float("nan")}, "training.lr: should be a finite number, got nan"),
         ({"training.milestones": [3, 3]}, "training.milestones: milestones must be increasing epochs >= 1, got [3, 3]"),
         ({"data.selection_fraction": 1}, "data.selection_fraction: should be less than 1, got 1"),
-        ({"data.flips": ["up"]}, "data.flips.0: should be 'horizontal', 'vertical' or 'diagonal', got 'up'"),
+        (
+            {"data.flips": ["up"]},
+            "data.flips.0: should be 'horizontal', 'vertical', 'diagonal', 'rotate90', 'rotate270', 'transpose' or 'transverse', got 'up'",
+        ),
+        ({"data.augment.rotat": 9}, "unknown key data.augment.rotat: did you mean rotate?"),
+        ({"data.augment.rotate": 200}, "data.augment.rotate: should be less than or equal to 180, got 200"),
+        ({"data.augment.hue": 0.7}, "data.augment.hue: should be less than or equal to 0.5, got 0.7"),
+        ({"data.augment.scales": 0.5}, "data.augment.scales: should be a valid list, written [a, b], got 0.5"),
         ({"seed": -1}, "seed: should be greater than or equal to 0, got -1"),
         ({"name": "a/b"}, "name: should be the name of one folder, without slashes (runs_dir says where), got 'a/b'"),
         ({"name": ".."}, "got '..'"),

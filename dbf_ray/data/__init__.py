@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.class_lists import CLASS_LISTS, class_names
 from dbf_ray.data.decoded import DecodedImages
 from dbf_ray.data.labelled import LabelledDataset
@@ -92,6 +93,7 @@ __all__ = [
     "CLASS_LISTS",
     "DATASETS",
     "READERS",
+    "Augmentation",
     "Batch",
     "Dataset",
     "DatasetRequest",

@@ -1,7 +1,7 @@
 """Random augmentations of training samples, which have no end: multi-scale resizing, free rotation, colour jitter, in this order.
 
-The fixed set of views (flips and quarter turns) is in :mod:`.transforms`. Every number is drawn from the stream that is given, in an order that
-does not depend on which augmentations are on: an image is turned by the same angle with colour jitter and without.
+The fixed set of views (flips and quarter turns) is in :mod:`.transforms`. Every number is drawn from the stream that is given, in an
+order that does not depend on which augmentations are on: an image is turned by the same angle with colour jitter and without.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Augmentation:
     Attributes:
         rotate: R, an image is turned by an angle from [-R, R] degrees, R in [0, 180].
         rotate_probability: chance that it is turned at all.
-        scales: (low, high): it is scaled by a factor from this range; three or more: by one of these, all with equal chance. None: it is not.
+        scales: (low, high): it is scaled by a factor from this range; three or more: by one of these, all with equal chance; None: not.
         brightness: b in [0, 1], multiplied by a factor from [1 - b, 1 + b].
         contrast: the same for the distance to the mean grey value.
         saturation: the same for the distance to the grey image.
@@ -106,14 +106,15 @@ def augment(image: Tensor, target: Target, augmentation: Augmentation, stream: S
     """A sample changed at random: scaled, then turned, then recoloured.
 
     Args:
-        image: uint8 [3, H, W], resized. It is this that is sampled again: an image that is enlarged gets no sharper. To see small scales and
-            full detail, resize to the largest size and scale by factors <= 1.
+        image: uint8 [3, H, W], resized. It is this that is sampled again: an image that is enlarged gets no sharper. To see small
+            scales and full detail, resize to the largest size and scale by factors <= 1.
         target: its boxes may be in any form.
         augmentation: what may be changed.
         stream: where all numbers are drawn from.
 
     Returns:
-        Image uint8 [3, h, w] and target, its boxes canonical; target["scale"] is relative to the same image as before. Neither argument is changed.
+        Image uint8 [3, h, w] and target, its boxes canonical; target["scale"] is relative to the same image as before. What was given
+        is not changed.
     """
     factor = draw_factor(augmentation, stream)
     turned, degrees = stream.uniform(0, 1) < augmentation.rotate_probability, stream.uniform(-augmentation.rotate, augmentation.rotate)
@@ -143,17 +144,17 @@ def draw_colour(augmentation: Augmentation, stream: Stream) -> list[ColourChange
 
 
 def rescale(image: Tensor, target: Target, factor: float) -> Sample:
-    """Scale a sample so that the long side is ``factor`` times what it was, in whole pixels, at least one."""
-    long_side = max(1, round(factor * max(image.shape[-2:])))
+    """Scale a sample so that the long side is ``factor`` times what it was, in whole pixels."""
+    long_side = max(2, round(factor * max(image.shape[-2:])))  # torch cannot make an image of one pixel
     image, scaled = resize(image, target, long_side)
     return image, Target({**scaled, "scale": target.get("scale", 1.0) * scaled["scale"]})
 
 
 def rotate(image: Tensor, target: Target, degrees: float) -> Sample:
-    """Turn a sample about the image's centre, counter-clockwise as seen; the image keeps its size, what it does not cover has the mean colour.
+    """Turn a sample about the image's centre, counter-clockwise as seen, at constant size; corners that it leaves have the mean colour.
 
-    Objects whose centre leaves the image are dropped, as in MMRotate's ``PolyRandomRotate``; unlike there, small objects stay, and so does an image
-    of which no object is left.
+    Objects whose centre leaves the image are dropped, as in MMRotate's ``PolyRandomRotate``; unlike there, small objects stay, and so does
+    an image of which no object is left.
 
     Args:
         image: uint8 [3, H, W].
@@ -161,14 +162,14 @@ def rotate(image: Tensor, target: Target, degrees: float) -> Sample:
         degrees: any.
     """
     height, width = image.shape[-2:]
-    # torchvision's own ``fill`` weighs the outermost pixels twice, so that a seam up to a quarter darker runs between image and filling. Where
-    # the filling is zero there is none.
+    # torchvision's own ``fill`` weighs the outermost pixels twice, so that a seam up to a quarter darker runs between image and filling.
+    # Where the filling is zero there is none.
     fill = torch.tensor(FILL).view(3, 1, 1)
     turned = functional.rotate(image.float() - fill, degrees, interpolation=InterpolationMode.BILINEAR)
     image = (turned + fill).round().clamp(0, 255).to(torch.uint8)
 
-    # The closed form instead of torchvision's kernel for boxes. That one goes by float32 corners, which changes the sides and, of slim boxes, the
-    # angle by a hundredth of a degree; and it needs clamping_mode None, or boxes at the border are bent, flattened and moved.
+    # The closed form instead of torchvision's kernel for boxes. That one goes by float32 corners, which changes the sides and, of slim
+    # boxes, the angle by a hundredth of a degree; and it needs clamping_mode None, or boxes at the border are bent, flattened and moved.
     boxes = target["boxes"].as_subclass(Tensor).double()
     angle = math.radians(degrees)
     dx, dy = boxes[:, 0] - width / 2, boxes[:, 1] - height / 2

@@ -1,8 +1,9 @@
 """From a raw sample to what the detector sees: resized, and for training in one of a fixed set of views, then perhaps augmented at random.
 
-What is drawn for an image depends on (seed, epoch, index) alone, so it is the same in whatever process the image is loaded, and after a resume.
-Views are the eight symmetries of the square: the image as it is, mirrored left to right (horizontal), top to bottom (vertical), or both (diagonal),
-which is the reference recipe of DBF, and each of these after a quarter turn. Random augmentations (:mod:`.augment`) have no end of outcomes.
+What is drawn for an image depends on (seed, epoch, index) alone, so it is the same in whatever process it is loaded, and after a resume.
+Views are the eight symmetries of the square: the image as it is, mirrored left to right (horizontal), top to bottom (vertical), or both
+(diagonal), which is the reference recipe of DBF, and each of these after a quarter turn. Random augmentations (:mod:`.augment`) have no
+end of outcomes.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def flip(image: Tensor, target: Target, view: str) -> Sample:
 def quarter_turn(image: Tensor, boxes: BoundingBoxes) -> tuple[Tensor, BoundingBoxes]:
     """Turn an image [3, H, W] and its boxes [n, 5] by 90 degrees counter-clockwise: [3, W, H].
 
-    The boxes by a closed form, which is exact: torchvision's ``rotate`` goes by float32 corners, and leaves an empty set of boxes on its old canvas.
+    The boxes by a closed form, which is exact: torchvision's ``rotate`` goes by float32 corners, and leaves an empty set of boxes on its
+    old canvas.
     """
     height, width = image.shape[-2:]
     cx, cy, w, h, angle = boxes.as_subclass(Tensor).unbind(-1)

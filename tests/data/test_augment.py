@@ -27,23 +27,25 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import box_iou_rotated_aligned
 
 SIZES = [(160, 240), (240, 160), (200, 200), (121, 301)]
-ALL = {"rotate": 180.0, "scales": [0.5, 1.5], "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+ALL: dict[str, Any] = {"rotate": 180.0, "scales": [0.5, 1.5], "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
 ALWAYS = Augmentation(**{**ALL, "rotate_probability": 1.0})
-SHAPE_ONLY = dataclasses.replace(ALWAYS, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+TURNED_AND_SCALED = dataclasses.replace(ALWAYS, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
 
 
-def render(boxes: Tensor, height: int, width: int) -> np.ndarray:
-    """Which pixel centres the boxes cover, straight from the definition of the convention."""
-    mask = np.zeros((height, width), bool)
-    y, x = np.mgrid[:height, :width] + 0.5
+def render(boxes: Tensor, height: int, width: int, fine: int = 4) -> np.ndarray:
+    """How much of each pixel [height, width] the boxes cover, 0..1, from fine x fine points in it and the definition of the convention."""
+    mask = np.zeros((height * fine, width * fine), bool)
+    y, x = ((np.arange(side * fine, dtype=np.float32) + 0.5) / fine for side in (height, width))
+    y = y[:, None]
     for cx, cy, w, h, angle in boxes.tolist():
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         mask |= (abs((x - cx) * cos - (y - cy) * sin) <= w / 2) & (abs((x - cx) * sin + (y - cy) * cos) <= h / 2)
-    return mask
+    return mask.reshape(height, fine, width, fine).mean((1, 3))
 
 
 def overlap(one: np.ndarray, two: np.ndarray) -> float:
-    return float((one & two).sum() / max(1, (one | two).sum()))
+    """IoU of two masks of shares."""
+    return float(np.minimum(one, two).sum() / np.maximum(one, two).sum())
 
 
 def sample(boxes: list[tuple[float, ...]], size: tuple[int, int], labels: list[int] | None = None) -> Sample:
@@ -51,17 +53,14 @@ def sample(boxes: list[tuple[float, ...]], size: tuple[int, int], labels: list[i
     numbers = labels or list(range(len(boxes)))
     target = make_target(torch.tensor(boxes).reshape(-1, 5), numbers, [n % 2 == 1 for n in numbers], "x", size)
     target["scale"] = 1.0
-    return torch.from_numpy(render(target["boxes"], *size)).to(torch.uint8).mul(255).expand(3, -1, -1).contiguous(), target
+    mask = torch.from_numpy(render(target["boxes"], *size))
+    return mask.mul(255).round().to(torch.uint8).expand(3, -1, -1).contiguous(), target
 
 
 def sensible(size: tuple[int, int]) -> st.SearchStrategy[tuple[float, ...]]:
-    """Boxes of 20 to 110 px whose centres are in the image."""
-    side, angle = st.floats(20, 110, width=32), st.floats(-400, 400, width=32)
+    """Boxes of 60 to 110 px whose centres are in the image."""
+    side, angle = st.floats(60, 110, width=32), st.floats(-400, 400, width=32)
     return st.tuples(st.floats(0, size[1], width=32), st.floats(0, size[0], width=32), side, side, angle)
-
-
-def mask_of(image: Tensor) -> np.ndarray:
-    return image[0].numpy() > 127  # the filling is darker
 
 
 def assert_canonical(target: Target, image: Tensor) -> None:
@@ -76,33 +75,33 @@ CHANGES: dict[str, Callable[[Tensor, Target, Stream], Sample]] = {
     **{view: lambda image, target, _, view=view: flip(image, target, view) for view in VIEWS},
     "rotate": Augmentation(rotate=180, rotate_probability=1.0),
     "rotate a little": Augmentation(rotate=10, rotate_probability=1.0),
-    "scales": Augmentation(scales=(0.5, 2.0)),
-    "one of three scales": Augmentation(scales=(0.5, 0.75, 1.3)),
-    "shape": SHAPE_ONLY,
+    "scales": Augmentation(scales=(0.6, 2.0)),
+    "one of three scales": Augmentation(scales=(0.6, 0.75, 1.3)),
+    "turned and scaled": TURNED_AND_SCALED,
 }
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("change", CHANGES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**31 - 1))
 def test_box_masks_move_with_the_image(change: str, size: tuple[int, int], data: st.DataObject, seed: int) -> None:
     image, target = sample([data.draw(sensible(size))], size)
     moved, changed = CHANGES[change](image, target, Stream(seed))
     assert_canonical(changed, moved)
     if len(changed["boxes"]):
-        found = overlap(mask_of(moved), render(changed["boxes"], *moved.shape[-2:]))
-        # Of a box that a corner of the image cuts to a sliver, an edge of half a pixel is a larger share.
-        assert found >= 0.95 or mask_of(moved).sum() < 400
+        white, _ = CHANGES[change](torch.full_like(image, 255), target, Stream(seed))
+        there = (white[0] == 255).numpy()  # of a box that was cut no more than that is in the image
+        assert overlap(moved[0].numpy() / 255 * there, render(changed["boxes"], *moved.shape[-2:]) * there) >= 0.95
     assert image.shape[-2:] == size  # neither argument was changed
     assert torch.equal(image, sample([tuple(target["boxes"][0].tolist())], size)[0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**31 - 1))
 def test_colour_leaves_boxes_alone_and_draws_apart(data: st.DataObject, seed: int) -> None:
     image, target = sample(data.draw(st.lists(sensible((160, 240)), max_size=3)), (160, 240))
-    plain_image, plain = augment(image, target, SHAPE_ONLY, Stream(seed))
+    plain_image, plain = augment(image, target, TURNED_AND_SCALED, Stream(seed))
     coloured_image, coloured = augment(image, target, ALWAYS, Stream(seed))
     assert coloured_image.shape == plain_image.shape
     assert torch.equal(coloured["boxes"], plain["boxes"])
@@ -186,7 +185,7 @@ def test_objects_whose_centre_leaves_the_image_are_dropped_with_label_and_flag()
     assert len(outside["boxes"]) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**31 - 1))
 def test_labels_and_flags_stay_with_their_boxes(data: st.DataObject, seed: int) -> None:
     """Each box has sides that only it has, so that it is known again."""
@@ -216,7 +215,7 @@ def test_scales_multiply() -> None:
     assert small.shape == (3, 40, 60)
     assert scaled["scale"] == 0.125
     torch.testing.assert_close(torch.Tensor(scaled["boxes"]), torch.tensor([[30.0, 20, 25, 10, 30]]))
-    assert rescale(image, target, 0.0001)[0].shape == (3, 1, 1)
+    assert rescale(image, target, 0.0001)[0].shape == (3, 1, 2)
     factors = Counter(augment(image, target, Augmentation(scales=(0.5, 1.0, 1.25)), Stream(n))[0].shape[-1] for n in range(600))
     assert set(factors) == {60, 120, 150}
     assert all(abs(count - 200) < 50 for count in factors.values())  # standard deviation 12
@@ -262,7 +261,7 @@ def test_colours_beside_their_definitions(name: str) -> None:
 def test_colour_changes_come_in_every_order() -> None:
     orders = {tuple(function.__name__ for function, _ in draw_colour(ALWAYS, Stream(n))) for n in range(300)}
     assert len(orders) == 24
-    assert draw_colour(SHAPE_ONLY, Stream(0)) == []
+    assert draw_colour(TURNED_AND_SCALED, Stream(0)) == []
 
 
 def test_uniform_numbers() -> None:
@@ -279,13 +278,13 @@ def scenes() -> Dataset:
     return SyntheticDataset("train", 12, 96)
 
 
-def same(one: Sample, two: Sample) -> None:
+def same(one: Any, two: Any) -> None:
     assert torch.equal(one[0], two[0])
     assert one[1].keys() == two[1].keys()
     for key in ("boxes", "labels", "difficult"):
-        assert torch.equal(one[1][key], two[1][key])  # type: ignore[literal-required]
+        assert torch.equal(one[1][key], two[1][key])
     for key in ("image_id", "scale", "seed"):
-        assert one[1][key] == two[1][key]  # type: ignore[literal-required]
+        assert one[1][key] == two[1][key]
 
 
 def test_training_views_are_augmented_after_the_flip_and_name_no_view(scenes: Dataset) -> None:
@@ -293,8 +292,9 @@ def test_training_views_are_augmented_after_the_flip_and_name_no_view(scenes: Da
     assert view.views is None
     for epoch, index in ((0, 0), (3, 7)):
         image, target = plain[epoch, index]
-        expected = augment(image, target, ALWAYS, Stream(AUGMENT, 5, epoch, index))
-        same(view[epoch, index], (expected[0], Target({k: v for k, v in expected[1].items() if k != "view"})))  # type: ignore[typeddict-item]
+        expected: Any = augment(image, target, ALWAYS, Stream(AUGMENT, 5, epoch, index))
+        without_view = (expected[0], {key: value for key, value in expected[1].items() if key != "view"})
+        same(view[epoch, index], without_view)
         assert "view" in target
         assert "view" not in view[epoch, index][1]
         assert view[epoch, index][1]["scale"] == pytest.approx(max(view[epoch, index][0].shape) / 96)
@@ -335,7 +335,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(scenes: Dataset) -> None:
 def test_every_world_size_and_loading_process_sees_the_same_samples(scenes: Dataset) -> None:
     view = TrainView(scenes, 64, seed=1, augmentation=ALWAYS)
 
-    def epoch_of(**feeding: int) -> dict[str, Sample]:
+    def epoch_of(**feeding: Any) -> dict[str, Sample]:
         loader = train_loader(view, batch_size=12, seed=1, **feeding)
         return {target["image_id"]: (image, target) for batch in loader.epoch(2) for image, target in zip(*batch, strict=True)}
 
@@ -372,7 +372,7 @@ def test_images_stay_of_a_sane_size() -> None:
     assert Augmentation(scales=(2.0, 0.5, 1.0)).long_sides(100) == (50, 200)
     assert Augmentation().long_sides(384) == (384, 384)
     with pytest.raises(
-        ConfigError, match=r"scales must leave .* between 32 and 8192 pixels, got \[0\.1, 1\.0\] x data\.image_size 96 = 10 to 96; change"
+        ConfigError, match=r"must leave .* between 32 and 8192 pixels, got \[0\.1, 1\.0\] x data\.image_size 96 = 10 to 96; change"
     ):
         Augmentation(scales=(0.1, 1.0)).long_sides(96)
     with pytest.raises(ConfigError, match="= 4096 to 12288"):

@@ -15,9 +15,11 @@ from PIL import Image
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.originals import originals_of
 from dbf_ray.data.parallel import in_processes
+from dbf_ray.data.readers import READERS
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.data.split import SplitCounts, SplitSettings, plan_split, run_task
 from dbf_ray.errors import ConfigError, DataError
+from tests.data.label_writers import FORMATS
 
 SHIP, CUT = "10 10 30 10 30 20 10 20 ship 0\n", "10 26 20 26 20 36 10 36 plane 1\n"  # CUT: rows 26 to 36
 SMALL = SplitSettings(size=32, overlap=8)
@@ -149,6 +151,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from dbf_ray.data import split
+from dbf_ray.data.readers import READERS
 from dbf_ray.data.readers.dota import DotaReader
 whole = split._write_patch
 def slowly(*arguments):
@@ -196,3 +199,22 @@ def test_the_objects_of_the_uncut_images(make_root: Callable[..., Path], tmp_pat
     (out / "originals" / "b.txt").unlink()
     with pytest.raises(DataError, match=r"b\.txt is missing; split the data again"):
         originals_of(patches)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_can_be_cut(tmp_path: Path, name: str) -> None:
+    """Images of 120 x 160 pixels: starts 0, 20 down and 0, 50, 60 across. A ship at one corner is in one patch."""
+    label = "ship" if name != "dior" else "harbor"
+    ship = ((4.0, 4.0, 24.0, 4.0, 24.0, 14.0, 4.0, 14.0), label, True)
+    for split_name in ("train", "val"):
+        FORMATS[name].write(tmp_path / "data", split_name, {f"{split_name}1": [ship], f"{split_name}2": []})
+    if name == "dior":
+        lists = tmp_path / "data" / "ImageSets" / "Main"
+        (lists / "trainval.txt").write_text("".join((lists / f"{part}.txt").read_text() for part in ("train", "val")))
+    counts = SplitCounts()
+    for task in plan_split(READERS[name], tmp_path / "data", tmp_path / "out", SplitSettings(100, 50)):
+        counts += run_task(task)
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["split.json", "train", "val"]
+    assert (counts.written, counts.objects) == (4 * 6, 2)
+    cut = LabelledDataset(DotaReader(), tmp_path / "out", "val", classes_from="val")
+    assert cut.target(cut.image_ids.index("val1__100__0___0"))["difficult"].tolist() == [FORMATS[name].difficult]

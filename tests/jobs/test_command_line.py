@@ -66,7 +66,8 @@ def test_help_names_every_key_and_every_member_with_its_parameters(module: Any, 
     assert "freezing.interval.unit" in keys()
     for name in options | parameters:
         assert re.search(rf"\b{name}\b", text), name
-    for shown in ("sgd|adamw", "constant|step|cosine", "true|false|sync", "[horizontal,vertical,diagonal]", "(default: [8, 11])"):
+    views = "[horizontal,vertical,diagonal,rotate90,rotate270,transpose,transverse]"
+    for shown in ("sgd|adamw", "constant|step|cosine", "true|false|sync", views, "(default: [8, 11])"):
         assert shown in text
 
 
