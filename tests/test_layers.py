@@ -20,6 +20,7 @@ LAYERS = [
     {"build_data", "build_frozen"},
     {"build"},
     {"run", "evaluate", "merge"},
+    {"predict"},
     {"cluster"},
     {"search"},
     {"jobs"},

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dbf_ray.geometry import batched_nms_rotated
+from dbf_ray.geometry.intersection import frames
+from dbf_ray.geometry.iou import iou_of_pairs
+from dbf_ray.geometry.pairs import bounds, meeting
+from dbf_ray.geometry.pieces import pick
 from dbf_ray.geometry.windows import parse_patch_name
 
 NMS_THRESHOLD = 0.1
 """MMRotate's and the DOTA devkit's for merging."""
-_MANY = 30_000  # detections of one image from which on they are compared strip by strip: time then grows with their number, not with its square
-_STRIP = 8_192
+_MANY = (
+    30_000  # detections of one image from which on they are compared strip by strip: time then grows with their number, not with its square
+)
+_STRIP = 4_096
 
 
 class Found(NamedTuple):
@@ -76,23 +83,24 @@ def _suppressed_by_strips(found: Found, threshold: float) -> Tensor:
 def _conflicts(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Pairs (better [P], worse [P]) of boxes [N, 5], best first, of one label [N] and with IoU >= ``threshold``.
 
-    Boxes are taken by their left ends: those that meet one of a strip begin before the strip's right end.
+    Labels are moved apart along x. Then boxes are taken by their left ends: those that meet one of a strip begin before the strip's right end.
     """
     frame, limit = frames(boxes), float(np.float32(threshold))
-    outer = bounds(frame)
+    span = 4 * frame[:4].abs().sum(0).nan_to_num(0, 0, 0).max()
+    number = torch.unique(labels, return_inverse=True)[1]
+    outer = bounds(torch.cat([frame[:1] + number * span, frame[1:]]))
     by_left = torch.argsort(outer[0])
     lefts = outer[0][by_left]
     pieces = [(by_left[:0], by_left[:0])]
     for start in range(0, len(by_left), _STRIP):
         strip = by_left[start : start + _STRIP]
-        end = int(torch.searchsorted(lefts, outer[2][strip].max()))
-        others = by_left[start:end]
+        others = by_left[start : int(torch.searchsorted(lefts, outer[2][strip].max()))]
         for i, j in meeting(pick(outer, strip), pick(outer, others)):
-            first, second = strip[i], others[j]
-            maybe = torch.nonzero((i < j).logical_and_(labels[first] == labels[second])).squeeze(-1)  # each pair once
-            first, second = first[maybe], second[maybe]
+            once = torch.nonzero(i < j).squeeze(-1)
+            first, second = strip[i[once]], others[j[once]]
             better, worse = torch.minimum(first, second), torch.maximum(first, second)
             over = iou_of_pairs(frame, frame, better, worse) >= limit
+            over &= labels[better] == labels[worse]
             pieces.append((better[over], worse[over]))
     better, worse = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return better, worse
@@ -101,7 +109,7 @@ def _conflicts(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor,
 def _greedy(count: int, better: Tensor, worse: Tensor) -> Tensor:
     """Positions of ``count``, in order, that stay when each that stays removes its ``worse`` ones.
 
-    In rounds: whoever no undecided better one could remove stays, and what it removes is gone. There are as many rounds as the longest chain has links.
+    In rounds: whoever no undecided better one could remove stays, and what it removes is gone; as many rounds as the longest chain has links.
     """
     stays = torch.ones(count, dtype=torch.bool, device=better.device)
     while len(better):

@@ -1,0 +1,139 @@
+"""A checkpoint on images: what it was trained on decides how they are looked at, unless somebody says otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dbf_ray.config import Config
+from dbf_ray.detectors import Detector
+from dbf_ray.errors import WeightsError
+from dbf_ray.evaluate import config_of, load_detector
+from dbf_ray.locks import only_writer
+from dbf_ray.predict.folder import OutFolder
+from dbf_ray.predict.images import find_images
+from dbf_ray.predict.job import Detect, Task, predict_images, print_line
+from dbf_ray.predict.options import FORMATS, Options
+from dbf_ray.predict.outputs import text_names
+from dbf_ray.predict.windows import Tiling
+from dbf_ray.training.loop import autocast
+
+
+def predict(
+    checkpoint: Path, images: Path, out: Path, options: Options | None = None, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Detect objects in an image, or in all images of a folder and its sub-folders, and write them to ``out``.
+
+    Everything is checked before the folder is touched. See :mod:`.folder` for what is written, :func:`.job.predict_images` for what is returned.
+
+    Args:
+        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
+        images: an image, or a folder of images.
+        out: a new folder, or one in which the same prediction was begun.
+        options: None for the defaults.
+        say: takes a line for a person; None: they go to stderr.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read.
+        DataError: there are no images.
+        ConfigError: ``out`` is for another prediction, or an option does not fit.
+        ResourceError: another process is predicting there, or a batch does not fit into memory.
+    """
+    options = options or Options()
+    files, left_out = find_images(images, out)
+    config = config_of(checkpoint)
+    window, origin = trained_window(checkpoint, config)
+    if options.window is not None:
+        window, origin = options.window, "--window"
+    tiling = Tiling(window, options.overlap_of(window), config.data.image_size)
+    detector, classes = load_detector(checkpoint, config)
+    if config.training.channels_last:
+        detector = detector.to(memory_format=torch.channels_last)
+    text_names(classes)
+    task = Task(
+        detect=network(detector, config.training.precision, options.score),
+        classes=classes,
+        tiling=tiling,
+        batch=options.batch or config.evaluation.batch_size,
+        score=options.score,
+        nms=options.nms,
+        overlay_size=options.overlay_size,
+        overlay_score=options.overlay_score,
+    )
+    folder = OutFolder(out, settings_of(checkpoint, images, options, task))
+    folder.check()
+    with only_writer(out, "predicting", "give another --out"):
+        folder.begin()
+        tell = say or print_line
+        if left_out:
+            tell(left_out)
+        tell(
+            f"{len(files)} images; windows of {window} px ({origin}) that share {tiling.overlap} px, resized to {tiling.image_size} px "
+            f"(x {tiling.scale:.3g})"
+        )
+        return predict_images(task, files, folder, tell)
+
+
+def trained_window(checkpoint: Path, config: Config) -> tuple[int, str]:
+    """Pixels of an original image that training showed in ``data.image_size``, and where that is known from.
+
+    Raises:
+        WeightsError: the checkpoint's record holds something else there.
+    """
+    try:
+        window = json.loads((checkpoint / "record.json").read_text(encoding="utf-8")).get("window")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot read checkpoint {checkpoint}: {error}; choose another beside it") from error
+    if window is None:
+        return config.data.image_size, "data.image_size, since the checkpoint does not say how large its images were; --window changes it"
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise WeightsError(f"checkpoint {checkpoint}: window in record.json must be a number of pixels >= 1, got {window!r}; correct it")
+    return window, "the long side of the images it was trained on"
+
+
+def network(detector: Detector, precision: str, score: float | None = None) -> Detect:
+    """A detector in eval mode as a function, in the precision it was trained in; its threshold is lowered to ``score`` where that is less."""
+    threshold: Any = detector.score_threshold
+    detector.score_threshold = threshold if score is None else min(threshold, score)
+
+    @torch.no_grad()
+    def detect(images: list[Tensor]) -> list[Mapping[str, Tensor]]:
+        with autocast(detector.mean.device, precision):
+            found = detector(images)
+        assert isinstance(found, list), "a detector in eval mode gives detections"
+        return list(found)
+
+    return detect
+
+
+def settings_of(checkpoint: Path, images: Path, options: Options, task: Task) -> dict[str, Any]:
+    """All that the results depend on, as ``predict.json`` holds it."""
+    return {
+        "checkpoint": str(checkpoint.resolve()),
+        "checkpoint_sha256": _hash(checkpoint),
+        "images": str(images.resolve()),
+        "classes": list(task.classes),
+        **dataclasses.asdict(task.tiling),
+        "batch": task.batch,
+        "score": task.score,
+        "nms": task.nms,
+        "formats": [name for name in FORMATS if name in options.formats],
+        "overlay_size": task.overlay_size,
+        "overlay_score": task.overlay_score,
+    }
+
+
+def _hash(checkpoint: Path) -> str:
+    """Of weights and configuration."""
+    digest = hashlib.sha256()
+    for name in ("checkpoint.pt", "record.json"):
+        with (checkpoint / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""What is written of an image's detections, and of all images' together."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dbf_ray.data.geojson import LonLat, Objects, write_geojson
+from dbf_ray.errors import ConfigError
+from dbf_ray.evaluation.merge import Found
+from dbf_ray.evaluation.submission import ARCHIVE, PREFIX
+from dbf_ray.geometry import boxes_to_corners
+from dbf_ray.predict.folder import TASK1, OutFolder, whole_file
+from dbf_ray.predict.images import Picture
+from dbf_ray.reports.overlays import Layout, draw_overlay
+from dbf_ray.reports.scenes import outlines
+
+_JPEG_QUALITY = 90
+
+
+def text_names(classes: Sequence[str]) -> list[str]:
+    """Class names as text files have them, where blanks separate fields and slashes folders: a dash for each, as in DOTA's small-vehicle.
+
+    Raises:
+        ConfigError: two classes would have the same name.
+    """
+    names = [re.sub(r"[\s/\\]+", "-", name.strip()) for name in classes]
+    if len(set(names)) != len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ConfigError(f"classes must differ in more than blanks and slashes, got {twice!r} twice in {', '.join(classes)}")
+    return names
+
+
+class Result(NamedTuple):
+    """An image that has been looked at: what was found, its overlay so far if one is drawn, and where on earth its points lie if it tells."""
+
+    picture: Picture
+    found: Found
+    layout: Layout
+    canvas: NDArray[np.uint8] | None
+    lonlat: LonLat | None
+
+
+def write_outputs(folder: OutFolder, result: Result, classes: Sequence[str], overlay_score: float) -> None:
+    """Write the detections of one image in the folder's formats, each file in one step; those from ``overlay_score`` on are drawn."""
+    boxes, labels, scores = result.found.boxes.double(), result.found.labels.tolist(), result.found.scores.double().numpy()
+    corners = boxes_to_corners(boxes).numpy()
+    name = result.picture.name
+    if "dota" in folder.formats:
+        names = text_names(classes)
+        with _text(folder.file("dota", name)) as stream:
+            for points, label, score in zip(corners.tolist(), labels, scores.tolist(), strict=True):
+                stream.write(" ".join([*(f"{value:.2f}" for value in points), names[label], f"{score:.6g}"]) + "\n")
+    if "geojson" in folder.formats:
+        objects = Objects(boxes.numpy(), corners, [classes[label] for label in labels], scores)
+        with _text(folder.file("geojson", name)) as stream:
+            write_geojson(stream, result.picture.file.name, objects, result.lonlat)
+    if "overlay" in folder.formats:
+        assert result.canvas is not None
+        found = outlines(corners, labels, scores)
+        drawn = draw_overlay(result.canvas, result.layout, found, classes, score_threshold=overlay_score)
+        with whole_file(folder.file("overlay", name)) as file:
+            drawn.save(file, "JPEG", quality=_JPEG_QUALITY)
+
+
+@contextlib.contextmanager
+def _text(file: Path) -> Iterator[TextIO]:
+    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        yield stream
+
+
+def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str]) -> None:
+    """DOTA's Task 1 files of all images, and their archive, as :func:`dbf_ray.evaluation.submission.write_task1` writes them.
+
+    They are made from the text files of the images, line by line: detections of a large folder need not fit into memory.
+
+    Args:
+        folder: holds ``labels/``.
+        names: of the images, as :class:`.Picture` has them. In the files they are the last part of it, or all of it where that is not unique.
+        classes: in label order.
+    """
+    stems = [Path(name).name for name in names]
+    shown: Mapping[str, str] = dict(zip(names, stems if len(set(stems)) == len(stems) else names, strict=True))
+    place = folder.root / TASK1
+    with contextlib.ExitStack() as open_files:
+        streams = {}
+        for name in text_names(classes):
+            streams[name] = open_files.enter_context(_text(place / f"{PREFIX}{name}.txt"))
+        for image in sorted(shown, key=lambda name: shown[name]):
+            with folder.file("dota", image).open(encoding="utf-8") as lines:
+                for line in lines:
+                    *corners, name, score = line.split()
+                    streams[name].write(" ".join([re.sub(r"\s+", "_", shown[image]), score, *corners]) + "\n")
+    with whole_file(place / ARCHIVE) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in text_names(classes):
+            entry = zipfile.ZipInfo(f"{PREFIX}{name}.txt")  # with a fixed date: the same detections are the same bytes
+            entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, (place / entry.filename).stat().st_size
+            with (place / entry.filename).open("rb") as content, archive.open(entry, "w") as stored:
+                shutil.copyfileobj(content, stored)
