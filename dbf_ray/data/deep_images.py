@@ -20,6 +20,7 @@ from torch import Tensor
 CUT = (2.0, 98.0)  # percentiles
 SAMPLE = 1 << 20  # pixels that limits are taken from, evenly spread
 BITS_PER_SAMPLE = 258  # TIFF tag
+_ROWS = 256  # stretched at a time: in between they are float64
 
 
 class Limits(NamedTuple):
@@ -56,8 +57,12 @@ def limits_of(bands: NDArray[Any], nodata: float | None = None) -> Limits:
 def stretch(bands: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     """Bands [C, h, w] as uint8: linear between the limits, cut beyond them; NaN becomes 0. A band of one value becomes 0."""
     low, span = limits.low[:, None, None], np.maximum(limits.high - limits.low, 1e-12)[:, None, None]
-    scaled = np.nan_to_num((bands.astype(np.float64) - low) / span * 255, nan=0.0, posinf=255.0, neginf=0.0)
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    result = np.empty(bands.shape, np.uint8)
+    for top in range(0, bands.shape[1], _ROWS):
+        part = bands[:, top : top + _ROWS].astype(np.float64)
+        scaled = np.nan_to_num((part - low) / span * 255, nan=0.0, posinf=255.0, neginf=0.0)
+        result[:, top : top + _ROWS] = np.clip(np.rint(scaled), 0, 255)
+    return result
 
 
 def as_rgb(bands: NDArray[np.uint8]) -> Tensor:

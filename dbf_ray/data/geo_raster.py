@@ -6,6 +6,7 @@ rasterio (BSD, wheels with GDAL) is optional: ``pip install 'dbf-ray[geo]'``.
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,16 @@ from torch import Tensor
 from dbf_ray.data.deep_images import Limits, as_rgb, limits_of, stretch
 from dbf_ray.errors import DataError
 
+_DECODED_MB = (
+    "512"  # GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of a wide image
+)
+_NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a file that has none
 _OVERVIEW = 1024  # side in pixels of what the limits of a stretch are taken from
 
 
 def rasterio() -> ModuleType | None:
     """The library, None where it is not installed."""
+    os.environ.setdefault("GDAL_CACHEMAX", _DECODED_MB)
     try:
         import rasterio
     except ImportError:
@@ -61,6 +67,7 @@ class GeoRaster:
         self.size = (dataset.height, dataset.width)
         self._bands = _color_bands(dataset)
         self._colors = _palette(dataset)
+        self._crs, self._transform = dataset.crs, tuple(dataset.transform)[:6]
         self._limits = None if dataset.dtypes[0] == "uint8" else self._find_limits()
 
     def read(self, x: int, y: int, width: int, height: int) -> Tensor:
@@ -72,13 +79,13 @@ class GeoRaster:
 
     def lonlat(self, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """See :class:`.rasters.Raster`."""
-        if self._dataset.crs is None or self._dataset.transform.is_identity:
+        if self._crs is None or self._transform == _NOWHERE:
             return None
         from rasterio.warp import transform
 
-        a, b, c, d, e, f = tuple(self._dataset.transform)[:6]
+        a, b, c, d, e, f = self._transform
         x, y = points[:, 0], points[:, 1]
-        return np.stack(transform(self._dataset.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), -1).reshape(-1, 2)
+        return np.stack(transform(self._crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), -1).reshape(-1, 2)
 
     def _find_limits(self) -> Limits:
         """Of the whole image, from as many pixels as fit ``_OVERVIEW`` squared."""

@@ -6,7 +6,9 @@ image. Images of more than 8 bits a channel are stretched to 8, see :mod:`.deep_
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ TIFF = (".tif", ".tiff")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with more than 8 bits
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
+LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
 ORIENTATION = 274  # EXIF tag
 # The bytes that a complete file ends with.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -30,8 +33,23 @@ ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
-def check_image(file: Path) -> tuple[int, int]:
+@contextlib.contextmanager
+def large_images(allowed: bool = True) -> Iterator[None]:
+    """Lets Pillow open images beyond the size at which it suspects an attack (178 million pixels); unless it is not ``allowed``."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = LARGEST if allowed else limit
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
     """Check an image file's header, and that its end is there; a file whose end looks wrong is decoded to find out.
+
+    Args:
+        file: the image.
+        any_size: it will be read by windows, so it may be too large to be decoded at once.
 
     Returns:
         (height, width) in pixels of the upright image.
@@ -40,17 +58,17 @@ def check_image(file: Path) -> tuple[int, int]:
         DataError: the image cannot be read.
     """
     try:
-        if is_foreign(file):
-            with open_geo(file) as raster:
-                return raster.size
-        with Image.open(file) as image:
-            check_mode(image, file)
-            ending, (width, height) = ENDINGS.get(image.format or ""), image.size
-            turned = orientation(image) >= 5
+        with large_images(any_size):
+            if is_foreign(file):
+                with open_geo(file) as raster:
+                    return raster.size
+            with Image.open(file) as image:
+                check_mode(image, file)
+                ending, (width, height), turned = ENDINGS.get(image.format or ""), image.size, orientation(image) >= 5
+                if ending is not None and not ends_with(file, ending):
+                    image.load()
     except UNREADABLE as error:
         raise undecodable(file, error) from error
-    if ending is not None and not ends_with(file, ending):
-        read_image(file)
     return (width, height) if turned else (height, width)
 
 

@@ -18,10 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from dbf_ray.data.geo_raster import open_geo, rasterio
-from dbf_ray.data.images import TIFF, UNREADABLE, check_mode, is_deep, orientation, read_image, undecodable, upright
+from dbf_ray.data.images import TIFF, UNREADABLE, check_mode, is_deep, large_images, orientation, read_image, undecodable, upright
 from dbf_ray.errors import DataError
-
-LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
 
 
 class Raster(Protocol):
@@ -43,7 +41,7 @@ class Raster(Protocol):
     def lonlat(self, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Longitudes and latitudes (degrees, WGS 84) [n, 2] of points (x, y) in pixels [n, 2]; None where the image does not tell.
 
-        x = 0 is the left edge of the first column, so that pixel centres lie at halves.
+        x = 0 is the left edge of the first column, so that pixel centres lie at halves. It works after the image is closed too.
         """
 
 
@@ -93,15 +91,14 @@ class PillowRaster:
     def __init__(self, file: Path) -> None:
         self._deep: Tensor | None = None
         self._image: Image.Image | None = None
-        with _large_images():
+        with large_images():
             if is_deep(file):
                 self._deep = read_image(file)
                 self.size = (self._deep.shape[1], self._deep.shape[2])
                 return
             with Image.open(file) as image:
                 check_mode(image, file)
-                turned = upright(image)
-                self._image = turned if turned.mode in ("RGB", "L") else turned.convert("RGB")
+                self._image = upright(image)  # as it is: a copy in RGB would be held beside it
                 self._image.load()
         self.size = (self._image.height, self._image.width)
 
@@ -121,18 +118,7 @@ class PillowRaster:
 def _is_turned(file: Path) -> bool:
     """Whether the file says to be shown turned or mirrored, which rasterio does not do."""
     try:
-        with _large_images(), Image.open(file) as image:
+        with large_images(), Image.open(file) as image:
             return orientation(image) != 1
     except UNREADABLE:
         return False  # of a kind that Pillow does not know
-
-
-@contextlib.contextmanager
-def _large_images() -> Iterator[None]:
-    """Lets Pillow open images beyond the size at which it suspects an attack."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = LARGEST
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

@@ -189,7 +189,7 @@ def _read(
 
 
 def _tasks(item: Item, labels: Labels | None, folder: Path, settings: SplitSettings) -> Iterator[SplitTask]:
-    height, width = check_image(item.image)
+    height, width = check_image(item.image, any_size=True)
     windows = settings.windows(height, width)
     objects = None if labels is None else tuple(labels.objects)
     if not is_windowed(item.image):
@@ -225,7 +225,7 @@ def _is_whole(folder: Path, name: str, text: str | None) -> bool:
     if text is not None and _text_of(folder / "labelTxt" / f"{name}.txt") != text:
         return False
     try:
-        return image.is_file() and ends_with(image, ENDINGS["PNG"]) and bool(check_image(image))
+        return image.is_file() and ends_with(image, ENDINGS["PNG"]) and bool(check_image(image, any_size=True))
     except DataError:
         return False
 

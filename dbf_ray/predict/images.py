@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from dbf_ray.data.images import IMAGE_SUFFIXES, check_image
-from dbf_ray.data.rasters import LARGEST
 from dbf_ray.errors import DataError
 
 
@@ -92,16 +88,4 @@ def measure(file: Path, name: str) -> Picture:
     Raises:
         DataError: the image cannot be read.
     """
-    with _large_images():
-        return Picture(file, name, check_image(file), stamp_of(file))
-
-
-@contextlib.contextmanager
-def _large_images() -> Iterator[None]:
-    """Lets Pillow open the headers of images beyond the size at which it suspects an attack."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = LARGEST
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    return Picture(file, name, check_image(file, any_size=True), stamp_of(file))

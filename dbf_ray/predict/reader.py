@@ -7,7 +7,6 @@ window that has been read no more is kept than what the network sees and what an
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,9 +22,6 @@ from dbf_ray.predict.windows import Piece, Tiling
 from dbf_ray.reports.overlays import Layout, Patch
 
 OpenImage = Callable[[Path], contextlib.AbstractContextManager[Raster]]
-DECODED_MB = (
-    "512"  # GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of a wide image
-)
 
 
 class Seen(NamedTuple):
@@ -61,7 +57,6 @@ def read_ahead(
         overlay_size: long side of the overlays; None: none are drawn.
         open_image: opens an image; see :func:`.open_raster`.
     """
-    os.environ.setdefault("GDAL_CACHEMAX", DECODED_MB)
     read = _read(batches, tiling, overlay_size, open_image)
     with ThreadPoolExecutor(1, "reader") as thread:
         try:

@@ -92,7 +92,7 @@ class YoloObbReader:
         if not lines:
             return Labels()
         try:
-            size = check_image(item.image)
+            size = check_image(item.image, any_size=True)
         except DataError as error:
             return Labels(problems=[Problem("broken_image", item.image, str(error).removeprefix(f"{item.image}: "))])
         labels = Labels()
