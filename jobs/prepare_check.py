@@ -1,0 +1,199 @@
+"""The check of ``jobs.prepare_data``: everything that is wrong with a data set, what it consists of, and samples to look at."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dbf_ray.data import CLASS_LISTS
+from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
+from dbf_ray.data.parallel import usable_cpus
+from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.errors import ConfigError
+from dbf_ray.progress import Counter
+
+ABOUT = """Find everything that is wrong with a data set before a training does.
+
+All images are decoded and all labels read, whatever is broken among them: files that miss their twin, lines that cannot be read, unknown classes,
+polygons without area, objects off the image or labelled twice, images that cannot be decoded, and images of one split that another shows too, also
+encoded again, resized, brightened, cropped a little, mirrored or turned. Each problem is printed with its file and line."""
+EPILOG = f"""classes: without --classes those that the data or their format declare are the ones allowed. Where none are declared, a
+rare name is taken for a slip if it is close to a frequent one, or not in the public list that most objects are of. Public lists:
+{", ".join(CLASS_LISTS)}.
+
+examples:
+  python -m jobs.prepare_data check DOTA
+  python -m jobs.prepare_data check DIOR-R --format dior --report check --classes dior-r
+--report leaves report.json, problems.txt, statistics.png, samples.png, and index.html that shows them all.
+Exit status: 0 no errors (there may be warnings), 1 errors, 2 the check cannot be done."""
+MOST_PRINTED = 20  # problems of a kind
+CELL = 560  # pixels: longer side of a drawn sample
+MOST_NAMED = 12  # objects in a sample, each with its name
+COLUMNS = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the check."""
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
+    parser.add_argument("--format", choices=list(READERS), help="of the data (default: found out)")
+    parser.add_argument("--classes", metavar="A,B|LIST", help="all class names, or the name of a public list (dota-v1.0)")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write the report, pictures and all problems into this folder")
+    parser.add_argument("--samples", type=int, default=12, metavar="N", help="images to draw with their labels (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes (default: one for each CPU; 0: none, one that crashes ends the check)",
+    )
+
+
+def command(options: argparse.Namespace) -> dict[str, Any]:
+    """Check, print what was found, and write the report.
+
+    Raises:
+        DataError: there is no data set that could be checked.
+    """
+    workers = usable_cpus() if options.workers is None else options.workers
+    if workers < 0 or options.samples < 0:
+        raise ConfigError(f"--workers and --samples must be >= 0, got {workers} and {options.samples}; correct them")
+    name = options.format or recognise(options.root)
+    if options.report is not None:
+        options.report.mkdir(parents=True, exist_ok=True)
+    report = check_dataset(options.root, READERS[name], class_option(options.classes), workers, _progress())
+    result: dict[str, Any] = {"root": str(options.root), "format": name} | report.as_dict()
+    print("\n".join([*problem_lines(result["problems"]), *table_lines(result["statistics"])]))
+    for note in report.notes:
+        print(f"note: {note}")
+    if options.report is not None:
+        write_report(options.report, report, result, options.samples)
+        print(f"report in {options.report / 'index.html'}")
+    print(summary(result))
+    return result
+
+
+def class_option(text: str | None) -> str | list[str] | None:
+    """``--classes``: names separated by commas, or the name of a public list."""
+    return text if text is None or text in CLASS_LISTS else [name.strip() for name in text.split(",")]
+
+
+def _progress() -> Any:
+    counters: list[Counter] = []
+
+    def show(done: int, total: int) -> None:
+        if not counters:
+            counters.append(Counter(total, "images"))
+        counters[0].add(done - counters[0].done)
+
+    return show
+
+
+def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST_PRINTED) -> list[str]:
+    """Problems by kind, errors first, each with its place; of a kind at most so many."""
+    kinds: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
+    for problem in problems:
+        kinds[problem["kind"]].append(problem)
+    lines = []
+    for kind, found in sorted(kinds.items(), key=lambda pair: (pair[1][0]["severity"], pair[0])):
+        lines.append(f"{kind} ({found[0]['severity']}, {len(found)}): {KINDS[kind].meaning if kind in KINDS else ''}".rstrip(": "))
+        for problem in found[:most]:
+            line = "" if problem["line"] is None else f", line {problem['line']}"
+            lines.append(f"  {problem['file']}{line}: {problem['message']}")
+        if most is not None and len(found) > most:
+            lines.append(f"  and {len(found) - most} more; --report DIR lists all")
+        lines.append("")
+    return lines
+
+
+def table_lines(statistics: Mapping[str, Any]) -> list[str]:
+    """Splits, classes and sizes as tables."""
+    columns = ("images", "images_without_objects", "objects", "difficult")
+    lines = _table(
+        ["split", "images", "without objects", "objects", "difficult"],
+        [[name, *(str(row[key]) for key in columns)] for name, row in statistics["splits"].items()],
+    )
+    classes = statistics["classes"]
+    rows = [[name, str(row["objects"]), str(row["images"]), str(row["difficult"])] for name, row in list(classes.items())[:MOST_PRINTED]]
+    lines += ["", *_table(["class", "objects", "images", "difficult"], rows)] if rows else []
+    if len(classes) > MOST_PRINTED:
+        lines.append(f"and {len(classes) - MOST_PRINTED} more classes")
+    measures = {"size": "sqrt(area), px", "long_side": "long side, px", "short_side": "short side, px", "aspect_ratio": "aspect ratio"}
+    measures |= {"angle": "angle, degrees", "objects_per_image": "objects an image"}
+    shares = {"0": "least", "0.05": "5 %", "0.5": "median", "0.95": "95 %", "1": "most"}
+    if rows:
+        body = [[label, *(f"{statistics[key]['quantiles'][share]:.4g}" for share in shares)] for key, label in measures.items()]
+        lines += ["", *_table(["", *shares.values()], body), ""]
+        lines.append(f"{statistics['past_border']['objects']} objects reach past the border of their image")
+    return lines
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The last line: how much is wrong, and with how much."""
+    from dbf_ray.reports.data_page import summary
+
+    return f"{summary(result)} (format {result['format']})"
+
+
+def write_report(folder: Path, report: Report, result: Mapping[str, Any], samples: int) -> None:
+    """Write report.json, problems.txt, statistics.png, samples.png and index.html; samples.png only if something can be drawn."""
+    from dbf_ray.reports.data_page import data_page
+    from dbf_ray.reports.data_statistics import statistics_png
+
+    (folder / "report.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "problems.txt").write_text("\n".join(problem_lines(result["problems"], None)), encoding="utf-8")
+    picture = statistics_png(result["statistics"], Path(result["root"]).resolve().name)
+    (folder / "statistics.png").write_bytes(picture)
+    drawn = draw_samples(report, samples)
+    (folder / "samples.png").unlink(missing_ok=True)
+    if drawn is not None:
+        drawn.save(folder / "samples.png")
+    png = None if drawn is None else (folder / "samples.png").read_bytes()
+    page = data_page(result, {name: kind.meaning for name, kind in KINDS.items()}, picture, png)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def draw_samples(report: Report, count: int) -> Image.Image | None:
+    """Images with their labels in the colours of the classes, None where there is nothing to draw."""
+    from dbf_ray.reports.scenes import scene_grid
+
+    samples = choose_samples(report.records, count)
+    classes = sorted({name for record in report.records for name in record.objects.names})
+    titles = [
+        sample.record.item.image.name + (f", from ({sample.window[0]}, {sample.window[1]})" if sample.is_part else "") for sample in samples
+    ]
+    return scene_grid([_drawn(sample, classes) for sample in samples], COLUMNS, titles) if samples else None
+
+
+def _drawn(sample: Sample, classes: Sequence[str]) -> Image.Image:
+    """One sample; where many objects are, only the largest of each class has its name beside it, or names would hide the others."""
+    from dbf_ray.reports.scenes import draw_scene, outlines
+
+    pixels, objects = sample.read(), sample.record.objects
+    scale = CELL / max(pixels.shape[:2])
+    labels = np.array([classes.index(name) for name in objects.names])
+    corners = sample.corners()
+    centers = corners.reshape(-1, 4, 2).mean(1)
+    shown = ((centers >= 0) & (centers < pixels.shape[1::-1])).all(1)
+    named = shown
+    if shown.sum() > MOST_NAMED:
+        areas = objects.boxes[:, 2] * objects.boxes[:, 3] * shown
+        named = np.isin(np.arange(len(labels)), [np.argmax(areas * (labels == label)) for label in np.unique(labels[shown])])
+    picture = draw_scene(pixels, outlines(corners[shown], labels[shown]), scale=scale, captions=False)
+    return draw_scene(np.asarray(picture), outlines(corners[named] * scale, labels[named]), classes=classes)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns, the first one to the left, numbers to the right."""
+    everything = [head, *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
+    return [
+        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in everything
+    ]
