@@ -23,9 +23,9 @@ from PIL import Image
 
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
-from dbf_ray.data.parallel import in_processes, usable_cpus
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
-from dbf_ray.data.split import SplitCounts, SplitSettings, original_text, plan_split, run_task
+from dbf_ray.data.split import SplitCounts, SplitSettings, cut_all, original_text, plan_split
+from dbf_ray.data.walk import usable_cpus
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.run import machine, versions
 from jobs.command_line import main, make_parser, parse, print_json
@@ -59,13 +59,13 @@ def write_scenes(folder: Path, images: int, side: int) -> Path:
 def split_rows(root: Path, settings: SplitSettings, scratch: Path) -> Iterator[Row]:
     """One process, all cores, and a run that finds everything done."""
     reader = READERS[recognise(root)]
-    for name, workers, again in (("one process", 1, False), ("all cores", usable_cpus(), False), ("all done before", 1, True)):
+    for name, workers, again in (("one process", 0, False), ("all cores", usable_cpus(), False), ("all done before", 0, True)):
         out = scratch / "patches"
         if not again:
             shutil.rmtree(out, ignore_errors=True)
         begun = time.perf_counter()
         tasks = plan_split(reader, root, out, settings)
-        counts = sum((done for done in in_processes(run_task, tasks, workers) if isinstance(done, SplitCounts)), SplitCounts())
+        counts = sum((done for done in cut_all(tasks, workers) if isinstance(done, SplitCounts)), SplitCounts())
         seconds = time.perf_counter() - begun
         patches = counts.written + counts.kept
         yield {"what": "split", "way": name, "workers": workers, "count": patches, "seconds": seconds, "per_second": patches / seconds}

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 from pydantic import BaseModel
 
 from dbf_ray.config import Config
+from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
 
 Options = tuple[argparse.Namespace, dict[str, str]]
@@ -125,6 +126,11 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
             raise ConfigError(f"option {option} needs a value, got none; give it as {option} VALUE")
         overrides[key] = value
     return namespace, overrides
+
+
+def class_option(text: str | None) -> str | list[str] | None:
+    """``--classes``: names separated by commas, or the name of a public list."""
+    return text if text is None or text in CLASS_LISTS else [name.strip() for name in text.split(",")]
 
 
 def _pairs(rest: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -14,10 +14,11 @@ from PIL import Image
 
 from dbf_ray.data import CLASS_LISTS
 from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
-from dbf_ray.data.parallel import usable_cpus
 from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError
 from dbf_ray.progress import Counter
+from jobs.command_line import class_option
 
 ABOUT = """Find everything that is wrong with a data set before a training does.
 
@@ -77,11 +78,6 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         print(f"report in {options.report / 'index.html'}")
     print(summary(result))
     return result
-
-
-def class_option(text: str | None) -> str | list[str] | None:
-    """``--classes``: names separated by commas, or the name of a public list."""
-    return text if text is None or text in CLASS_LISTS else [name.strip() for name in text.split(",")]
 
 
 def _progress() -> Any:

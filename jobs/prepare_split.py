@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.parallel import in_processes, usable_cpus
 from dbf_ray.data.readers import READERS, recognise
-from dbf_ray.data.split import SplitCounts, SplitSettings, SplitTask, plan_split, run_task
-from dbf_ray.errors import DataError, DbfRayError
+from dbf_ray.data.split import SplitCounts, SplitSettings, SplitTask, cut_all, plan_split
+from dbf_ray.data.walk import usable_cpus
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.progress import Counter
+from jobs.command_line import class_option
 
 ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with the objects of each.
 
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-whole", action="store_true", help="label all of an object that is cut, as MMRotate does")
     parser.add_argument("--no-padding", action="store_true", help="patches of images smaller than a window end with the image")
     parser.add_argument("--classes", metavar="A,B|LIST", help="refuse other classes than these, or than those of a public list (dota-v1.0)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU; 0: none, cut in this one)")
     parser.add_argument("--ray", action="store_true", help="spread the work over a cluster by Ray Data")
     parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: RAY_ADDRESS, or a local Ray)")
 
@@ -67,6 +68,8 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         DataError: an image could not be cut; all others are.
     """
+    if options.workers is not None and options.workers < 0:
+        raise ConfigError(f"--workers must be >= 0, got {options.workers}; correct it")
     reader = READERS[options.format or recognise(options.root)]
     settings = SplitSettings(
         options.size,
@@ -99,16 +102,9 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     return {**dataclasses.asdict(counts), "seconds": counter.seconds, "patches_per_second": speed, "out": str(options.out)}
 
 
-def class_option(text: str | None) -> str | list[str] | None:
-    """``--classes``: names separated by commas, or the name of a public list."""
-    from dbf_ray.data import CLASS_LISTS
-
-    return text if text is None or text in CLASS_LISTS else [name.strip() for name in text.split(",")]
-
-
-def _run(options: argparse.Namespace, tasks: list[SplitTask]) -> Iterator[SplitCounts | DbfRayError]:
+def _run(options: argparse.Namespace, tasks: list[SplitTask]) -> Iterator[SplitCounts | DataError]:
     if not options.ray:
-        return in_processes(run_task, tasks, options.workers or usable_cpus())
+        return cut_all(tasks, usable_cpus() if options.workers is None else options.workers)
     from dbf_ray.cluster.split import split_on_ray
 
     here = [dataclasses.replace(task, image=task.image.absolute(), folder=task.folder.absolute()) for task in tasks]

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dbf_ray.cluster.ray_runtime import connected_ray
-from dbf_ray.data.split import SplitCounts, SplitTask, run_task
-from dbf_ray.errors import DataError, DbfRayError, ResourceError
+from dbf_ray.data.split import SplitCounts, SplitTask, cut
+from dbf_ray.errors import DataError, ResourceError
 
 _ROWS_PER_CPU = 8  # how many parts the tasks are dealt out in
 
 
-def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iterator[SplitCounts | DbfRayError]:
+def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iterator[SplitCounts | DataError]:
     """Counts of each task in the order in which they are done, an error in place of those of a task that failed.
 
     Args:
@@ -46,12 +46,10 @@ _COUNTS = [field.name for field in dataclasses.fields(SplitCounts)]
 
 def _run(row: dict[str, Any]) -> dict[str, Any]:
     """In a Ray worker: one task."""
-    counts, message = SplitCounts(), ""
-    try:
-        counts = run_task(pickle.loads(row["task"]))
-    except DbfRayError as error:
-        message = str(error)
-    return {**dataclasses.asdict(counts), "error": message}
+    done = cut(pickle.loads(row["task"]))
+    if isinstance(done, DataError):
+        return {**dataclasses.asdict(SplitCounts()), "error": str(done)}
+    return {**dataclasses.asdict(done), "error": ""}
 
 
 def _be_quiet() -> None:

@@ -20,11 +20,12 @@ from PIL import Image
 from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.images import ENDINGS, check_image, ends_with
 from dbf_ray.data.labelled import read_split, to_boxes, unknown_class
-from dbf_ray.data.patches import PADDING, PatchObject, objects_in, read_patch
+from dbf_ray.data.patches import CUT, PADDING, PatchObject, objects_in, read_patch
 from dbf_ray.data.rasters import Raster, is_windowed, open_raster
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Listing, Reader
 from dbf_ray.data.readers.base import unions
 from dbf_ray.data.readers.dota import format_line
+from dbf_ray.data.walk import walk
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.geometry.windows import Window, patch_name, sliding_windows
 
@@ -147,8 +148,7 @@ def run_task(task: SplitTask) -> SplitCounts:
         name = patch_name(task.image.stem, window)
         objects = None if task.objects is None else objects_in(task.objects, window, task.settings.share, task.settings.clip)
         text = None if objects is None else patch_text(objects)
-        cut = sum(one.difficult == 2 for one in objects or ())
-        counts += SplitCounts(objects=len(objects or ()), cut=cut)
+        counts += SplitCounts(objects=len(objects or ()), cut=sum(one.difficult == CUT for one in objects or ()))
         if _is_whole(task.folder, name, text):
             counts += SplitCounts(kept=1)
         else:
@@ -159,6 +159,21 @@ def run_task(task: SplitTask) -> SplitCounts:
                 _write_patch(raster, window, task.folder, name, text, task.settings.padding)
         counts += SplitCounts(written=len(missing))
     return counts
+
+
+def cut(task: SplitTask) -> SplitCounts | DataError:
+    """:func:`run_task`, an error in place of the counts: one image that cannot be cut does not stop the others."""
+    try:
+        return run_task(task)
+    except DataError as error:
+        return error
+
+
+def cut_all(tasks: Sequence[SplitTask], workers: int) -> Iterator[SplitCounts | DataError]:
+    """Counts of each task, or its error, in the order in which they are done; ``workers`` as in :func:`.walk.walk`."""
+    for index, done in walk(cut, tasks, workers):
+        message = "the process that cut it was ended (a crash, or no memory left); replace the file, or start again with fewer --workers"
+        yield DataError(f"{tasks[index].image}: {message}") if done is None else done
 
 
 def patch_text(objects: Sequence[PatchObject]) -> str:

@@ -15,10 +15,10 @@ import torch
 
 from dbf_ray.data.check import KINDS, Report, check_dataset, severity
 from dbf_ray.data.check.names import likeness, public_list
-from dbf_ray.data.check.walk import walk
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import READERS, Item, Listing, Problem, recognise
 from dbf_ray.data.readers.dota import DotaReader
+from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError, ResourceError
 from tests.data.label_writers import FORMATS
 from tests.data.planted_faults import FAULTS, HEADER, INSIDE, SPLITS, Fault, image, labels, line, write_clean, write_one
@@ -296,7 +296,7 @@ def test_processes_that_cannot_start_are_no_fault_of_the_data(monkeypatch: pytes
         def submit(self, *_: Any, **__: Any) -> Any:
             raise BrokenProcessPool
 
-    monkeypatch.setattr("dbf_ray.data.check.walk._pool", lambda workers: Broken(workers))
+    monkeypatch.setattr("dbf_ray.data.walk._pool", lambda workers: Broken(workers))
     with pytest.raises(ResourceError, match="--workers 0"):
         list(walk(str, [1, 2, 3], 2))
 

@@ -14,10 +14,9 @@ from PIL import Image
 
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.originals import originals_of
-from dbf_ray.data.parallel import in_processes
 from dbf_ray.data.readers import READERS
 from dbf_ray.data.readers.dota import DotaReader
-from dbf_ray.data.split import SplitCounts, SplitSettings, plan_split, run_task
+from dbf_ray.data.split import SplitCounts, SplitSettings, cut_all, plan_split, run_task
 from dbf_ray.errors import ConfigError, DataError
 from tests.data.label_writers import FORMATS
 
@@ -118,7 +117,7 @@ def test_several_processes_write_the_same(make_root: Callable[..., Path], tmp_pa
     root = make_root(dict.fromkeys("abcd", SHIP + CUT), "data") / "data"
     split(root, tmp_path / "one")
     tasks = plan_split(DotaReader(), root, tmp_path / "two", SMALL)
-    assert all(isinstance(done, SplitCounts) for done in in_processes(run_task, tasks, 2))
+    assert all(isinstance(done, SplitCounts) for done in cut_all(tasks, 2))
     assert content(tmp_path / "one" / "images") == content(tmp_path / "two" / "images")
     assert content(tmp_path / "one" / "labelTxt") == content(tmp_path / "two" / "labelTxt")
 
@@ -127,7 +126,7 @@ def test_an_image_that_breaks_does_not_stop_the_others(make_root: Callable[..., 
     root = make_root(dict.fromkeys("abc", SHIP), "data") / "data"
     tasks = plan_split(DotaReader(), root, tmp_path / "out", SMALL)
     (root / "images" / "b.png").write_bytes(b"no image any more")
-    done = list(in_processes(run_task, tasks, 1))
+    done = list(cut_all(tasks, 0))
     assert sorted(type(one).__name__ for one in done) == ["DataError", "SplitCounts", "SplitCounts"]
     assert len(list((tmp_path / "out" / "images").iterdir())) == 12
 

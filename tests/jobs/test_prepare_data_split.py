@@ -24,7 +24,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str,
 
 
 def test_a_split_and_a_second_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("split", root, tmp_path / "out", "--size", "48", "--overlap", "16", "--rates", "1.0", "0.75", "--workers", "1")
+    arguments = ("split", root, tmp_path / "out", "--size", "48", "--overlap", "16", "--rates", "1.0", "0.75", "--workers", "0")
     first = run(capsys, *arguments)
     # 64 px: two by two windows of 48 px, one of 64
     assert (first["written"], first["kept"]) == (10 * 5, 0)
@@ -36,7 +36,7 @@ def test_a_split_and_a_second_one(root: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_the_outlines_that_mmrotate_would_label(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first ship spans x 8 to 40; of a window of 32 px from 16 it shows 24 of 32 columns."""
-    options = ("--size", "32", "--overlap", "16", "--workers", "1")
+    options = ("--size", "32", "--overlap", "16", "--workers", "0")
     run(capsys, "split", root, tmp_path / "cut", *options)
     run(capsys, "split", root, tmp_path / "whole", *options, "--keep-whole")
     xs = {}
@@ -70,7 +70,7 @@ def test_an_image_that_breaks_is_named_and_the_others_are_cut(root: Path, tmp_pa
     content = bytearray(broken.read_bytes())
     content[60] ^= 0xFF  # header and end are as they should be
     broken.write_bytes(bytes(content))
-    assert prepare_data.run(["split", str(root), str(tmp_path / "out"), "--size", "64", "--overlap", "8", "--workers", "1"]) == 2
+    assert prepare_data.run(["split", str(root), str(tmp_path / "out"), "--size", "64", "--overlap", "8", "--workers", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "val/images/000.png: images must be decodable" in lines[-1]
     assert "1 of 10 parts could not be cut" in lines[-1]

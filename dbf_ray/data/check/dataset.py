@@ -12,12 +12,13 @@ from dbf_ray.data.check.look import ImageRecord, Task, look, lost
 from dbf_ray.data.check.names import is_train, unknown_classes
 from dbf_ray.data.check.statistics import statistics
 from dbf_ray.data.check.twins import twins
-from dbf_ray.data.check.walk import walk
 from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.readers import Item, Listing, Problem, Reader
 from dbf_ray.data.readers.base import unions
+from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError
 
+FEWEST = 64  # images for each process
 WHOLE = "all"  # name of the one split of a folder that is not divided
 
 Progress = Callable[[int, int], None]  # images looked at, of how many
@@ -153,7 +154,7 @@ def _looked_at(
 ) -> dict[tuple[Path, Path | None], ImageRecord]:
     items = list({_key(item): item for item in _items(listings)}.values())
     found: dict[tuple[Path, Path | None], ImageRecord] = {}
-    for index, record in walk(look, [Task(reader, item) for item in items], workers):
+    for index, record in walk(look, [Task(reader, item) for item in items], workers, FEWEST):
         found[_key(items[index])] = lost(items[index]) if record is None else record
         if progress is not None:
             progress(len(found), len(items))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,10 +17,14 @@ from dbf_ray.errors import ResourceError
 T = TypeVar("T")
 R = TypeVar("R")
 WINDOW = 4  # items given out for each process at a time: those that are looked at again one by one after a death
-FEWEST = 64  # items for each process: one takes seconds to start
 
 
-def walk(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R | None]]:
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def walk(function: Callable[[T], R], items: Sequence[T], workers: int, fewest: int = 1) -> Iterator[tuple[int, R | None]]:
     """Indices and results in the order in which they are done; None for an item that ended its process.
 
     After a death it is not known which of the items given out was the cause: they are tried again one by one.
@@ -28,6 +33,7 @@ def walk(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterat
         function: importable by name, as items and results must be picklable; what it raises ends the walk.
         items: given out one by one.
         workers: processes at most; 0: this one, which then is not protected.
+        fewest: items for each process at least: one takes seconds to start.
 
     Raises:
         ResourceError: no process can be started.
@@ -37,7 +43,7 @@ def walk(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterat
             yield index, function(item)
         return
     waiting = collections.deque(range(len(items)))
-    workers = min(workers, -(-len(items) // FEWEST))
+    workers = min(workers, -(-len(items) // fewest))
     while waiting:
         suspects = yield from _until_death(function, items, waiting, workers)
         yield from _one_by_one(function, items, suspects)
