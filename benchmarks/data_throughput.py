@@ -24,7 +24,7 @@ from PIL import Image
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
-from dbf_ray.data.split import SplitCounts, SplitSettings, cut_all, original_text, plan_split
+from dbf_ray.data.split import SplitCounts, SplitSettings, cut_all, original_text, plan_split, prepare_out
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.run import machine, versions
@@ -64,8 +64,9 @@ def split_rows(root: Path, settings: SplitSettings, scratch: Path) -> Iterator[R
         if not again:
             shutil.rmtree(out, ignore_errors=True)
         begun = time.perf_counter()
-        tasks = plan_split(reader, root, out, settings)
-        counts = sum((done for done in cut_all(tasks, workers) if isinstance(done, SplitCounts)), SplitCounts())
+        plan = plan_split(reader, root, out, settings)
+        prepare_out(plan, root, out, settings)
+        counts = sum((done for done in cut_all(plan.tasks, workers) if isinstance(done, SplitCounts)), SplitCounts())
         seconds = time.perf_counter() - begun
         patches = counts.written + counts.kept
         yield {"what": "split", "way": name, "workers": workers, "count": patches, "seconds": seconds, "per_second": patches / seconds}

@@ -2,64 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from dbf_ray.data.labelled import LabelledDataset
+from dbf_ray.data.labelled import read_split, to_boxes
 from dbf_ray.data.readers import READERS, recognise
 from dbf_ray.data.split import WHOLE
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.evaluation.merge import NMS_THRESHOLD, Found, merge_patches
-from dbf_ray.evaluation.submission import read_task1, write_task1
+from dbf_ray.evaluation.submission import read_task1, task1_source, write_task1
 
 
-def merge_files(source: Path, out: Path, classes: Sequence[str] | None = None, nms_threshold: float = NMS_THRESHOLD) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Merged:
+    """Detections by image, and what they were made of.
+
+    Attributes:
+        images: detections by image.
+        classes: names in label order.
+        patches: how many patches had detections.
+        detections: how many these had.
+    """
+
+    images: dict[str, Found]
+    classes: list[str]
+    patches: int
+    detections: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Metrics ``merged/...``, and how many images the labels and the detections have in common, or one of them alone."""
+
+    metrics: dict[str, float]
+    both: int
+    only_labels: int
+    only_detections: list[str]
+
+
+def merge_files(source: Path, out: Path, classes: Sequence[str] | None = None, nms_threshold: float = NMS_THRESHOLD) -> Merged:
     """Merge the Task 1 files of patches in ``source`` into those of images in ``out``, with the archive that DOTA's server takes.
 
-    Returns:
-        images, patches, detections before and after, and the classes.
+    Args:
+        source: folder or zip of them, or a folder that jobs.predict has written.
+        out: folder; Task 1 files of an earlier merge in it are replaced.
+        classes: in label order; None: those that the files are named by.
+        nms_threshold: see :func:`.merge_patches`.
 
     Raises:
-        DataError: the files cannot be read, or ``out`` is ``source``.
+        DataError: the files cannot be read, or ``out`` is where they are.
         ConfigError: the threshold is not in (0, 1].
     """
     if not 0 < nms_threshold <= 1:
         raise ConfigError(f"the IoU from which detections are one object must be in (0, 1], got {nms_threshold}; give one like 0.1")
-    if out.resolve() == source.resolve():
+    if out.resolve() in (source.resolve(), task1_source(source).resolve()):
         raise DataError(f"merged files must go to another folder than the patches', got {out}; give another OUT")
     patches, names = read_task1(source, classes)
     merged = merge_patches(patches, nms_threshold)
     write_task1(merged, names, out)
-    return {
-        "patches": len(patches),
-        "images": len(merged),
-        "detections_of_patches": sum(len(found.scores) for found in patches.values()),
-        "detections": sum(len(found.scores) for found in merged.values()),
-        "classes": names,
-        "out": str(out),
-    }
+    return Merged(merged, names, len(patches), sum(len(found.scores) for found in patches.values()))
 
 
-def judge_files(source: Path, root: Path, split: str, format_name: str | None = None) -> dict[str, float]:
-    """Metrics ``merged/...`` of the Task 1 files in ``source`` on the uncut images of a split of ``root``.
+def judge(merged: Merged, root: Path, split: str, format_name: str | None = None) -> Judged:
+    """How good merged detections are on the uncut images of a split of ``root``; their labels are read, the images are not.
+
+    Classes are those of the detections and of the labels together: one without objects is left out of the means, one without detections has AP 0.
 
     Raises:
-        DataError: files or data cannot be read, or a file's class is none of the data's.
+        DataError: labels cannot be read, or no image of theirs has detections.
     """
     reader = READERS[format_name or recognise(root)]
-    dataset = LabelledDataset(reader, root, split if reader.splits(root) else WHOLE, classes_from=split)
-    images, names = read_task1(source)
-    if unknown := sorted(set(names) - set(dataset.classes)):
-        raise DataError(
-            f"{source}: classes must be among {', '.join(dataset.classes)}, got {', '.join(unknown)}; give the labels of these images"
-        )
-    images, _ = read_task1(source, dataset.classes)
-    evaluator = Evaluator(len(dataset.classes), dataset.classes)
+    pairs = read_split(reader, root, split if reader.splits(root) else WHOLE)
+    classes = [*merged.classes, *sorted({one.name for _, labels in pairs for one in labels.objects} - set(merged.classes))]
+    evaluator = Evaluator(len(classes), classes)
+    found_by_name = {_as_text(name): found for name, found in merged.images.items()}
     nothing = Found(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    for index, image_id in enumerate(dataset.image_ids):
-        evaluator.update([images.get(image_id, nothing)._asdict()], [dataset.target(index)])
-    return {f"merged/{name}": value for name, value in evaluator.compute().items()}
+    names = {_as_text(item.image.stem) for item, _ in pairs}
+    if not names & found_by_name.keys():
+        shown = f"{min(found_by_name)}, say, is none" if found_by_name else "there are none at all"
+        raise DataError(f"detections must be of images of {root}, {split}; {shown}; give the labels of these images, or another --split")
+    for item, labels in pairs:
+        target = {
+            "boxes": to_boxes(labels.objects, item.labels or item.image),
+            "labels": torch.tensor([classes.index(one.name) for one in labels.objects], dtype=torch.int64),
+            "difficult": torch.tensor([one.difficult for one in labels.objects], dtype=torch.bool),
+            "image_id": item.image.stem,
+        }
+        evaluator.update([found_by_name.get(_as_text(item.image.stem), nothing)._asdict()], [target])
+    metrics = {f"merged/{name}": value for name, value in evaluator.compute().items()}
+    common = names & found_by_name.keys()
+    return Judged(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common))
+
+
+def _as_text(name: str) -> str:
+    """An image's name as it is in text files, where blanks separate fields."""
+    return re.sub(r"\s+", "_", name)
+
+
+def counts_of(merged: Merged) -> Mapping[str, int]:
+    """Patches and images with detections, and how many detections these had before and after."""
+    return {
+        "patches": merged.patches,
+        "images": len(merged.images),
+        "detections_of_patches": merged.detections,
+        "detections": sum(len(found.scores) for found in merged.images.values()),
+    }

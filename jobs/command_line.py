@@ -129,8 +129,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
 
 
 def class_option(text: str | None) -> str | list[str] | None:
-    """``--classes``: names separated by commas, or the name of a public list."""
-    return text if text is None or text in CLASS_LISTS else [name.strip() for name in text.split(",")]
+    """``--classes``: names separated by commas, or the name of a public list.
+
+    Raises:
+        ConfigError: it is nearly the name of a list.
+    """
+    if text is None or text in CLASS_LISTS:
+        return text
+    if "," not in text and (meant := difflib.get_close_matches(text, CLASS_LISTS, 1, 0.8)):
+        raise ConfigError(f"--classes must be names or one of {', '.join(CLASS_LISTS)}, got {text!r}; did you mean {meant[0]}?")
+    return [name.strip() for name in text.split(",")]
 
 
 def _pairs(rest: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -169,7 +177,7 @@ def main(command: Callable[[Sequence[str] | None], dict[str, Any] | None], argum
         print(f"error: {place}{error.strerror or error}; check that the place is there, is writable and has room", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; finished epochs are kept, the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; what is done is kept, the same command goes on from there (a training from its last checkpoint)", file=sys.stderr)
         return 130
     return 0
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.data.readers import READERS
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
-from dbf_ray.merge import judge_files, merge_files
+from dbf_ray.merge import counts_of, judge, merge_files
 
 ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that DOTA's evaluation server takes.
 
@@ -35,13 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(options: argparse.Namespace) -> dict[str, Any]:
     """Merge, judge if asked, and say what was done."""
-    result = merge_files(options.detections, options.out, nms_threshold=options.nms)
+    merged = merge_files(options.detections, options.out, nms_threshold=options.nms)
+    counts = counts_of(merged)
     print(
-        f"{result['detections_of_patches']} detections of {result['patches']} patches are {result['detections']} of {result['images']} images. "
-        f"They are in {result['out']}, with submission.zip"
+        f"{counts['detections_of_patches']} detections of {counts['patches']} patches are {counts['detections']} of {counts['images']} images. "
+        f"They are in {options.out}, with submission.zip"
     )
+    result: dict[str, Any] = {**counts, "classes": merged.classes, "out": str(options.out)}
     if options.labels is not None:
-        metrics = judge_files(options.out, options.labels, options.split, options.format)
-        print("\n".join(f"{name:<24} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()))
-        result |= metrics
+        judged = judge(merged, options.labels, options.split, options.format)
+        if judged.only_labels:
+            print(f"note: {judged.only_labels} images with labels have no detections, {judged.both} have", file=sys.stderr)
+        if judged.only_detections:
+            first = judged.only_detections[0]
+            print(
+                f"note: {len(judged.only_detections)} images with detections have no labels and do not count, the first is {first}",
+                file=sys.stderr,
+            )
+        print("\n".join(f"{name:<24} {'none' if value != value else f'{value:.4f}'}" for name, value in judged.metrics.items()))
+        result |= judged.metrics
     return result

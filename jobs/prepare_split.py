@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.data.readers import READERS, recognise
-from dbf_ray.data.split import SplitCounts, SplitSettings, SplitTask, cut_all, plan_split
+from dbf_ray.data.split import SplitCounts, SplitPlan, SplitSettings, SplitTask, cut_all, plan_split, prepare_out
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError, DataError
+from dbf_ray.locks import only_writer
 from dbf_ray.progress import Counter
 from jobs.command_line import class_option
 
@@ -79,27 +80,48 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         clip=not options.keep_whole,
         padding=None if options.no_padding else SplitSettings.padding,
     )
-    tasks = plan_split(reader, options.root, options.out, settings, class_option(options.classes))
-    total = sum(len(task.windows) for task in tasks)
-    print(f"{len({task.image for task in tasks})} images, {total} patches", file=sys.stderr)
-    counter, counts, failures = Counter(total, "patches"), SplitCounts(), []
-    for done in _run(options, tasks):
-        if isinstance(done, SplitCounts):
-            counts += done
-            counter.add(done.written + done.kept)
-        else:
-            failures.append(str(done))
-            print(f"error: {done}", file=sys.stderr)
+    classes = class_option(options.classes)
+    plan = plan_split(reader, options.root, options.out, settings, classes)
+    with only_writer(options.out, "splitting", "give another OUT"):
+        removed = prepare_out(plan, options.root, options.out, settings, classes)
+        total = sum(len(task.windows) for task in plan.tasks)
+        print("\n".join(notes_of(plan, total, removed)), file=sys.stderr)
+        counter, counts, failures = Counter(total, "patches"), SplitCounts(), []
+        for done in _run(options, plan.tasks):
+            if isinstance(done, SplitCounts):
+                counts += done
+                counter.add(done.written + done.kept)
+            else:
+                failures.append(str(done))
+                print(f"error: {done}", file=sys.stderr)
     if failures:
         raise DataError(
-            f"{len(failures)} of {len(tasks)} parts could not be cut, the first: {failures[0]}; all others are done: mend the data, start again"
+            f"{len(failures)} of {len(plan.tasks)} parts could not be cut, the first: {failures[0]}; all others are done: mend the data, start again"
         )
     speed = counts.written / max(counter.seconds, 1e-9)
     print(
         f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, {counts.cut} of them cut; "
         f"{counter.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
     )
-    return {**dataclasses.asdict(counts), "seconds": counter.seconds, "patches_per_second": speed, "out": str(options.out)}
+    result = {**dataclasses.asdict(counts), "objects_in_no_patch": len(plan.lost), "seconds": counter.seconds, "patches_per_second": speed}
+    return {**result, "out": str(options.out)}
+
+
+def notes_of(plan: SplitPlan, patches: int, removed: int) -> list[str]:
+    """What is worth knowing before the cutting begins."""
+    notes = [f"{len({task.image for task in plan.tasks})} images, {patches} patches"]
+    if plan.together:
+        notes.append(f"note: {', '.join(plan.together)} is made of other splits, its images are cut there")
+    if removed:
+        notes.append(f"note: {removed} patches of images that are gone or have changed are removed")
+    if plan.lost:
+        image, one = plan.lost[0]
+        notes.append(
+            f"note: {len(plan.lost)} objects are in no patch, the first is {one.name} in {image.name}"
+            + (f", line {one.line}" if one.line is not None else "")
+            + ": larger than a window leaves room for, or mostly beyond the image; raise --size, or lower --share"
+        )
+    return notes
 
 
 def _run(options: argparse.Namespace, tasks: list[SplitTask]) -> Iterator[SplitCounts | DataError]:

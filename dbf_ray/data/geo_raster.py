@@ -24,6 +24,8 @@ _DECODED_MB = (
     "512"  # GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of a wide image
 )
 _NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a file that has none
+_MOST_LIMITS = 64
+_limits: dict[tuple[str, int], Limits] = {}  # of the files opened last
 _OVERVIEW = 1024  # side in pixels of what the limits of a stretch are taken from
 
 
@@ -68,7 +70,7 @@ class GeoRaster:
         self._bands = _color_bands(dataset)
         self._colors = _palette(dataset)
         self._crs, self._transform = dataset.crs, tuple(dataset.transform)[:6]
-        self._limits = None if dataset.dtypes[0] == "uint8" else self._find_limits()
+        self._limits = None if dataset.dtypes[0] == "uint8" else self._known_limits()
 
     def read(self, x: int, y: int, width: int, height: int) -> Tensor:
         """See :class:`.rasters.Raster`."""
@@ -79,13 +81,21 @@ class GeoRaster:
 
     def lonlat(self, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """See :class:`.rasters.Raster`."""
-        if self._crs is None or self._transform == _NOWHERE:
+        if not _is_on_earth(self._crs) or self._transform == _NOWHERE:
             return None
-        from rasterio.warp import transform
-
         a, b, c, d, e, f = self._transform
         x, y = points[:, 0], points[:, 1]
-        return np.stack(transform(self._crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), -1).reshape(-1, 2)
+        return _on_earth(self._crs, np.stack([a * x + b * y + c, d * x + e * y + f], -1))
+
+    def _known_limits(self) -> Limits:
+        """Of the file as it is; found once in a process, since each row of its windows opens it anew."""
+        changed = os.stat(self._dataset.name).st_mtime_ns if os.path.exists(self._dataset.name) else 0
+        key = (self._dataset.name, changed)
+        if key not in _limits:
+            while len(_limits) >= _MOST_LIMITS:
+                del _limits[next(iter(_limits))]
+            _limits[key] = self._find_limits()
+        return _limits[key]
 
     def _find_limits(self) -> Limits:
         """Of the whole image, from as many pixels as fit ``_OVERVIEW`` squared."""
@@ -114,3 +124,29 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     for index, color in dataset.colormap(1).items():
         colors[index] = color[:3]
     return colors
+
+
+def _is_on_earth(crs: Any) -> bool:
+    """Whether a reference system has anything to do with longitudes and latitudes; those of engineering have not."""
+    try:
+        return crs is not None and (crs.is_geographic or crs.is_projected)
+    except Exception:  # rasterio's own, which only an installed rasterio could name
+        return False
+
+
+def _on_earth(crs: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longitudes and latitudes [n, 2] of points [n, 2] of a reference system; infinite where it does not reach.
+
+    PROJ refuses all points of a call for one that is beyond its projection, as the corners of a geostationary image are: these are found by halves.
+    """
+    from rasterio.warp import transform
+
+    if not len(points):
+        return np.zeros((0, 2))
+    try:
+        return np.stack(transform(crs, "EPSG:4326", *points.T), -1).reshape(-1, 2)
+    except Exception:  # rasterio's own, which only an installed rasterio could name
+        if len(points) == 1:
+            return np.full((1, 2), np.inf)
+        half = len(points) // 2
+        return np.concatenate([_on_earth(crs, points[:half]), _on_earth(crs, points[half:])])

@@ -1,12 +1,14 @@
 """Image files: a cheap check before training, and decoding to upright RGB tensors of 8 bits.
 
 The orientation that a camera noted (EXIF) is applied, as OpenCV, MMCV and most labelling tools do: sizes and labels are those of the upright
-image. Images of more than 8 bits a channel are stretched to 8, see :mod:`.deep_images`.
+image. Images of more than 8 bits a channel are stretched to 8, see :mod:`.deep_images`. A TIFF file is read as it is by windows: by rasterio, if
+that is installed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from dbf_ray.data.deep_images import as_rgb, bits_of, limits_of, stretch
-from dbf_ray.data.geo_raster import open_geo
+from dbf_ray.data.deep_images import BITS_PER_SAMPLE, as_rgb, bits_of, limits_of, stretch
+from dbf_ray.data.geo_raster import open_geo, rasterio
 from dbf_ray.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -27,6 +29,7 @@ DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with m
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
 LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
 ORIENTATION = 274  # EXIF tag
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag
 # The bytes that a complete file ends with.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -64,9 +67,10 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
                     return raster.size
             with Image.open(file) as image:
                 check_mode(image, file)
-                ending, (width, height), turned = ENDINGS.get(image.format or ""), image.size, orientation(image) >= 5
+                ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
                 if ending is not None and not ends_with(file, ending):
                     image.load()
+                (width, height), turned = image.size, turned and image.format != "TIFF"  # of which Pillow gives the upright size
     except UNREADABLE as error:
         raise undecodable(file, error) from error
     return (width, height) if turned else (height, width)
@@ -79,9 +83,9 @@ def read_image(file: Path) -> Tensor:
         DataError: the image cannot be decoded, or needs rasterio, which is not installed.
     """
     try:
-        if is_foreign(file):
+        if is_windowed(file) or is_foreign(file):
             return _read_foreign(file)
-        with Image.open(file) as image:
+        with open_image(file) as image:
             check_mode(image, file)
             if bits_of(image) == 8:
                 pixels = np.array(upright(image).convert("RGB"))
@@ -103,8 +107,44 @@ def orientation(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An opened image, turned as :func:`orientation` says."""
+    """An opened image, turned as :func:`orientation` says; Pillow itself turns a TIFF, when it is decoded."""
+    if image.format == "TIFF":
+        image.load()
+        return image
     return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+@contextlib.contextmanager
+def open_image(file: Path) -> Iterator[Image.Image]:
+    """Open an image with Pillow.
+
+    A TIFF file that is to be turned is opened from memory: Pillow 13 maps files with uncompressed pixels, and then garbles those that it turns.
+    """
+    with Image.open(file) as image:
+        if image.format != "TIFF" or orientation(image) == 1:
+            yield image
+            return
+    with Image.open(io.BytesIO(file.read_bytes())) as image:
+        yield image
+
+
+def is_windowed(file: Path) -> bool:
+    """Whether a file is read by rasterio, which decodes windows by themselves: a TIFF file, where rasterio is installed.
+
+    Not if it is to be shown turned or mirrored, or has values of fewer than 8 bits or white as 0: rasterio gives such pixels as they are stored.
+
+    Raises:
+        OSError: it cannot be read at all.
+    """
+    if file.suffix.lower() not in TIFF or rasterio() is None:
+        return False
+    if is_foreign(file):
+        return True
+    with large_images(), Image.open(file) as image:
+        tags = getattr(image, "tag_v2", {})
+        stored = tags.get(BITS_PER_SAMPLE, (1,))
+        depth = min(stored) if isinstance(stored, tuple) else stored
+        return image.mode in MODES and orientation(image) == 1 and depth >= 8 and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO
 
 
 def is_deep(file: Path) -> bool:
@@ -115,7 +155,7 @@ def is_deep(file: Path) -> bool:
     """
     if is_foreign(file):
         return True
-    with Image.open(file) as image:
+    with open_image(file) as image:
         return bits_of(image) > 8
 
 

@@ -123,8 +123,9 @@ def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Label
         for problem in listing.problems:
             if problem.kind not in TOLERATED:
                 raise problem.error()
-        if orphaned := [problem.file for problem in listing.problems if problem.kind in TOLERATED]:
-            _log.warning("%s, %s: %d label files have no image and are left out, the first is %s", root, part, len(orphaned), orphaned[0])
+        for kind in sorted(TOLERATED):
+            if left_out := [problem for problem in listing.problems if problem.kind == kind]:
+                _log.warning("%s, %s: %d are left out (%s), the first is %s", root, part, len(left_out), kind, left_out[0])
         if listing.unlabelled is not None:
             rule = f"a data folder must hold {reader.layout}"
             raise DataError(f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as data.root")

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dbf_ray.data.geo_raster import open_geo, rasterio
-from dbf_ray.data.images import TIFF, UNREADABLE, check_mode, is_deep, large_images, orientation, read_image, undecodable, upright
+from dbf_ray.data.geo_raster import open_geo
+from dbf_ray.data.images import UNREADABLE, check_mode, is_deep, is_windowed, large_images, open_image, read_image, undecodable, upright
 from dbf_ray.errors import DataError
 
 
@@ -61,11 +61,6 @@ def open_raster(file: Path) -> Iterator[Raster]:
         yield Checked(raster, file)
 
 
-def is_windowed(file: Path) -> bool:
-    """Whether windows of a file are decoded by themselves, so that several processes may share its windows."""
-    return file.suffix.lower() in TIFF and rasterio() is not None and not _is_turned(file)
-
-
 class Checked:
     """A raster of which windows beyond the image are refused, and whose errors name the file."""
 
@@ -96,7 +91,7 @@ class PillowRaster:
                 self._deep = read_image(file)
                 self.size = (self._deep.shape[1], self._deep.shape[2])
                 return
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 check_mode(image, file)
                 self._image = upright(image)  # as it is: a copy in RGB would be held beside it
                 self._image.load()
@@ -113,12 +108,3 @@ class PillowRaster:
     def lonlat(self, points: NDArray[np.float64]) -> None:
         """Not known."""
         return
-
-
-def _is_turned(file: Path) -> bool:
-    """Whether the file says to be shown turned or mirrored, which rasterio does not do."""
-    try:
-        with large_images(), Image.open(file) as image:
-            return orientation(image) != 1
-    except UNREADABLE:
-        return False  # of a kind that Pillow does not know

@@ -16,6 +16,7 @@ seed           int, only in training views: fixes what a detector samples from t
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict
@@ -124,7 +125,7 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
 
     Whole scenes are held out (all patches of one large image together), chosen by a hash of (seed, scene): the choice depends neither on the
     order of the images nor, for most of them, on which others there are. Folds 0, 1, ... take the scenes one after another in the order of their
-    hashes, so that no scene is in two folds.
+    hashes: no scene is in two folds, and each is in one as long as there are folds.
 
     Raises:
         DataError: the fraction is outside (0, 1), there are fewer than two scenes, or none is left for the fold.
@@ -137,26 +138,22 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
     if len(scenes) < 2:
         raise DataError(f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set data.selection_fraction to 0")
     ranked = sorted(scenes, key=lambda scene: (hashlib.sha256(f"{seed}/{scene}".encode()).digest(), scene))
-    sizes = [len(scenes[scene]) for scene in ranked]
-    start = 0
-    for _ in range(fold):
-        start += _fold_length(sizes[start:], fraction * len(dataset))
-    length = min(_fold_length(sizes[start:], fraction * len(dataset)), len(ranked) - 1)
-    if not length:
+    held = _fold([len(scenes[scene]) for scene in ranked], fraction * len(dataset), fold)
+    if not held:
         raise DataError(
             f"folds of {fraction} of the images must be numbered from 0 and hold a scene each, got fold {fold}: none of {len(ranked)} scenes is "
             "left for it; lower data.selection_fold"
         )
-    chosen = {index for scene in ranked[start : start + length] for index in scenes[scene]}
+    chosen = {index for place in held for index in scenes[ranked[place]]}
     kept = [index for index in range(len(dataset)) if index not in chosen]
     return Subset(dataset, kept), Subset(dataset, sorted(chosen))
 
 
-def _fold_length(sizes: Sequence[int], wanted: float) -> int:
-    """How many of the scenes with ``sizes`` images come nearest to ``wanted`` images; at least one where there is any."""
-    total = 0
-    for count, size in enumerate(sizes):
-        if total and total + size / 2 > wanted:
-            return count
-        total += size
-    return len(sizes)
+def _fold(sizes: Sequence[int], wanted: float, fold: int) -> list[int]:
+    """Which of the scenes with ``sizes`` images are in a fold of ``wanted`` images: those whose middle image, all counted through, is.
+
+    The first scene is in fold 0, however large it is, and no fold has all scenes.
+    """
+    middles = [before + size / 2 for before, size in zip(itertools.accumulate([0, *sizes[:-1]]), sizes, strict=True)]
+    inside = [place for place, middle in enumerate(middles) if place and fold * wanted < middle <= (fold + 1) * wanted]
+    return ([0, *inside] if fold == 0 else inside)[: len(sizes) - 1]

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from dbf_ray.errors import DataError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation.merge import Found
+from dbf_ray.files import whole_file, write_text
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes
 
 PREFIX = "Task1_"
@@ -25,8 +28,13 @@ FOLDER = "Task1"
 def write_task1(images: Mapping[str, Found], classes: Sequence[str], folder: Path) -> list[Path]:
     """Write one file for each class, those without detections too, and all of them as ``submission.zip``, which DOTA's server takes.
 
+    Files of other classes that an earlier call left there are removed.
+
     Returns:
         The text files.
+
+    Raises:
+        ConfigError: two classes would have the same file.
     """
     lines: dict[int, list[str]] = {label: [] for label in range(len(classes))}
     for image in sorted(images):
@@ -34,15 +42,34 @@ def write_task1(images: Mapping[str, Found], classes: Sequence[str], folder: Pat
         corners = boxes_to_corners(found.boxes.double()).tolist()
         for label, score, points in zip(found.labels.tolist(), found.scores.tolist(), corners, strict=True):
             lines[label].append(" ".join([image, f"{score:.6g}", *(f"{value:.2f}" for value in points)]))
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for label, name in enumerate(classes):
-        files.append(folder / f"{PREFIX}{name}.txt")
-        files[-1].write_text("".join(f"{line}\n" for line in lines[label]), encoding="utf-8")
-    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+    files = [folder / f"{PREFIX}{name}.txt" for name in text_names(classes)]
+    for label, file in enumerate(files):
+        write_text(file, "".join(f"{line}\n" for line in lines[label]))
+    for old in folder.glob(f"{PREFIX}*.txt"):
+        if old not in files:
+            old.unlink()
+    with whole_file(folder / ARCHIVE) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
             archive.write(file, file.name)
     return files
+
+
+def text_names(classes: Sequence[str]) -> list[str]:
+    """Class names as text files have them, where blanks separate fields and slashes folders: a dash for each, as in DOTA's small-vehicle.
+
+    Raises:
+        ConfigError: two classes would have the same name.
+    """
+    names = [re.sub(r"[\s/\\]+", "-", name.strip()) for name in classes]
+    if len(set(names)) != len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ConfigError(f"classes must differ in more than blanks and slashes, got {twice!r} twice in {', '.join(classes)}")
+    return names
+
+
+def task1_source(source: Path) -> Path:
+    """Where the files of a folder are: in it, or in its folder Task1."""
+    return source if any(source.glob(f"{PREFIX}*.txt")) or not (source / FOLDER).is_dir() else source / FOLDER
 
 
 def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict[str, Found], list[str]]:
@@ -70,8 +97,7 @@ def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict
 
 def _texts(source: Path) -> dict[str, str]:
     """Text of each file by the class in its name."""
-    if not any(source.glob(f"{PREFIX}*.txt")) and (source / FOLDER).is_dir():
-        source = source / FOLDER
+    source = task1_source(source)
     try:
         if source.is_dir():
             pairs: Iterable[tuple[str, bytes]] = [(file.name, file.read_bytes()) for file in sorted(source.glob("*.txt"))]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dbf_ray.errors import ConfigError
 
 _NAME = re.compile(r"(?P<image>.+)__(?P<size>\d+(?:\.\d+)?)__(?P<x>-?\d+)___(?P<y>-?\d+)")
-_SMALLEST_PATCH = 32  # a number below it in a patch's name is the DOTA devkit's: by how much the image was enlarged before it was cut
+SMALLEST_PATCH = 32  # a number below it in a patch's name is the DOTA devkit's: by how much the image was enlarged before it was cut
 _EQUAL_SHARES = 0.01
 
 
@@ -88,4 +88,4 @@ def parse_patch_name(name: str) -> Patch:
     if found is None:
         return Patch(name, 0, 0, 1.0)
     number = float(found["size"])
-    return Patch(found["image"], int(found["x"]), int(found["y"]), number if 0 < number < _SMALLEST_PATCH else 1.0)
+    return Patch(found["image"], int(found["x"]), int(found["y"]), number if 0 < number < SMALLEST_PATCH else 1.0)

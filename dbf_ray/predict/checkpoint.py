@@ -16,12 +16,13 @@ from dbf_ray.config import Config
 from dbf_ray.detectors import Detector
 from dbf_ray.errors import WeightsError
 from dbf_ray.evaluate import config_of, load_detector
+from dbf_ray.evaluation.submission import text_names
 from dbf_ray.locks import only_writer
 from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import find_images
 from dbf_ray.predict.job import Detect, Task, predict_images, print_line
 from dbf_ray.predict.options import FORMATS, Options
-from dbf_ray.predict.outputs import text_names
+from dbf_ray.predict.outputs import shown_names
 from dbf_ray.predict.windows import Tiling
 from dbf_ray.training.loop import autocast
 
@@ -57,6 +58,7 @@ def predict(
     if config.training.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
     text_names(classes)
+    shown_names(list(files))
     task = Task(
         detect=network(detector, config.training.precision, options.score),
         classes=classes,

@@ -13,11 +13,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +85,7 @@ class OutFolder:
     def done(self, name: str, stamp: tuple[int, int]) -> dict[str, Any] | None:
         """The record of a complete image; None if it is not, if its file has changed since, or an output is gone."""
         record = _read_json(self._marker(name))
-        if record is None:
+        if record is None or not {"windows", "detections", "height", "width"} <= record.keys():
             return None
         whole = (record.get("bytes"), record.get("mtime_ns")) == stamp and all(self.file(kind, name).is_file() for kind in self.formats)
         return record if whole else None
@@ -112,18 +110,6 @@ class OutFolder:
 
     def _marker(self, name: str) -> Path:
         return self.root / DONE / f"{name}.json"
-
-
-@contextlib.contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """A path to write to; what is there takes the name of ``file`` once the block ends without an error, and vanishes otherwise."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        yield partial
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:

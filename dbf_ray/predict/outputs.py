@@ -17,27 +17,15 @@ from numpy.typing import NDArray
 from dbf_ray.data.geojson import LonLat, Objects, write_geojson
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluation.merge import Found
-from dbf_ray.evaluation.submission import ARCHIVE, PREFIX
+from dbf_ray.evaluation.submission import ARCHIVE, PREFIX, text_names
+from dbf_ray.files import whole_file
 from dbf_ray.geometry import boxes_to_corners
-from dbf_ray.predict.folder import TASK1, OutFolder, whole_file
+from dbf_ray.predict.folder import TASK1, OutFolder
 from dbf_ray.predict.images import Picture
 from dbf_ray.reports.overlays import Layout, draw_overlay
 from dbf_ray.reports.scenes import outlines
 
 _JPEG_QUALITY = 90
-
-
-def text_names(classes: Sequence[str]) -> list[str]:
-    """Class names as text files have them, where blanks separate fields and slashes folders: a dash for each, as in DOTA's small-vehicle.
-
-    Raises:
-        ConfigError: two classes would have the same name.
-    """
-    names = [re.sub(r"[\s/\\]+", "-", name.strip()) for name in classes]
-    if len(set(names)) != len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ConfigError(f"classes must differ in more than blanks and slashes, got {twice!r} twice in {', '.join(classes)}")
-    return names
 
 
 class Result(NamedTuple):
@@ -78,6 +66,20 @@ def _text(file: Path) -> Iterator[TextIO]:
         yield stream
 
 
+def shown_names(names: Sequence[str]) -> Mapping[str, str]:
+    """What images are called in Task 1 files, where blanks separate fields: the last part of their name, or all of it where that is not unique.
+
+    Raises:
+        ConfigError: two would be called the same.
+    """
+    for candidates in ([Path(name).name for name in names], list(names)):
+        texts = [re.sub(r"\s+", "_", text) for text in candidates]
+        if len(set(texts)) == len(texts):
+            return dict(zip(names, texts, strict=True))
+    twice = next(text for text, count in Counter(texts).items() if count > 1)
+    raise ConfigError(f"images must differ in more than blanks, two would be called {twice!r} in Task 1 files; rename one")
+
+
 def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str]) -> None:
     """DOTA's Task 1 files of all images, and their archive, as :func:`dbf_ray.evaluation.submission.write_task1` writes them.
 
@@ -88,8 +90,7 @@ def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str])
         names: of the images, as :class:`.Picture` has them. In the files they are the last part of it, or all of it where that is not unique.
         classes: in label order.
     """
-    stems = [Path(name).name for name in names]
-    shown: Mapping[str, str] = dict(zip(names, stems if len(set(stems)) == len(stems) else names, strict=True))
+    shown = shown_names(names)
     place = folder.root / TASK1
     with contextlib.ExitStack() as open_files:
         streams = {}
@@ -99,7 +100,7 @@ def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str])
             with folder.file("dota", image).open(encoding="utf-8") as lines:
                 for line in lines:
                     *corners, name, score = line.split()
-                    streams[name].write(" ".join([re.sub(r"\s+", "_", shown[image]), score, *corners]) + "\n")
+                    streams[name].write(" ".join([shown[image], score, *corners]) + "\n")
     with whole_file(place / ARCHIVE) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in text_names(classes):
             entry = zipfile.ZipInfo(f"{PREFIX}{name}.txt")  # with a fixed date: the same detections are the same bytes

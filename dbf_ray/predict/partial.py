@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dbf_ray.evaluation.merge import Found, joined
-from dbf_ray.predict.folder import whole_file
+from dbf_ray.files import whole_file
 from dbf_ray.predict.images import Picture
 from dbf_ray.tracking.base import write_json
 

@@ -38,9 +38,8 @@ def write_clean(root: Path) -> Path:
                 continue
             corners = boxes_to_corners(target["boxes"].double())
             lines = [
-                format_line(tuple(row), NAMES[label], 0) + "\n"
+                format_line(tuple(row), NAMES[label], int(hard)) + "\n"
                 for row, label, hard in zip(corners.tolist(), target["labels"].tolist(), target["difficult"].tolist(), strict=True)
-                if not hard and all(0 < sum(row[axis::2]) / 4 < SIDE for axis in (0, 1))
             ]
             (root / split / "labelTxt" / f"{split}{index:02d}.txt").write_text("".join([HEADER, *lines]))
     return root
@@ -118,6 +117,20 @@ def missing_image(root: Path, number: int) -> tuple[Path, int | None]:
 
 def orphan(root: Path, number: int) -> tuple[Path, int | None]:
     file = labels(root, number).with_name(f"nobody{number}.txt")
+    file.write_text(INSIDE + "\n")
+    return file, None
+
+
+def sub_folder(root: Path, number: int) -> tuple[Path, int | None]:
+    folder = image(root, number).parent / f"more{number}"
+    folder.mkdir()
+    (folder / "lost.png").write_bytes(image(root, number).read_bytes())
+    return folder, None
+
+
+def unsupported(root: Path, number: int) -> tuple[Path, int | None]:
+    (image(root, number).parent / f"web{number}.webp").write_bytes(image(root, number).read_bytes())
+    file = labels(root, number).with_name(f"web{number}.txt")
     file.write_text(INSIDE + "\n")
     return file, None
 
@@ -226,7 +239,10 @@ FAULTS = [
     Fault("capitals", "unknown_class", line("40 40 90 40 90 60 40 60 Plane 0"), "did you mean 'plane'?"),
     Fault("only in val", "unknown_class", line("40 40 90 40 90 60 40 60 helicopter 0", "val"), "those of the training split"),
     Fault("no area", "degenerate", line("40 40 90 40 70 40 50 40 ship 0"), "must have an area"),
-    Fault("centre outside", "outside", line("140 40 190 40 190 60 140 60 ship 0"), "the centre of 'ship' at (165, 50)"),
+    Fault("outside", "outside", line("140 40 190 40 190 60 140 60 ship 0"), "100% of 'ship' at (165, 50)"),
+    Fault("outside, difficult", "outside", line("140 40 190 40 190 60 140 60 ship 1"), "100% of 'ship' at (165, 50)"),
+    Fault("folder of images", "sub_folder", sub_folder, "images must lie in the folder itself"),
+    Fault("unsupported image", "orphan_labels", unsupported, "every label file needs an image"),
     Fault("mostly outside", "outside", line("-200 20 300 20 300 60 -200 60 ship 0"), "74% of 'ship'"),
     Fault("twice", "duplicate_object", twice(INSIDE, INSIDE), "same box as that of line"),
     Fault("twice, turned", "duplicate_object", twice(INSIDE, "90 60 40 60 40 40 90 40 ship 1"), "IoU 1.000"),

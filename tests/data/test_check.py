@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dbf_ray.data.check import KINDS, Report, check_dataset, severity
-from dbf_ray.data.check.names import likeness, public_list
+from dbf_ray.data.check.names import likeness, public_list, slip
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import READERS, Item, Listing, Problem, recognise
 from dbf_ray.data.readers.dota import DotaReader
@@ -76,7 +76,7 @@ def test_all_faults_are_found_together(root: Path) -> None:
     assert content["errors"] == sum(not fault.warning for fault in FAULTS)
     assert content["warnings"] == sum(fault.warning for fault in FAULTS)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
-    assert {fault.kind for fault in FAULTS} | {"missing_image", "unknown_image", "broken_split"} == set(KINDS)
+    assert {fault.kind for fault in FAULTS} | {"missing_image", "unknown_image", "broken_split", "rare_class"} == set(KINDS)
     files = [str(problem.file) for problem in report.problems]
     assert files == sorted(files)
     assert check(root).as_dict() == content
@@ -170,6 +170,49 @@ def test_a_class_beside_a_public_list_that_is_not_rare_is_no_slip(root: Path) ->
     for number in range(6):
         line("40 40 90 40 90 60 40 60 wind-turbine 0")(root, number)
     assert check(root).problems == []
+
+
+def test_rare_classes_are_worth_a_warning(root: Path) -> None:
+    """In two images of many objects, beside DOTA's classes; and alike to a usual name in sound alone."""
+    for number in range(40):
+        line("\n".join(f"{x} 40 {x + 3} 40 {x + 3} 60 {x} 60 ship 0" for x in range(5, 125, 5)))(root, number % 8)
+    for number in (1, 2):
+        line("40 80 90 80 90 100 40 100 windmill 0")(root, number)
+    report = check(root)
+    rare = [problem for problem in report.problems if problem.kind != "duplicate_object"]
+    assert [problem.kind for problem in rare] == ["rare_class", "rare_class"]
+    assert {severity(problem.kind) for problem in rare} == {"warning"}
+
+
+def test_names_that_differ_in_case_are_one_however_many_there_are(root: Path) -> None:
+    for number in range(6):
+        line("40 40 90 40 90 60 40 60 Wind_Turbine 0")(root, number)
+        line("40 80 90 80 90 100 40 100 wind-turbine 0")(root, number)
+    line("40 110 90 110 90 120 40 120 wind-turbine 0")(root, 7)
+    report = check(root)
+    assert [problem.kind for problem in report.problems] == ["unknown_class"] * 6
+    assert all("'Wind_Turbine'" in problem.message for problem in report.problems)
+
+
+def test_a_slip_is_one_letter() -> None:
+    for name in ("shipp", "shp", "sshp", "Ship", "ship_"):
+        assert slip(name, "ship") is (likeness(name, "ship") >= 0.8), name
+    assert slip("shipp", "ship")
+    assert slip("Ship", "ship")
+    assert slip("excavatr", "excavator")
+    assert slip("excavaotr", "excavator")
+    assert not slip("warship", "airship")
+    assert not slip("A320", "A330")
+
+
+def test_patches_of_one_image_in_two_splits_leak(root: Path) -> None:
+    names = {"train": "P1__512__0___0", "val": "P1__512__200___0"}
+    for split, name in names.items():
+        image(root, 3, split).rename(image(root, 3, split).with_name(f"{name}.png"))
+        labels(root, 3, split).rename(labels(root, 3, split).with_name(f"{name}.txt"))
+    report = check(root)
+    assert places(report) == [("leak", root / "val" / "images" / f"{names['val']}.png", None)]
+    assert "both have patches of P1" in report.problems[0].message
 
 
 def test_likeness_of_names() -> None:

@@ -121,6 +121,36 @@ def test_an_object_that_the_projection_does_not_place_has_no_geometry() -> None:
     assert found["features"][1]["properties"]["class"] == "ship"
 
 
+@pytest.mark.parametrize("west", [285.0, 180.5, -75.0])
+def test_longitudes_are_within_half_a_circle(west: float) -> None:
+    """Some images count from 0 to 360, some on beyond 180: RFC 7946 does not."""
+    [feature] = written(objects(SQUARE), lambda points: np.stack([west + points[:, 0] / 1e4, points[:, 1] / 1e4], -1))["features"]
+    longitudes = [x for x, _ in feature["geometry"]["coordinates"][0]]
+    assert min(longitudes) == pytest.approx((west if west < 0 else west - 360) + SQUARE[..., 0::2].min() / 1e4, abs=1e-6)
+    assert max(longitudes) == pytest.approx((west if west < 0 else west - 360) + SQUARE[..., 0::2].max() / 1e4, abs=1e-6)
+
+
+def test_an_image_whose_projection_does_not_reach_everywhere(tmp_path: Path) -> None:
+    """A geostationary image: its corners are beyond the earth, its middle is below the satellite."""
+    rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
+    crs = "+proj=geos +h=35785831 +lon_0=10 +sweep=y +ellps=GRS80 +units=m"
+    transform = rasterio.transform.from_origin(-5.5e6, 5.5e6, 110e3, 110e3)
+    for name, reference in (("geos", crs), ("local", 'LOCAL_CS["site",UNIT["metre",1]]')):
+        with rasterio.open(
+            tmp_path / f"{name}.tif", "w", driver="GTiff", height=100, width=100, count=1, dtype="uint8", crs=reference, transform=transform
+        ) as out:
+            out.write(np.ones((1, 100, 100), np.uint8))
+    with open_raster(tmp_path / "geos.tif") as raster:
+        found = raster.lonlat(np.array([[0.0, 0.0], [50.0, 50.0], [100.0, 100.0], [50.0, 60.0]]))
+    assert found is not None
+    assert not np.isfinite(found[[0, 2]]).any()
+    assert found[1] == pytest.approx([10, 0], abs=1e-6)
+    assert found[3][0] == pytest.approx(10, abs=1e-6)
+    assert -15 < found[3][1] < -8
+    with open_raster(tmp_path / "local.tif") as raster:
+        assert raster.lonlat(np.zeros((1, 2))) is None
+
+
 def test_many_objects_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geojson, "_AT_ONCE", 10)
     corners = SQUARE + np.arange(25)[:, None]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from dbf_ray.data.images import check_image, read_image
+from dbf_ray.data.rasters import open_raster
 from dbf_ray.errors import DataError
 
 
@@ -31,14 +32,25 @@ def test_grey_is_repeated_and_transparency_dropped(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "rgba.png").numpy() == pixels[..., :3].transpose(2, 0, 1)).all()
 
 
-def test_images_are_turned_upright(tmp_path: Path) -> None:
-    """EXIF orientation 6: the camera was turned; the stored left column is the upright image's top row."""
-    stored = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
-    assert check_image(tmp_path / "turned.png") == (7, 5)
-    assert (read_image(tmp_path / "turned.png").numpy() == np.rot90(stored, -1).transpose(2, 0, 1)).all()
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("depth", [8, 16])
+def test_images_are_turned_upright(tmp_path: Path, suffix: str, orientation: int, depth: int) -> None:
+    """By EXIF, 1 to 8: where row 0 and column 0 of the stored image are when it is upright (EXIF 2.3, table of orientations)."""
+    if suffix == "jpg" and depth == 16:
+        pytest.skip("JPEG has 8 bits")
+    grey = np.arange(64 * 96).reshape(64, 96) // 24
+    exif, file = Image.Exif(), tmp_path / f"a.{suffix}"
+    exif[0x0112] = orientation
+    Image.fromarray(grey.astype(np.uint8) if depth == 8 else (grey * 40 + 300).astype(np.uint16)).save(file, exif=exif)
+    turns = [lambda a: a, np.fliplr, lambda a: np.rot90(a, 2), np.flipud, np.transpose]
+    turns += [lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 2).T, lambda a: np.rot90(a, 1)]
+    wanted = turns[orientation - 1](grey).astype(float)
+    image = read_image(file)[0].numpy().astype(float)
+    with open_raster(file) as raster:
+        assert check_image(file) == image.shape == wanted.shape == raster.size
+        assert (raster.read(0, 0, raster.size[1], raster.size[0])[0].numpy() == image).all()
+    assert np.corrcoef(image.ravel(), wanted.ravel())[0, 1] > 0.99
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:

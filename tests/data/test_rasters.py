@@ -141,3 +141,35 @@ def test_large_images_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with open_raster(tmp_path / "a.png") as raster:
         assert raster.size == (70, 90)
     assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def kinds() -> dict[str, tuple[NDArray[np.generic], dict[str, object]]]:
+    """Pixels and rasterio's options of TIFF files of many kinds."""
+    grey = np.add.outer(np.arange(70), np.arange(90)) % 200
+    half = np.where(np.arange(90) < 45, 0, grey * 50 + 400)
+    return {
+        "uint16, half without data": (half.astype(np.uint16)[..., None], {"nodata": 0}),
+        "uint16, 65535 without data": (np.where(half == 0, 65535, half).astype(np.uint16)[..., None], {"nodata": 65535}),
+        "float32 without data": (np.where(half == 0, -9999, half).astype(np.float32)[..., None], {"nodata": -9999}),
+        "white is 0": (grey.astype(np.uint8)[..., None], {"photometric": "MINISWHITE"}),
+        "4 bits": ((grey // 13).astype(np.uint8)[..., None], {"nbits": 4}),
+        "1 bit": ((grey > 99).astype(np.uint8)[..., None], {"nbits": 1}),
+        "int16": ((grey * 30 - 900).astype(np.int16)[..., None], {}),
+        "grey and alpha": (np.stack([grey, grey], -1).astype(np.uint8), {}),
+        "JPEG within": (np.stack([grey] * 3, -1).astype(np.uint8), {"compress": "jpeg", "photometric": "ycbcr"}),
+        "ten bands": (np.stack([grey * 9] * 10, -1).astype(np.uint16), {}),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_training_and_a_prediction_see_the_same_pixels(tmp_path: Path, kind: str) -> None:
+    array, options = kinds()[kind]
+    write(tmp_path / "a.tif", array, **options)
+    whole = read_image(tmp_path / "a.tif")
+    with open_raster(tmp_path / "a.tif") as raster:
+        assert (raster.read(0, 0, 90, 70) == whole).all()
+    shown, stored = whole[0].numpy().astype(float), array[..., 0].astype(float)
+    valid = stored != options["nodata"] if "nodata" in options else np.full(stored.shape, True)
+    sign = -1 if kind == "white is 0" else 1
+    assert sign * np.corrcoef(shown[valid], stored[valid])[0, 1] > 0.95
+    assert np.ptp(shown[valid]) > 150  # over most of the range

@@ -14,9 +14,9 @@ from PIL import Image
 
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.originals import originals_of
-from dbf_ray.data.readers import READERS
+from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
-from dbf_ray.data.split import SplitCounts, SplitSettings, cut_all, plan_split, run_task
+from dbf_ray.data.split import SplitCounts, SplitPlan, SplitSettings, cut_all, plan_split, prepare_out, run_task
 from dbf_ray.errors import ConfigError, DataError
 from tests.data.label_writers import FORMATS
 
@@ -24,8 +24,14 @@ SHIP, CUT = "10 10 30 10 30 20 10 20 ship 0\n", "10 26 20 26 20 36 10 36 plane 1
 SMALL = SplitSettings(size=32, overlap=8)
 
 
-def split(root: Path, out: Path, settings: SplitSettings = SMALL) -> SplitCounts:
-    return sum((run_task(task) for task in plan_split(DotaReader(), root, out, settings)), SplitCounts())
+def planned(root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None) -> SplitPlan:
+    plan = plan_split(reader or DotaReader(), root, out, settings)
+    prepare_out(plan, root, out, settings)
+    return plan
+
+
+def split(root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None) -> SplitCounts:
+    return sum((run_task(task) for task in planned(root, out, settings, reader).tasks), SplitCounts())
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -80,10 +86,21 @@ def test_other_settings_are_refused(make_root: Callable[..., Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"overlap": 1024}, {"rates": ()}, {"rates": (1.0, 1.0)}, {"rates": (0.0,)}, {"share": 0.0}, {"image_share": 1.0}]
+    "wrong",
+    [
+        {"size": 0},
+        {"size": 31, "overlap": 0},
+        {"rates": (1.0, 40.0)},
+        {"overlap": 1024},
+        {"rates": ()},
+        {"rates": (1.0, 1.0)},
+        {"rates": (0.0,)},
+        {"share": 0.0},
+        {"image_share": 1.0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"got .*; (change|correct)"):
+    with pytest.raises(ConfigError, match=r"got .*; (change|correct|raise)"):
         SplitSettings(**wrong)  # type: ignore[arg-type]
 
 
@@ -108,15 +125,15 @@ def test_a_test_set_has_no_labels(make_root: Callable[..., Path], tmp_path: Path
 
 def test_rates_change_the_windows(make_root: Callable[..., Path], tmp_path: Path) -> None:
     root = make_root({"a": SHIP}, "data") / "data"
-    split(root, tmp_path / "out", SplitSettings(size=20, overlap=5, rates=(1.0, 0.5)))
+    split(root, tmp_path / "out", SplitSettings(size=32, overlap=5, rates=(1.0, 0.8)))
     sizes = {Image.open(file).size for file in (tmp_path / "out" / "images").iterdir()}
-    assert sizes == {(20, 20), (40, 40)}
+    assert sizes == {(32, 32), (40, 40)}
 
 
 def test_several_processes_write_the_same(make_root: Callable[..., Path], tmp_path: Path) -> None:
     root = make_root(dict.fromkeys("abcd", SHIP + CUT), "data") / "data"
     split(root, tmp_path / "one")
-    tasks = plan_split(DotaReader(), root, tmp_path / "two", SMALL)
+    tasks = planned(root, tmp_path / "two").tasks
     assert all(isinstance(done, SplitCounts) for done in cut_all(tasks, 2))
     assert content(tmp_path / "one" / "images") == content(tmp_path / "two" / "images")
     assert content(tmp_path / "one" / "labelTxt") == content(tmp_path / "two" / "labelTxt")
@@ -124,7 +141,7 @@ def test_several_processes_write_the_same(make_root: Callable[..., Path], tmp_pa
 
 def test_an_image_that_breaks_does_not_stop_the_others(make_root: Callable[..., Path], tmp_path: Path) -> None:
     root = make_root(dict.fromkeys("abc", SHIP), "data") / "data"
-    tasks = plan_split(DotaReader(), root, tmp_path / "out", SMALL)
+    tasks = planned(root, tmp_path / "out").tasks
     (root / "images" / "b.png").write_bytes(b"no image any more")
     done = list(cut_all(tasks, 0))
     assert sorted(type(one).__name__ for one in done) == ["DataError", "SplitCounts", "SplitCounts"]
@@ -139,7 +156,7 @@ def test_windows_of_a_tiff_are_tasks_of_their_own(tmp_path: Path, suffix: str) -
     pixels = np.random.default_rng(0).integers(0, 256, (100, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"a.{suffix}")
     (tmp_path / "data" / "labelTxt" / "a.txt").write_text(SHIP)
-    tasks = plan_split(DotaReader(), tmp_path / "data", tmp_path / "out", SMALL)
+    tasks = planned(tmp_path / "data", tmp_path / "out").tasks
     assert len(tasks) == (1 if suffix == "png" else 4)
     assert sum((run_task(task) for task in tasks), SplitCounts()).written == 12
     patch = np.asarray(Image.open(tmp_path / "out" / "images" / "a__32__38___68.png"))
@@ -150,7 +167,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from dbf_ray.data import split
-from dbf_ray.data.readers import READERS
+from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
 whole = split._write_patch
 def slowly(*arguments):
@@ -158,7 +175,10 @@ def slowly(*arguments):
     import time
     time.sleep(0.2)
 split._write_patch = slowly
-for task in split.plan_split(DotaReader(), Path(sys.argv[1]), Path(sys.argv[2]), split.SplitSettings(size=32, overlap=8)):
+root, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), split.SplitSettings(size=32, overlap=8)
+plan = split.plan_split(DotaReader(), root, out, settings)
+split.prepare_out(plan, root, out, settings)
+for task in plan.tasks:
     split.run_task(task)
 """
 
@@ -210,10 +230,45 @@ def test_every_format_can_be_cut(tmp_path: Path, name: str) -> None:
     if name == "dior":
         lists = tmp_path / "data" / "ImageSets" / "Main"
         (lists / "trainval.txt").write_text("".join((lists / f"{part}.txt").read_text() for part in ("train", "val")))
-    counts = SplitCounts()
-    for task in plan_split(READERS[name], tmp_path / "data", tmp_path / "out", SplitSettings(100, 50)):
-        counts += run_task(task)
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["split.json", "train", "val"]
+    counts = split(tmp_path / "data", tmp_path / "out", SplitSettings(100, 50), READERS[name])
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["sources.json", "split.json", "train", "val"]
     assert (counts.written, counts.objects) == (4 * 6, 2)
     cut = LabelledDataset(DotaReader(), tmp_path / "out", "val", classes_from="val")
     assert cut.target(cut.image_ids.index("val1__100__0___0"))["difficult"].tolist() == [FORMATS[name].difficult]
+
+
+def test_patches_of_images_that_are_gone_or_have_changed_are_replaced(make_root: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_root({"a": SHIP + CUT, "bb": SHIP}, "data") / "data", tmp_path / "out"
+    split(root, out)
+    (root / "images" / "bb.png").rename(root / "images" / "c.png")
+    (root / "labelTxt" / "bb.txt").rename(root / "labelTxt" / "c.txt")
+    fresh = np.random.default_rng(9).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(fresh).save(root / "images" / "a.png")
+    plan = plan_split(DotaReader(), root, out, SMALL)
+    assert prepare_out(plan, root, out, SMALL) == 12
+    for task in plan.tasks:
+        run_task(task)
+    split(root, tmp_path / "new")
+    for folder in ("images", "labelTxt", "originals"):
+        assert content(out / folder) == content(tmp_path / "new" / folder)
+
+
+def test_objects_in_no_patch_are_told(make_root: Callable[..., Path], tmp_path: Path) -> None:
+    long = "5 5 55 5 55 15 5 15 bridge 0\n"  # of which no window of 32 pixels holds 70 %
+    root = make_root({"a": SHIP + long}, "data") / "data"
+    plan = plan_split(DotaReader(), root, tmp_path / "out", SMALL)
+    assert [(image.name, one.name, one.line) for image, one in plan.lost] == [("a.png", "bridge", 2)]
+
+
+def test_cut_objects_are_counted(make_root: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_root({"a": "10 10 36 10 36 20 10 20 ship 0\n"}, "data") / "data"  # x 10 to 36: windows from 0 hold 22 of 26 columns
+    counts = split(root, tmp_path / "out")
+    assert (counts.objects, counts.cut) == (2, 2)
+
+
+def test_a_test_set_with_two_images_of_one_name_is_refused(make_root: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_root({"a": None}, "data") / "data"
+    (root / "labelTxt").rmdir()
+    Image.new("RGB", (8, 8)).save(root / "images" / "a.jpg")
+    with pytest.raises(DataError, match="images must differ in more than their suffix"):
+        plan_split(DotaReader(), root, tmp_path / "out", SMALL)

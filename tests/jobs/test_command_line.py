@@ -132,7 +132,7 @@ def command_that(error: BaseException) -> Callable[[Sequence[str] | None], None]
     [
         (DataError("a rule,\n  got this"), 2, "error: a rule, got this"),
         (OSError(28, "No space left on device", "/runs/x"), 2, "error: /runs/x: No space left on device; check"),
-        (KeyboardInterrupt(), 130, "stopped; finished epochs are kept"),
+        (KeyboardInterrupt(), 130, "stopped; what is done is kept"),
     ],
 )
 def test_errors_become_one_line_and_a_status(error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:

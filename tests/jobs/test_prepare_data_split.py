@@ -12,6 +12,7 @@ import pytest
 
 from dbf_ray.data.readers.dota import read_labels
 from dbf_ray.evaluation.submission import read_task1
+from dbf_ray.locks import only_writer
 from jobs import prepare_data
 
 Refused = Callable[..., str]
@@ -57,6 +58,8 @@ def test_the_outlines_that_mmrotate_would_label(root: Path, tmp_path: Path, caps
         (["split", "{root}", "{tmp}/out", "--rate", "2"], "unknown option --rate; did you mean --rates?"),
         (["merge", "{tmp}/nowhere", "{tmp}/out"], "must be a folder or a zip"),
         (["merge", "{root}", "{tmp}/out"], "must hold text files Task1_CLASS.txt"),
+        (["split", "{root}", "{tmp}/out", "--workers", "-1"], "--workers must be >= 0, got -1"),
+        (["split", "{root}", "{tmp}/out", "--size", "64", "--overlap", "8", "--rates", "4"], "at least 32 pixels wide, got 16"),
         (["merge", "{root}", "{tmp}/out", "--nms", "0"], "must be in (0, 1], got 0"),
     ],
 )
@@ -95,6 +98,61 @@ def test_merged_files_and_how_good_they_are(root: Path, tmp_path: Path, capsys: 
     assert images["001"].boxes.tolist() == [[26, 27, 32, 16, 0]]
     with zipfile.ZipFile(tmp_path / "merged" / "submission.zip") as archive:
         assert archive.namelist() == ["Task1_ship.txt"]
-    (tmp_path / "Task1" / "Task1_boat.txt").write_text("")
-    assert prepare_data.run(["merge", str(tmp_path), str(tmp_path / "again"), "--labels", str(root)]) == 2
-    assert "classes must be among ship, got boat" in capsys.readouterr().err
+
+
+def write_ships(folder: Path, *names: str) -> None:
+    """Both ships of val exactly, in a file for each class; the first class has them."""
+    folder.mkdir(parents=True)
+    lines = ["000 0.9 8 16 40 16 40 32 8 32\n001 0.8 10 19 42 19 42 35 10 35\n", *[""] * (len(names) - 1)]
+    for name, text in zip(names, lines, strict=True):
+        (folder / f"Task1_{name}.txt").write_text(text)
+
+
+def test_classes_that_the_images_do_not_show_do_not_count(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of many classes writes a file for each."""
+    write_ships(tmp_path / "found", "ship", "plane")
+    result = run(capsys, "merge", tmp_path / "found", tmp_path / "merged", "--labels", root)
+    assert (result["merged/map50"], result["merged/ap50/ship"], result["merged/ap50/plane"]) == (1, 1, None)
+
+
+def test_what_an_earlier_merge_left_does_not_count(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ships(tmp_path / "planes", "plane")
+    write_ships(tmp_path / "ships", "ship")
+    run(capsys, "merge", tmp_path / "planes", tmp_path / "merged")
+    assert "merged/ap50/plane" not in run(capsys, "merge", tmp_path / "ships", tmp_path / "merged", "--labels", root)
+    assert [file.name for file in (tmp_path / "merged").glob("*.txt")] == ["Task1_ship.txt"]
+
+
+def test_the_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ships(tmp_path / "predictions" / "Task1", "ship")
+    assert prepare_data.run(["merge", str(tmp_path / "predictions"), str(tmp_path / "predictions" / "Task1")]) == 2
+    assert "must go to another folder" in capsys.readouterr().err
+
+
+def test_detections_of_other_images(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ships(tmp_path / "found", "ship")
+    file = tmp_path / "found" / "Task1_ship.txt"
+    file.write_text(file.read_text().replace("001 ", "elsewhere "))
+    assert prepare_data.run(["merge", str(tmp_path / "found"), str(tmp_path / "a"), "--labels", str(root)]) == 0
+    printed = capsys.readouterr().err
+    assert "1 images with labels have no detections, 1 have" in printed
+    assert "1 images with detections have no labels and do not count, the first is elsewhere" in printed
+    file.write_text(file.read_text().replace("000 ", "nowhere "))
+    assert prepare_data.run(["merge", str(tmp_path / "found"), str(tmp_path / "b"), "--labels", str(root)]) == 2
+    assert "detections must be of images of" in capsys.readouterr().err
+
+
+def test_names_with_blanks_and_images_that_nobody_opens(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, suffix in (("images", "png"), ("labelTxt", "txt")):
+        (root / "val" / folder / f"000.{suffix}").rename(root / "val" / folder / f"my pic.{suffix}")
+    (root / "val" / "images" / "my pic.png").write_bytes(b"larger than anybody can open")
+    write_ships(tmp_path / "found", "ship")
+    file = tmp_path / "found" / "Task1_ship.txt"
+    file.write_text(file.read_text().replace("000 ", "my_pic "))
+    assert run(capsys, "merge", tmp_path / "found", tmp_path / "merged", "--labels", root)["merged/map50"] == 1
+
+
+def test_two_splits_at_once_are_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_writer(tmp_path / "out", "splitting", "go home"):
+        assert prepare_data.run(["split", str(root), str(tmp_path / "out"), "--size", "64", "--overlap", "8", "--workers", "0"]) == 2
+    assert "another process is splitting in" in capsys.readouterr().err

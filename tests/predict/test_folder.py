@@ -9,7 +9,8 @@ import torch
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluation.merge import Found
-from dbf_ray.predict.folder import OutFolder, whole_file
+from dbf_ray.files import whole_file
+from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import Picture
 from dbf_ray.predict.partial import Partial
 from tests.predict.conftest import content

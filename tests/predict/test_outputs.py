@@ -11,10 +11,11 @@ import torch
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluation import submission
 from dbf_ray.evaluation.merge import Found
+from dbf_ray.evaluation.submission import text_names
 from dbf_ray.geometry import box_iou_rotated_aligned, boxes_to_corners
 from dbf_ray.merge import merge_files
 from dbf_ray.predict.images import Picture
-from dbf_ray.predict.outputs import Result, text_names, write_outputs, write_task1
+from dbf_ray.predict.outputs import Result, write_outputs, write_task1
 from dbf_ray.reports.overlays import Layout
 from tests.predict.conftest import make_folder
 
@@ -66,7 +67,7 @@ def test_task1_files_of_patches_can_be_merged(tmp_path: Path) -> None:
         write_outputs(folder, result(name, moved), CLASSES, 0.3)
     write_task1(folder, ["P1__1024__0___0", "P1__1024__40___0"], CLASSES)
     merged = merge_files(tmp_path / "out" / "Task1", tmp_path / "merged")
-    assert (merged["patches"], merged["images"], merged["detections_of_patches"]) == (2, 1, 60)
+    assert (merged.patches, len(merged.images), merged.detections) == (2, 1, 60)
     images, _ = submission.read_task1(tmp_path / "merged", text_names(CLASSES))
     assert 0 < len(images["P1"].scores) <= 30
     for box, score, label in zip(*images["P1"], strict=True):

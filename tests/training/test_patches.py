@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from dbf_ray.config import Config
 from dbf_ray.data.readers.dota import DotaReader
-from dbf_ray.data.split import SplitSettings, plan_split, run_task
+from dbf_ray.data.split import SplitSettings, plan_split, prepare_out, run_task
 from dbf_ray.evaluate import config_of, evaluate_checkpoint
 from dbf_ray.run import run, run_directory
 from dbf_ray.tracking import read_epochs
@@ -29,7 +29,10 @@ def patches(tmp_path: Path) -> Path:
             ImageDraw.Draw(image).rectangle((38, 44, 62, 56), fill="white")
             image.save(tmp_path / "data" / split / "images" / f"{number}.png")
             (tmp_path / "data" / split / "labelTxt" / f"{number}.txt").write_text("38 44 62 44 62 56 38 56 ship 0\n")
-    for task in plan_split(DotaReader(), tmp_path / "data", tmp_path / "patches", SplitSettings(64, 28)):
+    settings = SplitSettings(64, 28)
+    plan = plan_split(DotaReader(), tmp_path / "data", tmp_path / "patches", settings)
+    prepare_out(plan, tmp_path / "data", tmp_path / "patches", settings)
+    for task in plan.tasks:
         run_task(task)
     return tmp_path / "patches"
 

@@ -19,6 +19,7 @@ KINDS: dict[str, Kind] = {
     "missing_image": Kind("error", "labels or a list name an image that is not there"),
     "missing_labels": Kind("error", "an image has no label file"),
     "orphan_labels": Kind("error", "a label file has no image"),
+    "sub_folder": Kind("error", "images in a sub-folder, which are not looked at"),
     "duplicate_name": Kind("error", "two images share one name, and so one label file"),
     "unknown_image": Kind("error", "an object belongs to no image"),
     "broken_image": Kind("error", "an image cannot be decoded"),
@@ -32,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "duplicate_image": Kind("warning", "a split holds the same image twice"),
     "blank_image": Kind("warning", "an image is of one colour throughout"),
     "self_crossing": Kind("warning", "the sides of an object's polygon cross"),
+    "rare_class": Kind("warning", "a class that few objects have, perhaps a slip"),
     "tiny": Kind("warning", "an object is less than two pixels wide"),
 }
 

@@ -17,7 +17,8 @@ RARE = 0.01  # share of all objects; rare is as well what is in one image only
 CLOSE = 0.8  # least likeness (difflib's ratio) of a misspelled name
 NEXT_STEP = "correct it, or name all classes with --classes"
 
-Rule = Callable[[str], str | None]  # class name -> what is wrong with it
+Verdict = tuple[str, str]  # kind of problem, and what is wrong
+Rule = Callable[[str], Verdict | None]  # of a class name
 
 
 @dataclass
@@ -50,8 +51,9 @@ class Counts:
 def unknown_classes(splits: Mapping[str, Sequence[ImageRecord]], classes: Sequence[str] | None) -> list[Problem]:
     """A problem for each object whose class is not among ``classes`` or, if that is None, seems to be no class of the data set.
 
-    Without a list these are taken to be slips: a rare name that is not in the public list which half of the objects' names are in; where there
-    is no such list, a rare name that is close to one that is not. A class of another split that no training split has is unknown as well.
+    Without a list these are taken to be slips: a name that is spelled as a more frequent one but for case, separators or, if it is rare, one
+    letter; and one in a single image that is not in the public list which half of the objects' names are in. Other rare names of these sorts
+    are worth a warning. A class of another split that no training split has is unknown as well.
 
     Args:
         splits: the images of each split by its name.
@@ -74,24 +76,24 @@ def is_train(split: str) -> bool:
 
 def public_list(counts: Counts) -> str | None:
     """Name of the public list of classes that at least half of all objects are in: of the best, the shortest."""
-    covered = {key: sum(counts.objects[name] for name in names) for key, names in CLASS_LISTS.items()}
+    covered = {key: sum(counts.objects[name] for name in names) for key, names in CLASS_LISTS.items() if len(names) > 1}
     best = max(covered, key=lambda key: (covered[key], -len(CLASS_LISTS[key])))
     return best if 2 * covered[best] >= counts.objects.total() > 0 else None
 
 
 def likeness(name: str, other: str) -> float:
     """How alike two names are, 0 to 1, whatever their case and separators; 0 for names that differ in a number, as types do."""
-    plain, same = (re.sub(r"[\W_]+", "", text.casefold()) for text in (name, other))
     if re.findall(r"\d+", name) != re.findall(r"\d+", other):
         return 0.0
-    return difflib.SequenceMatcher(None, plain, same).ratio()
+    return difflib.SequenceMatcher(None, _plain(name), _plain(other)).ratio()
 
 
 def _of_list(classes: Sequence[str]) -> Rule:
     known = set(classes)
 
-    def rule(name: str) -> str | None:
-        return None if name in known else f"classes must be among {_listed(classes)}, got {name!r}{_hint(name, classes)}; {NEXT_STEP}"
+    def rule(name: str) -> Verdict | None:
+        message = f"classes must be among {_listed(classes)}, got {name!r}{_hint(name, classes)}; {NEXT_STEP}"
+        return None if name in known else ("unknown_class", message)
 
     return rule
 
@@ -99,52 +101,72 @@ def _of_list(classes: Sequence[str]) -> Rule:
 def _of_train(classes: Sequence[str]) -> Rule:
     known = set(classes)
 
-    def rule(name: str) -> str | None:
+    def rule(name: str) -> Verdict | None:
         if name in known:
             return None
-        return f"classes must be among those of the training split ({_listed(classes)}), got {name!r}{_hint(name, classes)}; {NEXT_STEP}"
+        message = f"classes must be among those of the training split ({_listed(classes)}), got {name!r}{_hint(name, classes)}; {NEXT_STEP}"
+        return "unknown_class", message
 
     return rule
 
 
 def _slips(counts: Counts) -> Rule:
     assumed = public_list(counts)
-    if assumed is None:
-        return _misspelled(counts)
-    classes = CLASS_LISTS[assumed]
+    classes = CLASS_LISTS[assumed] if assumed is not None else []
+    spelled = _misspelled(counts)
 
-    def rule(name: str) -> str | None:
-        if name in classes or not counts.is_rare(name):
+    def rule(name: str) -> Verdict | None:
+        if name in classes:
             return None
+        if assumed is None or not counts.is_rare(name):
+            return spelled(name)
         what = f"most objects are of the classes of {assumed}, {name!r} ({counts.described(name)}) is not"
-        return f"{what}{_hint(name, classes)}; {NEXT_STEP}"
+        once = counts.images[name] <= 1 or any(slip(name, other) for other in classes)
+        return "unknown_class" if once else "rare_class", f"{what}{_hint(name, classes)}; {NEXT_STEP}"
 
     return rule
 
 
 def _misspelled(counts: Counts) -> Rule:
-    usual = [name for name in counts.objects if not counts.is_rare(name)]
-
-    def rule(name: str) -> str | None:
-        close = max(usual, key=lambda other: likeness(name, other), default=None)
-        if close is None or not counts.is_rare(name) or likeness(name, close) < CLOSE:
+    def rule(name: str) -> Verdict | None:
+        others = [other for other in counts.objects if counts.objects[other] > counts.objects[name]]
+        close = max(others, key=lambda other: likeness(name, other), default=None)
+        if close is None or likeness(name, close) < (CLOSE if counts.is_rare(name) else 1):
             return None
-        return f"classes must be spelled alike, got {name!r} ({counts.described(name)}) beside {close!r} ({counts.described(close)}); {NEXT_STEP}"
+        message = f"classes must be spelled alike, got {name!r} ({counts.described(name)}) beside {close!r} ({counts.described(close)}); {NEXT_STEP}"
+        return "unknown_class" if slip(name, close) else "rare_class", message
 
     return rule
 
 
+def slip(name: str, other: str) -> bool:
+    """Whether two names are the same but for case, separators and one letter that is wrong, missing, too much, or exchanged with the next."""
+    one, two = (_plain(text) for text in (name, other))
+    if likeness(name, other) < CLOSE or abs(len(one) - len(two)) > 1:
+        return likeness(name, other) == 1
+    start = next((place for place, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), min(len(one), len(two)))
+    a, b = one[start:], two[start:]
+    exchanged = len(a) > 1 and len(b) > 1 and (a[0], a[1]) == (b[1], b[0]) and a[2:] == b[2:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or exchanged
+
+
+def _plain(name: str) -> str:
+    """A name without case and separators."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
 def _judged(records: Sequence[ImageRecord], rules: Sequence[Rule]) -> list[Problem]:
     """A problem for each object that one of the rules is against, told by the first."""
-    verdicts: dict[str, str | None] = {}
+    verdicts: dict[str, Verdict | None] = {}
     problems = []
     for record in records:
         for row, name in enumerate(record.objects.names):
             if name not in verdicts:
-                verdicts[name] = next((message for rule in rules if (message := rule(name)) is not None), None)
-            if (message := verdicts[name]) is not None:
+                verdicts[name] = next((verdict for rule in rules if (verdict := rule(name)) is not None), None)
+            if (found := verdicts[name]) is not None:
+                kind, message = found
                 place = place_of(record.objects, row, record.item)
-                problems.append(Problem("unknown_class", label_file(record.item), place + message, record.objects.lines[row]))
+                problems.append(Problem(kind, label_file(record.item), place + message, record.objects.lines[row]))
     return problems
 
 

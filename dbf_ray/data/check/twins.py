@@ -10,6 +10,7 @@ import numpy as np
 from dbf_ray.data.check.look import ImageRecord, Pixels
 from dbf_ray.data.near_duplicates import Pair, near_duplicates
 from dbf_ray.data.readers import Problem
+from dbf_ray.geometry.windows import parse_patch_name
 
 ORDER = ("train", "val", "test")  # of two splits the later one leaks
 NEXT_STEP = "remove it from one of them"
@@ -28,6 +29,7 @@ def twins(splits: Mapping[str, Sequence[ImageRecord]]) -> list[Problem]:
     problems = [problem for name in order for problem in _within(splits[name])]
     for first, second in itertools.combinations(order, 2):
         if are_apart(first, second):
+            problems += _scenes(first, splits[first], second, splits[second])
             problems += _across(first, splits[first], second, splits[second])
     return problems
 
@@ -44,6 +46,26 @@ def _within(records: Sequence[ImageRecord]) -> Iterator[Problem]:
         if first.item.image != record.item.image:
             message = f"a split should hold an image once, {first.item.image} has the same pixels; remove one"
             yield Problem("duplicate_image", record.item.image, message)
+
+
+def _scenes(first: str, records: Sequence[ImageRecord], second: str, others: Sequence[ImageRecord]) -> Iterator[Problem]:
+    """Patches, told by their names, of an image that patches of the other split are of too; the first of each image."""
+    scenes, seen = {scene for record in records if (scene := _scene(record)) is not None}, set()
+    for record in others:
+        scene = _scene(record)
+        if scene in scenes and scene not in seen:
+            seen.add(scene)
+            message = (
+                f"{first} and {second} must not show the same, both have patches of {scene}; {NEXT_STEP}, with all patches of that image"
+            )
+            yield Problem("leak", record.item.image, message)
+
+
+def _scene(record: ImageRecord) -> str | None:
+    """The image that a patch is of, None of what is no patch."""
+    name = record.item.image.stem
+    scene = parse_patch_name(name).image
+    return scene if scene != name else None
 
 
 def _across(first: str, records: Sequence[ImageRecord], second: str, others: Sequence[ImageRecord]) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from dbf_ray.data.images import IMAGE_SUFFIXES
 from dbf_ray.errors import DataError
 
 LARGEST_COORDINATE = 1e6  # pixels
-TOLERATED = frozenset({"orphan_labels"})  # kinds of problems that a data set to train on only warns of
+TOLERATED = frozenset({"orphan_labels", "sub_folder"})  # kinds of problems that a data set to train on only warns of
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,11 @@ def read_text(file: Path, what: str = "label files") -> str | Problem:
 def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
     """Image files of a folder in order of their names; of two that differ in their suffix only, the first, and a problem."""
     files: dict[str, Path] = {}
-    problems = []
+    problems = [
+        Problem("sub_folder", sub, "images must lie in the folder itself, those of a sub-folder are not looked at; move them")
+        for sub in sub_folders(folder)
+        if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in sub.iterdir())
+    ]
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
             continue
@@ -203,8 +207,8 @@ def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> Data
 
 
 def one_word(name: str) -> str:
-    """A class name without white space, which lists of classes and label files could not hold: hyphens instead."""
-    return "-".join(name.split())
+    """A class name without white space and commas, which lists of classes and label files could not hold: hyphens instead."""
+    return "-".join(name.replace(",", " ").split())
 
 
 def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:
@@ -219,7 +223,7 @@ def unions(listings: Mapping[str, Listing]) -> list[str]:
     found = []
     for name in files:
         parts = [files[other] for other in files if other != name and other in name]
-        if parts and files[name] <= set().union(*parts):
+        if len(parts) > 1 and files[name] <= set().union(*parts):
             found.append(name)
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dbf_ray.data.readers.base import Item, Labels, Listing, Problem, one_word
 from dbf_ray.data.readers.coco_files import find_images, find_json, image_folders, is_undivided, read_json, split_files
-from dbf_ray.data.readers.coco_objects import Annotation, is_id, parse_annotation
+from dbf_ray.data.readers.coco_objects import Annotation, is_id, is_true, parse_annotation
 from dbf_ray.data.readers.dota import has_label_folder
 from dbf_ray.errors import DataError
 
@@ -70,7 +70,7 @@ class CocoReader:
             return labels
         annotations, names = item.record
         for annotation in annotations:
-            if annotation.get("iscrowd"):
+            if is_true(annotation.get("iscrowd")):
                 continue
             found = parse_annotation(annotation, item.labels, names)
             if isinstance(found, Problem):

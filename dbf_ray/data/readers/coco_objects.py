@@ -38,8 +38,7 @@ def parse_annotation(annotation: Annotation, file: Path, names: dict[Any, str]) 
     if corners is None or is_flat(corners):
         shown = reprlib.repr(points)
         return Problem("degenerate", file, f"{place}: a polygon must have an area, got zero for {shown}; correct or remove it")
-    flag = annotation.get("difficult", annotation.get("ignore"))
-    difficult = flag not in (None, False, 0, "", "0")
+    difficult = is_true(annotation.get("difficult", annotation.get("ignore")))
     return LabelledObject(tuple(value for point in corners for value in point), names[category], difficult)
 
 
@@ -111,3 +110,8 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:  # a whole number of more digits than any float has
         return math.inf
+
+
+def is_true(flag: object) -> bool:
+    """Whether a flag is set; some tools write it as text."""
+    return str(flag).strip().lower() not in ("none", "false", "0", "0.0", "")

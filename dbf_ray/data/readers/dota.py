@@ -65,8 +65,7 @@ class DotaReader:
         labels = label_folder(folder)
         if labels is None:
             return Listing([Item(file, None) for file in files], problems, folder / LABEL_FOLDERS[0])
-        everything = {file.stem for file in (folder / "images").iterdir()}
-        problems += orphans(list(labels.glob("*.txt")), everything)
+        problems += orphans(list(labels.glob("*.txt")), {file.stem for file in files})
         return Listing([Item(file, labels / f"{file.stem}.txt") for file in files], problems)
 
     def read(self, item: Item) -> Labels:

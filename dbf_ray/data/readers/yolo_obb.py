@@ -77,8 +77,7 @@ class YoloObbReader:
         if isinstance(names, Problem):
             problems.append(names)
         known = None if isinstance(names, Problem) else names
-        everything = {file.stem for file in images.iterdir()}
-        problems += orphans([file for file in labels.glob("*.txt") if file.name != CLASSES_FILE], everything)
+        problems += orphans([file for file in labels.glob("*.txt") if file.name != CLASSES_FILE], {file.stem for file in files})
         return Listing([Item(file, labels / f"{file.stem}.txt", known) for file in files], problems)
 
     def read(self, item: Item) -> Labels:
