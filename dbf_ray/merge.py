@@ -74,7 +74,7 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     Classes are those of the detections and of the labels together: one without objects is left out of the means, one without detections has AP 0.
 
     Raises:
-        DataError: labels cannot be read, or no image of theirs has detections.
+        DataError: labels cannot be read, or there are detections and all of them are of other images.
     """
     reader = READERS[format_name or recognise(root)]
     pairs = read_split(reader, root, split if reader.splits(root) else WHOLE)
@@ -83,8 +83,8 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     found_by_name = {_as_text(name): found for name, found in merged.images.items()}
     nothing = Found(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     names = {_as_text(item.image.stem) for item, _ in pairs}
-    if not names & found_by_name.keys():
-        shown = f"{min(found_by_name)}, say, is none" if found_by_name else "there are none at all"
+    if found_by_name and not names & found_by_name.keys():
+        shown = f"{min(found_by_name)}, say, is none"
         raise DataError(f"detections must be of images of {root}, {split}; {shown}; give the labels of these images, or another --split")
     for item, labels in pairs:
         target = {

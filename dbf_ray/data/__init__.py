@@ -45,7 +45,7 @@ def _synthetic(request: DatasetRequest) -> Dataset:
 
 def _labelled(name: str, reader: Reader, request: DatasetRequest) -> Dataset:
     if request.root is None:
-        raise DataError(f"data set {name} needs data.root, got none; give a folder with {reader.layout}")
+        raise DataError(f"data set {name} needs data.root, got none; give the folder that holds {reader.layout}")
     return LabelledDataset(reader, request.root, request.split, request.classes, request.drop_empty, request.classes_from)
 
 

@@ -142,6 +142,12 @@ def test_detections_of_other_images(root: Path, tmp_path: Path, capsys: pytest.C
     assert "detections must be of images of" in capsys.readouterr().err
 
 
+def test_a_model_that_finds_nothing_scores_nothing(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "Task1_ship.txt").write_text("")
+    assert run(capsys, "merge", tmp_path / "found", tmp_path / "merged", "--labels", root)["merged/map50"] == 0
+
+
 def test_names_with_blanks_and_images_that_nobody_opens(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, suffix in (("images", "png"), ("labelTxt", "txt")):
         (root / "val" / folder / f"000.{suffix}").rename(root / "val" / folder / f"my pic.{suffix}")

@@ -127,7 +127,7 @@ BAD_OPTIONS = {
     "detector option that is no number": (["--detector.positive_iou", "high"], ["detector.positive_iou", "number", "got 'high'"]),
     "detector option that is no list": (["--detector.anchor_angles", "45"], ["detector.anchor_angles", "written [a, b]", "got 45"]),
     "more frozen stages than stages": (["--detector.frozen_stages", "5"], ["detector.frozen_stages", "0..4", "got 5"]),
-    "unknown data set": (["--data.name", "coco"], ["data.name", "synthetic, dota", "got 'coco'"]),
+    "unknown data set": (["--data.name", "pascal"], ["data.name", "synthetic, dior", "got 'pascal'"]),
     "missing data folder": (["--data.root", "nowhere"], ["nowhere is not there", "give an existing folder"]),
     "no data folder": (["--data.root", "null"], ["needs data.root", "give the folder"]),
     "class that nobody named": (["--data.classes", "[plane]"], ["000.txt, line 3", "got 'ship'", "data.classes"]),
@@ -154,7 +154,7 @@ BAD_LABELS = {
     "malformed line": ("1 2 3 ship 0\n", ["line 1", "x1 y1 x2 y2", "got 5 fields"]),
     "coordinate in words": (f"imagesource:x\n{SQUARE[:-1]}nine ship 0\n", ["line 2", "must be numbers", "'nine'"]),
     "infinite coordinate": (f"{SQUARE[:-1]}inf ship 0\n", ["line 1", "finite", "'inf'"]),
-    "difficult flag": (f"{SQUARE} ship 0\n{SQUARE} ship 2\n", ["line 2", "0 or 1", "'2'"]),
+    "difficult flag": (f"{SQUARE} ship 0\n{SQUARE} ship 3\n", ["line 2", "0 or 1", "'3'"]),
     "polygon with zero area": (f"{SQUARE} ship 0\n5 5 20 5 30 5 40 5 ship 0\n", ["line 2", "must have an area", "5 5 20 5 30 5 40 5"]),
 }
 
