@@ -164,7 +164,7 @@ def is_foreign(file: Path) -> bool:
     if file.suffix.lower() not in TIFF:
         return False
     try:
-        with Image.open(file):
+        with large_images(), Image.open(file):  # whoever decodes it says whether it is too large
             return False
     except UnidentifiedImageError:
         with file.open("rb") as stream:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dbf_ray.data.images import read_image
+from dbf_ray.data.images import check_image, read_image
 from dbf_ray.data.rasters import open_raster
 from dbf_ray.errors import DataError
 
@@ -134,13 +134,18 @@ def test_without_rasterio_tiff_files_are_read_whole(tmp_path: Path, monkeypatch:
         assert (raster.read(1, 2, 30, 20).numpy() == array[2:22, 1:31].transpose(2, 0, 1)).all()
 
 
-def test_large_images_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond Pillow's limit; the limit itself is left as it was."""
-    write(tmp_path / "a.png", pixels())
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_large_images_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Beyond Pillow's limit; the limit itself is left as it was, and what decodes an image at once keeps to it."""
+    write(tmp_path / name, pixels())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with open_raster(tmp_path / "a.png") as raster:
+    assert check_image(tmp_path / name, any_size=True) == (70, 90)
+    with open_raster(tmp_path / name) as raster:
         assert raster.size == (70, 90)
+        assert raster.read(80, 60, 10, 10).shape == (3, 10, 10)
     assert Image.MAX_IMAGE_PIXELS == 1000
+    with pytest.raises(DataError, match="too large to decode at once"):
+        check_image(tmp_path / name)
 
 
 def kinds() -> dict[str, tuple[NDArray[np.generic], dict[str, object]]]:
