@@ -94,11 +94,16 @@ def test_later_changes_of_a_tensor_do_not_reach_the_evaluator() -> None:
     assert evaluator.compute() == pytest.approx(expected, abs=0, nan_ok=True)
 
 
+def enlarged(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The objects of images that were seen at half their size."""
+    return {target["image_id"]: target | {"boxes": target["boxes"] * torch.tensor([2.0, 2, 2, 2, 1])} for _, target in pairs}
+
+
 def _rank(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        pairs = images(9)
+        pairs = [(found, target | {"scale": 0.5}) for found, target in images(9)]
         shared, both = Evaluator(len(CLASSES), CLASSES), Evaluator(len(CLASSES), CLASSES)
         shared.update([found for found, _ in pairs[rank::2]], [target for _, target in pairs[rank::2]])
         both.update([found for found, _ in pairs], [target for _, target in pairs])
@@ -109,7 +114,7 @@ def _rank(rank: int, folder: str) -> None:
             both.gather()
         except DataError as error:
             message = str(error)
-        torch.save((len(shared), shared.compute(), message), f"{folder}/{rank}.pt")
+        torch.save((len(shared), shared.compute(), shared.compute_merged(enlarged(pairs)), message), f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -117,8 +122,13 @@ def _rank(rank: int, folder: str) -> None:
 def test_two_ranks_get_the_metrics_of_one_and_refuse_an_image_on_both(tmp_path: Path) -> None:
     spawn(_rank, (str(tmp_path),), nprocs=2)
     expected = evaluate(images(9))
+    alone = Evaluator(len(CLASSES), CLASSES)
+    alone.update([found for found, _ in images(9)], [target | {"scale": 0.5} for _, target in images(9)])
+    whole = alone.compute_merged(enlarged(images(9)))
+    assert whole["merged/map50"] > 0
     for rank in range(2):
-        count, metrics, message = torch.load(tmp_path / f"{rank}.pt")
+        count, metrics, merged, message = torch.load(tmp_path / f"{rank}.pt")
+        assert merged == pytest.approx(whole, abs=0, nan_ok=True)
         assert count == 9
         assert metrics == pytest.approx(expected, abs=0, nan_ok=True)
         assert "image 'scene_00' was evaluated on rank 1 and on one before it (9 such images)" in message
