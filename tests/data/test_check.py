@@ -195,10 +195,8 @@ def test_names_that_differ_in_case_are_one_however_many_there_are(root: Path) ->
 
 
 def test_a_slip_is_one_letter() -> None:
-    for name in ("shipp", "shp", "sshp", "Ship", "ship_"):
-        assert slip(name, "ship") is (likeness(name, "ship") >= 0.8), name
-    assert slip("shipp", "ship")
-    assert slip("Ship", "ship")
+    for name in ("shipp", "shp", "sship", "Ship", "ship_"):
+        assert slip(name, "ship"), name
     assert slip("excavatr", "excavator")
     assert slip("excavaotr", "excavator")
     assert not slip("warship", "airship")
