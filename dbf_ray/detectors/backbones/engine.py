@@ -15,7 +15,7 @@ from types import FunctionType
 
 import torch
 from torch import Tensor, nn
-from torch.fx import symbolic_trace
+from torch.fx import GraphModule, Node, symbolic_trace
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -115,12 +115,40 @@ def folded(module: nn.Module) -> nn.Module:
     Raises:
         ValueError: a convolution or norm is used more than once, so that it cannot take another's place.
     """
-    used = Counter(node.target for node in symbolic_trace(module).graph.nodes if node.op == "call_module")
-    parts = dict(module.named_modules())
+    graph = symbolic_trace(module)
+    used = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
     for name, times in used.items():
-        if times > 1 and isinstance(parts[str(name)], _BatchNorm | nn.Conv2d):
+        if times > 1 and isinstance(graph.get_submodule(str(name)), _BatchNorm | nn.Conv2d):
             raise ValueError(f"{name} is used {times} times")
+    absorb_shifts(graph)
     return fuse(module, inplace=True)
+
+
+@torch.no_grad()
+def absorb_shifts(graph: GraphModule) -> None:
+    """Move each batch norm's shift into the bias of the convolutions after it, where these are 1 x 1 and nothing else reads the norm.
+
+    The same function: W (x + s) = W x + W s. But the maps between are centred about zero, so that low precision rounds what varies in them, not what
+    is constant: the norm of MobileNetV2's first block gives maps 40 times as far from zero as they vary, and where they are rounded as they are, the
+    next block is off by half. After Nagel et al. 2019, arXiv 1906.04721, section 4.1.3, where nothing is nonlinear between the two.
+    """
+
+    def module(node: Node) -> nn.Module | None:
+        return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    for node in graph.graph.nodes:
+        norm, readers = module(node), [module(user) for user in node.users]
+        if not isinstance(norm, _BatchNorm) or not norm.affine or not readers or not all(map(is_pointwise, readers)):
+            continue
+        for conv in readers:
+            add = conv.weight.flatten(1).matmul(norm.bias)
+            conv.bias = nn.Parameter(add if conv.bias is None else conv.bias + add, requires_grad=False)
+        norm.bias = nn.Parameter(torch.zeros_like(norm.bias), requires_grad=False)
+
+
+def is_pointwise(module: nn.Module | None) -> bool:
+    """Whether it is a convolution of each pixel by itself, of all channels together: borders are not padded."""
+    return isinstance(module, nn.Conv2d) and (*module.kernel_size, *module.padding, module.groups) == (1, 1, 0, 0, 1)
 
 
 def plain_norms(module: nn.Module) -> nn.Module:
