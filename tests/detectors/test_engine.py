@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dbf_ray.detectors import make_detector
 from dbf_ray.detectors.backbones import BACKBONES, NormedStage, StagedBackbone, make_backbone
-from dbf_ray.detectors.backbones.engine import PrefixEngine, count_norms
+from dbf_ray.detectors.backbones.engine import PrefixEngine
+from dbf_ray.detectors.backbones.folding import count_norms
 from dbf_ray.detectors.backbones.staged import FrozenFeatures
 from dbf_ray.freezing import Freezer
 
