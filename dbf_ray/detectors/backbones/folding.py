@@ -42,17 +42,18 @@ def absorb_shifts(graph: GraphModule) -> None:
 
     for node in graph.graph.nodes:
         norm, readers = module(node), [module(user) for user in node.users]
-        if not isinstance(norm, _BatchNorm) or not norm.affine or not readers or not all(map(is_pointwise, readers)):
+        convolutions = [reader for reader in readers if isinstance(reader, nn.Conv2d) and is_pointwise(reader)]
+        if not isinstance(norm, _BatchNorm) or not norm.affine or not readers or len(convolutions) < len(readers):
             continue
-        for conv in readers:
-            add = conv.weight.flatten(1).matmul(norm.bias)
-            conv.bias = nn.Parameter(add if conv.bias is None else conv.bias + add, requires_grad=False)
+        for convolution in convolutions:
+            shift = convolution.weight.flatten(1).matmul(norm.bias)
+            convolution.bias = nn.Parameter(shift if convolution.bias is None else convolution.bias + shift, requires_grad=False)
         norm.bias = nn.Parameter(torch.zeros_like(norm.bias), requires_grad=False)
 
 
-def is_pointwise(module: nn.Module | None) -> bool:
-    """Whether it is a convolution of each pixel by itself, of all channels together: borders are not padded."""
-    return isinstance(module, nn.Conv2d) and (*module.kernel_size, *module.padding, module.groups) == (1, 1, 0, 0, 1)
+def is_pointwise(convolution: nn.Conv2d) -> bool:
+    """Whether it takes each pixel by itself, all its channels together; no border is padded."""
+    return (*convolution.kernel_size, *convolution.padding, convolution.groups) == (1, 1, 0, 0, 1)
 
 
 def plain_norms(module: nn.Module) -> nn.Module:
