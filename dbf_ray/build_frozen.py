@@ -24,6 +24,7 @@ from dbf_ray.data.decoded import slot_bytes
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.data.transforms import draw_view, view_size
 from dbf_ray.detectors import Detector, padded_size
+from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Progress as PolicyProgress
@@ -169,7 +170,8 @@ def build_frozen(
     cache = make_cache(config, view, folder)
     if engine is None and cache is None:
         return None
-    arithmetic = (torch.__version__, device.type, engine, train.precision, train.channels_last, freezing.cache_dtype)
+    run_by = "stages" if engine is None else (engine, PrefixEngine.revision)
+    arithmetic = (torch.__version__, device.type, run_by, train.precision, train.channels_last, freezing.cache_dtype)
     facts = (*arithmetic, config.data.name, config.data.image_size, signature(view.dataset) if cache is not None else None)
     return FrozenPrefix(detector, ledger, engine, cache, facts)
 

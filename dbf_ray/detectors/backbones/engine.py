@@ -39,7 +39,10 @@ class PrefixEngine:
 
     Attributes:
         folded: how many batch norms are gone.
+        revision: of its arithmetic; features that another revision gave are rounded otherwise.
     """
+
+    revision = 2
 
     def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, backend: Backend | None = None) -> None:
         self.dtype = dtype
