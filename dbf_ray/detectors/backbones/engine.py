@@ -92,7 +92,7 @@ class PrefixEngine:
 
 
 def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of a stage in eval mode without gradients, its batch norms folded where its graph can be traced."""
+    """A copy of a stage in eval mode without gradients, its batch norms folded where that can be done."""
     if isinstance(stage, NormedStage):
         return NormedStage(inference_copy(stage.body, dtype), inference_copy(stage.norm, dtype))
     copied = plain_norms(copy.deepcopy(stage)).eval().requires_grad_(False)
@@ -101,7 +101,7 @@ def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:
             copied = folded(copied)
         except Exception as error:  # whatever a module's own code makes of a tracer's stand-ins for tensors
             reason = " ".join(str(error).split())[:200]
-            warnings.warn(f"batch norms of a {type(stage).__name__} are not folded, its graph cannot be traced: {reason}", stacklevel=2)
+            warnings.warn(f"batch norms of a {type(stage).__name__} are not folded: {reason}", stacklevel=2)
     if dtype == torch.bfloat16:
         for module in copied.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

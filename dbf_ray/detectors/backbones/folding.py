@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 
 import torch
@@ -9,32 +10,52 @@ from torch import nn
 from torch.fx import GraphModule, Node, symbolic_trace
 from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from dbf_ray.detectors.norms import SyncBatchNorm2d
 
 
 def folded(module: nn.Module) -> nn.Module:
-    """``module`` in eval mode with each batch norm folded into the convolution before it; its norms and convolutions may be written to.
+    """A copy of ``module``, which is in eval mode, with each batch norm folded into the convolution before it.
 
     By torch.fx's ``fuse`` (Jacob et al. 2017, arXiv 1712.05877, eq. 14), after :func:`absorb_shifts`.
 
     Raises:
-        ValueError: a convolution or norm is used more than once, so that it cannot take another's place.
+        ValueError: something is done with a convolution, linear layer or norm beside calling it once, so that another cannot take its place.
     """
-    graph = symbolic_trace(module)
-    used = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
-    for name, times in used.items():
-        if times > 1 and isinstance(graph.get_submodule(str(name)), _BatchNorm | nn.Conv2d):
-            raise ValueError(f"{name} is used {times} times")
+    copied = copy.deepcopy(module)
+    graph = symbolic_trace(copied)
+    check_foldable(graph)
     absorb_shifts(graph)
-    return fuse(module, inplace=True)
+    return fuse(copied, inplace=True)
+
+
+def check_foldable(graph: GraphModule) -> None:
+    """Refuse what folding would change the function of.
+
+    Raises:
+        ValueError: a layer with weights is called more than once, has hooks, or its weights are read by themselves.
+    """
+    used = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
+    layers = {name: part for name in used if isinstance(part := graph.get_submodule(name), _BatchNorm | _ConvNd | nn.Linear)}
+    for name, layer in layers.items():
+        if used[name] > 1:
+            raise ValueError(f"{name} is used {used[name]} times")
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise ValueError(f"{name} has hooks")
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and (owner := str(node.target).rpartition(".")[0]) in layers:
+            raise ValueError(f"{node.target} is read beside the call of {owner}")
 
 
 @torch.no_grad()
 def absorb_shifts(graph: GraphModule) -> None:
     """Move each batch norm's shift into the bias of the convolutions after it, where these are 1 x 1 and nothing else reads the norm.
 
-    The same function: W (x + s) = W x + W s. But the maps between are centred about zero, so that low precision rounds what varies in them, not what
-    is constant: the norm of MobileNetV2's first block gives maps 40 times as far from zero as they vary, and where they are rounded as they are, the
-    next block is off by half. After Nagel et al. 2019, arXiv 1906.04721, section 4.1.3, where nothing is nonlinear between the two.
+    The same function: W (x + s) = W x + W s. But where running statistics are those of the data, the maps between are centred about zero, so that low
+    precision rounds what varies in them, not what is constant: the norm of MobileNetV2's first block gives maps 40 times as far from zero as they
+    vary, and where they are rounded as they are, the next block is off by half. After Nagel et al. 2019, arXiv 1906.04721, section 4.1.3, where
+    nothing is nonlinear between the two.
     """
 
     def module(node: Node) -> nn.Module | None:
@@ -42,13 +63,18 @@ def absorb_shifts(graph: GraphModule) -> None:
 
     for node in graph.graph.nodes:
         norm, readers = module(node), [module(user) for user in node.users]
-        convolutions = [reader for reader in readers if isinstance(reader, nn.Conv2d) and is_pointwise(reader)]
-        if not isinstance(norm, _BatchNorm) or not norm.affine or not readers or len(convolutions) < len(readers):
+        if type(norm) is not nn.BatchNorm2d or norm.bias is None:
+            continue
+        shift = norm.bias.detach()
+        convolutions = [
+            reader for reader in readers if type(reader) is nn.Conv2d and is_pointwise(reader) and reader.weight.dtype == shift.dtype
+        ]
+        if not readers or len(convolutions) < len(readers):
             continue
         for convolution in convolutions:
-            shift = convolution.weight.flatten(1).matmul(norm.bias)
-            convolution.bias = nn.Parameter(shift if convolution.bias is None else convolution.bias + shift, requires_grad=False)
-        norm.bias = nn.Parameter(torch.zeros_like(norm.bias), requires_grad=False)
+            moved = convolution.weight.flatten(1).matmul(shift)
+            convolution.bias = nn.Parameter(moved if convolution.bias is None else convolution.bias + moved, requires_grad=False)
+        norm.bias = nn.Parameter(torch.zeros_like(shift), requires_grad=False)
 
 
 def is_pointwise(convolution: nn.Conv2d) -> bool:
@@ -58,7 +84,8 @@ def is_pointwise(convolution: nn.Conv2d) -> bool:
 
 def plain_norms(module: nn.Module) -> nn.Module:
     """``module`` with batch norms over ranks replaced by torch's plain one, which in eval mode is the same function; children in place."""
-    if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and type(module) is not nn.BatchNorm2d:
+    if type(module) in (SyncBatchNorm2d, nn.SyncBatchNorm):
+        assert isinstance(module, _BatchNorm)
         norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, affine=False)
         norm.affine, norm.weight, norm.bias = module.affine, module.weight, module.bias
         norm.running_mean, norm.running_var = module.running_mean, module.running_var
