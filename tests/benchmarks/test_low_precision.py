@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import low_precision
 from benchmarks.low_precision import WAYS, command, spread, summary
+from dbf_ray.config import Config
+from dbf_ray.data.transforms import EvalView
+from dbf_ray.errors import ConfigError
+from dbf_ray.evaluate import load_detector
 
 TINY = {
     **{"data.train_images": "4", "data.val_images": "2", "data.image_size": "64", "detector.backbone": "mobilenet_v2"},
@@ -23,23 +30,91 @@ def arguments(folder: Path, **changes: str) -> list[str]:
     return ["--seeds", "1", "--only", "kept in bf16", *(part for key, value in options.items() for part in (f"--{key}", value)), "--json"]
 
 
-def test_a_row_for_each_way_and_seed_and_a_second_call_trains_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = command(arguments(tmp_path))
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_precision, "in_processes", lambda work, calls, _: [work(*arguments) for arguments in calls])
+
+
+def test_a_row_for_each_way_and_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = command([*arguments(tmp_path), "--processes", "2"])
     assert {(row["way"], row["seed"]) for row in result["rows"]} == {("float32", 0), ("kept in bf16", 0)}
-    assert all(0 <= row["wide"] <= 1 and 0 <= row["map50"] <= 1 for row in result["rows"])
     assert set(result["ways"]) == {"float32", "kept in bf16"}
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == result["rows"]
 
-    trained: list[str] = []
-    monkeypatch.setattr(low_precision, "run", lambda config, quiet: trained.append(config.name))
-    monkeypatch.setattr(low_precision, "measured", lambda trainings, _: [low_precision.score(low_precision.to_dict(c)) for c in trainings])
-    assert sorted(command(arguments(tmp_path))["rows"], key=str) == sorted(result["rows"], key=str)
-    assert trained == []
-    with pytest.raises(IndexError):  # another recipe is another measurement: it is trained, here without leaving a checkpoint
-        command(arguments(tmp_path / "other", **{"training.lr": "1e-3"}))
-    assert trained == ["float32-0"]
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[str | None, int]] = []
+    evaluated: list[str] = []
+
+    def run(config: Config, **options: Any) -> dict[str, Any]:
+        trained.append((config.name, config.training.epochs))
+        return real_run(config, **options)
+
+    def load(checkpoint: Path, config: Config) -> Any:
+        evaluated.append(f"{checkpoint.parts[-3]} {checkpoint.name}")
+        return load_detector(checkpoint, config)
+
+    real_run = low_precision.run
+    monkeypatch.setattr(low_precision, "run", run)
+    monkeypatch.setattr(low_precision, "load_detector", load)
+    first = command(arguments(tmp_path, **{"training.epochs": "3"}))["rows"]
+    assert trained == [("float32-0", 3), ("kept in bf16-0", 3)]
+    assert command(arguments(tmp_path, **{"training.epochs": "3"}))["rows"] == first
+    assert len(trained) == 2
+    command(arguments(tmp_path))  # another recipe is another measurement; no checkpoint of the first is left to be taken for it
+    assert trained[2:] == [("float32-0", 1), ("kept in bf16-0", 1)]
+    assert evaluated[2:] == ["float32-0 epoch-00001", "kept in bf16-0 epoch-00001"]
+    monkeypatch.setattr(low_precision.PrefixEngine, "revision", -1)
+    command(arguments(tmp_path))
+    assert len(trained) == 6
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str | None, Path | None, int]] = []
+
+    def run(config: Config, **options: Any) -> dict[str, Any]:
+        summary = real_run(config, **options)
+        calls.append((config.name, options.get("resume"), summary["epochs"]))
+        return summary
+
+    real_run = low_precision.run
+    monkeypatch.setattr(low_precision, "run", run)
+    changes = {"training.epochs": "3", "seed": "5"}
+    command([*arguments(tmp_path, **changes), "--alike", "2"])
+    start = tmp_path / "start-5" / "checkpoints" / "epoch-00002"
+    assert calls == [("start-5", None, 2), ("float32-5", start, 3), ("kept in bf16-5", start, 3)]
+    command([*arguments(tmp_path, **changes), "--alike", "2"])
+    assert len(calls) == 3
+    with pytest.raises(ConfigError, match=r"--alike must be 0 or more and less than training\.epochs 3, got 3"):
+        command([*arguments(tmp_path, **changes), "--alike", "3"])
+    with pytest.raises(ConfigError, match=r"got data\.augment"):
+        command(arguments(tmp_path, **{"data.augment.hue": "0.1"}))
+
+
+def test_wide_is_over_four_views_and_the_training_images() -> None:
+    """Of a detector that finds everything in the evaluated images as they are and nothing else: precision 1 up to its share of all objects."""
+    config = low_precision.load_config(None, {"data.train_images": 3, "data.val_images": 4, "data.image_size": 64})
+    train_set, eval_set, _ = low_precision.make_datasets(config)
+    view = EvalView(eval_set, 64)
+    known = {image.numpy().tobytes(): target for image, target in (view[index] for index in range(len(view)))}
+
+    def wanted(target: Any) -> list[int]:
+        return list(target["labels"][~target["difficult"]].tolist())
+
+    def detect(images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        found = []
+        for image in images:
+            target = known.get(image.numpy().tobytes())
+            boxes, labels = (target["boxes"], target["labels"]) if target else (torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
+            found.append({"boxes": boxes.as_subclass(torch.Tensor), "labels": labels, "scores": torch.ones(len(labels))})
+        return found
+
+    found = low_precision.map50_of(detect, train_set.classes, config)  # type: ignore[arg-type]
+    objects = [Counter(label for index in range(len(part)) for label in wanted(part.load(index)[1])) for part in (eval_set, train_set)]
+    shares = [objects[0][label] / (4 * objects[0][label] + objects[1][label]) for label in objects[0] | objects[1]]
+    assert found == {"map50": 1, "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
 
 
 def test_pairs_of_one_seed_are_compared() -> None:
@@ -59,6 +134,7 @@ def test_pairs_of_one_seed_are_compared() -> None:
 def test_ways_differ_in_nothing_but_how_frozen_stages_are_run() -> None:
     config = low_precision.load_config(None, {})
     trees = {way: low_precision.to_dict(low_precision.of_way(config, way, 3)) for way in WAYS}
+    assert len({json.dumps(tree["freezing"]) for tree in trees.values()}) == len(WAYS)
     for tree in trees.values():
         tree["freezing"] = {
             key: value for key, value in tree["freezing"].items() if key not in ("engine", "engine_precision", "cache_dtype")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.fx import symbolic_trace
+from torch.nn.utils import parametrize
 
+from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone, make_backbone
+from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.detectors.backbones.folding import absorb_shifts, count_norms, folded
+from dbf_ray.freezing import Freezer
 
 
 def normed(channels: int, shift: float) -> nn.BatchNorm2d:
@@ -86,21 +91,122 @@ def test_a_shift_before_pointwise_convolutions_is_moved_into_them(kind: str) -> 
     torch.testing.assert_close(centred(images()), wanted, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["borders are padded", "groups", "a sum reads it", "nonlinear between", "nobody reads it"])
+STAYS = ["borders are padded", "neighbours are read", "groups", "a sum reads it", "nonlinear between", "the output is read", "parametrized"]
+
+
+@pytest.mark.parametrize("kind", STAYS)
 def test_a_shift_stays_where_moving_it_would_change_the_function(kind: str) -> None:
     torch.manual_seed(0)
     made = {
         "borders are padded": pointwise(padding=1),
+        "neighbours are read": nn.Sequential(*pointwise()[:2], nn.Conv2d(8, 4, 3)).eval(),
         "groups": pointwise(groups=2),
         "a sum reads it": Reused().eval(),
         "nonlinear between": nn.Sequential(*pointwise()[:2], nn.ReLU6(), *pointwise()[2:]).eval(),
-        "nobody reads it": pointwise()[:2],
+        "the output is read": pointwise()[:2],
+        "parametrized": pointwise(),
     }
+    parametrize.register_parametrization(made["parametrized"][2], "weight", nn.Tanh())
     module = made[kind]
     graph = symbolic_trace(copy.deepcopy(module))
     absorb_shifts(graph)
     assert torch.equal(first_norm(graph).bias, first_norm(module).bias)
     assert torch.equal(graph(images()), module(images()))
+
+
+def test_norms_without_a_shift_and_shared_shifts_are_folded() -> None:
+    torch.manual_seed(0)
+    without = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, bias=False), *pointwise()[2:]).eval()
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), *pointwise()[2:]).eval()
+    shared = nn.Sequential(*pointwise(bias=True)[:3], normed(4, 8.0), nn.Conv2d(4, 8, 1), normed(8, 8.0), nn.Conv2d(8, 4, 1)).eval()
+    shared[5].bias, shared[6].bias = shared[1].bias, shared[2].bias
+    for module in (without, plain, shared):
+        before = copy.deepcopy(module.state_dict())
+        found = folded(module)
+        assert count_norms(found) == 0
+        torch.testing.assert_close(found(images()), module(images()), rtol=0, atol=1e-4)
+        assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+class Odd(nn.Module):
+    """Something is done with a layer beside calling it once."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.conv, self.norm, self.after = pointwise(bias=True)[:3]
+        if what == "after has hooks":
+            self.after.register_forward_pre_hook(lambda _, given: (given[0].relu(),))
+        if what == "norm has hooks":
+            self.norm.register_forward_hook(lambda _, given, found: found.relu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.after(self.norm(self.conv(x)))
+        if self.what == "norm.bias is read":
+            return y + self.norm.bias.mean()
+        if self.what == "conv.weight is read":
+            return y + nn.functional.conv2d(x, self.conv.weight, padding=1)[:, :4]
+        return self.after(y.repeat(1, 2, 1, 1)) if self.what == "after is used 2 times" else y
+
+
+ODD = ["after has hooks", "norm has hooks", "norm.bias is read", "conv.weight is read", "after is used 2 times"]
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_folding_would_change_is_not_folded_and_runs_as_it_is(what: str) -> None:
+    torch.manual_seed(0)
+    module = Odd(what).eval()
+    with pytest.raises(ValueError, match=what):
+        folded(module)
+    backbone = StagedBackbone([module], [4], [1])
+    Freezer(backbone).apply(1)
+    with pytest.warns(UserWarning, match=f"batch norms of a Odd are not folded: {what}"):
+        found = PrefixEngine(backbone)(images())[0]
+    assert found is not None
+    torch.testing.assert_close(found, module(images()), rtol=0, atol=1e-5)
+    assert count_norms(folded(Odd("nothing").eval())) == 0  # of the same network without it
+
+
+def test_mobilenets_first_block_is_centred_in_the_engine_and_again_when_refreshed() -> None:
+    """As ImageNet's weights have it: the first block's output is far from zero, and the next block's statistics know it."""
+    torch.manual_seed(0)
+    backbone = make_backbone("mobilenet_v2")
+    norm = backbone.stages[0][1].conv[-1]  # type: ignore[index, union-attr]
+    Freezer(backbone).apply(1)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    def shift_by(shift: float) -> None:
+        nn.init.constant_(norm.bias, shift)
+        backbone.stages[0].train()
+        for part in backbone.stages[0].modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.reset_running_stats()
+                part.momentum = None
+        with torch.no_grad():
+            backbone.stages[0](x)
+        backbone.eval()
+
+    def off(way: Callable[[Tensor], FrozenFeatures]) -> float:
+        found, wanted = way(x)[-1], backbone.frozen_features(x)[-1]
+        assert found is not None
+        assert wanted is not None
+        return float((found.float() - wanted).norm() / wanted.norm())
+
+    def autocast(x: Tensor) -> FrozenFeatures:
+        with torch.autocast("cpu", torch.bfloat16):
+            return backbone.frozen_features(x)
+
+    shift_by(0.0)
+    engine, exact = PrefixEngine(backbone, torch.bfloat16), PrefixEngine(backbone)
+    without = off(engine)
+    assert off(autocast) < 2 * without
+    for shift in (40.0, -60.0):
+        shift_by(shift)
+        engine.refresh(backbone)
+        exact.refresh(backbone)
+        assert off(engine) < 2 * without
+        assert off(autocast) > 4 * off(engine)
+        assert off(exact) < 1e-4
 
 
 @settings(deadline=None, max_examples=30)
