@@ -17,6 +17,7 @@ from dbf_ray.config import Config, load_config
 from dbf_ray.data import TrainView
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.transforms import VIEWS
+from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.errors import ConfigError, DataError, DbfRayError, ResourceError
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
@@ -309,3 +310,22 @@ def test_augmentation_is_checked_before_the_data_are_read(changes: dict[str, Any
     monkeypatch.setattr("dbf_ray.build_data.make_dataset", None)
     with pytest.raises(ConfigError, match=message):
         prepare(tiny(**changes))
+
+
+def test_kept_features_belong_to_the_arithmetic_that_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another precision, or another revision of the engine, rounds otherwise; stages without an engine have no revision."""
+
+    def facts(**changes: Any) -> tuple[object, ...]:
+        config = tiny(freezing__policy="step", freezing__rho=3, freezing__cache="ram", **changes)
+        frozen = build_training(prepare(config), quiet=True).frozen
+        assert frozen is not None
+        return frozen.facts
+
+    def ways() -> list[tuple[object, ...]]:
+        return [facts(), facts(freezing__engine_precision="bf16"), facts(freezing__cache_dtype="float32"), facts(freezing__engine=False)]
+
+    before = ways()
+    assert len(set(before)) == 4
+    assert ways() == before
+    monkeypatch.setattr(PrefixEngine, "revision", PrefixEngine.revision + 1)
+    assert [now == then for now, then in zip(ways(), before, strict=True)] == [False, False, False, True]
