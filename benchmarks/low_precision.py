@@ -186,10 +186,10 @@ def table(ways: dict[str, Row]) -> str:
     lines = [f"{'way':20} seeds  map50           to float32             wide            to float32"]
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
-            f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- {row[f'{key}_off_error']:.4f}  "
+            f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- {row[f'{key}_off_error']:.4f}"
             for key in ("map50", "wide")
         ]
-        lines.append(f"{way:20} {row['seeds']:5}  {' '.join(cells)}")
+        lines.append(f"{way:20} {row['seeds']:5}  {'   '.join(cells)}")
     return "\n".join(lines)
 
 

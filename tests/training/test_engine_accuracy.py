@@ -2,7 +2,7 @@
 
 Told by one detector, trained in float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it
 becomes in a frozen stretch of the same training on either. The stretch is the end of a training: over a whole one rounding of any kind is multiplied,
-so that two in float32 which add in another order end .01 to .03 map50 apart (docs/results.md, where several seeds are compared).
+so that two in float32 which add in another order end .006 to .080 map50 apart (docs/results.md, where several seeds are compared).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SETTINGS = {
     **{"data.view_per": "stretch", "freezing.policy": "frozen", "freezing.cache": "ram", "freezing.cache_dtype": "float32"},
     **{"training.precision": "float32", "training.epochs": 12, "evaluation.every": 4, "tracking.mlflow": False},
 }
-LOW = ("stages under autocast", "engine in bf16", "cached in bf16")
+MISSED = pytest.mark.xfail(reason=".0119 off on 175 images alone, .0027 over four views: docs/results.md, Low precision", strict=False)
+EXACT_ENOUGH = ["engine in float32", "cached in bf16", "cached in float16"]
 STRETCH = 4  # the last epochs of these
 STRETCHES = {
     "engine in float32": {},
@@ -81,11 +82,12 @@ def ways_of(backbone: StagedBackbone) -> dict[str, Compute]:
     }
 
 
-def test_map50_is_that_of_float32(trained: tuple[Config, Detector, list[str], float]) -> None:
-    """On the validation images in four views: on these alone chance is as large as the limit."""
-    config, detector, classes, score = trained
-    ways = {name: way for name, way in ways_of(detector.backbone).items() if name in ("stages", *LOW)}
-    evaluators = {name: Evaluator(len(classes), classes) for name in ("as they are", *ways)}
+@pytest.fixture(scope="module")
+def scores(trained: tuple[Config, Detector, list[str], float]) -> dict[str, tuple[float, float]]:
+    """For each way map50 of the validation images as they are, and of these in four views."""
+    config, detector, classes, _ = trained
+    ways = ways_of(detector.backbone)
+    evaluators = {name: (Evaluator(len(classes), classes), Evaluator(len(classes), classes)) for name in ways}
     detector.eval()
     with torch.no_grad():
         for images, targets in build_eval_loader(config, make_split(config, "val", classes)):
@@ -95,15 +97,29 @@ def test_map50_is_that_of_float32(trained: tuple[Config, Detector, list[str], fl
                 batch = detector.prepare([image for image, _ in shown])
                 for name, way in ways.items():
                     found = detector(replace(batch, frozen=way(batch.images)))
-                    evaluators[name].update(found, named)
-                    if (name, view) == ("stages", "identity"):
-                        evaluators["as they are"].update(found, named)
-    scores = {name: evaluator.compute()["map50"] for name, evaluator in evaluators.items()}
-    print(scores)
-    assert scores["as they are"] == pytest.approx(score, abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
+                    plain, viewed = evaluators[name]
+                    viewed.update(found, named)
+                    if view == "identity":
+                        plain.update(found, named)
+    computed = {name: (alone.compute()["map50"], all_views.compute()["map50"]) for name, (alone, all_views) in evaluators.items()}
+    print(computed)
+    return computed
+
+
+@pytest.mark.parametrize("way", [*EXACT_ENOUGH, pytest.param("engine in bf16", marks=MISSED)])
+def test_map50_is_that_of_float32(
+    way: str, trained: tuple[Config, Detector, list[str], float], scores: dict[str, tuple[float, float]]
+) -> None:
+    score = trained[3]
+    assert scores["stages"][0] == pytest.approx(score, abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
     assert score > 0.1  # it did learn
-    off = {name: abs(scores[name] - scores["stages"]) for name in LOW}
-    assert max(off["engine in bf16"], off["cached in bf16"]) <= LIMIT, scores
+    assert abs(scores[way][0] - scores["stages"][0]) <= LIMIT, scores
+
+
+@pytest.mark.parametrize("way", [*EXACT_ENOUGH, "engine in bf16"])
+def test_map50_over_four_views_is_that_of_float32(way: str, scores: dict[str, tuple[float, float]]) -> None:
+    """Where chance is less than on the validation images alone."""
+    assert abs(scores[way][1] - scores["stages"][1]) <= LIMIT, scores
 
 
 def test_gradients_are_nearer_to_those_of_float32_than_those_under_autocast(trained: tuple[Config, Detector, list[str], float]) -> None:
@@ -133,7 +149,7 @@ def test_gradients_are_nearer_to_those_of_float32_than_those_under_autocast(trai
 
 
 def test_a_frozen_stretch_ends_where_that_in_float32_does(trained: tuple[Config, Detector, list[str], float]) -> None:
-    """Of one training, from one checkpoint on. By map50 over more images than those of val, whose chance alone is as large as the limit."""
+    """Of one training, from one checkpoint on. By map50 of the validation images, and of more images, among which two in float32 can be compared."""
     config, _, classes, score = trained
     start = list_checkpoints(run_directory(config) / "checkpoints")[-1]
     scores = {}
@@ -145,3 +161,5 @@ def test_a_frozen_stretch_ends_where_that_in_float32_does(trained: tuple[Config,
     wide = {name: found["wide"] for name, found in scores.items()}
     assert wide["engine in float32"] != wide["engine in bf16"] != wide["cached in bf16"]  # these are not the same training
     assert max(wide.values()) - min(wide.values()) <= LIMIT, scores
+    for name in ("engine in bf16", "cached in bf16"):
+        assert abs(scores[name]["map50"] - scores["engine in float32"]["map50"]) <= LIMIT, scores
