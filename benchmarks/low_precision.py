@@ -1,9 +1,10 @@
 """What low precision of frozen stages costs a detector: trainings in each way, over several seeds.
 
 Two trainings of one seed that differ in rounding alone soon differ in every weight, so one pair says little. Each way is therefore trained with
-several seeds, and its mean difference to float32 stands beside its standard error, and beside that of "float32, no engine", which shows how far
-chance alone goes: there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in float32, and only the
-frozen stretch after them in each way: what happens in the first steps decides most of what chance does.
+several seeds, and its mean difference to float32 stands beside its standard error, its largest one, and those of "float32, no engine", which show
+how far chance alone goes: there, sums are only taken in another order. Chance is least in a training that goes on until it learns no more. With
+--alike N a seed's first N epochs are trained once, in float32, and only the frozen stretch after them in each way: what happens in the first steps
+decides most of what chance does.
 
 map50 is that of the evaluated images, and a second one ("wide") that of these in four views together with the training images: it has several
 times the objects, and so less chance of its own, but knows fit from generalisation no more. All ways are compared with the same trainings.
@@ -12,7 +13,7 @@ Ways: float32 (engine, features kept as they are); the same without the engine; 
 backbone is never trained, all else is as configured, in float32. What was measured is kept in runs_dir: started again, it goes on there.
 
 python -m benchmarks.low_precision --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
-    --data.image_size 256 --data.canvas square --training.epochs 12 --alike 8 --seeds 4 --processes 2 --json
+    --data.canvas square --seeds 3 --processes 2 --json
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 ALIKE = {
     **{"freezing.policy": "frozen", "freezing.engine": True, "freezing.engine_precision": "float32", "freezing.cache": "ram"},
-    **{"freezing.cache_dtype": "float32", "training.precision": "float32", "data.view_per": "stretch", "tracking.mlflow": False},
+    **{"freezing.cache_dtype": "float32", "training.precision": "float32", "tracking.mlflow": False},
 }
 VIEWS = ("identity", "horizontal", "vertical", "diagonal")
 
@@ -163,7 +164,7 @@ def map50_of(detector: Detector, classes: list[str], config: Config) -> dict[str
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Row]:
-    """For each way the mean and spread of its map50s, and the mean difference to float32 of the same seed with its standard error."""
+    """For each way the mean and spread of its map50s, and the mean difference to float32 of the same seed, its standard error and the largest one."""
     exact = {row["seed"]: row for row in rows if row["way"] == EXACT}
     found: dict[str, Row] = {}
     for way in dict.fromkeys(row["way"] for row in rows):
@@ -173,6 +174,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Row]:
             off = [row[key] - exact[row["seed"]][key] for row in mine]
             found[way] |= {f"{key}_mean": statistics.fmean(row[key] for row in mine), f"{key}_spread": spread([row[key] for row in mine])}
             found[way] |= {f"{key}_off": statistics.fmean(off), f"{key}_off_error": spread(off) / len(off) ** 0.5}
+            found[way][f"{key}_off_largest"] = max(off, key=abs)
     return found
 
 
@@ -183,10 +185,11 @@ def spread(values: Sequence[float]) -> float:
 
 def table(ways: dict[str, Row]) -> str:
     """What a reader compares."""
-    lines = [f"{'way':20} seeds  map50           to float32             wide            to float32"]
+    lines = [f"{'way':20} seeds  map50             to float32          largest   wide              to float32          largest"]
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
             f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- {row[f'{key}_off_error']:.4f}"
+            f"  {row[f'{key}_off_largest']:+.4f}"
             for key in ("map50", "wide")
         ]
         lines.append(f"{way:20} {row['seeds']:5}  {'   '.join(cells)}")

@@ -126,6 +126,7 @@ def test_pairs_of_one_seed_are_compared() -> None:
     assert found["map50_spread"] == pytest.approx(0.06 / math.sqrt(2))
     assert found["map50_off"] == pytest.approx(-0.01)  # -.03 and +.01
     assert found["map50_off_error"] == pytest.approx(0.04 / math.sqrt(2) / math.sqrt(2))
+    assert found["map50_off_largest"] == pytest.approx(-0.03)
     assert found["wide_off"] == pytest.approx(-0.02)
     assert summary(rows)["float32"]["map50_off"] == 0
     assert math.isnan(spread([0.3]))
