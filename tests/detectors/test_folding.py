@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.fx import symbolic_trace
+from torch.fx.experimental.optimization import fuse
 from torch.nn.utils import parametrize
 
 from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone, make_backbone
@@ -165,6 +166,16 @@ def test_what_folding_would_change_is_not_folded_and_runs_as_it_is(what: str) ->
     assert found is not None
     torch.testing.assert_close(found, module(images()), rtol=0, atol=1e-5)
     assert count_norms(folded(Odd("nothing").eval())) == 0  # of the same network without it
+
+
+def test_a_norm_of_a_linear_layers_output_is_not_folded() -> None:
+    """Of tokens [N, L, C] it norms along L, and with as many tokens as channels torch.fx would fold it along C without an error."""
+    module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5)).eval()
+    module[1].running_mean.copy_(torch.arange(5.0))
+    tokens = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+    assert not torch.allclose(fuse(copy.deepcopy(module))(tokens), module(tokens), atol=0.1)
+    with pytest.raises(ValueError, match=r"^1 norms what the linear layer 0 gives$"):
+        folded(module)
 
 
 def test_mobilenets_first_block_is_centred_in_the_engine_and_again_when_refreshed() -> None:

@@ -34,7 +34,8 @@ def check_foldable(graph: GraphModule) -> None:
     """Refuse what folding would change the function of.
 
     Raises:
-        ValueError: a layer with weights is called more than once, has hooks, or its weights are read by themselves.
+        ValueError: a layer with weights is called more than once, has hooks, or its weights are read by themselves; or a norm follows a linear layer,
+            whose output it may norm along another dimension (of [N, L, C] the second), while ``fuse`` takes it for the last.
     """
     used = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
     layers = {name: part for name in used if isinstance(part := graph.get_submodule(name), _BatchNorm | _ConvNd | nn.Linear)}
@@ -46,6 +47,10 @@ def check_foldable(graph: GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.op == "get_attr" and (owner := str(node.target).rpartition(".")[0]) in layers:
             raise ValueError(f"{node.target} is read beside the call of {owner}")
+        if isinstance(layers.get(str(node.target)), _BatchNorm):
+            for source in node.all_input_nodes:
+                if isinstance(layers.get(str(source.target)), nn.Linear):
+                    raise ValueError(f"{node.target} norms what the linear layer {source.target} gives")
 
 
 @torch.no_grad()
