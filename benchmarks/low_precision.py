@@ -6,8 +6,8 @@ how far chance alone goes: there, sums are only taken in another order. Chance i
 --alike N a seed's first N epochs are trained once, in float32, and only the frozen stretch after them in each way: what happens in the first steps
 decides most of what chance does.
 
-map50 is that of the evaluated images, and a second one ("wide") that of these in four views together with the training images: it has several
-times the objects, and so less chance of its own, but knows fit from generalisation no more. All ways are compared with the same trainings.
+map50 is that of the evaluated images, after the last epoch. With --wide there is a second one, of these in four views together with the training
+images: it has several times the objects, and so less chance of its own, but knows fit from generalisation no more.
 
 Ways: float32 (engine, features kept as they are); the same without the engine; the engine in bf16; features of float32 kept in bf16. The
 backbone is never trained, all else is as configured, in float32. What was measured is kept in runs_dir: started again, it goes on there.
@@ -67,6 +67,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     parser.add_argument("--processes", type=int, default=1, help="trainings at once, of one thread each (default: %(default)s)")
     parser.add_argument("--only", nargs="*", default=list(WAYS), choices=list(WAYS), help="ways beside float32 (default: all)")
     parser.add_argument("--alike", type=int, default=0, help="epochs that are trained in float32 for all ways (default: %(default)s)")
+    parser.add_argument("--wide", action="store_true", help="evaluate on more images too: the same in four views, and the training images")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if not 0 <= options.alike < config.training.epochs:
@@ -79,7 +80,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     if options.alike:
         made = in_processes(begin, [(to_dict(of_way(config, EXACT, seed)), options.alike) for seed in seeds], options.processes)
         starts = {result["seed"]: result["checkpoint"] for result in made}
-    trainings = [(to_dict(of_way(config, way, seed)), starts[seed]) for seed, way in product(seeds, ways)]
+    trainings = [(to_dict(of_way(config, way, seed)), starts[seed], options.wide) for seed, way in product(seeds, ways)]
     rows = list(in_processes(score, trainings, options.processes))
     compared = summary(rows)
     print(table(compared))
@@ -119,15 +120,17 @@ def begin(tree: Row, epochs: int) -> Row:
     return kept(config, train, epochs)
 
 
-def score(tree: Row, start: str | None = None) -> Row:
-    """Train a configuration, from checkpoint ``start`` on if there is one, and evaluate its last checkpoint."""
+def score(tree: Row, start: str | None = None, wide: bool = False) -> Row:
+    """Train a configuration, from checkpoint ``start`` on if there is one; with ``wide`` its last checkpoint is evaluated on more images too."""
 
     def train(config: Config) -> Row:
         summary = run(config, quiet=True, resume=None if start is None else Path(start))
+        if not wide:
+            return {"map50": summary["map50"]}
         detector, classes = load_detector(Path(summary["checkpoint"]), config)
         return map50_of(detector, classes, config)
 
-    return kept(make_config(tree, "a training of this benchmark"), train, start)
+    return kept(make_config(tree, "a training of this benchmark"), train, start, wide)
 
 
 def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Row:
@@ -170,7 +173,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Row]:
     for way in dict.fromkeys(row["way"] for row in rows):
         mine = [row for row in rows if row["way"] == way]
         found[way] = {"seeds": len(mine)}
-        for key in ("map50", "wide"):
+        for key in (key for key in ("map50", "wide") if key in mine[0]):
             off = [row[key] - exact[row["seed"]][key] for row in mine]
             found[way] |= {f"{key}_mean": statistics.fmean(row[key] for row in mine), f"{key}_spread": spread([row[key] for row in mine])}
             found[way] |= {f"{key}_off": statistics.fmean(off), f"{key}_off_error": spread(off) / len(off) ** 0.5}
@@ -185,14 +188,15 @@ def spread(values: Sequence[float]) -> float:
 
 def table(ways: dict[str, Row]) -> str:
     """What a reader compares."""
-    lines = [f"{'way':20} seeds  map50             to float32          largest   wide              to float32          largest"]
+    keys = [key for key in ("map50", "wide") if f"{key}_mean" in ways[EXACT]]
+    lines = [f"{'way':20} seeds" + "".join(f"  {key:16}  to float32          largest" for key in keys)]
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
             f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- {row[f'{key}_off_error']:.4f}"
             f"  {row[f'{key}_off_largest']:+.4f}"
-            for key in ("map50", "wide")
+            for key in keys
         ]
-        lines.append(f"{way:20} {row['seeds']:5}  {'   '.join(cells)}")
+        lines.append(f"{way:20} {row['seeds']:5}  {'  '.join(cells)}")
     return "\n".join(lines)
 
 

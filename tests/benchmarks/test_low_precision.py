@@ -25,9 +25,17 @@ TINY = {
 
 
 def arguments(folder: Path, **changes: str) -> list[str]:
-    """A command line for two trainings of a few seconds."""
+    """A command line for two trainings of a few seconds, which are evaluated on more images too."""
     options = {**TINY, "runs_dir": str(folder), **changes}
-    return ["--seeds", "1", "--only", "kept in bf16", *(part for key, value in options.items() for part in (f"--{key}", value)), "--json"]
+    return [
+        "--seeds",
+        "1",
+        "--only",
+        "kept in bf16",
+        "--wide",
+        *(part for key, value in options.items() for part in (f"--{key}", value)),
+        "--json",
+    ]
 
 
 @pytest.fixture
@@ -39,6 +47,7 @@ def test_a_row_for_each_way_and_seed(tmp_path: Path, capsys: pytest.CaptureFixtu
     result = command([*arguments(tmp_path), "--processes", "2"])
     assert {(row["way"], row["seed"]) for row in result["rows"]} == {("float32", 0), ("kept in bf16", 0)}
     assert set(result["ways"]) == {"float32", "kept in bf16"}
+    assert all({"map50", "wide"} <= set(row) for row in result["rows"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == result["rows"]
 
 
@@ -68,6 +77,17 @@ def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(tm
     monkeypatch.setattr(low_precision.PrefixEngine, "revision", -1)
     command(arguments(tmp_path))
     assert len(trained) == 6
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [option for option in arguments(tmp_path, **{"training.epochs": "2", "data.val_images": "4"}) if option != "--wide"]
+    for row in command(options)["rows"]:
+        assert "wide" not in row
+        records = (tmp_path / f"{row['way']}-0" / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(record)["map50"] for record in records] == [None, row["map50"]]
+    assert "wide" not in capsys.readouterr().out
+    assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # another measurement than the one that is known
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -129,6 +149,7 @@ def test_pairs_of_one_seed_are_compared() -> None:
     assert found["map50_off_largest"] == pytest.approx(-0.03)
     assert found["wide_off"] == pytest.approx(-0.02)
     assert summary(rows)["float32"]["map50_off"] == 0
+    assert "wide_off" not in summary([{key: value for key, value in row.items() if key != "wide"} for row in rows])["kept in bf16"]
     assert math.isnan(spread([0.3]))
 
 
