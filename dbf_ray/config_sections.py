@@ -190,7 +190,9 @@ class FreezingConfig(OpenSection):
         description="run frozen stages as an inference engine: batch norms folded into convolutions, channels-last; equal up to rounding",
     )
     engine_precision: Literal["auto", "bf16", "float32"] = Field(
-        "auto", description="of the engine; auto: training.precision. bf16 leaves the trained part as it is"
+        "auto",
+        description="of the engine; auto: training.precision. bf16 leaves the trained part as it is, and early stages in float32 where later ones "
+        "would magnify their rounding (mobilenet_v2: two)",
     )
     engine_compile: bool | None = Field(
         None, description="torch.compile for the engine, once for each frozen prefix and shape of images; null: as training.compile"

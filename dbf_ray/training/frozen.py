@@ -107,7 +107,7 @@ class FrozenPrefix:
         if versions == self._versions:
             return
         self._versions = versions
-        generation = fingerprint(state, self.backbone.no_grad_stages, self.backbone.read_from, *self.facts)
+        generation = fingerprint(state, self.backbone.no_grad_stages, self.backbone.read_from, self.backbone.float32_stages, *self.facts)
         if generation == self._generation:
             return
         self._generation, self._dtypes = generation, None

@@ -97,9 +97,48 @@ def test_bf16_is_as_far_from_float32_as_autocast_is(name: str) -> None:
         assert mixed is not None
         assert cast is not None
         assert error(part, wanted) < max(2 * error(cast, wanted), 5e-3)
-        assert error(part, wanted) > 1e-4  # it did compute in bf16
+        if number < backbone.float32_stages:
+            assert error(part, wanted) < 1e-5
+            assert error(mixed, wanted) < 5e-3  # rounded once
+        else:
+            assert error(part, wanted) > 1e-4  # it did compute in bf16
         assert part.dtype == torch.float32  # what is trained stays as it is
         assert mixed.dtype == cast.dtype
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("backend", [None, "eager"])
+def test_float32_stages_are_exact_and_what_follows_takes_what_they_give(depth: int, backend: str | None) -> None:
+    """MobileNetV2's first two, of which as many as are frozen; also refreshed, in any company, and under autocast."""
+    backbone = frozen("mobilenet_v2", depth)
+    assert backbone.float32_stages == 2
+    engine = PrefixEngine(backbone, torch.bfloat16, backend)
+    assert engine.folded == sum(count_norms(stage) for stage in backbone.stages[:depth])
+    for factor in (1.0, 1.5):
+        with torch.no_grad():
+            backbone.stages[0][0][0].weight.mul_(factor)
+        engine.refresh(backbone)
+        wanted, found = slow_features(backbone, images()), engine(images())
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = engine(images())
+        for number, (part, cast, exact) in enumerate(zip(found, mixed, wanted, strict=True)):
+            if part is None or cast is None:
+                assert part is cast is None
+                continue
+            assert exact is not None
+            assert (error(part, exact) < 1e-5) == (min(number, depth - 1) < 2)
+            assert (part.dtype, cast.dtype) == (torch.float32, torch.bfloat16)
+            torch.testing.assert_close(cast, part.bfloat16(), rtol=0, atol=0)
+
+
+def test_float32_stages_with_norms_of_their_outputs_are_exact_too() -> None:
+    backbone = frozen("swin_t", 3)
+    backbone.float32_stages = 2
+    wanted = slow_features(backbone, images())
+    for part, exact, bound in zip(PrefixEngine(backbone, torch.bfloat16)(images()), wanted, (1e-5, 1e-5, None, None), strict=True):
+        assert exact is not None
+        if part is not None:
+            assert (error(part, exact) < 1e-5) == (bound is not None)
 
 
 def test_batch_norms_over_ranks_are_folded_too() -> None:

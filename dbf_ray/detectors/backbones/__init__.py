@@ -42,6 +42,9 @@ BACKBONES: dict[str, tuple[Callable[..., nn.Module], Cut]] = {
     "regnet_y_1_6gf": (models.regnet_y_1_6gf, cut_regnet),
 }
 
+FLOAT32_STAGES = {"mobilenet_v2": 2}
+"""Leading stages that an engine in bf16 runs in float32, of backbones where that was measured: docs/results.md, "Low precision"."""
+
 
 def make_backbone(
     name: str,
@@ -75,7 +78,14 @@ def make_backbone(
         fit_state(network, download_weights(named, name), f"torchvision's {named}", name, stages)
     elif weights is not None:
         load_backbone_weights(network, Path(weights).expanduser(), name, stages)
-    backbone = StagedBackbone(stages, channels, strides, norm_eval=norm_eval is True, frozen_stages=frozen_stages)
+    backbone = StagedBackbone(
+        stages,
+        channels,
+        strides,
+        norm_eval=norm_eval is True,
+        frozen_stages=frozen_stages,
+        float32_stages=FLOAT32_STAGES.get(name, 0),
+    )
     if norm_eval == "sync":
         convert_sync_batchnorm(backbone)
     return backbone

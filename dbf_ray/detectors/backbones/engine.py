@@ -1,6 +1,6 @@
 """A frozen prefix as an inference engine: the same function of the images, in less time.
 
-A prefix that is not trained needs no separate batch norms, no float32 and no care for a backward pass. The engine is a copy: the backbone's own
+A prefix that is not trained needs no separate batch norms, little float32 and no care for a backward pass. The engine is a copy: the backbone's own
 parameters and buffers are never touched, so there is nothing to undo when the prefix is trained again, but to drop the copy.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 
 import torch
@@ -29,7 +29,8 @@ class PrefixEngine:
 
     Batch norms are folded into the convolutions before them, in float32 and before any rounding (see :func:`.folding.folded`). Weights lie in
     channels-last memory; in bf16, those of convolutions and linear layers are rounded once and run under autocast, while norms and sums stay in
-    float32, as autocast has it. It is no module, so a backbone that holds one keeps its parameters' names.
+    float32, as autocast has it, and so do the backbone's ``float32_stages`` altogether. It is no module, so a backbone that holds one keeps its
+    parameters' names.
 
     Args:
         backbone: with its frozen prefix in force. Later changes of its weights are not seen.
@@ -42,20 +43,21 @@ class PrefixEngine:
         revision: of its arithmetic; features that another revision gave are rounded otherwise.
     """
 
-    revision = 2
+    revision = 3
 
     def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, backend: Backend | None = None) -> None:
         self.dtype = dtype
         self._read_from, self._goes_on = backbone.read_from, backbone.no_grad_stages < backbone.num_stages
         frozen = list(backbone.stages[: backbone.no_grad_stages])
-        self._stages = [inference_copy(stage, dtype) for stage in frozen]
+        self._exact = 0 if dtype == torch.float32 else min(backbone.float32_stages, len(frozen))
+        self._stages = self._copies(frozen)
         self.folded = sum(map(count_norms, frozen)) - sum(map(count_norms, self._stages))
         self._compiled, self._largest = None if backend is None else self._compile(backend), 0
 
     def refresh(self, backbone: StagedBackbone) -> None:
         """Take the backbone's weights as they are now, with the same stages frozen; what is compiled stays so."""
-        for stage, trained in zip(self._stages, backbone.stages, strict=False):
-            stage.load_state_dict(inference_copy(trained, self.dtype).state_dict())
+        for stage, copied in zip(self._stages, self._copies(backbone.stages[: len(self._stages)]), strict=True):
+            stage.load_state_dict(copied.state_dict())
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> FrozenFeatures:
@@ -67,7 +69,13 @@ class PrefixEngine:
         images = images.contiguous(memory_format=torch.channels_last)
         with self._precision(images.device):
             found = image_by_image(self._run, images)
-        return found if mixed else [None if part is None else part.to(images.dtype) for part in found]
+        if not mixed:
+            return [None if part is None else part.to(images.dtype) for part in found]
+        last = len(self._stages) - 1  # the stage that the last two are of
+        return [part.to(self.dtype) if part is not None and min(number, last) < self._exact else part for number, part in enumerate(found)]
+
+    def _copies(self, stages: Iterable[nn.Module]) -> list[nn.Module]:
+        return [exact_copy(stage) if number < self._exact else inference_copy(stage, self.dtype) for number, stage in enumerate(stages)]
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.dtype != torch.bfloat16:
@@ -89,6 +97,26 @@ class PrefixEngine:
         return torch.compile(
             FunctionType(run_stages.__code__.replace(co_name=name), run_stages.__globals__, name), backend=backend, dynamic=False
         )
+
+
+class Float32(nn.Module):
+    """A module in float32, whatever autocast is in force."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The body's result for a map [B, C, H, W], in float32."""
+        with no_autocast(features.device):
+            return self.body(features.float())
+
+
+def exact_copy(stage: nn.Module) -> nn.Module:
+    """An :func:`inference_copy` in float32 that stays so under autocast."""
+    if isinstance(stage, NormedStage):
+        return NormedStage(exact_copy(stage.body), exact_copy(stage.norm))
+    return Float32(inference_copy(stage, torch.float32))
 
 
 def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:

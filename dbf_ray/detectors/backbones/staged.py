@@ -25,6 +25,7 @@ class StagedBackbone(nn.Module):
         strides: stride in pixels of each stage's output.
         norm_eval: keep all batch norms in eval mode (running statistics), also while training. Layer norms have no mode.
         frozen_stages: leading stages that are never trained; a :class:`dbf_ray.freezing.Freezer` sees to it.
+        float32_stages: leading stages that an inference engine in bf16 runs in float32, since the stages after them magnify what rounding does there.
 
     Attributes:
         no_grad_stages: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode (norms and drop-path are
@@ -40,12 +41,13 @@ class StagedBackbone(nn.Module):
         *,
         norm_eval: bool = True,
         frozen_stages: int = 0,
+        float32_stages: int = 0,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.out_channels, self.strides = list(out_channels), list(strides)
         self.norm_eval = norm_eval
-        self.frozen_stages = frozen_stages
+        self.frozen_stages, self.float32_stages = frozen_stages, float32_stages
         self.no_grad_stages = 0
         self.read_from = 0
         self.train()
