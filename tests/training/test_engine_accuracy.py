@@ -7,6 +7,7 @@ them would move it. What chance does to two trainings of one seed, and what more
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*has to emul
 def train(recipe: Path, settings: dict[str, str], seeds: int, ways: list[str]) -> dict[int, dict[str, float]]:
     """For each seed map50 after the whole training in each way. One thread each, so that a machine always gives the same."""
     options = [part for key, value in settings.items() for part in (f"--{key}", value)]
-    processes = str(torch.get_num_threads())
+    processes = str(min(4, os.cpu_count() or 1))  # of some gigabytes each
     rows = command(["--config", str(recipe), *options, "--seeds", str(seeds), "--only", *ways, "--processes", processes])["rows"]
     print(rows)
     return {seed: {row["way"]: row["map50"] for row in rows if row["seed"] == seed} for seed in range(seeds)}
