@@ -2,9 +2,8 @@
 
 Two trainings of one seed that differ in rounding alone soon differ in every weight, so one pair says little. Each way is therefore trained with
 several seeds, and its mean difference to float32 stands beside its standard error, its largest one, and those of "float32, no engine", which show
-how far chance alone goes: there, sums are only taken in another order. Chance is least in a training that goes on until it learns no more. With
---alike N a seed's first N epochs are trained once, in float32, and only the frozen stretch after them in each way: what happens in the first steps
-decides most of what chance does.
+how far chance alone goes: there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in float32, and
+only the frozen stretch after them in each way: what happens in the first steps decides most of what chance does.
 
 map50 is that of the evaluated images, after the last epoch. With --wide there is a second one, of these in four views together with the training
 images: it has several times the objects, and so less chance of its own, but knows fit from generalisation no more.
@@ -37,6 +36,7 @@ from dbf_ray.build_frozen import augmentation
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
 from dbf_ray.data.transforms import flip
 from dbf_ray.detectors import Detector
+from dbf_ray.detectors.backbones import FLOAT32_STAGES
 from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import load_detector
@@ -135,7 +135,7 @@ def score(tree: Row, start: str | None = None, wide: bool = False) -> Row:
 
 def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Row:
     """The row of a training; what an earlier call measured, where that was of the same by the same."""
-    folder, machinery = run_directory(config), [machine(), versions(), PrefixEngine.revision]
+    folder, machinery = run_directory(config), [machine(), versions(), PrefixEngine.revision, FLOAT32_STAGES]
     torch.set_num_threads(1)
     made_from = json.loads(json.dumps({"config": to_dict(config), "depends_on": depends_on, "by": machinery}))
     file = folder / "score.json"

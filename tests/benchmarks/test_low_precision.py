@@ -77,6 +77,9 @@ def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(tm
     monkeypatch.setattr(low_precision.PrefixEngine, "revision", -1)
     command(arguments(tmp_path))
     assert len(trained) == 6
+    monkeypatch.setitem(low_precision.FLOAT32_STAGES, "mobilenet_v2", 3)
+    command(arguments(tmp_path))
+    assert len(trained) == 8
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -1,8 +1,8 @@
 """Frozen stages in bf16 cost a detector nothing that shows: real weights, the same seed.
 
-Told by whole trainings that differ in this alone: of the recipe that is shipped for real images, and of generated scenes, of which there are enough
-for chance to be small. Then by the detector that float32 gave of real images: how good it is on features of either precision, and where a step on
-them would move it. What chance does to two trainings of one seed, and what more seeds say, is in docs/results.md.
+Told by whole trainings that differ in this alone: of the recipe that is shipped for real images, with its trained part in float32, and of generated
+scenes, of which there are enough for chance to be small. Then by the detector that float32 gave of real images: how good it is on features of either
+precision, and where a step on them would move it. What chance does to two trainings of one seed, and what more seeds say, is in docs/results.md.
 """
 
 from __future__ import annotations
@@ -175,4 +175,4 @@ def test_gradients_are_nearer_to_those_of_float32_than_those_under_autocast(trai
     print(off)
     assert off["engine in float32"] < 1e-3
     assert off["cached in float16"] < off["cached in bf16"] < 0.1
-    assert off["engine in bf16"] < 0.7 * off["stages under autocast"]
+    assert off["engine in bf16"] < 0.4 * off["stages under autocast"]  # with bf16 in all stages .62

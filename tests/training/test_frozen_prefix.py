@@ -243,6 +243,25 @@ def test_features_for_a_detector_that_reads_others_are_not_used(make: Callable[.
     assert hits_of(second) == [0, 8]
 
 
+def test_features_that_were_rounded_in_other_stages_are_not_used(make: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer version may run other stages in float32: on a disk it finds what a killed run of the older one left."""
+    from dbf_ray.detectors import backbones
+
+    common = {"freezing.policy": "frozen", "freezing.cache": "disk", "data.view_per": "stretch", "training.epochs": 2}
+
+    def crash(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    for float32_stages, hits in ((0, [8, 8]), (1, [0, 8])):
+        config = make("same", **common, **{"freezing.engine_precision": "bf16"})
+        monkeypatch.setitem(backbones.FLOAT32_STAGES, config.detector.backbone, 0)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, quiet=True, on_epoch=crash)
+        monkeypatch.setitem(backbones.FLOAT32_STAGES, config.detector.backbone, float32_stages)
+        run(config, quiet=True)
+        assert hits_of(config) == hits
+
+
 def test_weights_that_move_under_a_frozen_prefix_are_seen(make: Callable[..., Config]) -> None:
     config = make("run", **{"freezing.policy": "frozen", "freezing.cache": "ram", **FLOAT32})
     training = build_training(prepare(config), quiet=True)

@@ -91,4 +91,13 @@ def make_backbone(
     return backbone
 
 
-__all__ = ["BACKBONES", "FrozenFeatures", "NormedStage", "StagedBackbone", "is_weights_name", "load_backbone_weights", "make_backbone"]
+__all__ = [
+    "BACKBONES",
+    "FLOAT32_STAGES",
+    "FrozenFeatures",
+    "NormedStage",
+    "StagedBackbone",
+    "is_weights_name",
+    "load_backbone_weights",
+    "make_backbone",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType
 
 import torch
@@ -50,7 +50,7 @@ class PrefixEngine:
         self._read_from, self._goes_on = backbone.read_from, backbone.no_grad_stages < backbone.num_stages
         frozen = list(backbone.stages[: backbone.no_grad_stages])
         self._exact = 0 if dtype == torch.float32 else min(backbone.float32_stages, len(frozen))
-        self._stages = self._copies(frozen)
+        self._stages = list(self._copies(frozen))
         self.folded = sum(map(count_norms, frozen)) - sum(map(count_norms, self._stages))
         self._compiled, self._largest = None if backend is None else self._compile(backend), 0
 
@@ -71,11 +71,11 @@ class PrefixEngine:
             found = image_by_image(self._run, images)
         if not mixed:
             return [None if part is None else part.to(images.dtype) for part in found]
-        last = len(self._stages) - 1  # the stage that the last two are of
+        last = max(len(self._stages) - 1, 0)  # the stage that the last two are of
         return [part.to(self.dtype) if part is not None and min(number, last) < self._exact else part for number, part in enumerate(found)]
 
-    def _copies(self, stages: Iterable[nn.Module]) -> list[nn.Module]:
-        return [exact_copy(stage) if number < self._exact else inference_copy(stage, self.dtype) for number, stage in enumerate(stages)]
+    def _copies(self, stages: Iterable[nn.Module]) -> Iterator[nn.Module]:
+        return (exact_copy(stage) if number < self._exact else inference_copy(stage, self.dtype) for number, stage in enumerate(stages))
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.dtype != torch.bfloat16:
@@ -116,7 +116,7 @@ def exact_copy(stage: nn.Module) -> nn.Module:
     """An :func:`inference_copy` in float32 that stays so under autocast."""
     if isinstance(stage, NormedStage):
         return NormedStage(exact_copy(stage.body), exact_copy(stage.norm))
-    return Float32(inference_copy(stage, torch.float32))
+    return Float32(inference_copy(stage, torch.float32).float())
 
 
 def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:

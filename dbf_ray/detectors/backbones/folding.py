@@ -34,8 +34,8 @@ def check_foldable(graph: GraphModule) -> None:
     """Refuse what folding would change the function of.
 
     Raises:
-        ValueError: a layer with weights is called more than once, has hooks, or its weights are read by themselves; or a norm follows a linear layer,
-            whose output it may norm along another dimension (of [N, L, C] the second), while ``fuse`` takes it for the last.
+        ValueError: a layer with weights is called more than once, has hooks, or its weights are read by themselves; or a norm follows a linear layer:
+            of [N, L, C] it norms the second dimension, while ``fuse`` takes it for the last, and which it is a graph does not tell.
     """
     used = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
     layers = {name: part for name in used if isinstance(part := graph.get_submodule(name), _BatchNorm | _ConvNd | nn.Linear)}
