@@ -27,15 +27,8 @@ TINY = {
 def arguments(folder: Path, **changes: str) -> list[str]:
     """A command line for two trainings of a few seconds, which are evaluated on more images too."""
     options = {**TINY, "runs_dir": str(folder), **changes}
-    return [
-        "--seeds",
-        "1",
-        "--only",
-        "kept in bf16",
-        "--wide",
-        *(part for key, value in options.items() for part in (f"--{key}", value)),
-        "--json",
-    ]
+    keys = (part for key, value in options.items() for part in (f"--{key}", value))
+    return [*("--seeds", "1", "--only", "kept in bf16", "--wide"), *keys, "--json"]
 
 
 @pytest.fixture
