@@ -1,9 +1,9 @@
 """Frozen stages in bf16 against those in float32: real weights, the same seed, map50 within .01.
 
 Told by whole trainings, of generated scenes and of real images with the recipe that is shipped. And by one detector of real images, trained in
-float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a frozen stretch of the
-same training on either. Rounding of any kind is multiplied in a training, so two in float32 that add in another order differ too: docs/results.md, where
-more seeds are compared.
+float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a frozen stretch of
+the same training on either. Rounding of any kind is multiplied in a training, so two in float32 that add in another order differ too, as
+docs/results.md says of several seeds.
 """
 
 from __future__ import annotations
