@@ -2,8 +2,9 @@
 
 Told by whole trainings, of generated scenes and of real images with the recipe that is shipped. And by one detector of real images, trained in
 float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a frozen stretch of
-the same training on either. Rounding of any kind is multiplied in a training, so two in float32 that add in another order differ too, as
-docs/results.md says of several seeds.
+the same training on either. Rounding of any kind is multiplied in a training, so two in float32 that add in another order differ too: of real images
+as many of these pairs miss the limit as pairs of float32 and bf16 do, as docs/results.md says of eight seeds. What a single pair of them can show is
+that bf16 does no worse than that.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ RECIPES = ROOT / "jobs" / "configs"
 SCENE_CLASSES = ["plane", "ship", "vehicle", "large_vehicle", "storage_tank"]
 """Without harbors: on frozen features these are hardly found (ap50 .2 to .3, and rising when the others stand), and so most of what chance does."""
 LIMIT = 0.01
+CHANCE = 0.0138
+"""By how much, in root mean square over eight seeds, trainings of these real images in float32 with the engine and without it end apart."""
 SETTINGS = {
     **{"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.image_size": 256, "data.canvas": "square"},
     **{"data.view_per": "stretch", "freezing.policy": "frozen", "freezing.cache": "ram", "freezing.cache_dtype": "float32"},
@@ -99,14 +102,24 @@ def test_frozen_trainings_of_scenes_in_bf16_end_where_those_in_float32_do(tmp_pa
         assert abs(map50["engine in bf16"] - map50[EXACT]) <= LIMIT, scores
 
 
-@pytest.mark.xfail(reason="-.0208 off with seed 0, +.0028 with seed 3: docs/results.md, Low precision", strict=False)
-def test_frozen_trainings_of_real_images_in_bf16_end_where_those_in_float32_do(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """map50 after one whole training of real images each, with the recipe that is shipped."""
     if not (DATA.is_dir() and WEIGHTS.is_file()):
         pytest.skip(f"needs real images and weights in {SHARED}, they are not there")
-    settings = {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.canvas": "square", "runs_dir": str(tmp_path)}
-    map50 = train(RECIPES / "hrsc_mobilenet_v2.yaml", settings, 1, ["engine in bf16"])[0]
-    assert map50[EXACT] > 0.3  # it did learn
-    assert abs(map50["engine in bf16"] - map50[EXACT]) <= LIMIT, map50
+    fixed = {"data.canvas": "square", "runs_dir": str(tmp_path_factory.mktemp("runs"))}
+    settings = {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), **fixed}
+    return train(RECIPES / "hrsc_mobilenet_v2.yaml", settings, 1, ["engine in bf16"])[0]
+
+
+def test_a_frozen_training_of_real_images_in_bf16_is_no_further_off_than_chance_goes(of_real_images: dict[str, float]) -> None:
+    assert of_real_images[EXACT] > 0.3  # it did learn
+    assert 0 < abs(of_real_images["engine in bf16"] - of_real_images[EXACT]) <= 3 * CHANCE, of_real_images
+
+
+@pytest.mark.xfail(reason="missed with four seeds of eight, as by chance in float32: docs/results.md, Low precision", strict=False)
+def test_a_frozen_training_of_real_images_in_bf16_ends_where_that_in_float32_does(of_real_images: dict[str, float]) -> None:
+    assert abs(of_real_images["engine in bf16"] - of_real_images[EXACT]) <= LIMIT, of_real_images
 
 
 @pytest.fixture(scope="module")
