@@ -2,15 +2,14 @@
 
 Told by whole trainings, of generated scenes and of real images with the recipe that is shipped. And by one detector of real images, trained in
 float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a frozen stretch of
-the same training on either. Rounding of any kind is multiplied in a training, so two in float32 that add in another order differ too: of real images
-as many of these pairs miss the limit as pairs of float32 and bf16 do, as docs/results.md says of eight seeds. What a single pair of them can show is
-that bf16 does no worse than that.
+the same training on either. Rounding of any kind is multiplied in a training, so two in float32 that add in another order differ too, as
+docs/results.md says of several seeds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.low_precision import EXACT, VIEWS, command, map50_of
+from benchmarks.low_precision import EXACT, VIEWS, command, map50_of, of_way
 from dbf_ray.build_data import build_eval_loader, make_split
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.data import SyntheticDataset, TrainView
@@ -40,13 +39,12 @@ RECIPES = ROOT / "jobs" / "configs"
 SCENE_CLASSES = ["plane", "ship", "vehicle", "large_vehicle", "storage_tank"]
 """Without harbors: on frozen features these are hardly found (ap50 .2 to .3, and rising when the others stand), and so most of what chance does."""
 LIMIT = 0.01
-CHANCE = 0.0138
-"""By how much, in root mean square over eight seeds, trainings of these real images in float32 with the engine and without it end apart."""
 SETTINGS = {
     **{"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.image_size": 256, "data.canvas": "square"},
     **{"data.view_per": "stretch", "freezing.policy": "frozen", "freezing.cache": "ram", "freezing.cache_dtype": "float32"},
     **{"training.precision": "float32", "training.epochs": 12, "evaluation.every": 4, "tracking.mlflow": False},
 }
+WHOLE = ["engine in bf16", "kept in bf16"]
 HELD = ["engine in float32", "engine in bf16", "cached in bf16", "cached in float16"]
 STRETCH = 4  # the last epochs of these
 STRETCHES = {
@@ -103,23 +101,34 @@ def test_frozen_trainings_of_scenes_in_bf16_end_where_those_in_float32_do(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """map50 after one whole training of real images each, with the recipe that is shipped."""
+def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, float]]:
+    """The configuration of a whole training of real images in float32, with the recipe that is shipped, and map50 after it in each way."""
     if not (DATA.is_dir() and WEIGHTS.is_file()):
         pytest.skip(f"needs real images and weights in {SHARED}, they are not there")
     fixed = {"data.canvas": "square", "runs_dir": str(tmp_path_factory.mktemp("runs"))}
     settings = {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), **fixed}
-    return train(RECIPES / "hrsc_mobilenet_v2.yaml", settings, 1, ["engine in bf16"])[0]
+    recipe = RECIPES / "hrsc_mobilenet_v2.yaml"
+    return of_way(load_config(recipe, settings), EXACT, 0), train(recipe, settings, 1, WHOLE)[0]
 
 
-def test_a_frozen_training_of_real_images_in_bf16_is_no_further_off_than_chance_goes(of_real_images: dict[str, float]) -> None:
-    assert of_real_images[EXACT] > 0.3  # it did learn
-    assert 0 < abs(of_real_images["engine in bf16"] - of_real_images[EXACT]) <= 3 * CHANCE, of_real_images
+@pytest.mark.parametrize("way", WHOLE)
+def test_a_frozen_training_of_real_images_ends_where_that_in_float32_does(
+    way: str, of_real_images: tuple[Config, dict[str, float]]
+) -> None:
+    """The engine's in bf16 is missed with this seed, by .0208: docs/results.md, Low precision, has eight and what chance does."""
+    _, map50 = of_real_images
+    assert map50[EXACT] > 0.3  # it did learn
+    assert map50[way] != map50[EXACT]  # and the other is not the same training
+    assert abs(map50[way] - map50[EXACT]) <= LIMIT, map50
 
 
-@pytest.mark.xfail(reason="missed with four seeds of eight, as by chance in float32: docs/results.md, Low precision", strict=False)
-def test_a_frozen_training_of_real_images_in_bf16_ends_where_that_in_float32_does(of_real_images: dict[str, float]) -> None:
-    assert abs(of_real_images["engine in bf16"] - of_real_images[EXACT]) <= LIMIT, of_real_images
+def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_images: tuple[Config, dict[str, float]]) -> None:
+    config, map50 = of_real_images
+    detector, classes = load_detector(list_checkpoints(run_directory(config) / "checkpoints")[-1], config)
+    Freezer(detector.backbone).apply(detector.backbone.num_stages)
+    scores = {name: plain for name, (plain, _) in scores_of(config, detector, classes, VIEWS[:1]).items()}
+    assert scores["stages"] == pytest.approx(map50[EXACT], abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
+    assert {way: scores[way] for way in HELD if abs(scores[way] - scores["stages"]) > LIMIT} == {}, scores
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +162,14 @@ def ways_of(backbone: StagedBackbone) -> dict[str, Compute]:
     }
 
 
-@pytest.fixture(scope="module")
-def scores(trained: tuple[Config, Detector, list[str], float]) -> dict[str, tuple[float, float]]:
-    """For each way map50 of the validation images as they are, and of these in four views."""
-    config, detector, classes, _ = trained
+def scores_of(config: Config, detector: Detector, classes: list[str], views: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """For each way map50 of the validation images as they are, and of these in the views."""
     ways = ways_of(detector.backbone)
     evaluators = {name: (Evaluator(len(classes), classes), Evaluator(len(classes), classes)) for name in ways}
     detector.eval()
     with torch.no_grad():
         for images, targets in build_eval_loader(config, make_split(config, "val", classes)):
-            for view in VIEWS:
+            for view in views:
                 shown = [flip(image, target, view) for image, target in zip(images, targets, strict=True)]
                 named = [{**target, "image_id": f"{view} {target['image_id']}"} for _, target in shown]
                 batch = detector.prepare([image for image, _ in shown])
@@ -175,6 +182,13 @@ def scores(trained: tuple[Config, Detector, list[str], float]) -> dict[str, tupl
     computed = {name: (alone.compute()["map50"], all_views.compute()["map50"]) for name, (alone, all_views) in evaluators.items()}
     print(computed)
     return computed
+
+
+@pytest.fixture(scope="module")
+def scores(trained: tuple[Config, Detector, list[str], float]) -> dict[str, tuple[float, float]]:
+    """Of the detector that was trained in part."""
+    config, detector, classes, _ = trained
+    return scores_of(config, detector, classes, VIEWS)
 
 
 @pytest.mark.parametrize("way", HELD)
