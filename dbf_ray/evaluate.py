@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dbf_ray.build import build_detector
 from dbf_ray.build_data import build_eval_loader, choose_device, make_split
 from dbf_ray.config import Config, make_config, with_overrides
@@ -56,6 +58,8 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
             f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on {config.detector.backbone}: "
             f"{lines[0] if lines else error}; give a checkpoint together with its own configuration"
         ) from error
+    if config.training.channels_last:  # as it was trained, so that it rounds alike
+        detector = detector.to(memory_format=torch.channels_last)
     return detector.eval(), classes
 
 

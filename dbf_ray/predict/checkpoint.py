@@ -55,8 +55,6 @@ def predict(
         window, origin = options.window, "--window"
     tiling = Tiling(window, options.overlap_of(window), config.data.image_size)
     detector, classes = load_detector(checkpoint, config)
-    if config.training.channels_last:
-        detector = detector.to(memory_format=torch.channels_last)
     text_names(classes)
     shown_names(list(files))
     task = Task(
