@@ -58,9 +58,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
             f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on {config.detector.backbone}: "
             f"{lines[0] if lines else error}; give a checkpoint together with its own configuration"
         ) from error
-    if config.training.channels_last:  # as it was trained, so that it rounds alike
-        detector = detector.to(memory_format=torch.channels_last)
-    return detector.eval(), classes
+    return _in_layout(detector, config).eval(), classes
 
 
 def evaluate_checkpoint(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:
@@ -87,12 +85,17 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
             f"a MMRotate checkpoint must hold just the weights of {config.detector.name} on {config.detector.backbone} with {len(classes)} classes, "
             f"{file} does not: {placement}; choose detector, backbone and classes as it was trained"
         )
-    return _evaluate(detector.to(choose_device(config)).eval(), config, split, classes)
+    return _evaluate(_in_layout(detector.to(choose_device(config)), config).eval(), config, split, classes)
 
 
 def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
     dataset = make_split(config, split, classes)
     return evaluate(detector, build_eval_loader(config, dataset), classes, config.training.precision, originals_of(dataset))
+
+
+def _in_layout(detector: Detector, config: Config) -> Detector:
+    """In the memory format of a training, so that it rounds as there."""
+    return detector.to(memory_format=torch.channels_last) if config.training.channels_last else detector
 
 
 def _without_weights(config: Config) -> Config:
