@@ -2,9 +2,9 @@
 
 Told by whole trainings of generated scenes, of which there are enough for chance to be less: two in float32 that add in another order ended within
 .002 of each other with both seeds. And by one detector of real images, trained in float32: how good it is on features of either precision, where
-it would be moved by a step on them, and how good it becomes in a frozen stretch of the same training on either. A pair of whole trainings of the
-real images that there are tells nothing: seed 0's misses .01 in bf16 (-.0208), and of eight seeds four do, in float32 against itself as well.
-benchmarks/low_precision.py has these, over many seeds, and docs/results.md.
+it would be moved by a step on them, and how good it becomes in a frozen stretch of the same training on either. Of whole trainings of the real
+images that there are a pair tells little, since float32 misses .01 against itself with four seeds of eight; it is asserted all the same, and missed
+by the engine in bf16 with seed 0. benchmarks/low_precision.py has these over many seeds, and docs/results.md.
 """
 
 from __future__ import annotations
@@ -90,18 +90,34 @@ def test_frozen_trainings_of_scenes_end_where_those_in_float32_do(way: str, of_s
         assert abs(map50[way] - map50[EXACT]) <= LIMIT, of_scenes
 
 
-def test_a_detector_of_a_whole_training_of_real_images_is_as_good_on_features_in_bf16(tmp_path: Path) -> None:
-    """With the recipe that is shipped."""
+@pytest.fixture(scope="module")
+def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, float]]:
+    """The configuration of a whole training of real images in float32, with the recipe that is shipped, and map50 after it in each way."""
     if not (DATA.is_dir() and WEIGHTS.is_file()):
         pytest.skip(f"needs real images and weights in {SHARED}, they are not there")
-    settings = {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.canvas": "square", "runs_dir": str(tmp_path)}
+    fixed = {"data.canvas": "square", "runs_dir": str(tmp_path_factory.mktemp("runs"))}
+    settings = {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), **fixed}
     recipe = RECIPES / "hrsc_mobilenet_v2.yaml"
-    config, map50 = of_way(load_config(recipe, settings), EXACT, 0), train(recipe, settings, 1, [])[0][EXACT]
-    assert map50 > 0.3  # it did learn
+    return of_way(load_config(recipe, settings), EXACT, 0), train(recipe, settings, 1, WHOLE)[0]
+
+
+@pytest.mark.parametrize("way", WHOLE)
+def test_a_frozen_training_of_real_images_ends_where_that_in_float32_does(
+    way: str, of_real_images: tuple[Config, dict[str, float]]
+) -> None:
+    """The engine's in bf16 is missed with this seed, by .0208: docs/results.md, Low precision, has eight and what chance does."""
+    _, map50 = of_real_images
+    assert map50[EXACT] > 0.3  # it did learn
+    assert map50[way] != map50[EXACT]  # and the other is not the same training
+    assert abs(map50[way] - map50[EXACT]) <= LIMIT, map50
+
+
+def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_images: tuple[Config, dict[str, float]]) -> None:
+    config, map50 = of_real_images
     detector, classes = load_detector(list_checkpoints(run_directory(config) / "checkpoints")[-1], config)
     Freezer(detector.backbone).apply(detector.backbone.num_stages)
     scores = {name: plain for name, (plain, _) in scores_of(config, detector, classes, VIEWS[:1]).items()}
-    assert scores["stages"] == pytest.approx(map50, abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
+    assert scores["stages"] == pytest.approx(map50[EXACT], abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
     assert {way: scores[way] for way in HELD if abs(scores[way] - scores["stages"]) > LIMIT} == {}, scores
 
 
