@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import dbf_ray.evaluate
 from dbf_ray.config import with_overrides
 from dbf_ray.evaluate import config_of, load_detector
 from jobs import evaluate
@@ -124,14 +125,27 @@ def test_broken_checkpoints(checkpoint: Path, refused: Refused) -> None:
     assert f"cannot read checkpoint {checkpoint}" in refused(evaluate.command, arguments)
 
 
-def test_a_model_of_mmrotate(shared: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused) -> None:
+def test_a_model_of_mmrotate(
+    shared: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = formula_state_dict(shared, "rotated_retinanet__r50")
     for name in ("weight", "bias"):  # nine anchors, one class
         state[f"bbox_head.retina_cls.{name}"] = state[f"bbox_head.retina_cls.{name}"][:9]
     file = tmp_path / "epoch_12.pth"
     torch.save({"meta": {"CLASSES": ("ship",)}, "state_dict": state}, file)
     options = ["--mmrotate", str(file), "--detector.backbone", "resnet50", "--data.name", "dota", "--data.root", str(root)]
+    layouts = []
+    measure = dbf_ray.evaluate.evaluate
+
+    def seen(detector: torch.nn.Module, *arguments: Any) -> dict[str, float]:
+        layouts.append(
+            dict(detector.named_parameters())["backbone.stages.1.0.conv2.weight"].is_contiguous(memory_format=torch.channels_last)
+        )
+        return measure(detector, *arguments)
+
+    monkeypatch.setattr(dbf_ray.evaluate, "evaluate", seen)
     assert main(evaluate.command, [*options, "--data.image_size", "64", "--json"]) == 0
+    assert layouts == [True]
     metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 <= metrics["map50"] <= 1
     assert "ap50/ship" in metrics
