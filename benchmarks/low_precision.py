@@ -5,8 +5,10 @@ several seeds, and its mean difference to float32 stands beside its standard err
 how far chance alone goes: there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in float32, and
 only the frozen stretch after them in each way: what happens in the first steps decides most of what chance does.
 
-map50 is that of the evaluated images, after the last epoch. With --wide there is a second one, of these in four views together with the training
-images: it has several times the objects, and so less chance of its own, but knows fit from generalisation no more.
+map50 is that of the evaluated images, after the last epoch. With --views there is a second one, of these in four views, which chance moves less; with
+--wide a third, of these together with the training images: it has more objects still, but knows fit from generalisation no more. With --folds N
+every seed is a cross-validation: N trainings, each without another share of data.train_split, and map50 is their mean over what they were not
+trained on. With few images that is one figure over all of them, of several trainings, and so the one that chance moves least.
 
 Ways: float32 (engine, features kept as they are); the same without the engine; the engine in bf16; features of float32 kept in bf16. The
 backbone is never trained, all else is as configured, in float32. What was measured is kept in runs_dir: started again, it goes on there.
@@ -34,6 +36,7 @@ import torch
 from dbf_ray.build_data import build_eval_loader, make_datasets
 from dbf_ray.build_frozen import augmentation
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
+from dbf_ray.data import Dataset
 from dbf_ray.data.transforms import flip
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.backbones import FLOAT32_STAGES
@@ -57,6 +60,7 @@ ALIKE = {
     **{"freezing.policy": "frozen", "freezing.engine": True, "freezing.engine_precision": "float32", "freezing.cache": "ram"},
     **{"freezing.cache_dtype": "float32", "training.precision": "float32", "tracking.mlflow": False},
 }
+SCORES = ("map50", "views", "wide")
 VIEWS = ("identity", "horizontal", "vertical", "diagonal")
 
 
@@ -67,11 +71,17 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     parser.add_argument("--processes", type=int, default=1, help="trainings at once, of one thread each (default: %(default)s)")
     parser.add_argument("--only", nargs="*", default=list(WAYS), choices=list(WAYS), help="ways beside float32 (default: all)")
     parser.add_argument("--alike", type=int, default=0, help="epochs that are trained in float32 for all ways (default: %(default)s)")
-    parser.add_argument("--wide", action="store_true", help="evaluate on more images too: the same in four views, and the training images")
+    parser.add_argument(
+        "--folds", type=int, default=0, help="cross-validate: trainings of each way and seed (default: none, data.val_split)"
+    )
+    parser.add_argument("--views", action="store_true", help="evaluate on the same images in four views too")
+    parser.add_argument("--wide", action="store_true", help="evaluate on these together with the training images too")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if not 0 <= options.alike < config.training.epochs:
         raise ConfigError(f"--alike must be 0 or more and less than training.epochs {config.training.epochs}, got {options.alike}")
+    if options.folds and (options.folds < 2 or options.alike):
+        raise ConfigError(f"--folds must be 2 or more, and without --alike, got --folds {options.folds} --alike {options.alike}")
     if augmentation(config).switched_on:
         raise ConfigError("features can be kept of views alone, got data.augment; leave it out")
     ways = [EXACT, *(way for way in options.only if way != EXACT)]
@@ -80,9 +90,13 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     if options.alike:
         made = in_processes(begin, [(to_dict(of_way(config, EXACT, seed)), options.alike) for seed in seeds], options.processes)
         starts = {result["seed"]: result["checkpoint"] for result in made}
-    trainings = [(to_dict(of_way(config, way, seed)), starts[seed], options.wide) for seed, way in product(seeds, ways)]
+    images = ("views",) * (options.views or options.wide) + ("wide",) * options.wide
+    trainings = [
+        (to_dict(of_way(held_out(config, fold, options.folds), way, seed)), starts[seed], images)
+        for seed, way, fold in product(seeds, ways, range(options.folds or 1))
+    ]
     rows = list(in_processes(score, trainings, options.processes))
-    compared = summary(rows)
+    compared = summary(over_folds(rows))
     print(table(compared))
     result = {"rows": rows, "ways": compared, "alike": options.alike, "machine": machine(), "versions": versions()}
     if options.json:
@@ -96,6 +110,14 @@ def of_way(config: Config, way: str, seed: int) -> Config:
     return with_overrides(config, {**ALIKE, **WAYS[way], **last, "seed": seed, "name": f"{way}-{seed}"})
 
 
+def held_out(config: Config, fold: int, folds: int) -> Config:
+    """The configuration that holds one of ``folds`` shares of the training split out to be evaluated on; as it is where there are none."""
+    if not folds:
+        return config
+    changes = {"data.selection_fraction": 1 / folds, "data.selection_fold": fold}
+    return with_overrides(config, {**changes, "runs_dir": config.runs_dir / f"fold {fold}"})
+
+
 def in_processes(work: Callable[..., Row], calls: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Row]:
     """The results of all calls as they come, each in a process of its own."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -103,7 +125,8 @@ def in_processes(work: Callable[..., Row], calls: Sequence[tuple[Any, ...]], pro
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 row = future.result()
-                print(f"{number}/{len(futures)} {row['way']}, seed {row['seed']}: map50 {row['map50']}", file=sys.stderr, flush=True)
+                which = f"{row['way']}, seed {row['seed']}, fold {row['fold']}"
+                print(f"{number}/{len(futures)} {which}: map50 {row['map50']}", file=sys.stderr, flush=True)
                 yield row
         finally:
             pool.shutdown(cancel_futures=True)
@@ -120,17 +143,17 @@ def begin(tree: Row, epochs: int) -> Row:
     return kept(config, train, epochs)
 
 
-def score(tree: Row, start: str | None = None, wide: bool = False) -> Row:
-    """Train a configuration, from checkpoint ``start`` on if there is one; with ``wide`` its last checkpoint is evaluated on more images too."""
+def score(tree: Row, start: str | None = None, images: Sequence[str] = ()) -> Row:
+    """Train a configuration, from checkpoint ``start`` on if there is one; its last checkpoint is evaluated on more ``images`` too, if any."""
 
     def train(config: Config) -> Row:
         summary = run(config, quiet=True, resume=None if start is None else Path(start))
-        if not wide:
+        if not images:
             return {"map50": summary["map50"]}
         detector, classes = load_detector(Path(summary["checkpoint"]), config)
-        return map50_of(detector, classes, config)
+        return map50_of(detector, classes, config, images)
 
-    return kept(make_config(tree, "a training of this benchmark"), train, start, wide)
+    return kept(make_config(tree, "a training of this benchmark"), train, start, images)
 
 
 def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Row:
@@ -144,26 +167,42 @@ def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Ro
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.perf_counter()
     way, _, seed = str(config.name).rpartition("-")
-    row = {"way": way, "seed": int(seed), **train(config), "seconds": time.perf_counter() - begun}
+    row = {"way": way, "seed": int(seed), "fold": config.data.selection_fold, **train(config), "seconds": time.perf_counter() - begun}
     write_text(file, json.dumps({"row": row, "made_from": made_from}))
     return row
 
 
 @torch.no_grad()
-def map50_of(detector: Detector, classes: list[str], config: Config) -> dict[str, float]:
-    """map50 of the evaluated images as they are, and ("wide") of these in four views together with the training images."""
-    plain, wide = Evaluator(len(classes), classes), Evaluator(len(classes), classes)
+def map50_of(detector: Detector, classes: list[str], config: Config, images: Sequence[str] = ("views", "wide")) -> dict[str, float]:
+    """map50 of the evaluated images as they are; of these in four views ("views"); and of all these together with the training images ("wide")."""
+    evaluators = {name: Evaluator(len(classes), classes) for name in ("map50", *images)}
     train_set, eval_set, _ = make_datasets(config)
-    for kind, dataset, views in (("evaluated", eval_set, VIEWS), ("trained", train_set, VIEWS[:1])):
-        for images, targets in build_eval_loader(config, dataset):
+
+    def update(kind: str, dataset: Dataset, views: Sequence[str], names: Callable[[str], set[str]]) -> None:
+        for batch, targets in build_eval_loader(config, dataset):
             for view in views:
-                shown = [flip(image, target, view) for image, target in zip(images, targets, strict=True)]
+                shown = [flip(image, target, view) for image, target in zip(batch, targets, strict=True)]
                 named = [{**target, "image_id": f"{kind} {view} {target['image_id']}"} for _, target in shown]
                 found = detector([image for image, _ in shown])
-                wide.update(found, named)
-                if (kind, view) == ("evaluated", VIEWS[0]):
-                    plain.update(found, named)
-    return {"map50": plain.compute()["map50"], "wide": wide.compute()["map50"]}
+                for name in names(view) & evaluators.keys():
+                    evaluators[name].update(found, named)
+
+    update(
+        "evaluated", eval_set, VIEWS if images else VIEWS[:1], lambda view: {"views", "wide"} | ({"map50"} if view == VIEWS[0] else set())
+    )
+    if "wide" in images:
+        update("trained", train_set, VIEWS[:1], lambda _: {"wide"})
+    return {name: evaluator.compute()["map50"] for name, evaluator in evaluators.items()}
+
+
+def over_folds(rows: Sequence[Row]) -> list[Row]:
+    """A row for each way and seed, with the means over its folds."""
+    pairs = dict.fromkeys((row["way"], row["seed"]) for row in rows)
+    of_pair = {pair: [row for row in rows if (row["way"], row["seed"]) == pair] for pair in pairs}
+    return [
+        {"way": way, "seed": seed, **{key: statistics.fmean(row[key] for row in mine) for key in SCORES if key in mine[0]}}
+        for (way, seed), mine in of_pair.items()
+    ]
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Row]:
@@ -173,7 +212,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Row]:
     for way in dict.fromkeys(row["way"] for row in rows):
         mine = [row for row in rows if row["way"] == way]
         found[way] = {"seeds": len(mine)}
-        for key in (key for key in ("map50", "wide") if key in mine[0]):
+        for key in (key for key in SCORES if key in mine[0]):
             off = [row[key] - exact[row["seed"]][key] for row in mine]
             found[way] |= {f"{key}_mean": statistics.fmean(row[key] for row in mine), f"{key}_spread": spread([row[key] for row in mine])}
             found[way] |= {f"{key}_off": statistics.fmean(off), f"{key}_off_error": spread(off) / len(off) ** 0.5}
@@ -188,7 +227,7 @@ def spread(values: Sequence[float]) -> float:
 
 def table(ways: dict[str, Row]) -> str:
     """What a reader compares."""
-    keys = [key for key in ("map50", "wide") if f"{key}_mean" in ways[EXACT]]
+    keys = [key for key in SCORES if f"{key}_mean" in ways[EXACT]]
     lines = [f"{'way':20} seeds" + "".join(f"  {key:16}  to float32          largest" for key in keys)]
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
