@@ -36,7 +36,6 @@ import torch
 from dbf_ray.build_data import build_eval_loader, make_datasets
 from dbf_ray.build_frozen import augmentation
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
-from dbf_ray.data import Dataset
 from dbf_ray.data.transforms import flip
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.backbones import FLOAT32_STAGES
@@ -178,20 +177,16 @@ def map50_of(detector: Detector, classes: list[str], config: Config, images: Seq
     evaluators = {name: Evaluator(len(classes), classes) for name in ("map50", *images)}
     train_set, eval_set, _ = make_datasets(config)
 
-    def update(kind: str, dataset: Dataset, views: Sequence[str], names: Callable[[str], set[str]]) -> None:
+    parts = [("evaluated", eval_set, VIEWS if images else VIEWS[:1])] + [("trained", train_set, VIEWS[:1])] * ("wide" in images)
+    for kind, dataset, views in parts:
         for batch, targets in build_eval_loader(config, dataset):
             for view in views:
                 shown = [flip(image, target, view) for image, target in zip(batch, targets, strict=True)]
                 named = [{**target, "image_id": f"{kind} {view} {target['image_id']}"} for _, target in shown]
                 found = detector([image for image, _ in shown])
-                for name in names(view) & evaluators.keys():
-                    evaluators[name].update(found, named)
-
-    update(
-        "evaluated", eval_set, VIEWS if images else VIEWS[:1], lambda view: {"views", "wide"} | ({"map50"} if view == VIEWS[0] else set())
-    )
-    if "wide" in images:
-        update("trained", train_set, VIEWS[:1], lambda _: {"wide"})
+                for name, evaluator in evaluators.items():
+                    if name == "wide" or (kind == "evaluated" and (name == "views" or view == VIEWS[0])):
+                        evaluator.update(found, named)
     return {name: evaluator.compute()["map50"] for name, evaluator in evaluators.items()}
 
 

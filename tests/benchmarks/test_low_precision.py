@@ -40,7 +40,7 @@ def test_a_row_for_each_way_and_seed(tmp_path: Path, capsys: pytest.CaptureFixtu
     result = command([*arguments(tmp_path), "--processes", "2"])
     assert {(row["way"], row["seed"]) for row in result["rows"]} == {("float32", 0), ("kept in bf16", 0)}
     assert set(result["ways"]) == {"float32", "kept in bf16"}
-    assert all({"map50", "wide"} <= set(row) for row in result["rows"])
+    assert all({"map50", "views", "wide"} <= set(row) for row in result["rows"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == result["rows"]
 
 
@@ -87,6 +87,45 @@ def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: py
 
 
 @pytest.mark.usefixtures("in_this_process")
+def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is evaluated once, by a detector that was not trained on it, and the figures that are compared are means over folds."""
+    held: dict[str, list[set[str]]] = {}
+
+    def run(config: Config, **options: Any) -> dict[str, Any]:
+        kept, evaluated, _ = low_precision.make_datasets(config)
+        assert set(kept.image_ids) | set(evaluated.image_ids) == everything
+        assert not set(kept.image_ids) & set(evaluated.image_ids)
+        held.setdefault(str(config.name), []).append(set(evaluated.image_ids))
+        return real_run(config, **options)
+
+    real_run = low_precision.run
+    scores = iter([0.1, 0.2, 0.3, 0.5, 0.5, 0.5])
+    monkeypatch.setattr(low_precision, "run", run)
+    monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": next(scores), "views": 0.4})
+    changes = {"data.train_images": "9", "training.batch_size": "3"}
+    everything = set(low_precision.make_datasets(low_precision.load_config(None, {**TINY, **changes}))[0].image_ids)
+    options = [option for option in arguments(tmp_path, **changes) if option != "--wide"]
+    result = command([*options, "--folds", "3", "--views"])
+    for folds in (held["float32-0"], held["kept in bf16-0"]):
+        assert [len(fold) for fold in folds] == [3, 3, 3]
+        assert set.union(*folds) == everything
+    assert held["float32-0"] == held["kept in bf16-0"]
+    assert [row["fold"] for row in result["rows"]] == [0, 1, 2, 0, 1, 2]
+    assert low_precision.over_folds(result["rows"])[0] == {
+        "way": "float32",
+        "seed": 0,
+        "map50": pytest.approx(0.2),
+        "views": pytest.approx(0.4),
+    }
+    assert result["ways"]["kept in bf16"]["seeds"] == 1
+    assert result["ways"]["kept in bf16"]["map50_off"] == pytest.approx(0.3)
+    assert command([*options, "--folds", "3", "--views"])["rows"] == result["rows"]  # all are known
+    for wrong in (["--folds", "1"], ["--folds", "3", "--alike", "1"]):
+        with pytest.raises(ConfigError, match="--folds must be 2 or more, and without --alike"):
+            command([*arguments(tmp_path, **{"training.epochs": "2"}), *wrong])
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str | None, Path | None, int]] = []
 
@@ -130,7 +169,8 @@ def test_wide_is_over_four_views_and_the_training_images() -> None:
     found = low_precision.map50_of(detect, train_set.classes, config)  # type: ignore[arg-type]
     objects = [Counter(label for index in range(len(part)) for label in wanted(part.load(index)[1])) for part in (eval_set, train_set)]
     shares = [objects[0][label] / (4 * objects[0][label] + objects[1][label]) for label in objects[0] | objects[1]]
-    assert found == {"map50": 1, "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
+    assert found == {"map50": 1, "views": pytest.approx(1 / 4, abs=1e-6), "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
+    assert low_precision.map50_of(detect, train_set.classes, config, ["views"]) == {key: found[key] for key in ("map50", "views")}  # type: ignore[arg-type]
 
 
 def test_pairs_of_one_seed_are_compared() -> None:
