@@ -7,14 +7,18 @@ only the frozen stretch after them in each way: what happens in the first steps 
 
 map50 is that of the evaluated images, after the last epoch. With --views there is a second one, of these in four views, which chance moves less; with
 --wide a third, of these together with the training images: it has more objects still, but knows fit from generalisation no more. With --folds N
-every seed is a cross-validation: N trainings, each without another share of data.train_split, and map50 is their mean over what they were not
-trained on. With few images that is one figure over all of them, of several trainings, and so the one that chance moves least.
+each seed is a cross-validation: data.train_split is divided into N, anew for each seed, and there are N trainings, each evaluated on another part and
+trained on the rest. Where images are few their mean is over all of them, and expected to be moved less by chance than one training.
+
+Means, standard errors and the largest difference are over trainings (seeds times folds) as if none had to do with another.
 
 Ways: float32 (engine, features kept as they are); the same without the engine; the engine in bf16; features of float32 kept in bf16. The
-backbone is never trained, all else is as configured, in float32. What was measured is kept in runs_dir: started again, it goes on there.
+backbone is never trained, all else is as configured, in float32. What was measured is kept in runs_dir: started again with the same options, it goes
+on there; with others it begins anew.
 
 python -m benchmarks.low_precision --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
     --data.canvas square --seeds 3 --processes 2 --json
+    (the same with --data.train_split train+val --folds 4 --views: a cross-validation of all images)
 """
 
 from __future__ import annotations
@@ -33,14 +37,15 @@ from typing import Any
 
 import torch
 
-from dbf_ray.build_data import build_eval_loader, make_datasets
+from dbf_ray.build_data import build_eval_loader, make_datasets, make_split
 from dbf_ray.build_frozen import augmentation
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
+from dbf_ray.data import split_selection
 from dbf_ray.data.transforms import flip
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.backbones import FLOAT32_STAGES
 from dbf_ray.detectors.backbones.engine import PrefixEngine
-from dbf_ray.errors import ConfigError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluate import load_detector
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.files import write_text
@@ -71,33 +76,41 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     parser.add_argument("--only", nargs="*", default=list(WAYS), choices=list(WAYS), help="ways beside float32 (default: all)")
     parser.add_argument("--alike", type=int, default=0, help="epochs that are trained in float32 for all ways (default: %(default)s)")
     parser.add_argument(
-        "--folds", type=int, default=0, help="cross-validate: trainings of each way and seed (default: none, data.val_split)"
+        "--folds",
+        type=int,
+        default=0,
+        help="cross-validate: this many trainings of each way and seed, each evaluated on another part of data.train_split and trained on the rest; "
+        "instead of data.val_split or data.selection_fraction (default: none)",
     )
     parser.add_argument("--views", action="store_true", help="evaluate on the same images in four views too")
-    parser.add_argument("--wide", action="store_true", help="evaluate on these together with the training images too")
+    parser.add_argument("--wide", action="store_true", help="as --views, and on the four views together with the training images")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if not 0 <= options.alike < config.training.epochs:
         raise ConfigError(f"--alike must be 0 or more and less than training.epochs {config.training.epochs}, got {options.alike}")
     if options.folds and (options.folds < 2 or options.alike):
         raise ConfigError(f"--folds must be 2 or more, and without --alike, got --folds {options.folds} --alike {options.alike}")
+    if options.folds and config.data.selection_fold:
+        raise ConfigError(f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it out")
     if augmentation(config).switched_on:
         raise ConfigError("features can be kept of views alone, got data.augment; leave it out")
     ways = [EXACT, *(way for way in options.only if way != EXACT)]
     seeds = range(config.seed, config.seed + options.seeds)
+    folds = range(options.folds or 1)
+    check_folds(config, seeds, options.folds)
     starts: dict[int, str | None] = dict.fromkeys(seeds)
     if options.alike:
         made = in_processes(begin, [(to_dict(of_way(config, EXACT, seed)), options.alike) for seed in seeds], options.processes)
         starts = {result["seed"]: result["checkpoint"] for result in made}
-    images = ("views",) * (options.views or options.wide) + ("wide",) * options.wide
+    more = ("views",) * (options.views or options.wide) + ("wide",) * options.wide
     trainings = [
-        (to_dict(of_way(held_out(config, fold, options.folds), way, seed)), starts[seed], images)
-        for seed, way, fold in product(seeds, ways, range(options.folds or 1))
+        (to_dict(of_way(held_out(config, fold, options.folds), way, seed)), starts[seed], more)
+        for seed, way, fold in product(seeds, ways, folds)
     ]
     rows = list(in_processes(score, trainings, options.processes))
-    compared = summary(over_folds(rows))
+    compared = summary(rows)
     print(table(compared))
-    result = {"rows": rows, "ways": compared, "alike": options.alike, "machine": machine(), "versions": versions()}
+    result = {"rows": rows, "ways": compared, "alike": options.alike, "folds": options.folds, "machine": machine(), "versions": versions()}
     if options.json:
         print_json(result)
     return result
@@ -114,7 +127,23 @@ def held_out(config: Config, fold: int, folds: int) -> Config:
     if not folds:
         return config
     changes = {"data.selection_fraction": 1 / folds, "data.selection_fold": fold}
-    return with_overrides(config, {**changes, "runs_dir": config.runs_dir / f"fold {fold}"})
+    return with_overrides(config, {**changes, "runs_dir": config.runs_dir / f"fold {fold} of {folds}"})
+
+
+def check_folds(config: Config, seeds: Sequence[int], folds: int) -> None:
+    """Refuse folds without images, before any is trained.
+
+    Raises:
+        ConfigError: there are not enough scenes, or one of them is so large that a fold gets none.
+    """
+    if not folds:
+        return
+    everything = make_split(config, config.data.train_split)
+    for seed, fold in product(seeds, range(folds)):
+        try:
+            split_selection(everything, 1 / folds, seed, fold)
+        except DataError as error:
+            raise ConfigError(f"--folds must leave images for each, got {folds}: none for fold {fold} of seed {seed}; lower it") from error
 
 
 def in_processes(work: Callable[..., Row], calls: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Row]:
@@ -124,7 +153,7 @@ def in_processes(work: Callable[..., Row], calls: Sequence[tuple[Any, ...]], pro
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 row = future.result()
-                which = f"{row['way']}, seed {row['seed']}, fold {row['fold']}"
+                which = f"{row['way']}, seed {row['seed']}" + (f", fold {row['fold']}" if "fold" in row else "")
                 print(f"{number}/{len(futures)} {which}: map50 {row['map50']}", file=sys.stderr, flush=True)
                 yield row
         finally:
@@ -142,17 +171,17 @@ def begin(tree: Row, epochs: int) -> Row:
     return kept(config, train, epochs)
 
 
-def score(tree: Row, start: str | None = None, images: Sequence[str] = ()) -> Row:
-    """Train a configuration, from checkpoint ``start`` on if there is one; its last checkpoint is evaluated on more ``images`` too, if any."""
+def score(tree: Row, start: str | None = None, more: Sequence[str] = ()) -> Row:
+    """Train a configuration, from checkpoint ``start`` on if there is one; its last checkpoint is evaluated for ``more`` scores too, if any."""
 
     def train(config: Config) -> Row:
         summary = run(config, quiet=True, resume=None if start is None else Path(start))
-        if not images:
+        if not more:
             return {"map50": summary["map50"]}
         detector, classes = load_detector(Path(summary["checkpoint"]), config)
-        return map50_of(detector, classes, config, images)
+        return map50_of(detector, classes, config, more)
 
-    return kept(make_config(tree, "a training of this benchmark"), train, start, images)
+    return kept(make_config(tree, "a training of this benchmark"), train, start, more)
 
 
 def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Row:
@@ -161,23 +190,23 @@ def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Ro
     torch.set_num_threads(1)
     made_from = json.loads(json.dumps({"config": to_dict(config), "depends_on": depends_on, "by": machinery}))
     file = folder / "score.json"
+    way, _, seed = str(config.name).rpartition("-")
+    which = {"way": way, "seed": int(seed), **({"fold": config.data.selection_fold} if config.data.selection_fraction else {})}
     if file.exists() and (found := json.loads(file.read_text(encoding="utf-8")))["made_from"] == made_from:
-        return dict(found["row"])
+        return {**found["row"], **which}
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.perf_counter()
-    way, _, seed = str(config.name).rpartition("-")
-    row = {"way": way, "seed": int(seed), "fold": config.data.selection_fold, **train(config), "seconds": time.perf_counter() - begun}
+    row = {**which, **train(config), "seconds": time.perf_counter() - begun}
     write_text(file, json.dumps({"row": row, "made_from": made_from}))
     return row
 
 
 @torch.no_grad()
-def map50_of(detector: Detector, classes: list[str], config: Config, images: Sequence[str] = ("views", "wide")) -> dict[str, float]:
+def map50_of(detector: Detector, classes: list[str], config: Config, more: Sequence[str] = ("views", "wide")) -> dict[str, float]:
     """map50 of the evaluated images as they are; of these in four views ("views"); and of all these together with the training images ("wide")."""
-    evaluators = {name: Evaluator(len(classes), classes) for name in ("map50", *images)}
+    evaluators = {name: Evaluator(len(classes), classes) for name in ("map50", *more)}
     train_set, eval_set, _ = make_datasets(config)
-
-    parts = [("evaluated", eval_set, VIEWS if images else VIEWS[:1])] + [("trained", train_set, VIEWS[:1])] * ("wide" in images)
+    parts = [("evaluated", eval_set, VIEWS if more else VIEWS[:1])] + [("trained", train_set, VIEWS[:1])] * ("wide" in more)
     for kind, dataset, views in parts:
         for batch, targets in build_eval_loader(config, dataset):
             for view in views:
@@ -190,25 +219,17 @@ def map50_of(detector: Detector, classes: list[str], config: Config, images: Seq
     return {name: evaluator.compute()["map50"] for name, evaluator in evaluators.items()}
 
 
-def over_folds(rows: Sequence[Row]) -> list[Row]:
-    """A row for each way and seed, with the means over its folds."""
-    pairs = dict.fromkeys((row["way"], row["seed"]) for row in rows)
-    of_pair = {pair: [row for row in rows if (row["way"], row["seed"]) == pair] for pair in pairs}
-    return [
-        {"way": way, "seed": seed, **{key: statistics.fmean(row[key] for row in mine) for key in SCORES if key in mine[0]}}
-        for (way, seed), mine in of_pair.items()
-    ]
-
-
 def summary(rows: Sequence[Row]) -> dict[str, Row]:
-    """For each way the mean and spread of its map50s, and the mean difference to float32 of the same seed, its standard error and the largest one."""
-    exact = {row["seed"]: row for row in rows if row["way"] == EXACT}
+    """For each way the mean and spread of its map50s, and the mean difference to float32 of the same seed and fold, its standard error and the
+    largest one.
+    """
+    exact = {(row["seed"], row.get("fold")): row for row in rows if row["way"] == EXACT}
     found: dict[str, Row] = {}
     for way in dict.fromkeys(row["way"] for row in rows):
         mine = [row for row in rows if row["way"] == way]
-        found[way] = {"seeds": len(mine)}
+        found[way] = {"seeds": len({row["seed"] for row in mine}), "trainings": len(mine)}
         for key in (key for key in SCORES if key in mine[0]):
-            off = [row[key] - exact[row["seed"]][key] for row in mine]
+            off = [row[key] - exact[row["seed"], row.get("fold")][key] for row in mine]
             found[way] |= {f"{key}_mean": statistics.fmean(row[key] for row in mine), f"{key}_spread": spread([row[key] for row in mine])}
             found[way] |= {f"{key}_off": statistics.fmean(off), f"{key}_off_error": spread(off) / len(off) ** 0.5}
             found[way][f"{key}_off_largest"] = max(off, key=abs)
@@ -223,14 +244,14 @@ def spread(values: Sequence[float]) -> float:
 def table(ways: dict[str, Row]) -> str:
     """What a reader compares."""
     keys = [key for key in SCORES if f"{key}_mean" in ways[EXACT]]
-    lines = [f"{'way':20} seeds" + "".join(f"  {key:16}  to float32          largest" for key in keys)]
+    lines = [f"{'way':20} seeds trainings" + "".join(f"  {key:16}  to float32          largest" for key in keys)]
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
             f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- {row[f'{key}_off_error']:.4f}"
             f"  {row[f'{key}_off_largest']:+.4f}"
             for key in keys
         ]
-        lines.append(f"{way:20} {row['seeds']:5}  {'  '.join(cells)}")
+        lines.append(f"{way:20} {row['seeds']:5} {row['trainings']:9}  {'  '.join(cells)}")
     return "\n".join(lines)
 
 

@@ -83,7 +83,10 @@ def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: py
         records = (tmp_path / f"{row['way']}-0" / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(record)["map50"] for record in records] == [None, row["map50"]]
     assert "wide" not in capsys.readouterr().out
-    assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # another measurement than the one that is known
+    assert all(
+        set(row) == {"way", "seed", "map50", "views", "seconds"} for row in command([*options, "--views"])["rows"]
+    )  # another measurement
+    assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # and another
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -111,18 +114,39 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
         assert set.union(*folds) == everything
     assert held["float32-0"] == held["kept in bf16-0"]
     assert [row["fold"] for row in result["rows"]] == [0, 1, 2, 0, 1, 2]
-    assert low_precision.over_folds(result["rows"])[0] == {
-        "way": "float32",
-        "seed": 0,
-        "map50": pytest.approx(0.2),
-        "views": pytest.approx(0.4),
-    }
-    assert result["ways"]["kept in bf16"]["seeds"] == 1
-    assert result["ways"]["kept in bf16"]["map50_off"] == pytest.approx(0.3)
+    compared = result["ways"]["kept in bf16"]
+    assert (compared["seeds"], compared["trainings"]) == (1, 3)
+    assert compared["map50_off"] == pytest.approx(0.3)  # .4, .3 and .2
+    assert compared["map50_off_error"] == pytest.approx(0.1 / math.sqrt(3))
+    assert compared["map50_off_largest"] == pytest.approx(0.4)
+    assert compared["views_off"] == 0
     assert command([*options, "--folds", "3", "--views"])["rows"] == result["rows"]  # all are known
-    for wrong in (["--folds", "1"], ["--folds", "3", "--alike", "1"]):
-        with pytest.raises(ConfigError, match="--folds must be 2 or more, and without --alike"):
-            command([*arguments(tmp_path, **{"training.epochs": "2"}), *wrong])
+    assert len(held["float32-0"]) == 3
+    monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": 0.4, "views": 0.4})
+    command([*options, "--folds", "2", "--views"])
+    assert command([*options, "--folds", "3", "--views"])["rows"] == result["rows"]  # another division leaves these alone
+    both = command([*options, "--folds", "3", "--views", "--seeds", "2"])["rows"]
+    assert {(row["seed"], row["fold"]) for row in both} == {(seed, fold) for seed in range(2) for fold in range(3)}
+    assert held["float32-1"] != held["float32-0"][:3]
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--folds", "1"], "--folds must be 2 or more, and without --alike, got --folds 1"),
+        (["--folds", "-2"], "--folds must be 2 or more"),
+        (["--folds", "2", "--alike", "1"], "got --folds 2 --alike 1"),
+        (["--folds", "2", "--data.selection_fold", "1"], r"got data\.selection_fold 1 too; leave it out"),
+        (["--folds", "7"], "--folds must leave images for each, got 7: none for fold . of seed 0; lower it"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_before_any_training(
+    wrong: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(low_precision, "run", lambda *_, **__: pytest.fail("was trained"))
+    with pytest.raises(ConfigError, match=message):
+        command([*arguments(tmp_path, **{"training.epochs": "2"}), *wrong])
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -1,15 +1,19 @@
 """Frozen stages in bf16 against those in float32: real weights, the same seed, map50 within .01.
 
-Told by whole trainings of generated scenes, of which there are enough for chance to be less: two in float32 that add in another order ended within
-.002 of each other with both seeds. And by one detector of real images, trained in float32: how good it is on features of either precision, where
-it would be moved by a step on them, and how good it becomes in a frozen stretch of the same training on either. Of whole trainings of the real
-images that there are a pair tells little, since float32 misses .01 against itself with four seeds of eight; it is asserted all the same, and missed
-by the engine in bf16 with seed 0. benchmarks/low_precision.py has these over many seeds, and docs/results.md.
+Told by whole trainings of which chance moves the figure less than that, which is asserted beside them: a cross-validation of all real images that
+there are, in four views, and generated scenes. Where chance fails, as it may on another machine, they cannot tell. And by one detector of real
+images, trained in float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a
+frozen stretch of the same training on either.
+
+Until there was the cross-validation, .01 was asserted of one pair of trainings on the 554 training images, judged by the 175 of validation. The
+engine in bf16 missed it with seed 0 (-.0208) and with four seeds of eight; so did float32 against itself. benchmarks/low_precision.py has these over
+many seeds, and docs/results.md.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.low_precision import EXACT, VIEWS, command, map50_of, of_way, over_folds
+from benchmarks.low_precision import EXACT, VIEWS, command, map50_of, of_way
 from dbf_ray.build_data import build_eval_loader, make_split
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.data import TrainView
@@ -101,31 +105,14 @@ def on_real_images(runs: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, float]]:
-    """The configuration of a whole training of real images in float32, with the recipe that is shipped, and map50 after it in each way."""
-    settings = on_real_images(tmp_path_factory.mktemp("runs"))
-    return of_way(load_config(SHIPS, settings), EXACT, 0), {row["way"]: row["map50"] for row in train(SHIPS, settings, 1, WHOLE)}
-
-
-@pytest.mark.parametrize("way", WHOLE)
-def test_a_frozen_training_of_real_images_ends_where_that_in_float32_does(
-    way: str, of_real_images: tuple[Config, dict[str, float]]
-) -> None:
-    """The engine's in bf16 is missed with this seed, by .0208: docs/results.md, Low precision, has eight and what chance does."""
-    _, map50 = of_real_images
-    assert map50[EXACT] > 0.3  # it did learn
-    assert map50[way] != map50[EXACT]  # and the other is not the same training
-    assert abs(map50[way] - map50[EXACT]) <= LIMIT, map50
-
-
-@pytest.fixture(scope="module")
 def of_folds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """map50 of a cross-validation of all real images with the recipe that is shipped: four trainings in each way, each evaluated, in four views, on
-    the quarter that it was not trained on. The mean of four is moved half as far by chance as one of them, which is what lets it tell .01.
+    the quarter that it was not trained on. The mean of four is expected to be moved half as far by chance as one of them; how far it was is asserted.
     """
     settings = {**on_real_images(tmp_path_factory.mktemp("runs")), "data.train_split": "train+val"}
     rows = train(SHIPS, settings, 1, [CHANCE, *WHOLE], "--folds", "4", "--views")
-    return {row["way"]: row["views"] for row in over_folds(rows)}
+    assert len(rows) == 4 * len((EXACT, CHANCE, *WHOLE))
+    return {way: statistics.fmean(row["views"] for row in rows if row["way"] == way) for way in (EXACT, CHANCE, *WHOLE)}
 
 
 def test_two_cross_validations_of_real_images_in_float32_end_alike(of_folds: dict[str, float]) -> None:
@@ -141,12 +128,19 @@ def test_frozen_trainings_of_real_images_end_where_those_in_float32_do(way: str,
     assert abs(of_folds[way] - of_folds[EXACT]) <= LIMIT, of_folds
 
 
-def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_images: tuple[Config, dict[str, float]]) -> None:
+@pytest.fixture(scope="module")
+def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, float]:
+    """The configuration of a whole training of real images in float32, with the recipe that is shipped, and map50 after it."""
+    settings = on_real_images(tmp_path_factory.mktemp("runs"))
+    return of_way(load_config(SHIPS, settings), EXACT, 0), train(SHIPS, settings, 1, [])[0]["map50"]
+
+
+def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_images: tuple[Config, float]) -> None:
     config, map50 = of_real_images
     detector, classes = load_detector(list_checkpoints(run_directory(config) / "checkpoints")[-1], config)
     Freezer(detector.backbone).apply(detector.backbone.num_stages)
     scores = {name: plain for name, (plain, _) in scores_of(config, detector, classes, VIEWS[:1]).items()}
-    assert scores["stages"] == pytest.approx(map50[EXACT], abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
+    assert scores["stages"] == pytest.approx(map50, abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
     assert {way: scores[way] for way in HELD if abs(scores[way] - scores["stages"]) > LIMIT} == {}, scores
 
 
