@@ -5,9 +5,9 @@ there are, in four views, and generated scenes. Where chance fails, as it may on
 images, trained in float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a
 frozen stretch of the same training on either.
 
-Until there was the cross-validation, .01 was asserted of one pair of trainings on the 554 training images, judged by the 175 of validation. The
-engine in bf16 missed it with seed 0 (-.0208) and with four seeds of eight; so did float32 against itself. benchmarks/low_precision.py has these over
-many seeds, and docs/results.md.
+Of one pair of trainings on the 554 training images, judged by the 175 of validation, .01 is asserted all the same. The engine in bf16 misses it with
+seed 0 (-.0208) and with four seeds of eight; so does float32 against itself. benchmarks/low_precision.py has these over many seeds, and
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -129,18 +129,30 @@ def test_frozen_trainings_of_real_images_end_where_those_in_float32_do(way: str,
 
 
 @pytest.fixture(scope="module")
-def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, float]:
-    """The configuration of a whole training of real images in float32, with the recipe that is shipped, and map50 after it."""
+def of_real_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, float]]:
+    """The configuration of a whole training of real images in float32, with the recipe that is shipped, and map50 after it in each way."""
     settings = on_real_images(tmp_path_factory.mktemp("runs"))
-    return of_way(load_config(SHIPS, settings), EXACT, 0), train(SHIPS, settings, 1, [])[0]["map50"]
+    return of_way(load_config(SHIPS, settings), EXACT, 0), {row["way"]: row["map50"] for row in train(SHIPS, settings, 1, WHOLE)}
 
 
-def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_images: tuple[Config, float]) -> None:
+@pytest.mark.parametrize("way", WHOLE)
+def test_a_frozen_training_of_real_images_ends_where_that_in_float32_does(
+    way: str, of_real_images: tuple[Config, dict[str, float]]
+) -> None:
+    """The engine's in bf16 is missed with this seed, by .0208: docs/results.md, Low precision, has eight and what chance does."""
+    _, map50 = of_real_images
+    assert map50[EXACT] > 0.3  # it did learn
+    assert map50[way] != map50[EXACT]  # and the other is not the same training
+    assert abs(map50[way] - map50[EXACT]) <= LIMIT, map50
+
+
+def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_images: tuple[Config, dict[str, float]]) -> None:
     config, map50 = of_real_images
+    assert map50[EXACT] > 0.3  # it did learn
     detector, classes = load_detector(list_checkpoints(run_directory(config) / "checkpoints")[-1], config)
     Freezer(detector.backbone).apply(detector.backbone.num_stages)
     scores = {name: plain for name, (plain, _) in scores_of(config, detector, classes, VIEWS[:1]).items()}
-    assert scores["stages"] == pytest.approx(map50, abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
+    assert scores["stages"] == pytest.approx(map50[EXACT], abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
     assert {way: scores[way] for way in HELD if abs(scores[way] - scores["stages"]) > LIMIT} == {}, scores
 
 
