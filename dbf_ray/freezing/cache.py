@@ -168,24 +168,24 @@ class DiskCache(FeatureCache):
         """See :meth:`FeatureCache.close`."""
         for shard in self._mine():
             shutil.rmtree(shard, ignore_errors=True)
-        if not any(self.folder.glob("rank-*")):
+        if not any(entry.name.startswith("rank-") for entry in entries(self.folder)):  # several ranks may get here at once
             shutil.rmtree(self.folder, ignore_errors=True)
         self.bytes, self.generation, self._shards = 0, None, []
 
     def _keep_only(self, generation: str | None) -> int:
-        held = 0
         self._shards = []
         for shard in self._mine():
             for other in entries(shard):
                 if other.name != generation:
                     shutil.rmtree(other, ignore_errors=True)
         if generation is None:
-            return 0
-        for shard in self._mine():
-            for file in sorted(entries(shard / generation)):
-                size = size_of(file)
-                if (file.suffix == SUFFIX and held + size <= self.budget) or not removed(file):
-                    held += size
+            return self._held()
+        found = [file for shard in self._mine() for file in sorted(entries(shard / generation))]
+        held = self._held() - sum(map(size_of, found))  # of other generations what could not be removed
+        for file in found:
+            size = size_of(file)
+            if (file.suffix == SUFFIX and held + size <= self.budget) or not removed(file):
+                held += size
         self._usable = True
         try:
             (self.own / generation).mkdir(parents=True, exist_ok=True)
@@ -220,10 +220,13 @@ class DiskCache(FeatureCache):
             if number.isdecimal() and int(number) % self.ranks == self.rank and (int(number) == self.rank or int(number) >= self.ranks):
                 yield shard
 
+    def _held(self) -> int:
+        """Bytes of all files that count towards this rank's budget."""
+        return sum(size_of(file) for shard in self._mine() for generation in entries(shard) for file in entries(generation))
+
     def _remove_torn(self, file: Path) -> None:
-        lost = size_of(file)
         if removed(file) and file.parent.parent in self._mine():
-            self.bytes -= lost
+            self.bytes = self._held()  # the file may be of another size by now than when it was counted
 
     def _give_up(self, error: OSError) -> None:
         self._usable = False
@@ -234,11 +237,11 @@ class DiskCache(FeatureCache):
 
 
 def rounded(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """``part`` in ``dtype``; what is beyond float16 is clipped."""
-    if dtype == torch.float16:
-        limit = torch.finfo(dtype).max
-        part = part.clamp(-limit, limit)
-    return part.to(dtype)
+    """``part`` in ``dtype``; what is beyond float16 is clipped, after it was rounded: other types may not have the limit itself."""
+    if dtype != torch.float16:
+        return part.to(dtype)
+    limit = torch.finfo(dtype).max
+    return part.to(dtype).clamp(-limit, limit)
 
 
 def pack(maps: Maps) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,14 +65,19 @@ def test_low_precision_is_one_rounding(make: Make, name: str, dtype: torch.dtype
     assert equal(cache.get(key()), [None if part is None else part.to(dtype) for part in maps()])
 
 
-def test_float16_clips_what_is_beyond_it(make: Make) -> None:
+@pytest.mark.parametrize("computed_in", [torch.float32, torch.bfloat16, torch.float16])
+def test_float16_clips_what_is_beyond_it(make: Make, computed_in: torch.dtype) -> None:
+    """In bf16, as under autocast, its limit of 65504 is not a number."""
     cache = make(dtype="float16")
     cache.begin("one")
-    cache.put(key(), [torch.tensor([[[1e6, -1e6, 3.0]]])])
+    part = torch.tensor([[[1e6, -1e6, 3.0, float("nan")]]]).to(computed_in)
+    cache.put(key(), [part])
     found = cache.get(key())
     assert found is not None
     assert found[0] is not None
-    assert found[0].tolist() == [[[65504.0, -65504.0, 3.0]]]
+    assert found[0][..., :3].tolist() == [[[65504.0, -65504.0, 3.0]]]
+    assert found[0][..., 3:].isnan().all()
+    assert torch.equal(cache.as_kept(part)[..., :3], found[0][..., :3].to(computed_in))
 
 
 def test_image_view_and_padded_size_are_told_apart(make: Make) -> None:
@@ -157,6 +164,28 @@ def test_ranks_read_each_other_and_write_their_own(tmp_path: Path) -> None:
     assert not (tmp_path / "features").exists()
 
 
+def test_ranks_that_close_at_once_do_not_fail(tmp_path: Path) -> None:
+    """One removes the folder that another is looking into."""
+    errors: list[BaseException] = []
+
+    def close(cache: DiskCache, together: threading.Barrier) -> None:
+        together.wait()
+        try:
+            cache.close()
+        except OSError as error:
+            errors.append(error)
+
+    for _ in range(100):
+        together = threading.Barrier(4)
+        threads = [threading.Thread(target=close, args=(disk(tmp_path, rank, 4), together)) for rank in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert not (tmp_path / "features").exists()
+
+
 def test_shards_of_ranks_that_are_gone_are_shared_out(tmp_path: Path) -> None:
     for rank in range(4):
         disk(tmp_path, rank, 4).put(key(rank), maps(rank))
@@ -209,6 +238,16 @@ def test_a_torn_file_is_a_miss_and_is_removed(tmp_path: Path) -> None:
     assert file.read_bytes() == whole
 
 
+def test_a_torn_file_of_another_size_leaves_the_right_count(tmp_path: Path) -> None:
+    cache = disk(tmp_path)
+    for index in range(2):
+        cache.put(key(index), maps(index))
+    one = cache.bytes // 2
+    (cache.own / "one" / (key(0).digest + SUFFIX)).write_bytes(bytes(30_000))
+    assert cache.get(key(0)) is None
+    assert cache.bytes == one == sum(file.stat().st_size for file in tmp_path.rglob(f"*{SUFFIX}"))
+
+
 def test_a_disk_that_cannot_be_written_to_costs_a_warning_and_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = disk(tmp_path)
     cache.put(key(0), maps(0))
@@ -243,6 +282,25 @@ def test_what_cannot_be_removed_counts_and_fails_nothing(tmp_path: Path, monkeyp
     again = disk(tmp_path)
     assert again.bytes == cache.bytes + 5
     assert equal(again.get(key(0)), maps(0))
+
+
+def test_other_generations_that_cannot_be_removed_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or more would lie on the disk than the budget allows."""
+    for rank in range(2):
+        disk(tmp_path, rank, 2).put(key(rank), maps(rank))
+    cache = disk(tmp_path)
+    one = next(tmp_path.rglob(f"*{SUFFIX}")).stat().st_size
+    cache.budget = 3 * one + 600
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    cache.begin("two")
+    assert cache.bytes == 2 * one
+    assert [cache.put(key(index), maps(index)) for index in range(3)] == [True, False, False]
+    assert cache.bytes == sum(file.stat().st_size for file in tmp_path.rglob(f"*{SUFFIX}")) <= cache.budget
+    cache.drop()
+    assert cache.bytes == 3 * one
+    monkeypatch.undo()
+    cache.begin("one")
+    assert cache.bytes == 2 * one
 
 
 def test_a_folder_that_cannot_be_made_costs_a_warning_and_no_run(tmp_path: Path) -> None:
