@@ -52,7 +52,7 @@ from dbf_ray.freezing import Freezer, Policy, budget, make_policy, stage_paramet
 from dbf_ray.freezing import Progress as PolicyProgress
 from dbf_ray.freezing.forecast import Forecast
 from dbf_ray.training.average import WeightAverage
-from dbf_ray.training.ddp import Replicas, gather_objects, rank, world_size
+from dbf_ray.training.ddp import Replicas, broadcast_object, gather_objects, rank, world_size
 from dbf_ray.training.loop import Training
 from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
 from dbf_ray.training.progress import Progress
@@ -316,7 +316,7 @@ def build_training(
         evaluate_every=config.evaluation.every,
         average=average,
         frozen=build_frozen(config, detector, ledger, device, view, features),
-        micro_batches=plan.micro_batches,
+        micro_batches=broadcast_object(plan.micro_batches),  # other machines may round what they were chosen by otherwise
         originals=originals_of(plan.eval_set),
     )
 

@@ -12,12 +12,13 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import PIL
 import psutil
 import torch
+import torchvision
 
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, Ledger
-from dbf_ray.cost.live_bytes import nbytes
 from dbf_ray.data import Dataset, TrainView, resized_size, signature, sizes_of
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.decoded import slot_bytes
@@ -33,6 +34,7 @@ from dbf_ray.freezing.forecast import Forecast, forecast
 from dbf_ray.training.ddp import rank, world_size
 from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 from dbf_ray.training.micro_batches import fewest
+from dbf_ray.training.step_memory import StepMemory
 
 
 def square(config: Config) -> int:
@@ -100,7 +102,8 @@ def cache_forecast(
     return forecast(
         [prefix for prefix in prefixes for _ in range(blocks_epochs)][: config.training.epochs],
         always_frozen=always,
-        images=steps * config.training.batch_size,
+        images=len(train_set),
+        share=steps * config.training.batch_size / len(train_set),
         views=1 + len(config.data.flips),
         canvases=canvas_shares(config, train_set),
         view_per=config.data.view_per,
@@ -131,9 +134,8 @@ def canvas_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[f
 def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, prefixes: list[int] | None) -> list[int] | None:
     """Micro-batches of a step for each frozen prefix within ``training.micro_batch_gb``; None where they stay as they are.
 
-    They stay so for prefixes that a known timeline does not have, and where batch norms are trained on statistics of a micro-batch. Counted on the
-    meta device: weights, the optimizer's and the average's copies, an engine's copy of what is frozen, and activations and gradients of the network
-    at the square of ``data.image_size``, times the largest of ``data.augment.scales``.
+    They stay so for prefixes that a known timeline does not have, and where batch norms are trained on statistics of a micro-batch. What a step
+    needs is :class:`.StepMemory`'s, at the square of ``data.image_size`` times the largest of ``data.augment.scales``.
 
     Raises:
         ResourceError: a micro-batch as it is does not fit.
@@ -141,15 +143,15 @@ def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, p
     train = config.training
     if train.micro_batch_gb is None:
         return None
-    copies = 1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None)
-    weights = nbytes(detector.state_dict().values())
-    stages = [nbytes(stage.state_dict().values()) for stage in detector.backbone.stages]
-    side = largest_square(config)
-
-    def needed(prefix: int, images: int) -> int:
-        engine = sum(stages[:prefix]) if config.freezing.engine else 0
-        return copies * weights + engine + table.network_bytes(side, side, prefix, images)
-
+    needed = StepMemory(
+        detector,
+        table,
+        largest_square(config),
+        kept=1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None),
+        engine=config.freezing.engine,
+        replicated=config.cluster.workers > 1,
+        low_precision=train.precision == "bf16",
+    )
     images = train.batch_size // (train.accumulation * config.cluster.workers)
     stages_trained = range(table.num_stages) if config.detector.norm_eval is not True else ()
     chosen = dict.fromkeys(range(table.num_stages + 1), train.accumulation)
@@ -171,7 +173,8 @@ def build_frozen(
     if engine is None and cache is None:
         return None
     run_by = "stages" if engine is None else (engine, PrefixEngine.revision)
-    arithmetic = (torch.__version__, device.type, run_by, train.precision, train.channels_last, freezing.cache_dtype)
+    libraries = (torch.__version__, torchvision.__version__, PIL.__version__)  # the last two decode and resize
+    arithmetic = (libraries, device.type, run_by, train.precision, train.channels_last, freezing.cache_dtype)
     facts = (*arithmetic, config.data.name, config.data.image_size, signature(view.dataset) if cache is not None else None)
     return FrozenPrefix(detector, ledger, engine, cache, facts)
 

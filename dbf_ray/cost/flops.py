@@ -169,6 +169,16 @@ class FlopTable:
         self._copy.zero_grad(set_to_none=True)
         return live.peak
 
+    def backbone_bytes(self, height: int, width: int, frozen_stages: int, images: int) -> int:
+        """Bytes of tensors alive after the backbone's forward pass over so many images: its outputs, and what its trained stages keep."""
+        backbone: Any = self._copy.backbone
+        self._freeze(max(frozen_stages, backbone.frozen_stages))
+        with LiveBytes() as live:
+            features = backbone(_image(height, width, images))
+            held = live.now
+        del features
+        return held
+
     def feature_numbers(self, height: int, width: int, frozen_stages: int) -> int:
         """How many numbers of one image the rest of the network needs of the first ``frozen_stages`` stages, 0 for none of them."""
         self._freeze(frozen_stages)

@@ -28,8 +28,8 @@ def expected_misses(epochs: int, outcomes: Sequence[float]) -> float:
     """The expected number of different keys that an image comes under in so many epochs, each of which is computed once.
 
     Args:
-        epochs: L, in each of which the image comes once.
-        outcomes: chances p_k, summing to 1, of the keys that it may come under in an epoch, independently of other epochs.
+        epochs: L, in each of which the image comes once, or not at all.
+        outcomes: chances p_k of the keys that it may come under in an epoch, independently of other epochs, summing to the chance that it comes.
 
     Returns:
         sum_k 1 - (1 - p_k)^L.
@@ -37,15 +37,16 @@ def expected_misses(epochs: int, outcomes: Sequence[float]) -> float:
     return sum(1 - (1 - p) ** epochs for p in outcomes)
 
 
-def expected_hit_rate(lengths: Sequence[int], outcomes: Sequence[Sequence[float]]) -> float:
+def expected_hit_rate(lengths: Sequence[int], outcomes: Sequence[Sequence[float]], share: float = 1.0) -> float:
     """The expected share of frozen images that a cache with enough room serves, for stretches of these ``lengths`` in epochs.
 
     Args:
         lengths: of each stretch.
         outcomes: of each stretch, as :func:`expected_misses` takes them. One view an image per stretch: (1,); four views drawn anew in each epoch:
-            (1/4, 1/4, 1/4, 1/4).
+            (1/4, 1/4, 1/4, 1/4). These sum to ``share``.
+        share: chance that an image comes in an epoch; less than 1 where an incomplete batch is dropped, which has others each time.
     """
-    visits = sum(lengths)
+    visits = share * sum(lengths)
     return 1 - sum(map(expected_misses, lengths, outcomes)) / visits if visits else 0.0
 
 
@@ -92,6 +93,7 @@ def forecast(
     *,
     always_frozen: int,
     images: int,
+    share: float = 1.0,
     views: int,
     canvases: Sequence[float],
     view_per: str,
@@ -106,6 +108,7 @@ def forecast(
         prefixes: effective frozen prefix of each epoch.
         always_frozen: stages that are frozen whatever a policy says; where no more are, views are drawn in each epoch.
         images: in the training set.
+        share: of them that come in an epoch, others each time.
         views: in which an image may be seen, all with equal chance.
         canvases: chances of the sizes that an image is padded to.
         view_per: "epoch" or "stretch".
@@ -115,14 +118,14 @@ def forecast(
         shared: ranks read what others have kept.
     """
     among = 1 if shared else ranks
-    drawn = [p / (views * among) for p in canvases for _ in range(views * among)]
-    fixed = [p / among for p in canvases for _ in range(among)]
+    drawn = [share * p / (views * among) for p in canvases for _ in range(views * among)]
+    fixed = [share * p / among for p in canvases for _ in range(among)]
     rows = stretches(prefixes)
     rates: dict[str, float] = {}
     needed: dict[str, float] = {}
     for way in ("epoch", "stretch"):
         outcomes = [fixed if way == "stretch" and row.prefix > always_frozen else drawn for row in rows]
-        rates[way] = expected_hit_rate([row.epochs for row in rows], outcomes)
+        rates[way] = expected_hit_rate([row.epochs for row in rows], outcomes, share)
         kept = [expected_misses(row.epochs, chances) * entry_bytes[row.prefix] for row, chances in zip(rows, outcomes, strict=True)]
         needed[way] = max(kept, default=0.0)
     total = round(needed[view_per] * images / ranks)

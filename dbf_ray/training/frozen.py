@@ -35,7 +35,7 @@ class FrozenPrefix:
         ledger: is told of hits and misses, and at an epoch's end of seconds and bytes.
         engine: None: the prefix runs as it is.
         cache: None: nothing is kept.
-        facts: whatever features depend on beside the weights, the images' names, their view and their padded size.
+        facts: whatever features depend on beside the prefix with its weights, the normalisation, the images' names, their view and padded size.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class FrozenPrefix:
         facts: tuple[object, ...] = (),
     ) -> None:
         self.backbone, self.device = detector.backbone, detector.mean.device
+        self._normalisation = (detector.mean, detector.std)
         self.ledger, self.options, self.cache, self.facts = ledger, engine, cache, facts
         self._engines: dict[int, PrefixEngine] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen stretch
         self._warm = False  # whether the prefix has run before, so that its time is not that of compiling and choosing kernels
@@ -102,12 +103,13 @@ class FrozenPrefix:
             self.cache.close()
 
     def _refresh(self) -> None:
-        state = prefix_state(self.backbone)
-        versions = (self.backbone.no_grad_stages, *(tensor._version for tensor in state))
+        state, prefix = [*self._normalisation, *prefix_state(self.backbone)], self.backbone.no_grad_stages
+        versions = (prefix, *(tensor._version for tensor in state))
         if versions == self._versions:
             return
         self._versions = versions
-        generation = fingerprint(state, self.backbone.no_grad_stages, self.backbone.read_from, self.backbone.float32_stages, *self.facts)
+        structure = repr(self.backbone.stages[:prefix])  # with what is no tensor, as a norm's eps or a convolution's stride
+        generation = fingerprint(state, prefix, structure, self.backbone.read_from, self.backbone.float32_stages, *self.facts)
         if generation == self._generation:
             return
         self._generation, self._dtypes = generation, None

@@ -17,24 +17,24 @@ def merged(micro_batches: Sequence[MicroBatch], count: int) -> list[MicroBatch]:
     return [([i for images, _ in group for i in images], [t for _, targets in group for t in targets]) for group in groups]
 
 
-def fewest(accumulation: int, images: int, counts: Iterable[int], needed: Callable[[int], int], limit: int) -> int:
+def fewest(accumulation: int, images: int, counts: Iterable[int], needed: Callable[[int, int], int], limit: int) -> int:
     """Into how few micro-batches a step can be merged within a limit of memory.
 
     Args:
         accumulation: A, micro-batches of a step as they are, of equally many images.
         images: in each of them.
         counts: numbers of micro-batches to choose from; those that do not divide A are passed over.
-        needed: bytes that a step needs with so many images in a micro-batch.
+        needed: bytes that a step needs with so many images in a micro-batch, and so many of these.
         limit: bytes.
 
     Raises:
         ResourceError: a micro-batch as it is does not fit.
     """
     divisors = sorted(count for count in counts if accumulation % count == 0)
-    fitting = [count for count in divisors if needed(images * accumulation // count) <= limit]
+    fitting = [count for count in divisors if needed(images * accumulation // count, count) <= limit]
     if not fitting:
         raise ResourceError(
             f"a step must fit into training.micro_batch_gb = {limit / 1e9:g}, with {images} images in a micro-batch it needs "
-            f"{needed(images) / 1e9:.2f} GB; raise training.accumulation or training.micro_batch_gb"
+            f"{needed(images, accumulation) / 1e9:.2f} GB; raise training.accumulation or training.micro_batch_gb"
         )
     return fitting[0]

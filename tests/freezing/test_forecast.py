@@ -27,16 +27,17 @@ def test_stretches_end_where_the_prefix_changes() -> None:
     assert stretches([0, 0]) == []
 
 
-@pytest.mark.parametrize(("always", "ranks"), [(0, 1), (1, 1), (0, 2)])
+@pytest.mark.parametrize(("always", "ranks", "batch"), [(0, 1, 8), (1, 1, 8), (0, 2, 8), (0, 1, 128), (0, 2, 100)])
 @pytest.mark.parametrize("way", ["epoch", "stretch"])
-def test_simulated_runs_hit_as_often_as_expected(way: str, always: int, ranks: int) -> None:
-    """The real order, views and shares of ranks, with a set for a cache."""
-    epochs, images, batch = 20, 240, 8
+def test_simulated_runs_hit_and_keep_as_much_as_expected(way: str, always: int, ranks: int, batch: int) -> None:
+    """The real order, views and shares of ranks, with a set for a cache; with large batches an epoch has not all images."""
+    epochs, images = 20, 240
     prefixes = [max(n, always) for n in make_policy("step", rho=5).decisions(epochs, 4, 0)]
     told = forecast(
         prefixes,
         always_frozen=always,
         images=images,
+        share=images // batch * batch / images,
         views=1 + len(FLIPS),
         canvases=[1.0],
         view_per=way,
@@ -47,7 +48,7 @@ def test_simulated_runs_hit_as_often_as_expected(way: str, always: int, ranks: i
     )
     hits = visits = 0
     kept: list[set[tuple[int, str]]] = [set() for _ in range(ranks)]
-    shown = 0
+    shown = most = 0
     for epoch, prefix in enumerate(prefixes):
         begins = epoch == 0 or prefix != prefixes[epoch - 1]
         if begins:
@@ -63,7 +64,9 @@ def test_simulated_runs_hit_as_often_as_expected(way: str, always: int, ranks: i
                     visits += 1
                     hits += found in kept[rank]
                     kept[rank].add(found)
+        most = max(most, *map(len, kept))
     assert hits / visits == pytest.approx(told.hit_rates[way], abs=0.02)
+    assert 10 * most == pytest.approx(told.needed_bytes, rel=0.08)
 
 
 def test_room_for_half_is_half_the_hits_and_is_said() -> None:

@@ -292,6 +292,33 @@ def test_weights_that_move_under_a_frozen_prefix_are_seen(make: Callable[..., Co
     assert torch.equal(last(), first)
 
 
+@pytest.mark.parametrize("engine", [True, False])
+def test_features_depend_on_normalisation_and_on_what_is_no_tensor(make: Callable[..., Config], engine: bool) -> None:
+    """Under the same weights, in a cache on disk that a killed run left."""
+    config = make("run", **{"freezing.policy": "frozen", "freezing.cache": "disk", "freezing.engine": engine, **FLOAT32})
+    found = []
+    for change in ("none", "mean", "eps", "none"):
+        training = build_training(prepare(config), features=run_directory(config) / "features", quiet=True)
+        assert training.frozen is not None
+        training.scheduler.before_step(0)
+        if change == "mean":
+            training.detector.mean.mul_(0.5)
+        if change == "eps":
+            norm = next(module for module in training.detector.backbone.stages[0].modules() if isinstance(module, torch.nn.BatchNorm2d))
+            norm.eps = 1.0
+        batch = training.detector.prepare(*next(training.train_loader.epoch(0)))
+        for _ in range(2):
+            features = training.frozen(batch).frozen
+        assert features is not None
+        assert features[3] is not None
+        exact = training.detector.backbone.frozen_features(batch.images)[3]
+        assert exact is not None
+        assert torch.allclose(features[3], exact, atol=1e-5)
+        found.append(features[3])
+    assert torch.equal(found[0], found[3])
+    assert all(not torch.allclose(other, found[0], atol=1e-4) for other in found[1:3])
+
+
 def test_the_engine_is_gone_when_the_backbone_is_trained_and_evaluation_runs_without_it(make: Callable[..., Config]) -> None:
     training = build_training(prepare(make("run")), quiet=True)
     frozen = training.frozen
