@@ -10,7 +10,9 @@ python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml 
 
 from __future__ import annotations
 
+import cProfile
 import itertools
+import pstats
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +26,14 @@ from dbf_ray.training.loop import Training, train_epoch
 from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
+# In a profile: (file that a function is in, "~" for torch's own; the functions; whether what they call counts too).
+PARTS: dict[str, tuple[str, tuple[str, ...], bool]] = {
+    "backward passes": ("~", ("<method 'run_backward' of 'torch._C._EngineBase' objects>",), False),
+    "convolutions": ("~", ("<built-in method torch.conv2d>",), False),
+    "normalisation and assignment": ("detectors/base.py", ("prepare",), True),
+    "cache and engine": ("training/frozen.py", ("__call__",), True),
+    "update": ("torch/optim/optimizer.py", ("wrapper",), True),
+}
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -33,6 +43,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--full", type=int, default=2, help="epochs with the whole backbone trained, the best of which counts; 0: none (default: 2)"
     )
+    parser.add_argument("--profile", action="store_true", help="then profile one more epoch with engine and cache: where its time goes")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if config.training.threads is not None:
@@ -68,7 +79,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         )
     if full is not None:
         print(f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%}")
-    result = {"rows": rows, "full": full, "rounds": options.rounds, "machine": machine(), "versions": versions()}
+    profile = profiled(ways[True, "ram"], max(1, options.rounds) + 1) if options.profile else None
+    result = {"rows": rows, "full": full, "rounds": options.rounds, "profile": profile, "machine": machine(), "versions": versions()}
     if options.json:
         print_json(result)
     return result
@@ -93,6 +105,22 @@ def one_epoch(training: Training, epoch: int) -> Row:
     if training.frozen is not None:
         training.frozen.end_epoch()
     return training.ledger.end_epoch()
+
+
+def profiled(training: Training, epoch: int) -> dict[str, float]:
+    """Train an epoch under Python's profiler and print its functions; shares of its time by what they do."""
+    profiler = cProfile.Profile()
+    profiler.runcall(one_epoch, training, epoch)
+    stats = pstats.Stats(profiler)
+    stats.sort_stats("tottime").print_stats(15)
+    total: float = stats.total_tt  # type: ignore[attr-defined]
+    spent = dict.fromkeys(PARTS, 0.0)
+    for (file, _, function), (_, _, own, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
+        for name, (where, functions, whole) in PARTS.items():
+            if where in file and function in functions:
+                spent[name] += (cumulative if whole else own) / total
+    print("  ".join(f"{name} {share:.1%}" for name, share in spent.items()))
+    return spent
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ image by image on a CPU); engine (batch norms folded, channels-last); cached (fe
 
 A step is everything from images on the host to new weights: normalising, assignment, forward, backward, clipping, SGD. peak_bytes is what it adds to
 the process's resident memory at most (on a GPU: to the allocated tensors); held_bytes the most tensors alive at one time in the forward pass. b is
-the backbone's share of forward FLOPs; ceiling the highest speed-up that counting FLOPs allows, with the forward pass kept and with it cached.
+the backbone's share of forward FLOPs; ceiling the highest speed-up that counting FLOPs allows, with the forward pass kept and with it cached; both by
+DETECTOR/BACKBONE as given.
 
 python -m benchmarks.frozen_step --json                                                           512 px, batch 2, everything, on a CPU half an hour
 python -m benchmarks.frozen_step --backbones mobilenet_v2:64x2 resnet18:64x2 --detectors rotated_retinanet --size 384 --batch 4
@@ -249,11 +250,13 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=4, help="steps timed in each way (default: 4)")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the network (default: float32)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU where there is one")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on a CPU (default: %(default)s)")
     parser.add_argument("--compile-engine", action="store_true", help="run the engine by torch.compile (held_bytes are of one that is not)")
     parser.add_argument("--quick", action="store_true", help="one small detector at 256 px, in less than a minute")
     options = parser.parse_args(arguments)
     if options.quick:
         options.detectors, options.backbones, options.size, options.rounds = ["rotated_retinanet"], ["mobilenet_v2:64x2"], 256, 2
+    torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
     shares: dict[str, float] = {}
     ceilings: dict[str, dict[str, float]] = {}
@@ -263,15 +266,15 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             stepper = make_stepper(options, detector, backbone, width)
             table = FlopTable(stepper.detector)
             b = table.backbone_share(options.size, options.size)
-            name, flops = f"{detector}/{backbone}", flops_of(table, options.size, options.batch)
+            name, flops = f"{detector}/{text}", flops_of(table, options.size, options.batch)
             shares[name] = b
             ceilings[name] = {"no_grad": 1 / (1 - analytic_saving(1.0, b)), "cached": 1 / (1 - analytic_saving(1.0, b, cached=True))}
             found = measure(stepper, max(1, options.rounds))
-            rows += [{"detector": detector, "backbone": backbone, "way": way, "flops": flops[way], **found[way]} for way in WAYS]
+            rows += [{"detector": detector, "backbone": text, "way": way, "flops": flops[way], **found[way]} for way in WAYS]
             print_rows(rows[-len(WAYS) :], b, ceilings[name])
             del stepper, table
             gc.collect()
-    settings = {key: getattr(options, key) for key in ("size", "batch", "rounds", "precision", "device", "compile_engine")}
+    settings = {key: getattr(options, key) for key in ("size", "batch", "rounds", "precision", "device", "threads", "compile_engine")}
     result = {"rows": rows, "b": shares, "ceiling": ceilings, **settings, "machine": machine(), "versions": versions()}
     if options.json:
         print_json(result)

@@ -28,12 +28,25 @@ def test_the_quick_run_prints_a_row_for_each_way(capsys: pytest.CaptureFixture[s
     assert flops == sorted(flops, reverse=True)
     held = {way: row["held_bytes"] for way, row in rows.items()}
     assert 0.8 * held["full"] < held["official"] <= held["full"]  # DBF's own code keeps the backbone's activations until the neck is done
-    assert held["frozen"] < held["official"] / 2
+    assert all(held[way] < held["official"] / 2 for way in ("frozen", "engine", "cached"))
+    peak = {way: row["peak_bytes"] for way, row in rows.items()}
+    assert all(0 < peak[way] < peak["full"] / 2 for way in ("frozen", "engine", "cached"))
+    assert list(result["b"]) == list(result["ceiling"]) == ["rotated_retinanet/mobilenet_v2:64x2"]
     (b,), (ceiling,) = result["b"].values(), result["ceiling"].values()
     assert ceiling["no_grad"] == pytest.approx(3 / (3 - 2 * b))
     assert ceiling["cached"] == pytest.approx(1 / (1 - b))
     assert rows["full"]["flops"] / rows["frozen"]["flops"] == pytest.approx(ceiling["no_grad"], rel=0.01)
     assert rows["full"]["flops"] / rows["cached"]["flops"] == pytest.approx(ceiling["cached"], rel=0.01)
+
+
+def test_two_widths_of_a_backbone_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {way: dict.fromkeys(("step_ms", "step_ms_min", "peak_bytes", "held_bytes"), 1.0) for way in WAYS}
+    monkeypatch.setattr(frozen_step, "measure", lambda *_: measured)
+    widths = ["mobilenet_v2:64x2", "mobilenet_v2:16x1"]
+    result = command(["--detectors", "rotated_retinanet", "--backbones", *widths, "--size", "64"])
+    assert list(dict.fromkeys(row["backbone"] for row in result["rows"])) == widths
+    assert list(result["b"]) == [f"rotated_retinanet/{width}" for width in widths]
+    assert len(set(result["b"].values())) == len({ceiling["cached"] for ceiling in result["ceiling"].values()}) == 2
 
 
 def test_all_frozen_ways_give_the_head_the_same_gradients() -> None:
