@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import math
 import statistics
 import sys
 import time
@@ -133,11 +134,11 @@ def make_stepper(options: argparse.Namespace, name: str, backbone: str, width: d
     )
 
 
-def measure(stepper: Stepper, rounds: int) -> dict[str, dict[str, float]]:
+def measure(stepper: Stepper, rounds: int, ways: Sequence[str] = WAYS) -> dict[str, dict[str, float]]:
     """Milliseconds and bytes of each way. The first round of all warms up; memory is looked at in a round of its own."""
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    times: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
-        for way in WAYS:
+        for way in ways:
             stepper.begin(way)
             if way in ("engine", "cached"):
                 ready(stepper, way)
@@ -148,7 +149,7 @@ def measure(stepper: Stepper, rounds: int) -> dict[str, dict[str, float]]:
                 times[way].append(1000 * (time.perf_counter() - begun))
     found = {}
     give_back_at(1 << 20)
-    for way in WAYS:
+    for way in ways:
         stepper.begin(way)
         ready(stepper, way)
         found[way] = {
@@ -245,6 +246,13 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--backbones", nargs="+", default=list(BACKBONES), metavar="NAME", help=f"NAME or NAME:CHANNELSxCONVS ({BACKBONES})"
     )
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        default=list(WAYS),
+        choices=WAYS,
+        help="which ways; on a CPU peak_bytes is also of what others left (default: all)",
+    )
     parser.add_argument("--size", type=int, default=512, help="side of the square images in pixels (default: 512)")
     parser.add_argument("--batch", type=int, default=2, help="images in a step (default: 2)")
     parser.add_argument("--rounds", type=int, default=4, help="steps timed in each way (default: 4)")
@@ -257,6 +265,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.quick:
         options.detectors, options.backbones, options.size, options.rounds = ["rotated_retinanet"], ["mobilenet_v2:64x2"], 256, 2
     torch.set_num_threads(options.threads)
+    ways = [way for way in WAYS if way in options.ways]
     rows: list[dict[str, Any]] = []
     shares: dict[str, float] = {}
     ceilings: dict[str, dict[str, float]] = {}
@@ -269,9 +278,9 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             name, flops = f"{detector}/{text}", flops_of(table, options.size, options.batch)
             shares[name] = b
             ceilings[name] = {"no_grad": 1 / (1 - analytic_saving(1.0, b)), "cached": 1 / (1 - analytic_saving(1.0, b, cached=True))}
-            found = measure(stepper, max(1, options.rounds))
-            rows += [{"detector": detector, "backbone": text, "way": way, "flops": flops[way], **found[way]} for way in WAYS]
-            print_rows(rows[-len(WAYS) :], b, ceilings[name])
+            found = measure(stepper, max(1, options.rounds), ways)
+            rows += [{"detector": detector, "backbone": text, "way": way, "flops": flops[way], **found[way]} for way in ways]
+            print_rows(rows[-len(ways) :], b, ceilings[name])
             del stepper, table
             gc.collect()
     settings = {key: getattr(options, key) for key in ("size", "batch", "rounds", "precision", "device", "threads", "compile_engine")}
@@ -282,10 +291,10 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def print_rows(rows: list[dict[str, Any]], b: float, ceiling: dict[str, float]) -> None:
-    """A table of one detector and backbone."""
-    full = rows[0]
+    """A table of one detector and backbone, with ratios where it has the way "full"."""
+    full = rows[0] if rows[0]["way"] == "full" else dict.fromkeys(("step_ms_min", "flops"), math.nan)
     limits = f"by FLOPs at most {ceiling['no_grad']:.2f} times as fast, {ceiling['cached']:.2f} cached"
-    print(f"{full['detector']}, {full['backbone']}: b {b:.3f}, {limits}")
+    print(f"{rows[0]['detector']}, {rows[0]['backbone']}: b {b:.3f}, {limits}")
     print("  way       step ms     min  of full  of full by FLOPs  GFLOP  peak MB  held MB")
     for row in rows:
         print(

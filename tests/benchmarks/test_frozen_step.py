@@ -49,6 +49,13 @@ def test_two_widths_of_a_backbone_are_told_apart(monkeypatch: pytest.MonkeyPatch
     assert len(set(result["b"].values())) == len({ceiling["cached"] for ceiling in result["ceiling"].values()}) == 2
 
 
+def test_some_of_the_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--detectors", "rotated_retinanet", "--backbones", "mobilenet_v2:16x1", "--size", "64", "--rounds", "1"]
+    result = command([*small, "--ways", "engine", "frozen"])
+    assert [row["way"] for row in result["rows"]] == ["frozen", "engine"]
+    assert "nan" in capsys.readouterr().out  # no ratio without full
+
+
 def test_all_frozen_ways_give_the_head_the_same_gradients() -> None:
     options = argparse.Namespace(device="cpu", size=64, batch=2, precision="float32", compile_engine=False)
     stepper = make_stepper(options, "rotated_retinanet", "resnet18", {"fpn_channels": 16, "head_convs": 1})
