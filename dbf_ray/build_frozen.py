@@ -143,15 +143,7 @@ def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, p
     train = config.training
     if train.micro_batch_gb is None:
         return None
-    needed = StepMemory(
-        detector,
-        table,
-        largest_square(config),
-        kept=1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None),
-        engine=config.freezing.engine,
-        replicated=config.cluster.workers > 1,
-        low_precision=train.precision == "bf16",
-    )
+    needed = step_memory(config, detector, table)
     images = train.batch_size // (train.accumulation * config.cluster.workers)
     stages_trained = range(table.num_stages) if config.detector.norm_eval is not True else ()
     chosen = dict.fromkeys(range(table.num_stages + 1), train.accumulation)
@@ -159,6 +151,21 @@ def choose_micro_batches(config: Config, detector: Detector, table: FlopTable, p
         divisors = [train.accumulation] if prefix in stages_trained else range(1, train.accumulation + 1)
         chosen[prefix] = fewest(train.accumulation, images, divisors, functools.partial(needed, prefix), round(train.micro_batch_gb * 1e9))
     return list(chosen.values())
+
+
+def step_memory(config: Config, detector: Detector, table: FlopTable) -> StepMemory:
+    """What a step of this configuration needs in memory."""
+    train = config.training
+    return StepMemory(
+        detector,
+        table,
+        largest_square(config),
+        most_images=train.batch_size // config.cluster.workers,
+        kept=1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None),
+        engine=config.freezing.engine,
+        replicated=config.cluster.workers > 1,
+        low_precision=train.precision == "bf16",
+    )
 
 
 def build_frozen(

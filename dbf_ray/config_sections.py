@@ -231,7 +231,7 @@ class TrainingConfig(Section):
         None,
         gt=0,
         description="with accumulation: merge micro-batches, as where stages are frozen, as long as the tensors of a step (weights, optimizer, "
-        "images, activations, losses) stay within this many GB on each device; null: never",
+        "images, activations, losses; of 100 objects an image) stay within this many GB on each device; null: never",
     )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="which optimizer")
     lr: float = Field(2e-4, gt=0, description="base learning rate")

@@ -12,7 +12,7 @@ import torch
 
 from dbf_ray.build import Plan, build_detector, build_training, prepare
 from dbf_ray.build_data import choose_device, loader_workers
-from dbf_ray.build_frozen import canvas_shares, largest_square, square
+from dbf_ray.build_frozen import canvas_shares, largest_square, square, step_memory
 from dbf_ray.config import Config, load_config
 from dbf_ray.data import TrainView
 from dbf_ray.data.augment import Augmentation
@@ -286,18 +286,22 @@ def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
     assert sorted(shares("rotate90", "rotate270", "transverse")) == pytest.approx([0.25, 0.75], abs=0.1)
 
 
-def test_larger_scales_count_in_memory_and_in_the_one_canvas(plan: Plan) -> None:
+def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     large = {"data__augment__scales": [0.5, 2.0]}
     assert (square(tiny(**large)), largest_square(tiny(**large)), largest_square(tiny())) == (64, 128, 64)
     assert largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64  # images are evaluated at their full size
     assert build_detector(tiny(**large), ["ship"]).least_canvas == (0, 0)
     small = {"detector__backbone": "mobilenet_v3_small", "training__accumulation": 4}
-    limit = {**small, "training__micro_batch_gb": 0.0245}  # four images of 64 px, or one of 128 px
+    plain, wide = (prepare(tiny(**small, **changes)) for changes in ({}, large))
+    of_64, of_128 = (step_memory(found.config, found.detector, found.table) for found in (plain, wide))
+    bound = max(of_64(0, 4, 1), of_128(0, 1, 4))  # four images of 64 px, or one of 128 px
+    assert bound < of_128(0, 2, 2)
+    limit = {**small, "training__micro_batch_gb": (bound + 1) / 1e9}
     assert prepare(tiny(**limit)).micro_batches[0] == 1  # type: ignore[index]
     scaled = prepare(tiny(**limit, **large, data__canvas="square"))
     assert scaled.micro_batches[0] == 4  # type: ignore[index]
     assert scaled.detector.least_canvas == (128, 128)
-    assert scaled.flops == prepare(tiny(**small)).flops  # the nominal cost is that of data.image_size
+    assert scaled.flops == plain.flops  # the nominal cost is that of data.image_size
 
 
 @pytest.mark.parametrize(

@@ -179,11 +179,19 @@ class FlopTable:
         del features
         return held
 
-    def feature_numbers(self, height: int, width: int, frozen_stages: int) -> int:
-        """How many numbers of one image the rest of the network needs of the first ``frozen_stages`` stages, 0 for none of them."""
+    def feature_shapes(self, height: int, width: int, frozen_stages: int) -> list[tuple[int, ...] | None]:
+        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first ``frozen_stages`` stages, 1 or more.
+
+        In the order of :meth:`.StagedBackbone.frozen_features`, None where it has none.
+        """
         self._freeze(frozen_stages)
-        found = self._copy.backbone.frozen_features(_image(height, width)) if frozen_stages else []  # type: ignore[union-attr, operator]
-        return sum(part.numel() for part in found if part is not None)
+        found = self._copy.backbone.frozen_features(_image(height, width))  # type: ignore[union-attr, operator]
+        return [None if part is None else tuple(part.shape[1:]) for part in found]
+
+    def feature_numbers(self, height: int, width: int, frozen_stages: int) -> int:
+        """How many numbers these are, 0 for no stages."""
+        shapes = self.feature_shapes(height, width, frozen_stages) if frozen_stages else []
+        return sum(math.prod(shape) for shape in shapes if shape is not None)
 
     def _count(self, height: int, width: int, frozen: int) -> StepFlops:
         self._freeze(frozen)

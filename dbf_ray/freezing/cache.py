@@ -148,6 +148,7 @@ class DiskCache(FeatureCache):
         self.folder, self.rank, self.ranks = folder, rank, ranks
         self.own = folder / f"rank-{rank:03d}"
         self._shards: list[Path] = []
+        self._counted: dict[Path, int] = {}  # bytes of each file that counts towards the budget
         self._usable = True
 
     def get(self, key: Key) -> Maps | None:
@@ -170,7 +171,7 @@ class DiskCache(FeatureCache):
             shutil.rmtree(shard, ignore_errors=True)
         if not any(entry.name.startswith("rank-") for entry in entries(self.folder)):  # several ranks may get here at once
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.bytes, self.generation, self._shards = 0, None, []
+        self.bytes, self.generation, self._shards, self._counted = 0, None, [], {}
 
     def _keep_only(self, generation: str | None) -> int:
         self._shards = []
@@ -178,13 +179,15 @@ class DiskCache(FeatureCache):
             for other in entries(shard):
                 if other.name != generation:
                     shutil.rmtree(other, ignore_errors=True)
+        left = [file for shard in self._mine() for kept in entries(shard) for file in entries(kept)]
+        self._counted = {file: size_of(file) for file in left if file.parent.name != generation}  # could not be removed
+        held = sum(self._counted.values())
         if generation is None:
-            return self._held()
-        found = [file for shard in self._mine() for file in sorted(entries(shard / generation))]
-        held = self._held() - sum(map(size_of, found))  # of other generations what could not be removed
-        for file in found:
+            return held
+        for file in sorted(file for file in left if file.parent.name == generation):
             size = size_of(file)
             if (file.suffix == SUFFIX and held + size <= self.budget) or not removed(file):
+                self._counted[file] = size
                 held += size
         self._usable = True
         try:
@@ -211,6 +214,7 @@ class DiskCache(FeatureCache):
             removed(partial)
             self._give_up(error)
             return 0
+        self._counted[file] = len(data)
         return len(data)
 
     def _mine(self) -> Iterator[Path]:
@@ -220,13 +224,9 @@ class DiskCache(FeatureCache):
             if number.isdecimal() and int(number) % self.ranks == self.rank and (int(number) == self.rank or int(number) >= self.ranks):
                 yield shard
 
-    def _held(self) -> int:
-        """Bytes of all files that count towards this rank's budget."""
-        return sum(size_of(file) for shard in self._mine() for generation in entries(shard) for file in entries(generation))
-
     def _remove_torn(self, file: Path) -> None:
-        if removed(file) and file.parent.parent in self._mine():
-            self.bytes = self._held()  # the file may be of another size by now than when it was counted
+        if removed(file):
+            self.bytes -= self._counted.pop(file, 0)  # its size by now may be another
 
     def _give_up(self, error: OSError) -> None:
         self._usable = False

@@ -11,6 +11,7 @@ import torch
 from benchmarks import frozen_step
 from benchmarks.frozen_step import WAYS, command, flops_of, make_stepper, parse_backbone
 from dbf_ray.cost import FlopTable
+from dbf_ray.cost.memory import PeakMemory
 from dbf_ray.errors import ConfigError
 
 KEYS = {"detector", "backbone", "way", "step_ms", "step_ms_min", "flops", "peak_bytes", "held_bytes"}
@@ -30,7 +31,8 @@ def test_the_quick_run_prints_a_row_for_each_way(capsys: pytest.CaptureFixture[s
     assert 0.8 * held["full"] < held["official"] <= held["full"]  # DBF's own code keeps the backbone's activations until the neck is done
     assert all(held[way] < held["official"] / 2 for way in ("frozen", "engine", "cached"))
     peak = {way: row["peak_bytes"] for way, row in rows.items()}
-    assert all(0 < peak[way] < peak["full"] / 2 for way in ("frozen", "engine", "cached"))
+    if PeakMemory().exact:  # else what is gone before the look is not seen
+        assert all(0 < peak[way] < peak["full"] / 2 for way in ("frozen", "engine", "cached"))
     assert list(result["b"]) == list(result["ceiling"]) == ["rotated_retinanet/mobilenet_v2:64x2"]
     (b,), (ceiling,) = result["b"].values(), result["ceiling"].values()
     assert ceiling["no_grad"] == pytest.approx(3 / (3 - 2 * b))

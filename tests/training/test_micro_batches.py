@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbf_ray.build import Plan, Training, build_training, prepare
-from dbf_ray.config import Config
+from dbf_ray.build import Training, build_training, prepare
+from dbf_ray.build_frozen import step_memory
+from dbf_ray.config import Config, with_overrides
 from dbf_ray.cost.live_bytes import LiveBytes, nbytes
 from dbf_ray.errors import ResourceError
 from dbf_ray.run import notes_of, run, run_directory
@@ -77,7 +79,7 @@ def settings(tiny: Callable[..., Config], **changes: object) -> Config:
 
 def test_frozen_epochs_use_larger_micro_batches_and_train_the_same(tiny: Callable[..., Config]) -> None:
     plain = settings(tiny, name="plain", **SMALL)
-    needed = step_memory(prepare(plain))
+    needed = needed_by(plain)
     limit = max(needed(0, 2, 4), needed(4, 8, 1))
     assert limit < needed(0, 4, 2)
     large = settings(tiny, name="large", **SMALL, training__micro_batch_gb=limit / 1e9)
@@ -123,10 +125,10 @@ TWO_STAGES = {"detector__roi_channels": 64}
 def test_a_step_needs_no_more_than_was_said_and_not_much_less(tiny: Callable[..., Config], name: str, changes: dict[str, object]) -> None:
     """All tensors of whole steps, the preparation of every micro-batch, losses and weights too, against the limit that would just allow them."""
     common = {**SMALL, "detector__name": name, "data__canvas": "square", **changes}
-    needed = step_memory(prepare(tiny(**common)))
+    needed = needed_by(tiny(**common))
     for accumulation in (1, 4):
         training = build_training(prepare(tiny(**common, training__accumulation=accumulation)), quiet=True)
-        for prefix in (0, 4):
+        for prefix in (0, 1, 2, 4):
             said = needed(prefix, 8 // accumulation, accumulation)
             known, peak = alive_in_a_step(training, prefix)
             assert known < peak <= said, (accumulation, prefix)
@@ -135,10 +137,59 @@ def test_a_step_needs_no_more_than_was_said_and_not_much_less(tiny: Callable[...
         assert training.frozen.engine is not None
 
 
-def step_memory(plan: Plan) -> StepMemory:
-    train = plan.config.training
-    kept = 3 if train.optimizer == "adamw" else 2 + (train.ema is not None)
-    return StepMemory(plan.detector, plan.table, 96, kept=kept, engine=True, replicated=False, low_precision=False)
+@pytest.mark.parametrize("norm_eval", [False, "sync"])
+def test_norms_that_are_trained_are_not_run_on_one_image(
+    tiny: Callable[..., Config], norm_eval: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 32 pixels a map has one: no statistics. And counting calls for no other rank, which may count at another time or not at all."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+    monkeypatch.setattr(dist, "all_reduce", None)
+    config = tiny(**SMALL, data__image_size=32, detector__norm_eval=norm_eval, training__micro_batch_gb=8.0)
+    assert prepare(config).micro_batches == [1] * 5
+
+
+def test_counting_changes_neither_the_detector_nor_random_numbers(tiny: Callable[..., Config]) -> None:
+    plan = prepare(tiny(**SMALL, detector__norm_eval=False))
+    before, seeded = {key: value.clone() for key, value in plan.detector.state_dict().items()}, torch.get_rng_state()
+    mode = [(module.training, *(p.requires_grad for p in module.parameters(False))) for module in plan.detector.modules()]
+    with torch.no_grad():
+        first, again = (step_memory(plan.config, plan.detector, plan.table) for _ in range(2))
+    assert first(0, 8, 1) == again(0, 8, 1)
+    assert torch.equal(torch.get_rng_state(), seeded)
+    assert all(torch.equal(value, before[key]) for key, value in plan.detector.state_dict().items())
+    assert mode == [(module.training, *(p.requires_grad for p in module.parameters(False))) for module in plan.detector.modules()]
+
+
+def test_copies_of_the_weights_count(tiny: Callable[..., Config]) -> None:
+    plan = prepare(tiny(**SMALL))
+    weights = nbytes(plan.detector.state_dict().values())
+    backbone = nbytes(plan.detector.backbone.state_dict().values())
+
+    def needed(prefix: int, **changes: object) -> int:
+        options = {"most_images": 8, "kept": 1, "engine": False, "replicated": False, "low_precision": False, **changes}
+        return StepMemory(plan.detector, plan.table, 96, **options)(prefix, 8, 1)  # type: ignore[arg-type]
+
+    plain = needed(0), needed(4)
+    assert (needed(0, kept=3) - plain[0], needed(4, kept=3) - plain[1]) == (2 * weights, 2 * weights)
+    assert (needed(0, engine=True) - plain[0], needed(4, engine=True) - plain[1]) == (0, backbone)
+    assert (needed(0, replicated=True) - plain[0], needed(4, replicated=True) - plain[1]) == (weights, weights - backbone)
+    assert needed(0, low_precision=True) - plain[0] == pytest.approx(weights / 2, abs=1)
+
+
+def test_norms_that_autocast_leaves_in_float32_count(tiny: Callable[..., Config]) -> None:
+    plan = prepare(tiny(**SMALL, detector__name="rotated_fcos", training__precision="bf16"))
+    assert any(isinstance(module, torch.nn.GroupNorm) for module in plan.detector.modules())
+    needed = step_memory(plan.config, plan.detector, plan.table)
+    exact = step_memory(with_overrides(plan.config, {"training.precision": "float32"}), plan.detector, plan.table)
+    trained = nbytes(plan.detector.state_dict().values())
+    network = plan.table.network_bytes(96, 96, 0, 8)
+    assert needed(0, 8, 1) - exact(0, 8, 1) >= round(trained / 2 + network / 4) - 2
+
+
+def needed_by(config: Config) -> StepMemory:
+    plan = prepare(config)
+    return step_memory(config, plan.detector, plan.table)
 
 
 def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
@@ -151,7 +202,7 @@ def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
         canvas = common_canvas([image for images, _ in micro_batches for image in images], torch.device("cpu"))
         train_step(training, [training.detector.prepare(images, targets, canvas) for images, targets in micro_batches])
     kept = [value for state in training.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
-    kept += training.detector.state_dict().values()
+    kept += [*training.detector.state_dict().values(), *(image for images, _ in micro_batches for image in images)]
     if training.average is not None:
         kept += training.average.detector.state_dict().values()
     if training.frozen is not None and training.frozen.engine is not None:
