@@ -1,9 +1,9 @@
 """Frozen stages in bf16 against those in float32: real weights, the same seed, map50 within .01.
 
 Told by whole trainings of which chance moves the figure less than that, which is asserted beside them: a cross-validation of all real images that
-there are, in four views, and generated scenes. Where chance fails, as it may on another machine, they cannot tell. And by one detector of real
-images, trained in float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in a
-frozen stretch of the same training on either.
+there are, in four views, and generated scenes. Where chance fails, as it may on another machine or seed, they cannot tell. And by one detector of
+real images, trained in float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in
+a frozen stretch of the same training on either.
 
 Of one pair of trainings on the 554 training images, judged by the 175 of validation, .01 is asserted all the same. The engine in bf16 misses it with
 seed 0 (-.0208) and with four seeds of eight; so does float32 against itself. benchmarks/low_precision.py has these over many seeds, and
