@@ -189,7 +189,7 @@ class FlopTable:
         return [None if part is None else tuple(part.shape[1:]) for part in found]
 
     def feature_numbers(self, height: int, width: int, frozen_stages: int) -> int:
-        """How many numbers these are, 0 for no stages."""
+        """How many numbers of one image the features of :meth:`feature_shapes` have, 0 for no stages."""
         shapes = self.feature_shapes(height, width, frozen_stages) if frozen_stages else []
         return sum(math.prod(shape) for shape in shapes if shape is not None)
 
