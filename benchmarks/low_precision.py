@@ -5,10 +5,11 @@ several seeds, and its mean difference to float32 stands beside its standard err
 how far chance alone goes: there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in float32, and
 only the frozen stretch after them in each way: what happens in the first steps decides most of what chance does.
 
-map50 is that of the evaluated images, after the last epoch. With --views there is a second one, of these in four views, which chance moves less; with
---wide a third, of these together with the training images: it has more objects still, but knows fit from generalisation no more. With --folds N
-each seed is a cross-validation: data.train_split is divided into N, anew for each seed, and there are N trainings, each evaluated on another part and
-trained on the rest. Where images are few their mean is over all of them, and expected to be moved less by chance than one training.
+map50 is that of the evaluated images, after the last epoch. With --views there is a second one, of these in four views, which chance moves less,
+and rows have that of each mirrored view by itself; with --wide a third, of the four views together with the training images: it has more objects
+still, but knows fit from generalisation no more. With --folds N each seed is a cross-validation: data.train_split is divided into N, anew for
+each seed, and there are N trainings, each evaluated on another part and trained on the rest. Where images are few their mean is over all of them,
+and expected to be moved less by chance than one training.
 
 Means, standard errors and the largest difference are over trainings (seeds times folds) as if none had to do with another.
 
@@ -203,8 +204,11 @@ def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Ro
 
 @torch.no_grad()
 def map50_of(detector: Detector, classes: list[str], config: Config, more: Sequence[str] = ("views", "wide")) -> dict[str, float]:
-    """map50 of the evaluated images as they are; of these in four views ("views"); and of all these together with the training images ("wide")."""
-    evaluators = {name: Evaluator(len(classes), classes) for name in ("map50", *more)}
+    """map50 of the evaluated images as they are; and, where more is asked for, of these in each mirrored view ("horizontal" and so on), of these
+    in all four views ("views"), and of all that together with the training images ("wide").
+    """
+    alone = dict(zip(VIEWS, ("map50", *VIEWS[1:]), strict=True)) if more else {VIEWS[0]: "map50"}
+    evaluators = {name: Evaluator(len(classes), classes) for name in (*alone.values(), *more)}
     train_set, eval_set, _ = make_datasets(config)
     parts = [("evaluated", eval_set, VIEWS if more else VIEWS[:1])] + [("trained", train_set, VIEWS[:1])] * ("wide" in more)
     for kind, dataset, views in parts:
@@ -213,9 +217,9 @@ def map50_of(detector: Detector, classes: list[str], config: Config, more: Seque
                 shown = [flip(image, target, view) for image, target in zip(batch, targets, strict=True)]
                 named = [{**target, "image_id": f"{kind} {view} {target['image_id']}"} for _, target in shown]
                 found = detector([image for image, _ in shown])
-                for name, evaluator in evaluators.items():
-                    if name == "wide" or (kind == "evaluated" and (name == "views" or view == VIEWS[0])):
-                        evaluator.update(found, named)
+                counted = {alone[view], "views", "wide"} if kind == "evaluated" else {"wide"}
+                for name in counted & evaluators.keys():
+                    evaluators[name].update(found, named)
     return {name: evaluator.compute()["map50"] for name, evaluator in evaluators.items()}
 
 

@@ -14,7 +14,7 @@ import torch
 from benchmarks import low_precision
 from benchmarks.low_precision import WAYS, command, spread, summary
 from dbf_ray.config import Config
-from dbf_ray.data.transforms import EvalView
+from dbf_ray.data.transforms import EvalView, flip
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import load_detector
 
@@ -83,9 +83,8 @@ def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: py
         records = (tmp_path / f"{row['way']}-0" / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(record)["map50"] for record in records] == [None, row["map50"]]
     assert "wide" not in capsys.readouterr().out
-    assert all(
-        set(row) == {"way", "seed", "map50", "views", "seconds"} for row in command([*options, "--views"])["rows"]
-    )  # another measurement
+    more = {"views", "horizontal", "vertical", "diagonal"}
+    assert all(set(row) == {"way", "seed", "map50", "seconds", *more} for row in command([*options, "--views"])["rows"])  # another measurement
     assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # and another
 
 
@@ -172,12 +171,13 @@ def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
         command(arguments(tmp_path, **{"data.augment.hue": "0.1"}))
 
 
-def test_wide_is_over_four_views_and_the_training_images() -> None:
-    """Of a detector that finds everything in the evaluated images as they are and nothing else: precision 1 up to its share of all objects."""
+@pytest.mark.parametrize("seen", low_precision.VIEWS)
+def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
+    """Of a detector that finds everything in one view of the evaluated images and nothing else: precision 1 up to its share of all objects."""
     config = low_precision.load_config(None, {"data.train_images": 3, "data.val_images": 4, "data.image_size": 64})
     train_set, eval_set, _ = low_precision.make_datasets(config)
     view = EvalView(eval_set, 64)
-    known = {image.numpy().tobytes(): target for image, target in (view[index] for index in range(len(view)))}
+    known = {image.numpy().tobytes(): target for image, target in (flip(*view[index], seen) for index in range(len(view)))}
 
     def wanted(target: Any) -> list[int]:
         return list(target["labels"][~target["difficult"]].tolist())
@@ -193,8 +193,10 @@ def test_wide_is_over_four_views_and_the_training_images() -> None:
     found = low_precision.map50_of(detect, train_set.classes, config)  # type: ignore[arg-type]
     objects = [Counter(label for index in range(len(part)) for label in wanted(part.load(index)[1])) for part in (eval_set, train_set)]
     shares = [objects[0][label] / (4 * objects[0][label] + objects[1][label]) for label in objects[0] | objects[1]]
-    assert found == {"map50": 1, "views": pytest.approx(1 / 4, abs=1e-6), "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
-    assert low_precision.map50_of(detect, train_set.classes, config, ["views"]) == {key: found[key] for key in ("map50", "views")}  # type: ignore[arg-type]
+    alone = {"map50" if name == "identity" else name: float(name == seen) for name in low_precision.VIEWS}
+    assert found == {**alone, "views": pytest.approx(1 / 4, abs=1e-6), "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
+    assert low_precision.map50_of(detect, train_set.classes, config, ["views"]) == {key: found[key] for key in (*alone, "views")}  # type: ignore[arg-type]
+    assert low_precision.map50_of(detect, train_set.classes, config, []) == {"map50": alone["map50"]}  # type: ignore[arg-type]
 
 
 def test_pairs_of_one_seed_are_compared() -> None:
