@@ -84,7 +84,7 @@ def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: py
         assert [json.loads(record)["map50"] for record in records] == [None, row["map50"]]
     assert "wide" not in capsys.readouterr().out
     more = {"views", "horizontal", "vertical", "diagonal"}
-    assert all(set(row) == {"way", "seed", "map50", "seconds", *more} for row in command([*options, "--views"])["rows"])  # another measurement
+    assert all(set(row) == {"way", "seed", "map50", "seconds", *more} for row in command([*options, "--views"])["rows"])  # measured anew
     assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # and another
 
 
