@@ -14,7 +14,7 @@ help:  ## show this help
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python >= 3.11 is needed, $(PYTHON) is older; call make PYTHON=python3.11 ...' >&2; exit 2; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo 'error: python3 -m venv does not work; on Debian and Ubuntu install python3-venv' >&2; exit 2; }
-	@echo 'Installing dependencies into $(VENV) (about 6 GB with torch; a few minutes, once)' >&2
+	@echo 'Installing dependencies into $(VENV) (about 7 GB with torch; a few minutes, once)' >&2
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
