@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import dbf_ray.run
 from dbf_ray.config import Config, load_config
@@ -47,12 +46,9 @@ def tiny(tmp_path: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture
-def narrow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Config]]:
+def narrow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
     """Makes a run of a narrow backbone in the test's own folder; its prefix is frozen two epochs of three unless changed."""
     for key, value in NARROW.items():
         monkeypatch.setitem(BACKBONES, key, value)
     monkeypatch.setattr(dbf_ray.run, "draw", lambda *_: [])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield lambda name, **changes: setting(tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes})
-    torch.set_num_threads(threads)
+    return lambda name, **changes: setting(tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes})
