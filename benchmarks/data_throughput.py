@@ -23,11 +23,11 @@ from PIL import Image
 
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
+from dbf_ray.data.patches.split import SplitCounts, SplitSettings, cut_all, original_text, plan_split, prepare_out
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
-from dbf_ray.data.split import SplitCounts, SplitSettings, cut_all, original_text, plan_split, prepare_out
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.geometry import boxes_to_corners
-from dbf_ray.run import machine, versions
+from dbf_ray.run.summary import machine, versions
 from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]

@@ -1,11 +1,11 @@
-"""What an epoch of a frozen stretch costs on real images, with and without the engine and the cache, and how long it waits for data.
+"""What an epoch of a frozen span costs on real images, with and without the engine and the cache, and how long it waits for data.
 
 Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of each fills the caches and is left
 out. An epoch here is its training steps, data waiting included; no evaluation. Epochs with the whole backbone trained come
 after them.
 
 python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
-    --training.precision float32 --data.view_per stretch --data.canvas square --json
+    --training.precision float32 --data.orientation_per span --data.pad_to square --json
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import Config, load_config, with_overrides
-from dbf_ray.run import machine, versions
+from dbf_ray.run.summary import machine, versions
 from dbf_ray.training.loop import Training, train_epoch
 from jobs.command_line import main, make_parser, parse, print_json
 

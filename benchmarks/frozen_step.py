@@ -36,7 +36,7 @@ from dbf_ray.detectors import DETECTORS, Batch, Detector, make_detector
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer
 from dbf_ray.freezing.cache import RamCache
-from dbf_ray.run import machine, versions
+from dbf_ray.run.summary import machine, versions
 from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 from dbf_ray.training.loop import autocast
 from dbf_ray.training.optim import make_optimizer, parameter_groups
@@ -74,7 +74,7 @@ class Stepper:
                 return self._official(batch)
             if way in ("engine", "cached"):
                 batch = (self.engine if way == "engine" else self.cached)(batch)
-            assert backbone.no_grad_stages == (0 if way == "full" else backbone.num_stages)
+            assert backbone.num_frozen == (0 if way == "full" else backbone.num_stages)
             return torch.stack(list(detector(batch, batch.normalizers).values())).sum()
 
     def _official(self, batch: Batch) -> Tensor:
@@ -82,13 +82,13 @@ class Stepper:
         backbone = self.detector.backbone
         maps = backbone(batch.images)
         given = replace(batch, frozen=[*(part.detach() for part in maps), None])
-        backbone.no_grad_stages = backbone.num_stages
+        backbone.num_frozen = backbone.num_stages
         hook = self.detector.neck.register_forward_hook(lambda *_: maps.clear())
         try:
             losses = self.detector(given, batch.normalizers)
         finally:
             hook.remove()
-            backbone.no_grad_stages = 0
+            backbone.num_frozen = 0
         return torch.stack(list(losses.values())).sum()
 
     def update(self, loss: Tensor) -> None:
@@ -115,7 +115,7 @@ def make_stepper(options: argparse.Namespace, name: str, backbone: str, width: d
         middles, sides, angles = torch.rand(OBJECTS, 2) * size, torch.rand(OBJECTS, 2) * size / 8 + 12, torch.rand(OBJECTS, 1) * 180 - 90
         boxes = torch.cat([middles, sides, angles], 1)
         targets.append(
-            {"boxes": boxes, "labels": torch.randint(0, 15, (OBJECTS,)), "seed": index, "image_id": str(index), "view": "identity"}
+            {"boxes": boxes, "labels": torch.randint(0, 15, (OBJECTS,)), "seed": index, "image_id": str(index), "orientation": "identity"}
         )
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     ledger = Ledger(lambda *_: 0, device=device)
@@ -181,7 +181,7 @@ def wait(stepper: Stepper) -> None:
 
 
 def ready(stepper: Stepper, way: str) -> None:
-    """Make the engine, or fill the cache, before a step is timed: it happens once in a frozen stretch."""
+    """Make the engine, or fill the cache, before a step is timed: it happens once in a frozen span."""
     if way in ("engine", "cached"):
         with torch.no_grad(), autocast(stepper.detector.mean.device, stepper.precision):
             batch = stepper.detector.prepare(stepper.images, stepper.targets)

@@ -3,10 +3,10 @@
 Two trainings of one seed that differ in rounding alone soon differ in every weight, so one pair says little. Each way is therefore trained with
 several seeds, and its mean difference to float32 stands beside its standard error, its largest one, and those of "float32, no engine", which show
 how far chance alone goes: there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in float32, and
-only the frozen stretch after them in each way: what happens in the first steps decides most of what chance does.
+only the frozen span after them in each way: what happens in the first steps decides most of what chance does.
 
-map50 is that of the evaluated images, after the last epoch. With --views there is a second one, of these in four views, which chance moves less,
-and rows have that of each mirrored view by itself; with --wide a third, of the four views together with the training images: it has more objects
+map50 is that of the evaluated images, after the last epoch. With --orientations there is a second one, of these in four orientations, which chance moves less,
+and rows have that of each mirrored orientation by itself; with --wide a third, of the four orientations together with the training images: it has more objects
 still, but knows fit from generalisation no more. With --folds N each seed is a cross-validation: data.train_split is divided into N, anew for
 each seed, and there are N trainings, each evaluated on another part and trained on the rest. Where images are few their mean is over all of them,
 and expected to be moved less by chance than one training.
@@ -18,8 +18,8 @@ backbone is never trained, all else is as configured, in float32. What was measu
 on there; with others it begins anew.
 
 python -m benchmarks.low_precision --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
-    --data.canvas square --seeds 3 --processes 2 --json
-    (the same with --data.train_split train+val --folds 4 --views: a cross-validation of all images)
+    --data.pad_to square --seeds 3 --processes 2 --json
+    (the same with --data.train_split train+val --folds 4 --orientations: a cross-validation of all images)
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import Any
 
 import torch
 
-from dbf_ray.build_data import build_eval_loader, make_datasets, make_split
-from dbf_ray.build_frozen import augmentation
+from dbf_ray.build.data import build_eval_loader, make_datasets, make_split
+from dbf_ray.build.frozen import augmentation
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
 from dbf_ray.data import split_selection
 from dbf_ray.data.transforms import flip
@@ -50,7 +50,8 @@ from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluate import load_detector
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.files import write_text
-from dbf_ray.run import machine, run, run_directory, versions
+from dbf_ray.run import run, run_directory
+from dbf_ray.run.summary import machine, versions
 from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
@@ -65,8 +66,8 @@ ALIKE = {
     **{"freezing.policy": "frozen", "freezing.engine": True, "freezing.engine_precision": "float32", "freezing.cache": "ram"},
     **{"freezing.cache_dtype": "float32", "training.precision": "float32", "tracking.mlflow": False},
 }
-SCORES = ("map50", "views", "wide")
-VIEWS = ("identity", "horizontal", "vertical", "diagonal")
+SCORES = ("map50", "orientations", "wide")
+ORIENTATIONS = ("identity", "horizontal", "vertical", "diagonal")
 
 
 def command(arguments: Sequence[str] | None = None) -> Row:
@@ -83,8 +84,10 @@ def command(arguments: Sequence[str] | None = None) -> Row:
         help="cross-validate: this many trainings of each way and seed, each evaluated on another part of data.train_split and trained on the rest; "
         "instead of data.val_split or data.selection_fraction (default: none)",
     )
-    parser.add_argument("--views", action="store_true", help="evaluate on the same images in four views too")
-    parser.add_argument("--wide", action="store_true", help="as --views, and on the four views together with the training images")
+    parser.add_argument("--orientations", action="store_true", help="evaluate on the same images in four orientations too")
+    parser.add_argument(
+        "--wide", action="store_true", help="as --orientations, and on the four orientations together with the training images"
+    )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if not 0 <= options.alike < config.training.epochs:
@@ -94,7 +97,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     if options.folds and config.data.selection_fold:
         raise ConfigError(f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it out")
     if augmentation(config).switched_on:
-        raise ConfigError("features can be kept of views alone, got data.augment; leave it out")
+        raise ConfigError("features can be kept of orientations alone, got data.augment; leave it out")
     ways = [EXACT, *(way for way in options.only if way != EXACT)]
     seeds = range(config.seed, config.seed + options.seeds)
     folds = range(options.folds or 1)
@@ -103,7 +106,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     if options.alike:
         made = in_processes(begin, [(to_dict(of_way(config, EXACT, seed)), options.alike) for seed in seeds], options.processes)
         starts = {result["seed"]: result["checkpoint"] for result in made}
-    more = ("views",) * (options.views or options.wide) + ("wide",) * options.wide
+    more = ("orientations",) * (options.orientations or options.wide) + ("wide",) * options.wide
     trainings = [
         (to_dict(of_way(held_out(config, fold, options.folds), way, seed)), starts[seed], more)
         for seed, way, fold in product(seeds, ways, folds)
@@ -203,21 +206,23 @@ def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Ro
 
 
 @torch.no_grad()
-def map50_of(detector: Detector, classes: list[str], config: Config, more: Sequence[str] = ("views", "wide")) -> dict[str, float]:
-    """map50 of the evaluated images as they are; and, where more is asked for, of these in each mirrored view ("horizontal" and so on), of these
-    in all four views ("views"), and of all that together with the training images ("wide").
+def map50_of(detector: Detector, classes: list[str], config: Config, more: Sequence[str] = ("orientations", "wide")) -> dict[str, float]:
+    """map50 of the evaluated images as they are; and, where more is asked for, of these in each mirrored orientation ("horizontal" and so on), of these
+    in all four orientations ("orientations"), and of all that together with the training images ("wide").
     """
-    alone = dict(zip(VIEWS, ("map50", *VIEWS[1:]), strict=True)) if more else {VIEWS[0]: "map50"}
+    alone = dict(zip(ORIENTATIONS, ("map50", *ORIENTATIONS[1:]), strict=True)) if more else {ORIENTATIONS[0]: "map50"}
     evaluators = {name: Evaluator(len(classes), classes) for name in (*alone.values(), *more)}
     train_set, eval_set, _ = make_datasets(config)
-    parts = [("evaluated", eval_set, VIEWS if more else VIEWS[:1])] + [("trained", train_set, VIEWS[:1])] * ("wide" in more)
-    for kind, dataset, views in parts:
+    parts = [("evaluated", eval_set, ORIENTATIONS if more else ORIENTATIONS[:1])] + [("trained", train_set, ORIENTATIONS[:1])] * (
+        "wide" in more
+    )
+    for kind, dataset, orientations in parts:
         for batch, targets in build_eval_loader(config, dataset):
-            for view in views:
-                shown = [flip(image, target, view) for image, target in zip(batch, targets, strict=True)]
-                named = [{**target, "image_id": f"{kind} {view} {target['image_id']}"} for _, target in shown]
+            for orientation in orientations:
+                shown = [flip(image, target, orientation) for image, target in zip(batch, targets, strict=True)]
+                named = [{**target, "image_id": f"{kind} {orientation} {target['image_id']}"} for _, target in shown]
                 found = detector([image for image, _ in shown])
-                counted = {alone[view], "views", "wide"} if kind == "evaluated" else {"wide"}
+                counted = {alone[orientation], "orientations", "wide"} if kind == "evaluated" else {"wide"}
                 for name in counted & evaluators.keys():
                     evaluators[name].update(found, named)
     return {name: evaluator.compute()["map50"] for name, evaluator in evaluators.items()}

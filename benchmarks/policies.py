@@ -20,7 +20,8 @@ from torch.multiprocessing.spawn import spawn
 from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.errors import ConfigError
-from dbf_ray.run import machine, run, versions
+from dbf_ray.run import run
+from dbf_ray.run.summary import machine, versions
 from dbf_ray.tracking import read_epochs, read_summary
 from jobs.command_line import main, make_parser, parse, print_json
 
@@ -68,14 +69,14 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 **{"training.threads": 1, "evaluation.every": 1, "training.warmup_steps": 4},
             },
         )
-        plan = prepare(config)
-        prefixes = calibrate(config, plan.num_stages)
+        spec = prepare(config)
+        prefixes = calibrate(config, spec.num_stages)
         rows = [row(name, of_policy(config, name, POLICIES[name]), prefixes) for name in options.only]
     full = next((r for r in rows if r["policy"] == "full"), None)
     print_table(rows, full)
     result = {
         "rows": rows,
-        "b": plan.backbone_share,
+        "b": spec.backbone_share,
         "prefixes": prefixes,
         "workers": WORKERS,
         "machine": machine(),
@@ -135,20 +136,20 @@ def calibrate(config: Config, num_stages: int) -> list[dict[str, float]]:
 
 def row(name: str, config: Config, prefixes: list[dict[str, float]]) -> dict[str, Any]:
     """Predicted and measured cost of one policy."""
-    plan = prepare(config)
+    spec = prepare(config)
     summary, _ = trained(config)
     chosen = summary["frozen_prefixes"]
     seconds = [prefixes[n]["device_seconds"] for n in chosen]
     memory = sum(prefixes[n]["mean_memory_bytes"] * s for n, s in zip(chosen, seconds, strict=True)) / sum(seconds)
-    steps = plan.run.block_steps
-    sizes = [sum(p.numel() for p in stage.parameters()) for stage in plan.detector.backbone.stages]
-    rest = sum(p.numel() for p in plan.detector.parameters()) - sum(sizes)
+    steps = spec.run.block_steps
+    sizes = [sum(p.numel() for p in stage.parameters()) for stage in spec.detector.backbone.stages]
+    rest = sum(p.numel() for p in spec.detector.parameters()) - sum(sizes)
     return {
         "policy": name,
         "parameters": POLICIES[name],
         "frozen_prefixes": chosen,
-        "known_before": plan.compute_ratio is not None,
-        "compute_ratio_predicted": plan.cost_of(chosen) if plan.compute_ratio is None else plan.compute_ratio,
+        "known_before": spec.compute_ratio is not None,
+        "compute_ratio_predicted": spec.cost_of(chosen) if spec.compute_ratio is None else spec.compute_ratio,
         "compute_ratio": summary["compute_ratio"],
         "analytic_ratio": summary["analytic_ratio"],
         "executed_flops": summary["executed_flops"],

@@ -25,7 +25,7 @@ from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.freezing import Freezer
 from dbf_ray.geometry import batched_nms_rotated, box_iou_rotated, overlapping_pairs, roi_align_rotated
 from dbf_ray.geometry.boxes import axes
-from dbf_ray.run import machine, versions
+from dbf_ray.run.summary import machine, versions
 from jobs.command_line import main, make_parser, print_json
 
 Row = dict[str, Any]

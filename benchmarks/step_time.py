@@ -17,7 +17,7 @@ import torch
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
-from dbf_ray.run import machine, versions
+from dbf_ray.run.summary import machine, versions
 from dbf_ray.training.loop import Training, train_step
 from jobs.command_line import main, make_parser, parse, print_json
 
@@ -30,7 +30,7 @@ def measure(training: Training, rounds: int) -> dict[int, list[float]]:
     for round_number in range(rounds + 1):
         for n in times:
             training.scheduler.freezer.apply(n)
-            training.replicas.rebuild()
+            training.ddp.rebuild()
             training.detector.train()
             batches = [training.detector.prepare(*micro) for micro in steps[round_number % len(steps)]]
             begun = time.perf_counter()
@@ -51,8 +51,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     config = load_config(options.config, overrides)
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
-    plan = prepare(config)
-    times = measure(build_training(plan, quiet=True), max(1, options.rounds))
+    spec = prepare(config)
+    times = measure(build_training(spec, quiet=True), max(1, options.rounds))
     whole = statistics.median(times[0])
     rows = [
         {
@@ -60,8 +60,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             "step_ms": statistics.median(ms),
             "step_ms_min": min(ms),
             "time_ratio": statistics.median(ms) / whole,
-            "flops": plan.flops_per_prefix[n],
-            "flops_ratio": plan.flops_per_prefix[n] / plan.flops_per_prefix[0],
+            "flops": spec.flops_per_prefix[n],
+            "flops_ratio": spec.flops_per_prefix[n] / spec.flops_per_prefix[0],
         }
         for n, ms in times.items()
     ]
@@ -70,7 +70,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(
             f"{row['frozen_stages']:>6}  {row['step_ms']:>13.1f} {row['step_ms_min']:>8.1f}  {row['time_ratio']:>10.3f}  {row['flops_ratio']:>11.3f}"
         )
-    result = {"rows": rows, "b": plan.backbone_share, "rounds": options.rounds, "machine": machine(), "versions": versions()}
+    result = {"rows": rows, "b": spec.backbone_share, "rounds": options.rounds, "machine": machine(), "versions": versions()}
     if options.json:
         print_json(result)
     return result

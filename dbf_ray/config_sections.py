@@ -38,7 +38,7 @@ class OpenSection(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes of training images, beyond the fixed set of views. All are off by default."""
+    """Random changes of training images, beyond the fixed set of orientations. All are off by default."""
 
     rotate: float = Field(
         0.0,
@@ -52,7 +52,7 @@ class AugmentConfig(Section):
         None,
         description="multi-scale training: the long side is image_size times a factor from [low, high], or, of three or more numbers, times "
         "one of them; it is the resized image that is scaled, so for full detail set image_size to the largest and scale by factors up to "
-        "1. With data.canvas square or compiled graphs images are padded to the largest; null: off",
+        "1. With data.pad_to square or compiled graphs images are padded to the largest; null: off",
     )
     brightness: float = Field(0.0, ge=0, le=1, description="multiply by a random factor from 1 - brightness to 1 + brightness; 0: off")
     contrast: float = Field(0.0, ge=0, le=1, description="the same for the contrast; 0: off")
@@ -83,7 +83,7 @@ class DataConfig(Section):
     )
     flips: list[Literal["horizontal", "vertical", "diagonal", "rotate90", "rotate270", "transpose", "transverse"]] = Field(
         ["horizontal", "vertical", "diagonal"],
-        description="training views beside the unflipped image, all drawn with equal chance: mirrored one way, the other, or both "
+        description="orientations of training images beside the unflipped one, all drawn with equal chance: mirrored one way, the other, or both "
         "(diagonal: a half turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal (transpose, transverse: as in Pillow)",
     )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
@@ -97,12 +97,12 @@ class DataConfig(Section):
         0, ge=0, description="which share is held out: 0 to 4 are different fifths with selection_fraction 0.2, for a cross-validation"
     )
     drop_empty: bool = Field(False, description="leave training images without objects out")
-    view_per: Literal["epoch", "stretch"] = Field(
+    orientation_per: Literal["epoch", "span"] = Field(
         "epoch",
-        description="epoch: an image's view (flip) is drawn in each epoch; stretch: once for each frozen stretch, so that a feature cache hits in "
+        description="epoch: an image's orientation (flip) is drawn in each epoch; span: once for each frozen span, so that a feature cache hits in "
         "all but its first epoch",
     )
-    canvas: Literal["batch", "square"] = Field(
+    pad_to: Literal["batch", "square"] = Field(
         "batch",
         description="what images are padded to: batch: the size that holds those of one step; square: always image_size (times the largest "
         "of augment.scales), for a feature cache of "

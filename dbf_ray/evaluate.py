@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from dbf_ray.build import build_detector
-from dbf_ray.build_data import build_eval_loader, choose_device, make_split
+from dbf_ray.build.data import build_eval_loader, choose_device, make_split
+from dbf_ray.build.detector import build_detector
 from dbf_ray.config import Config, make_config, with_overrides
 from dbf_ray.data import class_names, originals_of
 from dbf_ray.detectors import Detector

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from dbf_ray.data.labelled import read_split, to_boxes
+from dbf_ray.data.patches.split import WHOLE
 from dbf_ray.data.readers import READERS, recognise
-from dbf_ray.data.split import WHOLE
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation import Evaluator
-from dbf_ray.evaluation.merge import NMS_THRESHOLD, Found, merge_patches
+from dbf_ray.evaluation.merge import NMS_THRESHOLD, Detections, merge_patches
 from dbf_ray.evaluation.submission import read_task1, task1_source, write_task1
 
 
@@ -29,14 +29,14 @@ class Merged:
         detections: how many these had.
     """
 
-    images: dict[str, Found]
+    images: dict[str, Detections]
     classes: list[str]
     patches: int
     detections: int
 
 
 @dataclass(frozen=True)
-class Judged:
+class Metrics:
     """Metrics ``merged/...``, and how many images the labels and the detections have in common, or one of them alone."""
 
     metrics: dict[str, float]
@@ -68,7 +68,7 @@ def merge_files(source: Path, out: Path, classes: Sequence[str] | None = None, n
     return Merged(merged, names, len(patches), sum(len(found.scores) for found in patches.values()))
 
 
-def judge(merged: Merged, root: Path, split: str, format_name: str | None = None) -> Judged:
+def judge(merged: Merged, root: Path, split: str, format_name: str | None = None) -> Metrics:
     """How good merged detections are on the uncut images of a split of ``root``; their labels are read, the images are not.
 
     Classes are those of the detections and of the labels together: one without objects is left out of the means, one without detections has AP 0.
@@ -81,7 +81,7 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     classes = [*merged.classes, *sorted({one.name for _, labels in pairs for one in labels.objects} - set(merged.classes))]
     evaluator = Evaluator(len(classes), classes)
     found_by_name = {_as_text(name): found for name, found in merged.images.items()}
-    nothing = Found(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     names = {_as_text(item.image.stem) for item, _ in pairs}
     if found_by_name and not names & found_by_name.keys():
         shown = f"{min(found_by_name)}, say, is none"
@@ -96,7 +96,7 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
         evaluator.update([found_by_name.get(_as_text(item.image.stem), nothing)._asdict()], [target])
     metrics = {f"merged/{name}": value for name, value in evaluator.compute().items()}
     common = names & found_by_name.keys()
-    return Judged(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common))
+    return Metrics(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common))
 
 
 def _as_text(name: str) -> str:

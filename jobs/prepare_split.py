@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.data.patches.split import SplitCounts, SplitPlan, SplitSettings, SplitTask, cut_all, plan_split, prepare_out
 from dbf_ray.data.readers import READERS, recognise
-from dbf_ray.data.split import SplitCounts, SplitPlan, SplitSettings, SplitTask, cut_all, plan_split, prepare_out
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer

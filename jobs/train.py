@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dbf_ray.build import Plan, prepare
+from dbf_ray.build import RunSpec, prepare
 from dbf_ray.config import Config, load_config
 from dbf_ray.errors import ConfigError
-from dbf_ray.run import find_resume, notes_of, run, run_directory
+from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run.runner import notes_of
 from jobs.command_line import main, make_parser, parse, print_json
 
 ABOUT = """Train an oriented detector, its backbone frozen in the epochs that a freezing policy says.
@@ -75,55 +76,55 @@ def train_with_ray(config: Config) -> dict[str, Any]:
 def dry_run(config: Config) -> dict[str, Any]:
     """Check a run and print its timeline, budget and compute_ratio."""
     wants_ray(config)
-    plan = prepare(config)
-    print(timeline(plan))
+    spec = prepare(config)
+    print(timeline(spec))
     return {
-        "policy": plan.policy.name,
-        "parameters": plan.policy.parameters(),
+        "policy": spec.policy.name,
+        "parameters": spec.policy.parameters(),
         "epochs": config.training.epochs,
-        "num_stages": plan.num_stages,
-        "blocks": plan.run.epochs,
-        "block_steps": plan.run.block_steps,
-        "frozen_prefixes": plan.frozen_prefixes,
-        "budget": plan.budget,
-        "compute_ratio": plan.compute_ratio,
-        "analytic_ratio": plan.analytic_ratio,
-        "backbone_share": plan.backbone_share,
-        "expected_hit_rates": None if plan.forecast is None else plan.forecast.hit_rates,
-        "expected_hit_rate": None if plan.forecast is None else plan.forecast.hit_rate,
-        "micro_batches": plan.micro_batches,
-        "flops_per_prefix": plan.flops_per_prefix,
-        "forward_flops_per_prefix": [step.forward for step in plan.flops],
-        "backward_flops_per_prefix": [step.backward for step in plan.flops],
+        "num_stages": spec.num_stages,
+        "blocks": spec.run.epochs,
+        "block_steps": spec.run.block_steps,
+        "frozen_prefixes": spec.frozen_prefixes,
+        "budget": spec.budget,
+        "compute_ratio": spec.compute_ratio,
+        "analytic_ratio": spec.analytic_ratio,
+        "backbone_share": spec.backbone_share,
+        "expected_hit_rates": None if spec.forecast is None else spec.forecast.hit_rates,
+        "expected_hit_rate": None if spec.forecast is None else spec.forecast.hit_rate,
+        "micro_batches": spec.micro_batches,
+        "flops_per_prefix": spec.flops_per_prefix,
+        "forward_flops_per_prefix": [step.forward for step in spec.flops],
+        "backward_flops_per_prefix": [step.backward for step in spec.flops],
     }
 
 
-def timeline(plan: Plan) -> str:
+def timeline(spec: RunSpec) -> str:
     """Blocks x stages as text, the budget, and what it costs."""
-    run, unit = plan.run, "epochs"
-    lines = [f"policy {plan.policy.name} {plan.policy.parameters() or ''}".rstrip()]
-    if (run.block_steps * plan.config.training.epochs) != run.all_steps:
+    run, unit = spec.run, "epochs"
+    lines = [f"policy {spec.policy.name} {spec.policy.parameters() or ''}".rstrip()]
+    if (run.block_steps * spec.config.training.epochs) != run.all_steps:
         unit = f"blocks of {run.block_steps} optimizer steps"
-    if plan.frozen_prefixes is None or plan.lr_factors is None:
+    if spec.frozen_prefixes is None or spec.lr_factors is None:
         lines.append("this policy decides while training: its timeline and cost are not known beforehand")
     else:
-        lines += drawn(plan.frozen_prefixes, plan.num_stages, "epoch" if unit == "epochs" else "block")
-        lines += factors(plan.lr_factors, plan.num_stages)
+        lines += drawn(spec.frozen_prefixes, spec.num_stages, "epoch" if unit == "epochs" else "block")
+        lines += factors(spec.lr_factors, spec.num_stages)
         lines.append(
-            f"budget {plan.budget} of {run.epochs} {unit}, compute_ratio {plan.compute_ratio:.10g} "
-            f"(if backward were 2 x forward everywhere: {plan.analytic_ratio:.4f})"
+            f"budget {spec.budget} of {run.epochs} {unit}, compute_ratio {spec.compute_ratio:.10g} "
+            f"(if backward were 2 x forward everywhere: {spec.analytic_ratio:.4f})"
         )
-    lowest, ceiling = plan.cost_of([plan.num_stages]), plan.analytic_cost_of([plan.num_stages])
+    lowest, ceiling = spec.cost_of([spec.num_stages]), spec.analytic_cost_of([spec.num_stages])
     lines.append("frozen stages  forward  backward   of full   (GFLOP per image)")
-    for n, step in enumerate(plan.flops):
-        if n >= plan.always_frozen:
-            lines.append(f"{n:13d} {step.forward / 1e9:8.3f} {step.backward / 1e9:9.3f} {plan.cost_of([n]):9.4f}")
+    for n, step in enumerate(spec.flops):
+        if n >= spec.always_frozen:
+            lines.append(f"{n:13d} {step.forward / 1e9:8.3f} {step.backward / 1e9:9.3f} {spec.cost_of([n]):9.4f}")
     lines.append(
-        f"backbone's share of forward FLOPs {plan.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f} "
+        f"backbone's share of forward FLOPs {spec.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f} "
         f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
     )
-    lines += notes_of(plan)
-    lines.append(f"{len(plan.train_set)} training images, {len(plan.eval_set)} to evaluate on ({plan.eval_split})")
+    lines += notes_of(spec)
+    lines.append(f"{len(spec.train_set)} training images, {len(spec.eval_set)} to evaluate on ({spec.eval_split})")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""From configuration to objects: what a plan knows before training, and what is refused before it."""
+"""From configuration to objects: what a spec knows before training, and what is refused before it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from dbf_ray.build import Plan, build_detector, build_training, prepare
-from dbf_ray.build_data import choose_device, loader_workers
-from dbf_ray.build_frozen import canvas_shares, largest_square, square, step_memory
+from dbf_ray.build import RunSpec, build_training, prepare
+from dbf_ray.build.data import choose_device, loader_workers
+from dbf_ray.build.detector import build_detector
+from dbf_ray.build.frozen import largest_square, padded_size_shares, square, step_memory
 from dbf_ray.config import Config, load_config
 from dbf_ray.data import TrainView
 from dbf_ray.data.augment import Augmentation
-from dbf_ray.data.transforms import VIEWS
+from dbf_ray.data.transforms import ORIENTATIONS
 from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.errors import ConfigError, DataError, DbfRayError, ResourceError
 from dbf_ray.run import find_resume, run, run_directory
@@ -42,38 +43,38 @@ def tiny(**changes: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def spec() -> RunSpec:
     return prepare(tiny(freezing__policy="step", freezing__rho=4))
 
 
-def test_a_plan_knows_timeline_and_cost(plan: Plan) -> None:
-    assert plan.num_stages == 4
-    assert plan.frozen_prefixes == [0, 4, 4, 4, 0, 4]
-    assert plan.budget == 2
-    flops = plan.flops_per_prefix
+def test_a_plan_knows_timeline_and_cost(spec: RunSpec) -> None:
+    assert spec.num_stages == 4
+    assert spec.frozen_prefixes == [0, 4, 4, 4, 0, 4]
+    assert spec.budget == 2
+    flops = spec.flops_per_prefix
     assert len(flops) == 5
     assert flops == sorted(flops, reverse=True)
-    assert plan.compute_ratio == pytest.approx((2 * flops[0] + 4 * flops[4]) / (6 * flops[0]))
+    assert spec.compute_ratio == pytest.approx((2 * flops[0] + 4 * flops[4]) / (6 * flops[0]))
     # Training costs three forwards; a frozen backbone only its own forward, and the gradients that reach it are not needed.
     saved = 1 - flops[4] / flops[0]
-    assert saved == pytest.approx(2 / 3 * plan.backbone_share, abs=0.05)
-    assert plan.eval_split == "val"
-    assert (len(plan.train_set), len(plan.eval_set)) == (8, 3)
+    assert saved == pytest.approx(2 / 3 * spec.backbone_share, abs=0.05)
+    assert spec.eval_split == "val"
+    assert (len(spec.train_set), len(spec.eval_set)) == (8, 3)
 
 
 def test_stages_that_are_always_frozen_are_in_the_timeline_and_in_the_reference() -> None:
-    plan = prepare(tiny(detector__frozen_stages=2, freezing__policy="step", freezing__rho=2))
-    assert plan.frozen_prefixes == [2, 4, 2, 4, 2, 4]
-    flops = plan.flops_per_prefix
-    assert plan.compute_ratio == pytest.approx((flops[2] + flops[4]) / (2 * flops[2]))
+    spec = prepare(tiny(detector__frozen_stages=2, freezing__policy="step", freezing__rho=2))
+    assert spec.frozen_prefixes == [2, 4, 2, 4, 2, 4]
+    flops = spec.flops_per_prefix
+    assert spec.compute_ratio == pytest.approx((flops[2] + flops[4]) / (2 * flops[2]))
     assert prepare(tiny(detector__frozen_stages=2)).compute_ratio == 1.0
 
 
 def test_a_part_of_train_can_be_held_out_to_select_on() -> None:
-    plan = prepare(tiny(data__selection_fraction=0.5, training__batch_size=2))
-    assert plan.eval_split == "selection"
-    assert len(plan.train_set) + len(plan.eval_set) == 8
-    assert not set(plan.train_set.image_ids) & set(plan.eval_set.image_ids)
+    spec = prepare(tiny(data__selection_fraction=0.5, training__batch_size=2))
+    assert spec.eval_split == "selection"
+    assert len(spec.train_set) + len(spec.eval_set) == 8
+    assert not set(spec.train_set.image_ids) & set(spec.eval_set.image_ids)
 
 
 def test_the_seed_alone_makes_the_weights() -> None:
@@ -88,22 +89,22 @@ def test_the_seed_alone_makes_the_weights() -> None:
 
 def test_training_gets_what_was_configured() -> None:
     changes = {"training__optimizer": "sgd", "training__momentum": 0.5, "training__lr": 0.25, "training__backbone_lr_factor": 0.1}
-    plan = prepare(tiny(**changes, training__schedule="cosine", training__accumulation=2, training__clip_norm=None))
-    training = build_training(plan, quiet=True)
+    spec = prepare(tiny(**changes, training__schedule="cosine", training__accumulation=2, training__clip_norm=None))
+    training = build_training(spec, quiet=True)
     assert isinstance(training.optimizer, torch.optim.SGD)
     groups = training.optimizer.param_groups
     assert {group["momentum"] for group in groups} == {0.5}
     assert {(group["stage"] < 0, group["factor"]) for group in groups} == {(True, 1.0), (False, 0.1)}
     optimized = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(optimized) == sorted(id(parameter) for parameter in plan.detector.parameters())
+    assert sorted(optimized) == sorted(id(parameter) for parameter in spec.detector.parameters())
     rate = training.learning_rate
     assert (rate.base, rate.schedule, rate.epochs) == (0.25, "cosine", 6)
     assert (training.accumulation, training.clip_norm, training.train_loader.steps_per_epoch) == (2, None, 2)
 
 
 def test_detector_options_get_their_types() -> None:
-    plan = prepare(tiny(detector__score_threshold="0.2", detector__anchor_angles=[0, 45], detector__detections_per_image=7))
-    detector: Any = plan.detector
+    spec = prepare(tiny(detector__score_threshold="0.2", detector__anchor_angles=[0, 45], detector__detections_per_image=7))
+    detector: Any = spec.detector
     assert (detector.score_threshold, detector.detections_per_image) == (0.2, 7)
     assert detector.anchors.per_cell == 3 * 3 * 2
 
@@ -129,7 +130,7 @@ def test_policy_and_options_are_checked_before_the_data_are_read(monkeypatch: py
     def read(*_: Any, **__: Any) -> None:
         raise AssertionError("the data were read")
 
-    monkeypatch.setattr("dbf_ray.build_data.make_dataset", read)
+    monkeypatch.setattr("dbf_ray.build.data.make_dataset", read)
     for changes in ({"freezing__policy": "stpe"}, {"detector__name": "yolo"}, {"detector__anchors": 1}):
         with pytest.raises(ConfigError):
             prepare(tiny(**changes))
@@ -155,9 +156,9 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device(tiny(training__device="cpu")) == torch.device("cpu")
 
 
-def test_the_backbones_share_is_a_fraction(plan: Plan) -> None:
-    assert 0 < plan.backbone_share < 1
-    assert math.isfinite(plan.cost_of([4]))
+def test_the_backbones_share_is_a_fraction(spec: RunSpec) -> None:
+    assert 0 < spec.backbone_share < 1
+    assert math.isfinite(spec.cost_of([4]))
 
 
 @pytest.mark.parametrize(
@@ -198,14 +199,14 @@ ALL = {
 }
 
 
-def test_one_augmented_epoch_is_trained_and_a_resumed_one_is_the_same(tmp_path: Path, plan: Plan) -> None:
+def test_one_augmented_epoch_is_trained_and_a_resumed_one_is_the_same(tmp_path: Path, spec: RunSpec) -> None:
     common = {"training__epochs": 2, "evaluation__every": 2, "training__threads": 1, "runs_dir": str(tmp_path), **ALL}
     straight, halves = tiny(name="straight", **common), tiny(name="halves", **common)
     run(straight, quiet=True)
     records = read_epochs(run_directory(straight))
     assert [math.isfinite(record["loss"]) for record in records] == [True, True]
     assert 0 <= records[-1]["map50"] <= 1
-    assert sum(record["executed_flops"] for record in records) > 16 * plan.flops_per_prefix[0]  # larger canvases than the nominal one
+    assert sum(record["executed_flops"] for record in records) > 16 * spec.flops_per_prefix[0]  # larger padded_sizes than the nominal one
     assert run(halves, quiet=True, on_epoch=lambda record, _: False)["stopped_early"]
     with pytest.raises(ConfigError, match=r"differs in data\.augment\.rotate \(180\.0, now 90\.0\)"):
         find_resume(tiny(name="halves", **{**common, "data__augment__rotate": 90}), run_directory(halves))
@@ -227,39 +228,39 @@ def test_the_loader_augments_as_configured() -> None:
     assert view.flips == ("horizontal", "rotate90", "transpose")
     plain = training_view(tiny())
     assert plain.augmentation is None
-    assert plain.views == ("identity", "horizontal", "vertical", "diagonal")
+    assert plain.orientations == ("identity", "horizontal", "vertical", "diagonal")
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_augmentation_switches_the_cache_off_and_says_by_which_option(cache: str, tmp_path: Path) -> None:
     step = {"freezing__policy": "step", "freezing__rho": 3, "freezing__cache": cache}
     config = tiny(**step, data__augment__rotate=30, data__augment__scales=[0.5, 1], data__augment__contrast=0.2)
-    plan = prepare(config)
-    assert plan.forecast is None
+    spec = prepare(config)
+    assert spec.forecast is None
     with pytest.warns(UserWarning, match=r"freezing\.cache .* switched off") as warned:
-        training = build_training(plan, quiet=True, features=tmp_path / "features")
+        training = build_training(spec, quiet=True, features=tmp_path / "features")
     [text] = [str(warning.message) for warning in warned if "freezing.cache" in str(warning.message)]
     assert "(data.augment.rotate 30.0, data.augment.scales [0.5, 1.0], data.augment.contrast 0.2)" in text
-    assert "leave data.augment.rotate, data.augment.scales, data.augment.contrast out and use the views of data.flips alone" in text
+    assert "leave data.augment.rotate, data.augment.scales, data.augment.contrast out and use the orientations of data.flips alone" in text
     assert training.frozen is not None  # the engine still runs frozen stages
     assert training.frozen.cache is None
     training.scheduler.freezer.apply(4)
     batch = training.detector.prepare(*next(training.train_loader.epoch(0)))
-    assert batch.views is None
+    assert batch.orientations is None
     assert training.frozen(batch).frozen is not None
     assert not (tmp_path / "features").exists()
     assert prepare(tiny(**step, data__augment__rotate=30, freezing__cache_gb=1e6)).forecast is None  # nothing is kept, whatever it may be
 
 
 def test_quarter_turns_are_views_that_a_cache_keeps() -> None:
-    views = {"data__flips": [view for view in VIEWS if view != "identity"], "freezing__policy": "step", "freezing__rho": 6}
-    plan = prepare(tiny(freezing__cache="ram", **views))
-    assert plan.forecast is not None
-    assert plan.forecast.hit_rates["epoch"] == pytest.approx(1 - 8 * (1 - (7 / 8) ** 5) / 5)
-    training = build_training(plan, quiet=True)
+    orientations = {"data__flips": [name for name in ORIENTATIONS if name != "identity"], "freezing__policy": "step", "freezing__rho": 6}
+    spec = prepare(tiny(freezing__cache="ram", **orientations))
+    assert spec.forecast is not None
+    assert spec.forecast.hit_rates["epoch"] == pytest.approx(1 - 8 * (1 - (7 / 8) ** 5) / 5)
+    training = build_training(spec, quiet=True)
     training.scheduler.freezer.apply(4)
     batch = training.detector.prepare(*next(training.train_loader.epoch(1)))
-    assert batch.views is not None
+    assert batch.orientations is not None
     assert training.frozen is not None
     assert training.frozen(batch).frozen is not None
     assert training.frozen.cache is not None
@@ -279,7 +280,7 @@ def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
             raise AssertionError("a forecast decodes nothing")
 
     def shares(*flips: str) -> list[float]:
-        return canvas_shares(tiny(data__flips=list(flips), training__batch_size=1), Wide(), epochs=40)
+        return padded_size_shares(tiny(data__flips=list(flips), training__batch_size=1), Wide(), epochs=40)
 
     assert shares("horizontal", "vertical", "diagonal") == [1.0]
     assert sorted(shares("rotate90")) == pytest.approx([0.5, 0.5], abs=0.1)
@@ -290,7 +291,7 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     large = {"data__augment__scales": [0.5, 2.0]}
     assert (square(tiny(**large)), largest_square(tiny(**large)), largest_square(tiny())) == (64, 128, 64)
     assert largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64  # images are evaluated at their full size
-    assert build_detector(tiny(**large), ["ship"]).least_canvas == (0, 0)
+    assert build_detector(tiny(**large), ["ship"]).least_pad_to == (0, 0)
     small = {"detector__backbone": "mobilenet_v3_small", "training__accumulation": 4}
     plain, wide = (prepare(tiny(**small, **changes)) for changes in ({}, large))
     of_64, of_128 = (step_memory(found.config, found.detector, found.table) for found in (plain, wide))
@@ -300,7 +301,7 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     assert prepare(tiny(**limit)).micro_batches[0] == 1  # type: ignore[index]
     scaled = prepare(tiny(**limit, **large, data__canvas="square"))
     assert scaled.micro_batches[0] == 4  # type: ignore[index]
-    assert scaled.detector.least_canvas == (128, 128)
+    assert scaled.detector.least_pad_to == (128, 128)
     assert scaled.flops == plain.flops  # the nominal cost is that of data.image_size
 
 
@@ -312,7 +313,7 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     ],
 )
 def test_augmentation_is_checked_before_the_data_are_read(changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbf_ray.build_data.make_dataset", None)
+    monkeypatch.setattr("dbf_ray.build.data.make_dataset", None)
     with pytest.raises(ConfigError, match=message):
         prepare(tiny(**changes))
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from dbf_ray.build import build_detector, detector_options
+from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.config import load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.data import LabelledDataset

@@ -85,7 +85,7 @@ def test_the_training_core_needs_neither_ray_nor_optuna_nor_mlflow() -> None:
     code = (
         "import sys\n"
         "for name in ('ray', 'optuna', 'mlflow', 'matplotlib', 'plotly'): sys.modules[name] = None\n"
-        "import dbf_ray.run, jobs.train\n"
+        "import dbf_ray.run.runner, jobs.train\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

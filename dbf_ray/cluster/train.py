@@ -22,8 +22,8 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from dbf_ray.cluster.board import error_of, listening, make_board, notice_of, speaking
 from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
+from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError
 from dbf_ray.run import find_resume, mlflow_target, run_directory
@@ -87,10 +87,10 @@ def fit(job: Job) -> dict[str, Any]:
     config = Config.model_validate(job.config)
     if job.resume and config.cluster.storage is None:
         shutil.rmtree(Path(job.directory) / "ray", ignore_errors=True)  # the run's own checkpoint is as new or newer
-    board = make_board()
+    relay = make_relay()
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config={"job": job, "relay": relay},
         scaling_config=ScalingConfig(
             num_workers=config.cluster.workers,
             use_gpu=config.cluster.gpu,
@@ -105,10 +105,10 @@ def fit(job: Job) -> dict[str, Any]:
         ),
     )
     try:
-        with listening(board):
+        with listening(relay):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        notice = ray.get(board.read.remote())
+        notice = ray.get(relay.read.remote())
         raise error_of(notice) if notice else TrainingError(_why(error, config.cluster.max_failures, job.directory)) from error
     answer = result.return_value or {}
     if "notice" in answer:
@@ -119,17 +119,17 @@ def fit(job: Job) -> dict[str, Any]:
 def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker does; rank 0's return value reaches the driver."""
     job: Job = loop["job"]
-    notice = ray.get(loop["board"].read.remote())
+    notice = ray.get(loop["relay"].read.remote())
     if notice is not None:  # an earlier attempt met an error that would only come again
         return {"notice": notice}
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     rank_0 = ray.train.get_context().get_world_rank() == 0
     try:
-        with speaking(loop["board"]) if rank_0 else contextlib.nullcontext():
+        with speaking(loop["relay"]) if rank_0 else contextlib.nullcontext():
             return _train(job)
     except DbfRayError as error:
         notice = notice_of(error)
-        ray.get(loop["board"].pin.remote(notice))
+        ray.get(loop["relay"].pin.remote(notice))
         if ray.train.get_context().get_world_size() == 1:
             return {"notice": notice}
         raise  # the other ranks may be waiting for this one: only an error ends them

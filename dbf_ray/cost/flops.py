@@ -83,7 +83,7 @@ class FlopTable:
     """FLOPs per image of a detector for any padded size and frozen prefix, each counted once and kept.
 
     Works on a meta copy taken when it is made, and never touches the detector. Stages that a freezer holds frozen at that moment are
-    counted as trainable. A frozen prefix n means max(n, backbone.frozen_stages) stages under no_grad without gradients.
+    counted as trainable. A frozen prefix n means max(n, backbone.always_frozen) stages under no_grad without gradients.
     Gradients that nobody needs are not counted: those of the images, and of what goes into the first trained stage.
 
     Args:
@@ -93,7 +93,7 @@ class FlopTable:
     def __init__(self, detector: nn.Module) -> None:
         self._copy = meta_copy(detector).train()
         backbone: Any = self._copy.backbone
-        for stage in backbone.stages[: backbone.no_grad_stages]:
+        for stage in backbone.stages[: backbone.num_frozen]:
             stage.requires_grad_(True)
         self._stages = [[p for p in stage.parameters() if p.requires_grad] for stage in backbone.stages]
         for module in self._copy.modules():
@@ -102,25 +102,25 @@ class FlopTable:
         self._steps: dict[tuple[int, int, int], StepFlops] = {}
         self._backbone: dict[tuple[int, int], list[int]] = {}
 
-    def __call__(self, height: int, width: int, frozen_stages: int) -> int:
+    def __call__(self, height: int, width: int, num_frozen: int) -> int:
         """Training FLOPs (forward and backward) of one image padded to ``height`` x ``width`` pixels."""
-        return self.step(height, width, frozen_stages).total
+        return self.step(height, width, num_frozen).total
 
     @property
     def num_stages(self) -> int:
         """K, the number of stages."""
         return len(self._stages)
 
-    def step(self, height: int, width: int, frozen_stages: int) -> StepFlops:
-        """FLOPs of one image with the first ``frozen_stages`` stages frozen, forward and backward apart.
+    def step(self, height: int, width: int, num_frozen: int) -> StepFlops:
+        """FLOPs of one image with the first ``num_frozen`` stages frozen, forward and backward apart.
 
         Raises:
-            ConfigError: ``frozen_stages`` is not in 0..K.
+            ConfigError: ``num_frozen`` is not in 0..K.
         """
-        if not 0 <= frozen_stages <= self.num_stages:
-            raise ConfigError(f"a frozen prefix must be in 0..{self.num_stages}, got {frozen_stages}")
+        if not 0 <= num_frozen <= self.num_stages:
+            raise ConfigError(f"a frozen prefix must be in 0..{self.num_stages}, got {num_frozen}")
         backbone: Any = self._copy.backbone
-        key = (height, width, max(frozen_stages, backbone.frozen_stages))
+        key = (height, width, max(num_frozen, backbone.always_frozen))
         if key not in self._steps:
             self._steps[key] = self._count(*key)
         return self._steps[key]
@@ -133,9 +133,9 @@ class FlopTable:
         """Forward FLOPs of the backbone alone for one image padded to ``height`` x ``width`` pixels."""
         return sum(self._stage_forwards(height, width))
 
-    def prefix_forward(self, height: int, width: int, frozen_stages: int) -> int:
-        """Forward FLOPs of the first ``frozen_stages`` stages alone, for one image padded to ``height`` x ``width`` pixels."""
-        return sum(self._stage_forwards(height, width)[:frozen_stages])
+    def prefix_forward(self, height: int, width: int, num_frozen: int) -> int:
+        """Forward FLOPs of the first ``num_frozen`` stages alone, for one image padded to ``height`` x ``width`` pixels."""
+        return sum(self._stage_forwards(height, width)[:num_frozen])
 
     def backbone_share(self, height: int, width: int) -> float:
         """b: the backbone's share of the forward FLOPs, 0..1."""
@@ -157,40 +157,40 @@ class FlopTable:
             self._backbone[height, width] = forwards
         return self._backbone[height, width]
 
-    def network_bytes(self, height: int, width: int, frozen_stages: int, images: int) -> int:
+    def network_bytes(self, height: int, width: int, num_frozen: int, images: int) -> int:
         """The most bytes of tensors alive at one time in the network's forward and backward pass over so many images: activations and gradients.
 
         Without weights, losses, and what operators use inside; counted in the weights' dtype, and with all images at once in the frozen stages.
         """
         backbone: Any = self._copy.backbone
-        self._freeze(max(frozen_stages, backbone.frozen_stages))
+        self._freeze(max(num_frozen, backbone.always_frozen))
         with LiveBytes() as live:
             self._backward(self._copy.network_outputs(_image(height, width, images)))  # type: ignore[operator]
         self._copy.zero_grad(set_to_none=True)
         return live.peak
 
-    def backbone_bytes(self, height: int, width: int, frozen_stages: int, images: int) -> int:
+    def backbone_bytes(self, height: int, width: int, num_frozen: int, images: int) -> int:
         """Bytes of tensors alive after the backbone's forward pass over so many images: its outputs, and what its trained stages keep."""
         backbone: Any = self._copy.backbone
-        self._freeze(max(frozen_stages, backbone.frozen_stages))
+        self._freeze(max(num_frozen, backbone.always_frozen))
         with LiveBytes() as live:
             features = backbone(_image(height, width, images))
             held = live.now
         del features
         return held
 
-    def feature_shapes(self, height: int, width: int, frozen_stages: int) -> list[tuple[int, ...] | None]:
-        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first ``frozen_stages`` stages, 1 or more.
+    def feature_shapes(self, height: int, width: int, num_frozen: int) -> list[tuple[int, ...] | None]:
+        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first ``num_frozen`` stages, 1 or more.
 
         In the order of :meth:`.StagedBackbone.frozen_features`, None where it has none.
         """
-        self._freeze(frozen_stages)
+        self._freeze(num_frozen)
         found = self._copy.backbone.frozen_features(_image(height, width))  # type: ignore[union-attr, operator]
         return [None if part is None else tuple(part.shape[1:]) for part in found]
 
-    def feature_numbers(self, height: int, width: int, frozen_stages: int) -> int:
+    def feature_numbers(self, height: int, width: int, num_frozen: int) -> int:
         """How many numbers of one image the features of :meth:`feature_shapes` have, 0 for no stages."""
-        shapes = self.feature_shapes(height, width, frozen_stages) if frozen_stages else []
+        shapes = self.feature_shapes(height, width, num_frozen) if num_frozen else []
         return sum(math.prod(shape) for shape in shapes if shape is not None)
 
     def _count(self, height: int, width: int, frozen: int) -> StepFlops:
@@ -207,7 +207,7 @@ class FlopTable:
         for index, parameters in enumerate(self._stages):
             for parameter in parameters:
                 parameter.requires_grad_(index >= frozen)
-        self._copy.backbone.no_grad_stages = frozen  # type: ignore[union-attr]
+        self._copy.backbone.num_frozen = frozen  # type: ignore[union-attr]
 
     @staticmethod
     def _backward(outputs: Sequence[Tensor]) -> None:

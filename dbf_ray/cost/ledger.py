@@ -48,10 +48,10 @@ CACHE = ("cache_hits", "cache_misses", "cache_seconds_saved")
 class Ledger:
     """Adds up what training costs. Looking costs some tens of microseconds a step and never waits for the device.
 
-    Use: ``begin_epoch``; for each step ``waited`` and ``step``; ``end_steps`` before evaluation; ``end_epoch``.
+    Use: ``begin_epoch``; for each step ``add_wait`` and ``step``; ``end_steps`` before evaluation; ``end_epoch``.
 
     Args:
-        detector: the detector, for its FLOPs (a meta copy is taken), its :class:`FlopTable`, or any function of (height, width, frozen_stages) to
+        detector: the detector, for its FLOPs (a meta copy is taken), its :class:`FlopTable`, or any function of (height, width, num_frozen) to
             FLOPs per image.
         device: where training runs.
         world_size: number of ranks.
@@ -79,7 +79,7 @@ class Ledger:
         self._resumed = False
         self._accounted: list[list[int]] = []
         self._totals = _no_cost()
-        self._reduced = 0  # the replicas' counter when the last epoch ended
+        self._reduced = 0  # the wrappers' counter when the last epoch ended
         self._joules: float | None = None  # the device's counter when this epoch began
         self._used: float | None = None  # of this epoch's steps, once they are over
         self._clear(0)
@@ -93,28 +93,28 @@ class Ledger:
         self._joules = self._energy.joules()
         self._began = self._mark = time.perf_counter()
 
-    def waited(self, seconds: float) -> None:
+    def add_wait(self, seconds: float) -> None:
         """Add seconds that the coming step waited for its data."""
         self._waited += seconds
 
-    def step(self, images: int, size: tuple[int, int], frozen_stages: int) -> None:
-        """Add images of one padded ``size`` (height, width) in pixels that were trained with ``frozen_stages`` stages frozen.
+    def step(self, images: int, size: tuple[int, int], num_frozen: int) -> None:
+        """Add images of one padded ``size`` (height, width) in pixels that were trained with ``num_frozen`` stages frozen.
 
         Call it after the optimizer step, once for each micro-batch; the time since the last call is the step's.
         """
-        key = (*size, frozen_stages)
+        key = (*size, num_frozen)
         self._images[key] = self._images.get(key, 0) + images
         self._tick()
         if self._journal is not None and self._journal.due():
             self._journal.write(self._attempt, self._epoch, self._spent())
 
-    def looked(self, images: int, size: tuple[int, int]) -> None:
+    def add_probe(self, images: int, size: tuple[int, int]) -> None:
         """Add a forward pass of the backbone alone over images of one padded ``size`` (height, width) in pixels; its time is the coming step's."""
         self._looks[size] = self._looks.get(size, 0) + images
 
-    def cached(self, hits: int, misses: int, size: tuple[int, int], frozen_stages: int) -> None:
+    def add_cache_use(self, hits: int, misses: int, size: tuple[int, int], num_frozen: int) -> None:
         """Add images of one padded ``size`` (height, width) whose frozen features came from the cache, and others for which they did not."""
-        key = (*size, frozen_stages)
+        key = (*size, num_frozen)
         if hits:
             self._hits[key] = self._hits.get(key, 0) + hits
         self._misses += misses
@@ -138,7 +138,7 @@ class Ledger:
         """Close the epoch. A collective if ``gather`` is one.
 
         Args:
-            allreduce_bytes: the replicas' counter, which only rises; the ledger takes the difference.
+            allreduce_bytes: the wrappers' counter, which only rises; the ledger takes the difference.
 
         Returns:
             The epoch's costs by the names above, equal on all ranks.

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.class_lists import CLASS_LISTS, class_names
-from dbf_ray.data.decoded import DecodedImages
+from dbf_ray.data.images.decoded import DecodedImages
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
-from dbf_ray.data.originals import originals_of
+from dbf_ray.data.patches.originals import originals_of
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, signature, sizes_of, split_selection
-from dbf_ray.data.scene_objects import CLASSES as SYNTHETIC_CLASSES
-from dbf_ray.data.synthetic import SyntheticDataset
+from dbf_ray.data.scenes.objects import CLASSES as SYNTHETIC_CLASSES
+from dbf_ray.data.scenes.synthetic import SyntheticDataset
 from dbf_ray.data.transforms import EvalView, TrainView, resized_size
 from dbf_ray.errors import ConfigError, DataError
 

@@ -1,6 +1,6 @@
 """Random augmentations of training samples, which have no end: multi-scale resizing, free rotation, colour jitter, in this order.
 
-The fixed set of views (flips and quarter turns) is in :mod:`.transforms`. Every number is drawn from the stream that is given, in an
+The fixed set of orientations (flips and quarter turns) is in :mod:`.transforms`. Every number is drawn from the stream that is given, in an
 order that does not depend on which augmentations are on: an image is turned by the same angle with colour jitter and without.
 """
 

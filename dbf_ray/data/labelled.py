@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dbf_ray.data.class_lists import class_names
-from dbf_ray.data.images import check_image, read_image
+from dbf_ray.data.images.files import check_image, read_image
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Problem, Reader
 from dbf_ray.data.readers.base import TOLERATED
 from dbf_ray.data.samples import Sample, Target, make_target

@@ -20,7 +20,7 @@ from dbf_ray.data.transforms import EvalView, TrainView
 from dbf_ray.errors import ConfigError, DataError, DbfRayError
 
 Batch = tuple[list[torch.Tensor], list[Target]]
-ViewPer = Literal["epoch", "stretch"]
+OrientationPer = Literal["epoch", "span"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Feed:
 class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
     """Yields one rank's micro-batches of an epoch, lists of (epoch, index); ``accumulation`` of them in a row make one step.
 
-    With ``views`` set, keys are (epoch, index, views): the views are those of another epoch.
+    With ``orientations`` set, keys are (epoch, index, orientations): the orientations are those of another epoch.
 
     Step s uses positions [s B, (s + 1) B) of the epoch's global order (B = batch_size), which depends on (seed, epoch) only. Micro-batch m on
     rank r of W with accumulation A takes positions s B + m B/A + r B/(A W) + [0, B/(A W)). The last incomplete effective batch is dropped.
@@ -56,7 +56,7 @@ class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
         self.images, self.batch_size, self.accumulation = images, batch_size, accumulation
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.epoch = 0
-        self.views: int | None = None
+        self.orientations: int | None = None
 
     @property
     def steps(self) -> int:
@@ -67,19 +67,19 @@ class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
         return self.steps * self.accumulation
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        epoch, views = self.epoch, () if self.views is None else (self.views,)
+        epoch, orientations = self.epoch, () if self.orientations is None else (self.orientations,)
         order = Stream(ORDER, self.seed, epoch).permutation(self.images)
         micro = self.batch_size // (self.accumulation * self.world_size)
         for batch in range(len(self)):
             start = (batch * self.world_size + self.rank) * micro
-            yield [(epoch, index, *views) for index in order[start : start + micro]]
+            yield [(epoch, index, *orientations) for index in order[start : start + micro]]
 
 
 class TrainLoader:
     """One rank's training batches, epoch by epoch."""
 
-    def __init__(self, view: TrainView, sampler: MicroBatchSampler, feed: Feed, view_per: ViewPer = "epoch") -> None:
-        self._sampler, self._view_per = sampler, view_per
+    def __init__(self, view: TrainView, sampler: MicroBatchSampler, feed: Feed, orientation_per: OrientationPer = "epoch") -> None:
+        self._sampler, self._orientation_per = sampler, orientation_per
         self._loader = _make_loader(view, sampler, feed)
 
     @property
@@ -87,17 +87,17 @@ class TrainLoader:
         """Optimizer steps in an epoch, the same on every rank."""
         return self._sampler.steps
 
-    def epoch(self, epoch: int, views: int | None = None) -> Iterator[Batch]:
+    def epoch(self, epoch: int, orientations: int | None = None) -> Iterator[Batch]:
         """Micro-batches (images, targets) of a 0-based epoch; use one epoch's iterator at a time.
 
         Args:
             epoch: which.
-            views: with ``view_per`` "stretch" the epoch whose views are shown; None: its own.
+            orientations: with ``orientation_per`` "span" the epoch whose orientations are shown; None: its own.
 
         Raises:
             DataError: while iterating, an image cannot be decoded.
         """
-        self._sampler.epoch, self._sampler.views = epoch, views if self._view_per == "stretch" else None
+        self._sampler.epoch, self._sampler.orientations = epoch, orientations if self._orientation_per == "span" else None
         return _checked(iter(self._loader))
 
 
@@ -125,7 +125,7 @@ def train_loader(
     workers: int = 0,
     prefetch: int = 2,
     pinned: bool = False,
-    view_per: ViewPer = "epoch",
+    orientation_per: OrientationPer = "epoch",
 ) -> TrainLoader:
     """Make one rank's training loader.
 
@@ -139,7 +139,7 @@ def train_loader(
         workers: processes that load images, kept through all epochs; 0: this process does.
         prefetch: micro-batches that each of them has ready.
         pinned: batches lie in page-locked memory, for a GPU.
-        view_per: "epoch": an image's view is drawn in each epoch; "stretch": it is that of the epoch which :meth:`TrainLoader.epoch` is told.
+        orientation_per: "epoch": an image's orientation is drawn in each epoch; "span": it is that of the epoch which :meth:`TrainLoader.epoch` is told.
 
     Raises:
         ConfigError: batch_size is not divisible by accumulation x world_size.
@@ -148,7 +148,7 @@ def train_loader(
     sampler = MicroBatchSampler(
         len(dataset_view), batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size, seed=seed
     )
-    return TrainLoader(dataset_view, sampler, Feed(workers, prefetch, pinned), view_per)
+    return TrainLoader(dataset_view, sampler, Feed(workers, prefetch, pinned), orientation_per)
 
 
 class ShardSampler(Sampler[list[int]]):

@@ -8,7 +8,7 @@ labels         int64 [n], 0-based positions in the data set's ``classes``
 difficult      bool [n]; evaluation ignores these objects, training uses them
 image_id       str, stable: the file's stem, or the scene's name
 scale          float, only in views: the factor by which the image was resized
-view           str, only in training views: which of a fixed set; with image_id it names what is seen
+orientation    str, only in training views: which of a fixed set; with image_id it names what is seen
 seed           int, only in training views: fixes what a detector samples from the image in this epoch
 =============  ==============================================================================================
 """
@@ -37,7 +37,7 @@ class Target(TypedDict):
     difficult: Tensor
     image_id: str
     scale: NotRequired[float]
-    view: NotRequired[str]
+    orientation: NotRequired[str]
     seed: NotRequired[int]
 
 

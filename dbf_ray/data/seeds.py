@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 # What a stream is for is the first number of its key, so that no two uses ever share numbers.
-ORDER, VIEW, SCENE, SAMPLING, AUGMENT = 1, 2, 3, 4, 5
+ORDER, ORIENTATION, SCENE, SAMPLING, AUGMENT = 1, 2, 3, 4, 5
 
 
 class Stream:
-    """A stream of random numbers fixed by its key, a sequence of non-negative integers such as (VIEW, seed, epoch, index)."""
+    """A stream of random numbers fixed by its key, a sequence of non-negative integers such as (ORIENTATION, seed, epoch, index)."""
 
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(key))

@@ -1,4 +1,4 @@
-"""From a raw sample to what the detector sees: resized, and for training in one of a fixed set of views, then perhaps augmented at random.
+"""From a raw sample to what the detector sees: resized, and for training in one of a fixed set of orientations, then perhaps augmented at random.
 
 What is drawn for an image depends on (seed, epoch, index) alone, so it is the same in whatever process it is loaded, and after a resume.
 Views are the eight symmetries of the square: the image as it is, mirrored left to right (horizontal), top to bottom (vertical), or both
@@ -18,13 +18,13 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import BoundingBoxes
 
 from dbf_ray.data.samples import Dataset, Sample, Target, wrap_boxes
-from dbf_ray.data.seeds import AUGMENT, SAMPLING, VIEW, Stream
+from dbf_ray.data.seeds import AUGMENT, ORIENTATION, SAMPLING, Stream
 from dbf_ray.errors import ConfigError
 
 IDENTITY = "identity"
 FLIPS = ("horizontal", "vertical", "diagonal")
-# Each view is a quarter turn counter-clockwise or none, then mirrored left to right or not, then top to bottom or not. Names as Pillow's.
-VIEWS = {
+# Each orientation is a quarter turn counter-clockwise or none, then mirrored left to right or not, then top to bottom or not. Names as Pillow's.
+ORIENTATIONS = {
     IDENTITY: (False, False, False),
     "horizontal": (False, True, False),
     "vertical": (False, False, True),
@@ -56,14 +56,14 @@ def resize(image: Tensor, target: Target, image_size: int) -> Sample:
     return image, Target({**target, "boxes": wrap_boxes(boxes, size), "scale": scale})
 
 
-def flip(image: Tensor, target: Target, view: str) -> Sample:
-    """Show a sample in a view, a key of ``VIEWS``; boxes come back canonical. With a quarter turn in it, height and width change places.
+def flip(image: Tensor, target: Target, orientation: str) -> Sample:
+    """Show a sample in an orientation, a key of ``ORIENTATIONS``; boxes come back canonical. With a quarter turn in it, height and width change places.
 
     Raises:
-        ConfigError: no such view.
+        ConfigError: no such orientation.
     """
-    check_flips([] if view == IDENTITY else [view])
-    turned, left_right, top_bottom = VIEWS[view]
+    check_flips([] if orientation == IDENTITY else [orientation])
+    turned, left_right, top_bottom = ORIENTATIONS[orientation]
     boxes = target["boxes"]
     if turned:
         image, boxes = quarter_turn(image, boxes)
@@ -87,20 +87,20 @@ def quarter_turn(image: Tensor, boxes: BoundingBoxes) -> tuple[Tensor, BoundingB
     return functional.rotate(image, 90, expand=True), wrap_boxes(turned, (width, height))
 
 
-def view_size(size: tuple[int, int], view: str) -> tuple[int, int]:
-    """(height, width) of a view of an image of ``size``."""
+def orientation_size(size: tuple[int, int], orientation: str) -> tuple[int, int]:
+    """(height, width) of an orientation of an image of ``size``."""
     height, width = size
-    return (width, height) if VIEWS[view][0] else (height, width)
+    return (width, height) if ORIENTATIONS[orientation][0] else (height, width)
 
 
-def draw_view(flips: Sequence[str], seed: int, epoch: int, index: int) -> str:
-    """The view of image ``index`` in ``epoch``: the identity or one of ``flips``, all with equal chance."""
-    return Stream(VIEW, seed, epoch, index).choice((IDENTITY, *flips))
+def draw_orientation(flips: Sequence[str], seed: int, epoch: int, index: int) -> str:
+    """The orientation of image ``index`` in ``epoch``: the identity or one of ``flips``, all with equal chance."""
+    return Stream(ORIENTATION, seed, epoch, index).choice((IDENTITY, *flips))
 
 
 def check_flips(flips: Sequence[str]) -> None:
     """Raise ConfigError where a flip is unknown."""
-    known = [view for view in VIEWS if view != IDENTITY]
+    known = [orientation for orientation in ORIENTATIONS if orientation != IDENTITY]
     for name in flips:
         if name not in known:
             raise ConfigError(f"data.flips must be among {', '.join(known)}, got {name!r}; correct or remove it")
@@ -136,7 +136,7 @@ class Resizing:
 
 
 class TrainView:
-    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, views) to see them in the view of another epoch."""
+    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, orientations) to see them in the orientation of another epoch."""
 
     def __init__(
         self,
@@ -147,15 +147,15 @@ class TrainView:
         resized: Resized | None = None,
         augmentation: RandomAugmentation | None = None,
     ) -> None:
-        """Samples of ``dataset``, resized, then in one of some views, then augmented.
+        """Samples of ``dataset``, resized, then in one of some orientations, then augmented.
 
         Args:
             dataset: whose samples.
             image_size: long side in pixels that they are resized to.
-            flips: views beside the identity, all with equal chance.
+            flips: orientations beside the identity, all with equal chance.
             seed: of all that is drawn.
             resized: where resized samples come from, if from elsewhere than the data set itself.
-            augmentation: random changes of what is seen; they are drawn for each epoch, also where a view stays for several.
+            augmentation: random changes of what is seen; they are drawn for each epoch, also where an orientation stays for several.
         """
         check_flips(flips)
         self.dataset, self.image_size, self.flips, self.seed = dataset, image_size, tuple(flips), seed
@@ -163,8 +163,8 @@ class TrainView:
         self._resized = resized or Resizing(dataset, image_size)
 
     @property
-    def views(self) -> tuple[str, ...] | None:
-        """The fixed set of views that an image may be seen in; None where it is augmented, so that there is no end of them."""
+    def orientations(self) -> tuple[str, ...] | None:
+        """The fixed set of orientations that an image may be seen in; None where it is augmented, so that there is no end of them."""
         return (IDENTITY, *self.flips) if self.augmentation is None else None
 
     def __len__(self) -> int:
@@ -172,14 +172,14 @@ class TrainView:
 
     def __getitem__(self, key: tuple[int, ...]) -> Sample:
         """Image uint8 [3, h, w] and target of (epoch, index)."""
-        epoch, index, *views = key
+        epoch, index, *orientations = key
         image, target = self._resized[index]
-        view = draw_view(self.flips, self.seed, views[0] if views else epoch, index)
-        image, target = flip(image, target, view)
+        orientation = draw_orientation(self.flips, self.seed, orientations[0] if orientations else epoch, index)
+        image, target = flip(image, target, orientation)
         target = Target({**target, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
         if self.augmentation is None:
-            return image, Target({**target, "view": view})
-        # No "view": with image_id it would name what is seen, and features are kept under that name.
+            return image, Target({**target, "orientation": orientation})
+        # No "orientation": with image_id it would name what is seen, and features are kept under that name.
         return self.augmentation(image, target, Stream(AUGMENT, self.seed, epoch, index))
 
 

@@ -56,7 +56,7 @@ def make_detector(
     check_ranges(with_defaults(name, options))
     if num_classes < 1:
         raise ConfigError(f"num_classes must be >= 1, got {num_classes}; name at least one class")
-    staged = make_backbone(backbone, weights_backbone, norm_eval=norm_eval, frozen_stages=frozen_stages)
+    staged = make_backbone(backbone, weights_backbone, norm_eval=norm_eval, always_frozen=frozen_stages)
     if head_convs is not None:
         options["head_convs"] = head_convs
     factory: Any = DETECTORS[name]

@@ -31,7 +31,7 @@ class Batch:
         sizes: (height, width) of each image before padding.
         assignment: the detector's own targets; None without targets.
         normalizers: float [k], what the detector's losses are divided by, counted over this batch.
-        views: (image, view) of each image, names that together say what is seen; None where the targets do not tell.
+        orientations: (image, orientation) of each image, names that together say what is seen; None where the targets do not tell.
         frozen: features of the frozen prefix, where they are known already; None: the backbone computes them.
     """
 
@@ -39,7 +39,7 @@ class Batch:
     sizes: list[tuple[int, int]]
     assignment: Any
     normalizers: Tensor
-    views: list[tuple[str, str]] | None = None
+    orientations: list[tuple[str, str]] | None = None
     frozen: FrozenFeatures | None = None
 
     @property
@@ -74,7 +74,7 @@ class Detector(nn.Module, ABC):
 
     Attributes:
         minimum_counts: the least that each normalizer counts for, so that a batch without objects divides by no zero.
-        least_canvas: the least (height, width), multiples of 32, that images are padded to; (0, 0) unless somebody sets it.
+        least_pad_to: the least (height, width), multiples of 32, that images are padded to; (0, 0) unless somebody sets it.
     """
 
     minimum_counts: tuple[float, ...] = (1.0,)
@@ -90,7 +90,7 @@ class Detector(nn.Module, ABC):
         backbone.read_from = levels_from
         self.num_classes = num_classes
         self.levels_from = levels_from
-        self.least_canvas = (0, 0)
+        self.least_pad_to = (0, 0)
         self._compiled: CompiledOutputs | None = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
@@ -127,7 +127,7 @@ class Detector(nn.Module, ABC):
 
     @torch.no_grad()
     def prepare(
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None, canvas: tuple[int, int] | None = None
+        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None, pad_to: tuple[int, int] | None = None
     ) -> Batch:
         """Normalise and pad images to one tensor on the detector's device, and assign the targets if there are any.
 
@@ -135,16 +135,16 @@ class Detector(nn.Module, ABC):
             images: [3, H_i, W_i], uint8 or float in [0, 1]; at least one.
             targets: one dict each of ``boxes``, oriented [n, 5] or horizontal (x1, y1, x2, y2) [n, 4], and ``labels`` [n]. Optionally ``seed``, a
                 number that fixes what is sampled from the image (two-stage detectors); without it torch's global generator draws one; and
-                ``image_id`` and ``view``, names that together say what is seen.
-            canvas: (height, width) to pad to, multiples of 32; None: the smallest that holds the images. Never less than ``least_canvas``.
+                ``image_id`` and ``orientation``, names that together say what is seen.
+            pad_to: (height, width) to pad to, multiples of 32; None: the smallest that holds the images. Never less than ``least_pad_to``.
         """
         device = self.mean.device
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         needed = padded_size(sizes)
-        height, width = (max(sides) for sides in zip(canvas or needed, self.least_canvas, strict=True))
+        height, width = (max(sides) for sides in zip(pad_to or needed, self.least_pad_to, strict=True))
         if height % SIZE_DIVISOR or width % SIZE_DIVISOR or height < needed[0] or width < needed[1]:
             raise DataError(
-                f"a canvas must be multiples of {SIZE_DIVISOR} that hold all images, {needed} or more here, got {(height, width)}"
+                f"a pad_to must be multiples of {SIZE_DIVISOR} that hold all images, {needed} or more here, got {(height, width)}"
             )
         padded = torch.zeros(len(images), 3, height, width, device=device)
         for slot, image, (h, w) in zip(padded, images, sizes, strict=True):
@@ -155,10 +155,10 @@ class Detector(nn.Module, ABC):
         if targets is not None:
             with no_autocast(device):
                 assignment, normalizers = self.assign(self._checked(targets, len(images), device), sizes, (height, width))
-        views = None
-        if targets and all("image_id" in target and "view" in target for target in targets):
-            views = [(str(target["image_id"]), str(target["view"])) for target in targets]
-        return Batch(padded, sizes, assignment, normalizers, views)
+        orientations = None
+        if targets and all("image_id" in target and "orientation" in target for target in targets):
+            orientations = [(str(target["image_id"]), str(target["orientation"])) for target in targets]
+        return Batch(padded, sizes, assignment, normalizers, orientations)
 
     def at_least(self, counts: Tensor) -> Tensor:
         """Counts [k] of a whole effective batch, none below what it may be divided by."""

@@ -7,7 +7,7 @@ each pair of prefix and mode has a code object of its own, made once, kept by th
 error.
 
 Shapes are static: with symbolic sizes a graph serves all, but tracing takes 3 times as long for a ResNet-18 and 25 times for a Swin-T (its
-windows depend on the size). So let all images be padded to one size; see ``Detector.least_canvas``.
+windows depend on the size). So let all images be padded to one size; see ``Detector.least_pad_to``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CompiledOutputs:
         Raises:
             TrainingError: the images come in too many shapes.
         """
-        key = detector.backbone.no_grad_stages, detector.training, frozen is not None
+        key = detector.backbone.num_frozen, detector.training, frozen is not None
         if key not in self._functions:
             self._functions[key] = self._compile(*key)
         count = len(images)
@@ -73,7 +73,7 @@ class CompiledOutputs:
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:
             raise TrainingError(
                 f"a compiled detector must see few shapes of images, {tuple(images.shape)} is one too many with {key[0]} stages frozen; "
-                "pad all images to one size (detector.least_canvas), or do not compile it"
+                "pad all images to one size (detector.least_pad_to), or do not compile it"
             ) from error
         return outputs if len(images) == count else [output[:count] for output in outputs]
 

@@ -35,7 +35,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledRegions:
     """The S regions of a batch that the second stage learns from.
 
     Attributes:
@@ -172,7 +172,7 @@ class TwoStageDetector(Detector):
         return losses
 
     @torch.no_grad()
-    def draw(self, proposals: list[Tensor], targets: Targets) -> Drawn:
+    def draw(self, proposals: list[Tensor], targets: Targets) -> SampledRegions:
         """Assign proposals and the objects themselves by overlap, and draw the regions to learn from."""
         parts: list[tuple[Tensor, ...]] = []
         start = 0
@@ -193,7 +193,7 @@ class TwoStageDetector(Detector):
             deltas = self.coder.encode(regions[positive], boxes[objects])
             parts.append((regions[chosen], torch.full_like(chosen, index), label, weight, rows, deltas))
             start += len(chosen)
-        return Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return SampledRegions(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:

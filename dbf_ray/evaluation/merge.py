@@ -25,7 +25,7 @@ _MANY = (
 _STRIP = 4_096
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """Detections of one image: ``boxes`` [n, 5] in its pixels, ``scores`` [n], ``labels`` int64 [n]."""
 
     boxes: Tensor
@@ -33,14 +33,14 @@ class Found(NamedTuple):
     labels: Tensor
 
 
-def as_found(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, scale: float = 1.0) -> Found:
+def as_found(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, scale: float = 1.0) -> Detections:
     """Detections from boxes [n, 5] of an image that was resized by ``scale``, in the pixels of the image as it was."""
     factors = torch.tensor([1 / scale] * 4 + [1.0])
     found = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 5) * factors
-    return Found(found, torch.as_tensor(scores, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.int64))
+    return Detections(found, torch.as_tensor(scores, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.int64))
 
 
-def merge_patches(patches: Mapping[str, Found], nms_threshold: float = NMS_THRESHOLD) -> dict[str, Found]:
+def merge_patches(patches: Mapping[str, Detections], nms_threshold: float = NMS_THRESHOLD) -> dict[str, Detections]:
     """Detections by image from detections by patch, best first.
 
     An object in the overlap of patches is found in each: of detections of a class whose IoU is >= ``nms_threshold`` the best is kept, as
@@ -50,7 +50,7 @@ def merge_patches(patches: Mapping[str, Found], nms_threshold: float = NMS_THRES
         patches: by the names that :func:`.windows.patch_name` gives, boxes in the patch's pixels.
         nms_threshold: IoU in (0, 1]; of rotated boxes, within each class.
     """
-    by_image: dict[str, list[Found]] = {}
+    by_image: dict[str, list[Detections]] = {}
     for name in sorted(patches):
         patch, found = parse_patch_name(name), patches[name]
         offset = found.boxes.new_tensor([patch.x, patch.y, 0, 0, 0])
@@ -59,21 +59,21 @@ def merge_patches(patches: Mapping[str, Found], nms_threshold: float = NMS_THRES
     return {image: suppressed(joined(parts), nms_threshold) for image, parts in by_image.items()}
 
 
-def joined(parts: list[Found]) -> Found:
+def joined(parts: list[Detections]) -> Detections:
     """Detections of several patches as one."""
-    return Found(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return Detections(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def suppressed(found: Found, nms_threshold: float) -> Found:
+def suppressed(found: Detections, nms_threshold: float) -> Detections:
     """What rotated suppression within each class leaves, best first."""
     few = len(found.boxes) <= _MANY or nms_threshold <= 0  # at 0 boxes that are far apart suppress each other too
     keep = (
         batched_nms_rotated(found.boxes, found.scores, found.labels, nms_threshold) if few else _suppressed_by_strips(found, nms_threshold)
     )
-    return Found(*(tensor[keep] for tensor in found))
+    return Detections(*(tensor[keep] for tensor in found))
 
 
-def _suppressed_by_strips(found: Found, threshold: float) -> Tensor:
+def _suppressed_by_strips(found: Detections, threshold: float) -> Tensor:
     """Indices as :func:`.batched_nms_rotated` gives them, for the detections of a large image, most of which are far from each other."""
     order = torch.argsort(found.scores, descending=True, stable=True)
     better, worse = _conflicts(found.boxes[order], found.labels[order], threshold)

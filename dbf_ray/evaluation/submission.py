@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from dbf_ray.errors import ConfigError, DataError
-from dbf_ray.evaluation.merge import Found
+from dbf_ray.evaluation.merge import Detections
 from dbf_ray.files import whole_file, write_text
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes
 
@@ -25,7 +25,7 @@ FOLDER = "Task1"
 """Where the files lie in a folder of predictions."""
 
 
-def write_task1(images: Mapping[str, Found], classes: Sequence[str], folder: Path) -> list[Path]:
+def write_task1(images: Mapping[str, Detections], classes: Sequence[str], folder: Path) -> list[Path]:
     """Write one file for each class, those without detections too, and all of them as ``submission.zip``, which DOTA's server takes.
 
     Files of other classes that an earlier call left there are removed.
@@ -72,7 +72,7 @@ def task1_source(source: Path) -> Path:
     return source if any(source.glob(f"{PREFIX}*.txt")) or not (source / FOLDER).is_dir() else source / FOLDER
 
 
-def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict[str, Found], list[str]]:
+def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict[str, Detections], list[str]]:
     """Detections by image from a folder of Task 1 files, or a zip of them; and the class names.
 
     Args:
@@ -125,6 +125,6 @@ def _parse(line: str, place: str) -> tuple[str, list[float]]:
     return fields[0], values
 
 
-def _found(rows: Sequence[tuple[list[float], int]]) -> Found:
+def _found(rows: Sequence[tuple[list[float], int]]) -> Detections:
     values = torch.tensor([row for row, _ in rows], dtype=torch.float64)
-    return Found(corners_to_boxes(values[:, 1:]).float(), values[:, 0].float(), torch.tensor([label for _, label in rows]))
+    return Detections(corners_to_boxes(values[:, 1:]).float(), values[:, 0].float(), torch.tensor([label for _, label in rows]))

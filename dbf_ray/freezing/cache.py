@@ -1,7 +1,7 @@
 """Features of a frozen prefix, kept so that it need not be run again.
 
-While a prefix is frozen its features are a fixed function of the image, the view it is seen in and the shape it is padded to: these three are the
-key. The features of one prefix in one state are a *generation*; when the prefix changes or its weights move, another one begins and all that is
+While a prefix is frozen its features are a fixed function of the image, the orientation it is seen in and the shape it is padded to: these three are the
+key. The features of one prefix in one state are a *fingerprint*; when the prefix changes or its weights move, another one begins and all that is
 kept is dropped.
 
 Each rank has a *shard*, with a budget in bytes that is never passed. A full shard takes nothing new and throws nothing out: every image comes
@@ -34,16 +34,16 @@ SUFFIX = ".features"
 
 @dataclass(frozen=True)
 class Key:
-    """Which features: of image ``image_id`` in ``view``, padded to ``size`` (height, width) in pixels."""
+    """Which features: of image ``image_id`` in ``orientation``, padded to ``size`` (height, width) in pixels."""
 
     image_id: str
-    view: str
+    orientation: str
     size: tuple[int, int]
 
     @property
     def digest(self) -> str:
         """A name that no other key has, the same on every machine."""
-        return hashlib.sha256(json.dumps([self.image_id, self.view, *self.size]).encode()).hexdigest()[:40]
+        return hashlib.sha256(json.dumps([self.image_id, self.orientation, *self.size]).encode()).hexdigest()[:40]
 
 
 class FeatureCache(ABC):
@@ -57,19 +57,19 @@ class FeatureCache(ABC):
     def __init__(self, budget: int, dtype: str = "bf16") -> None:
         self.budget, self.dtype = budget, STORED[dtype]
         self.bytes = 0
-        self.generation: str | None = None
+        self.fingerprint: str | None = None
         self._empty = False  # for sure: an earlier process may have left something
 
-    def begin(self, generation: str) -> None:
-        """From now on features are of this generation; those of any other are dropped."""
-        if generation != self.generation:
-            self.generation, self._empty = generation, False
-            self.bytes = self._keep_only(generation)
+    def begin(self, fingerprint: str) -> None:
+        """From now on features are of this fingerprint; those of any other are dropped."""
+        if fingerprint != self.fingerprint:
+            self.fingerprint, self._empty = fingerprint, False
+            self.bytes = self._keep_only(fingerprint)
 
     def drop(self) -> None:
         """Drop all features: nothing is frozen now."""
         if not self._empty:
-            self.generation, self.bytes, self._empty = None, self._keep_only(None), True
+            self.fingerprint, self.bytes, self._empty = None, self._keep_only(None), True
 
     def as_kept(self, part: Tensor) -> Tensor:
         """Features as they would come out of the cache, in their own dtype: so training does not depend on which are found in it."""
@@ -95,7 +95,7 @@ class FeatureCache(ABC):
     _overhead = 0
 
     @abstractmethod
-    def _keep_only(self, generation: str | None) -> int:
+    def _keep_only(self, fingerprint: str | None) -> int:
         """Drop all others, of none all; returns the bytes kept of this one."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ class RamCache(FeatureCache):
         """See :meth:`FeatureCache.close`."""
         self.drop()
 
-    def _keep_only(self, generation: str | None) -> int:
+    def _keep_only(self, fingerprint: str | None) -> int:
         self._entries.clear()
         return 0
 
@@ -171,38 +171,38 @@ class DiskCache(FeatureCache):
             shutil.rmtree(shard, ignore_errors=True)
         if not any(entry.name.startswith("rank-") for entry in entries(self.folder)):  # several ranks may get here at once
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.bytes, self.generation, self._shards, self._counted = 0, None, [], {}
+        self.bytes, self.fingerprint, self._shards, self._counted = 0, None, [], {}
 
-    def _keep_only(self, generation: str | None) -> int:
+    def _keep_only(self, fingerprint: str | None) -> int:
         self._shards = []
         for shard in self._mine():
             for other in entries(shard):
-                if other.name != generation:
+                if other.name != fingerprint:
                     shutil.rmtree(other, ignore_errors=True)
         left = [file for shard in self._mine() for kept in entries(shard) for file in entries(kept)]
-        self._counted = {file: size_of(file) for file in left if file.parent.name != generation}  # could not be removed
+        self._counted = {file: size_of(file) for file in left if file.parent.name != fingerprint}  # could not be removed
         held = sum(self._counted.values())
-        if generation is None:
+        if fingerprint is None:
             return held
-        for file in sorted(file for file in left if file.parent.name == generation):
+        for file in sorted(file for file in left if file.parent.name == fingerprint):
             size = size_of(file)
-            if (file.suffix == SUFFIX and held + size <= self.budget) or not removed(file):
+            if (file.suffix == SUFFIX and held + size <= self.budget) or not remove(file):
                 self._counted[file] = size
                 held += size
         self._usable = True
         try:
-            (self.own / generation).mkdir(parents=True, exist_ok=True)
+            (self.own / fingerprint).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._give_up(error)
         others = [self.folder / f"rank-{other:03d}" for other in range(self.ranks) if other != self.rank]
         left = [shard for shard in sorted(entries(self.folder)) if shard not in (self.own, *others)]
-        self._shards = [shard / generation for shard in (self.own, *others, *left)]
+        self._shards = [shard / fingerprint for shard in (self.own, *others, *left)]
         return held
 
     def _write(self, key: Key, maps: Maps) -> int:
         if not self._usable:
             return 0
-        file = self.own / str(self.generation) / (key.digest + SUFFIX)
+        file = self.own / str(self.fingerprint) / (key.digest + SUFFIX)
         partial = file.with_suffix(".partial")
         try:
             if file.exists():
@@ -211,7 +211,7 @@ class DiskCache(FeatureCache):
             partial.write_bytes(data)
             os.replace(partial, file)
         except OSError as error:
-            removed(partial)
+            remove(partial)
             self._give_up(error)
             return 0
         self._counted[file] = len(data)
@@ -225,7 +225,7 @@ class DiskCache(FeatureCache):
                 yield shard
 
     def _remove_torn(self, file: Path) -> None:
-        if removed(file):
+        if remove(file):
             self.bytes -= self._counted.pop(file, 0)  # its size by now may be another
 
     def _give_up(self, error: OSError) -> None:
@@ -298,7 +298,7 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def removed(file: Path) -> bool:
+def remove(file: Path) -> bool:
     """Remove a file; whether that could be done."""
     try:
         file.unlink()
@@ -315,8 +315,8 @@ def size_of(file: Path) -> int:
         return 0
 
 
-def fingerprint(state: Sequence[Tensor], *facts: object) -> str:
-    """A generation's name: a hash of the tensors' bits and of whatever else features depend on."""
+def fingerprint_of(state: Sequence[Tensor], *facts: object) -> str:
+    """A fingerprint's name: a hash of the tensors' bits and of whatever else features depend on."""
     found = hashlib.sha256(repr(facts).encode())
     for tensor in state:
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -29,9 +29,9 @@ class Freezer:
 
     def __init__(self, backbone: nn.Module) -> None:
         check_backbone(backbone)
-        if backbone.no_grad_stages > backbone.frozen_stages:  # type: ignore[operator]
+        if backbone.num_frozen > backbone.always_frozen:  # type: ignore[operator]
             raise ConfigError(
-                f"a freezer must be made on an unfrozen backbone, this one has {backbone.no_grad_stages} stages frozen already; "
+                f"a freezer must be made on an unfrozen backbone, this one has {backbone.num_frozen} stages frozen already; "
                 "use the freezer that froze it, or apply(0) with it first"
             )
         self._backbone = backbone
@@ -45,26 +45,26 @@ class Freezer:
     @property
     def always_frozen(self) -> int:
         """Leading stages that are frozen whatever a policy says."""
-        return int(self._backbone.frozen_stages)  # type: ignore[arg-type]
+        return int(self._backbone.always_frozen)  # type: ignore[arg-type]
 
     @property
     def prefix(self) -> int:
         """The effective prefix in force: how many leading stages are frozen now."""
-        return int(self._backbone.no_grad_stages)  # type: ignore[arg-type]
+        return int(self._backbone.num_frozen)  # type: ignore[arg-type]
 
-    def apply(self, frozen_stages: int) -> bool:
-        """Freeze the first ``max(frozen_stages, always_frozen)`` stages and unfreeze all others. Idempotent and reversible.
+    def apply(self, num_frozen: int) -> bool:
+        """Freeze the first ``max(num_frozen, always_frozen)`` stages and unfreeze all others. Idempotent and reversible.
 
         Args:
-            frozen_stages: the policy's n, 0..K.
+            num_frozen: the policy's n, 0..K.
 
         Returns:
             Whether the set of trained parameters changed, so that DDP has to be built anew.
 
         Raises:
-            ConfigError: ``frozen_stages`` is out of range, or the backbone's ``train()`` does not keep frozen stages in eval mode.
+            ConfigError: ``num_frozen`` is out of range, or the backbone's ``train()`` does not keep frozen stages in eval mode.
         """
-        effective = effective_prefix(frozen_stages, self.num_stages, self.always_frozen)
+        effective = effective_prefix(num_frozen, self.num_stages, self.always_frozen)
         changed = False
         for index, parameters in enumerate(self._stages):
             trained = index >= effective
@@ -73,7 +73,7 @@ class Freezer:
                 parameter.requires_grad_(trained)
                 if not trained:
                     parameter.grad = None
-        self._backbone.no_grad_stages = effective  # type: ignore[assignment]
+        self._backbone.num_frozen = effective  # type: ignore[assignment]
         self._backbone.train(self._backbone.training)
         self._check_still(effective)
         return changed
@@ -85,7 +85,7 @@ class Freezer:
             moving = [name or "itself" for name, module in stage.named_modules() if module.training]
             if moving:
                 raise ConfigError(
-                    f"backbone {type(self._backbone).__name__}: train() must keep the first no_grad_stages = {effective} stages "
+                    f"backbone {type(self._backbone).__name__}: train() must keep the first num_frozen = {effective} stages "
                     f"in eval mode; in stage {number} {moving[0]} is in training mode"
                 )
 

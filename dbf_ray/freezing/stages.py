@@ -17,19 +17,19 @@ class Staged(Protocol):
     Attributes:
         stages: the K parts in forward order, the stem in the first; together they hold every parameter of the backbone.
         num_stages: K >= 1.
-        no_grad_stages: how many leading stages the forward pass runs under ``torch.no_grad()``, and ``train()`` keeps in eval mode.
-        frozen_stages: leading stages that are never trained, whatever a policy says, 0..K.
+        num_frozen: how many leading stages the forward pass runs under ``torch.no_grad()``, and ``train()`` keeps in eval mode.
+        num_frozen: leading stages that are never trained, whatever a policy says, 0..K.
         training: as in ``nn.Module``.
     """
 
     stages: nn.ModuleList
     num_stages: int
-    no_grad_stages: int
-    frozen_stages: int
+    num_frozen: int
+    num_frozen: int
     training: bool
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; must keep the first ``no_grad_stages`` stages in eval mode."""
+        """Set the mode; must keep the first ``num_frozen`` stages in eval mode."""
 
 
 def check_backbone(backbone: nn.Module) -> None:
@@ -45,7 +45,7 @@ def check_backbone(backbone: nn.Module) -> None:
             f"a backbone to freeze must have .stages, a non-empty nn.ModuleList in forward order with the stem in the first; "
             f"{kind}.stages is {type(stages).__name__}"
         )
-    for attribute in ("num_stages", "no_grad_stages", "frozen_stages"):
+    for attribute in ("num_stages", "num_frozen", "always_frozen"):
         low = 1 if attribute == "num_stages" else 0
         require_int(attribute, getattr(backbone, attribute, None), low=low, high=len(stages), owner=f"backbone {kind}")
     if backbone.num_stages != len(stages):
@@ -75,15 +75,15 @@ def stage_parameters(backbone: nn.Module) -> list[list[nn.Parameter]]:
     return [list(stage.parameters()) for stage in stages]
 
 
-def effective_prefix(frozen_stages: int, num_stages: int, always_frozen: int = 0) -> int:
+def effective_prefix(num_frozen: int, num_stages: int, always_frozen: int = 0) -> int:
     """The number of leading stages that are really frozen: max of the policy's and the always frozen ones.
 
     Raises:
         ConfigError: either number is not in 0..num_stages.
     """
-    require_int("frozen_stages", frozen_stages, low=0, high=num_stages, owner="frozen prefix")
+    require_int("num_frozen", num_frozen, low=0, high=num_stages, owner="frozen prefix")
     require_int("always_frozen", always_frozen, low=0, high=num_stages, owner="frozen prefix")
-    return max(frozen_stages, always_frozen)
+    return max(num_frozen, always_frozen)
 
 
 def budget(prefixes: Iterable[int], num_stages: int, always_frozen: int = 0) -> int:

@@ -4,7 +4,7 @@
 
     predict.json             settings; another prediction may not go to the same folder
     labels/NAME.txt          x1 y1 x2 y2 x3 y3 x4 y4 class score, pixels, a detection a line, best first
-    geojson/NAME.geojson     see :mod:`dbf_ray.data.geojson`
+    geojson/NAME.geojson     see :mod:`dbf_ray.data.images.geojson`
     overlays/NAME.jpg        see :mod:`dbf_ray.reports.overlays`
     done/NAME.json           written last: the image is complete
     partial/NAME.parts/      detections of windows of an image under way, see :mod:`.partial`

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbf_ray.data.images import IMAGE_SUFFIXES, check_image
+from dbf_ray.data.images.files import IMAGE_SUFFIXES, check_image
 from dbf_ray.errors import DataError
 
 

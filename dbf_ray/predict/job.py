@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dbf_ray.data.geojson import LonLat
-from dbf_ray.data.rasters import open_raster
+from dbf_ray.data.images.geojson import LonLat
+from dbf_ray.data.images.rasters import open_raster
 from dbf_ray.errors import DataError, ResourceError
-from dbf_ray.evaluation.merge import Found, as_found, joined, suppressed
+from dbf_ray.evaluation.merge import Detections, as_found, joined, suppressed
 from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import Picture, measure, stamp_of
 from dbf_ray.predict.outputs import Result, write_outputs, write_task1
@@ -93,7 +93,7 @@ class Work:
         self._partial.remove()
 
 
-def in_image(detection: Mapping[str, Tensor], piece: Piece, scale: float, score: float | None) -> Found:
+def in_image(detection: Mapping[str, Tensor], piece: Piece, scale: float, score: float | None) -> Detections:
     """Detections of a window as the network saw it, resized by ``scale``, in the image's pixels; without those up to ``score``."""
     boxes, scores, labels = (detection[name].detach().cpu() for name in ("boxes", "scores", "labels"))
     found = as_found(boxes.float(), scores.float(), labels, scale)
@@ -101,7 +101,7 @@ def in_image(detection: Mapping[str, Tensor], piece: Piece, scale: float, score:
     kept = found.boxes.isfinite().all(1)
     if score is not None:
         kept &= found.scores > score
-    return Found(*(tensor[kept] for tensor in found))
+    return Detections(*(tensor[kept] for tensor in found))
 
 
 def predict_images(

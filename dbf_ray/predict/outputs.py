@@ -14,9 +14,9 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dbf_ray.data.geojson import LonLat, Objects, write_geojson
+from dbf_ray.data.images.geojson import LonLat, Objects, write_geojson
 from dbf_ray.errors import ConfigError
-from dbf_ray.evaluation.merge import Found
+from dbf_ray.evaluation.merge import Detections
 from dbf_ray.evaluation.submission import ARCHIVE, PREFIX, text_names
 from dbf_ray.files import whole_file
 from dbf_ray.geometry import boxes_to_corners
@@ -32,7 +32,7 @@ class Result(NamedTuple):
     """An image that has been looked at: what was found, its overlay so far if one is drawn, and where on earth its points lie if it tells."""
 
     picture: Picture
-    found: Found
+    found: Detections
     layout: Layout
     canvas: NDArray[np.uint8] | None
     lonlat: LonLat | None

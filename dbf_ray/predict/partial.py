@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dbf_ray.evaluation.merge import Found, joined
+from dbf_ray.evaluation.merge import Detections, joined
 from dbf_ray.files import whole_file
 from dbf_ray.predict.images import Picture
 from dbf_ray.tracking.base import write_json
@@ -36,13 +36,13 @@ class Partial:
     def __init__(self, folder: Path, picture: Picture, windows: int, every: float = EVERY) -> None:
         self.folder, self.every = folder, every
         self._identity = {"size": list(picture.size), "stamp": list(picture.stamp), "windows": windows}
-        self._pending: list[Found] = []
+        self._pending: list[Detections] = []
         self._kept = self._seen = 0
         self._last = time.monotonic()
 
-    def resume(self, canvas: NDArray[np.uint8] | None) -> tuple[int, list[Found]]:
+    def resume(self, canvas: NDArray[np.uint8] | None) -> tuple[int, list[Detections]]:
         """Windows that are done, and what was found in them; the overlay so far is put into ``canvas`` [H, W, 3], None for none."""
-        found: list[Found] = []
+        found: list[Detections] = []
         try:
             if json.loads((self.folder / _IMAGE).read_text(encoding="utf-8")) != self._identity:
                 raise ValueError("another image")
@@ -56,7 +56,7 @@ class Partial:
                 if first != self._kept:
                     break
                 with np.load(file) as arrays:
-                    found.append(Found(*(torch.from_numpy(arrays[name]) for name in Found._fields)))
+                    found.append(Detections(*(torch.from_numpy(arrays[name]) for name in Detections._fields)))
                 self._kept = after
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # there is nothing, or nothing of use
             self.remove()
@@ -64,7 +64,7 @@ class Partial:
         self._seen = self._kept
         return self._kept, found
 
-    def add(self, found: Found) -> None:
+    def add(self, found: Detections) -> None:
         """Another window is done."""
         self._pending.append(found)
         self._seen += 1

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from dbf_ray.data.geojson import LonLat
-from dbf_ray.data.rasters import Raster, open_raster
+from dbf_ray.data.images.geojson import LonLat
+from dbf_ray.data.images.rasters import Raster, open_raster
 from dbf_ray.errors import DataError
 from dbf_ray.predict.windows import Piece, Tiling
 from dbf_ray.reports.overlays import Layout, Patch

@@ -1,6 +1,6 @@
 """Search for the freezing schedule with the best trade-off of accuracy against compute: Ray Tune runs the trials, Optuna draws them."""
 
 from dbf_ray.search.spaces import SearchSpace, load_space
-from dbf_ray.search.study import concurrency, search
+from dbf_ray.search.tuner import concurrency, search
 
 __all__ = ["SearchSpace", "concurrency", "load_space", "search"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dbf_ray.search.book import Asked
+from dbf_ray.search.study import Trial
 
 Print = Callable[[str], None]
 EPOCH_LINES_EVERY = 20.0  # seconds
@@ -24,14 +24,14 @@ class SearchProgress:
         self._seconds: list[float] = []
         self._shown = clock()
 
-    def asked(self, asked: Asked) -> None:
+    def begin(self, trial: Trial) -> None:
         """A trial begins."""
-        name = describe(asked.setting.policy, asked.setting.parameters)
-        self._names[asked.number] = name
-        self._since[asked.number] = self._clock()
-        self._running[asked.number] = f"trial {asked.number} {name} starting"
-        again = f", going on with trial {asked.retry_of}" if asked.retry_of is not None else ""
-        self._show(f"trial {asked.number} {name}: started{again}")
+        name = describe(trial.setting.policy, trial.setting.parameters)
+        self._names[trial.number] = name
+        self._since[trial.number] = self._clock()
+        self._running[trial.number] = f"trial {trial.number} {name} starting"
+        again = f", going on with trial {trial.retry_of}" if trial.retry_of is not None else ""
+        self._show(f"trial {trial.number} {name}: started{again}")
 
     def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:
         """A running trial has done an epoch; a line now and then says where all of them are."""
@@ -42,7 +42,7 @@ class SearchProgress:
             self._shown = self._clock()
             self._show("running: " + "; ".join(self._running[key] for key in sorted(self._running)))
 
-    def done(self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]) -> None:
+    def end(self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]) -> None:
         """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json). Only complete trials count as done."""
         self._running.pop(number, None)
         seconds = self._clock() - self._since.pop(number, self._clock())

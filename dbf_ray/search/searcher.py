@@ -1,4 +1,4 @@
-"""The book, as Ray Tune's search algorithm."""
+"""The study, as Ray Tune's search algorithm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from dbf_ray.config import to_dict
-from dbf_ray.search.book import Asked, Book
+from dbf_ray.search.study import Study, Trial
 
 SPARE = 3
 DIED = "the trial's process died; Ray's logs say why"
 
 
-class BookSearcher(Searcher):
-    """Hands the book's next setting to Tune, and Tune's results to the book, until the wanted number of trials is complete.
+class StudySearcher(Searcher):
+    """Hands the study's next setting to Tune, and Tune's results to the study, until the wanted number of trials is complete.
 
     A failed trial is made up for by another one, but not for ever: after ``wanted + SPARE`` failures no more are started.
 
@@ -25,16 +25,16 @@ class BookSearcher(Searcher):
 
     def __init__(
         self,
-        book: Book,
+        study: Study,
         wanted: int,
-        on_asked: Callable[[Asked], None],
+        on_begin: Callable[[Trial], None],
         on_epoch: Callable[[int, Mapping[str, Any]], None],
-        on_done: Callable[[int, Mapping[str, Any], str | None], None],
+        on_end: Callable[[int, Mapping[str, Any], str | None], None],
     ) -> None:
-        """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_done`` the outcome, and the failure if any."""
-        super().__init__()  # no metric: the book has both objectives
-        self._book, self._wanted, self._failures_left = book, wanted, wanted + SPARE
-        self._on_asked, self._on_epoch, self._on_done = on_asked, on_epoch, on_done
+        """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_end`` the outcome, and the failure if any."""
+        super().__init__()  # no metric: the study has both objectives
+        self._study, self._wanted, self._failures_left = study, wanted, wanted + SPARE
+        self._on_begin, self._on_epoch, self._on_end = on_begin, on_epoch, on_end
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -43,11 +43,11 @@ class BookSearcher(Searcher):
             return Searcher.FINISHED
         if len(self._numbers) >= self._wanted:
             return None
-        asked = self._book.ask()
+        asked = self._study.ask()
         if asked is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = asked.number
-        self._on_asked(asked)
+        self._on_begin(asked)
         return {"number": asked.number, "config": to_dict(asked.setting.config), "retry_of": asked.retry_of}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -56,18 +56,18 @@ class BookSearcher(Searcher):
             self._on_epoch(self._numbers[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the book how the trial ended."""
+        """Tell the study how the trial ended."""
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
         last = json.loads((result or {}).get("outcome", "{}"))
         failure = last.get("failure") or (DIED if error else None)
-        complete = self._book.tell(number, last.get("summary"), failure)
+        complete = self._study.tell(number, last.get("summary"), failure)
         self._wanted -= complete
         self._failures_left -= not complete
         if not complete and failure is None:
-            failure = str(self._book.study.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
-        self._on_done(number, last, failure)
+            failure = str(self._study.study.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
+        self._on_end(number, last, failure)
 
     @staticmethod
     def most(wanted: int) -> int:

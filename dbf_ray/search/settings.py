@@ -95,7 +95,7 @@ class Settings:
             factors = decision.lr_factors
             if factors is not None and set(factors) == {1.0}:
                 factors = None
-            held = [max(decision.frozen_stages, run.always_frozen), factors]
+            held = [max(decision.num_frozen, run.always_frozen), factors]
             if timeline and timeline[-1][:2] == held:
                 timeline[-1][2] += run.steps(block)
             else:

@@ -1,291 +1,309 @@
-"""A search: Ray Tune runs the trials, the book says which, and the study's folder tells how far it came.
+"""A study: which settings were tried, with what result, and which one is next. Optuna without Ray.
 
-``studies/<name>/`` holds study.db (Optuna), trials/<number>/ (each a complete run folder), trials.csv, pareto.json, pareto.html and pareto.png. The
-same name again goes on with the trials that are missing.
+Rules that Optuna alone does not keep: baselines come first and once, also when a study is opened again; the same setting is never trained
+twice; a trial without finite objectives is marked failed; no trial stays RUNNING when its process is gone. A space of which nothing can be
+trained is refused before the first trial.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-import shutil
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ray import tune
+import optuna
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
-from dbf_ray.build import prepare
-from dbf_ray.cluster.ray_runtime import Resources, available_resources, cluster_address, connected_ray, require
-from dbf_ray.cluster.train import RunFunction, absolute_paths
-from dbf_ray.config import Config, save_config
-from dbf_ray.errors import ConfigError, TrainingError
-from dbf_ray.freezing import Progress
-from dbf_ray.locks import only_writer
-from dbf_ray.reports import study_result, write_study
-from dbf_ray.search.book import Book, open_study
-from dbf_ray.search.progress import SearchProgress, standing
-from dbf_ray.search.searcher import BookSearcher
-from dbf_ray.search.settings import Begin, Settings
-from dbf_ray.search.spaces import load_space
-from dbf_ray.search.trial import TrialSetup, train_trial
-from dbf_ray.search.validation import val_map50, validate_front
-from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epochs
-from dbf_ray.tracking.base import write_json
+from dbf_ray.config import make_config, to_dict
+from dbf_ray.errors import ConfigError, DbfRayError
+from dbf_ray.search.settings import Setting, Settings, shaping
+from dbf_ray.search.spaces import SearchSpace
 
-FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
-DRIVER_MEMORY = 64 * 1024**2  # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
+OBJECTIVES = ("map50", "compute_ratio")
+DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
+SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random ones are looked through
+RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
+FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
+Recover = Callable[[int], Mapping[str, Any] | None]
+STARTUP_TRIALS = (4, 10)  # random trials before TPE's model is used: a third of the study, within these bounds
 
 
-def search(
-    config: Config,
-    space_file: Path,
-    *,
-    study_name: str,
-    trials: int | None = None,
-    concurrent: int | None = None,
-    studies_dir: Path = Path("studies"),
-    progress: Callable[[str], None] = print,
-    run: RunFunction | None = None,
-    begin: Begin | None = None,
-) -> dict[str, Any]:
-    """Search the space for the best trade-off of map50 (of the last epoch) against compute_ratio.
+@dataclass(frozen=True)
+class Trial:
+    """A trial to train: its number, its setting, and the interrupted trial that it continues."""
 
-    Args:
-        config: what all trials share.
-        space_file: see :mod:`dbf_ray.search.spaces`.
-        study_name: names the folder, the Optuna study and the MLflow experiment.
-        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed ones are made up for, within bounds
-            (:class:`BookSearcher`).
-        concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``, else as many as fit.
-        studies_dir: where the study's folder is.
-        progress: called with each line for the person.
-        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+    number: int
+    setting: Setting
+    retry_of: int | None = None
 
-    Returns:
-        The content of pareto.json.
+
+@dataclass(frozen=True)
+class _Planned:
+    overrides: dict[str, Any] | None  # of a baseline
+    params: dict[str, Any] | None  # drawn by the space
+    retry_of: int | None = None
+
+
+def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study:
+    """Open or make the study in an sqlite file, with two objectives and Optuna's TPE sampler (independent, as is its default for two).
 
     Raises:
-        ConfigError: the configuration, the space or the study's name cannot be used.
-        ResourceError: a trial can never fit.
-        TrainingError: not one trial ended well.
+        ConfigError: the file cannot be used, or holds a study with other objectives.
     """
-    _check_name(study_name)
-    config, wanted = absolute_paths(config), trials or config.search.trials
-    space = load_space(space_file)
-    if cluster_address(config.cluster.address) is None:
-        concurrency(config, concurrent, available_resources())
-    settings = Settings(config, begin or checked_begin)
-    for baseline in space.baselines:
-        settings.make(baseline)
-    folder = studies_dir / study_name
-    with only_writer(folder, "searching the study", "give another --study"):
-        optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
-        book = Book(optuna_study, space, settings, seed=config.seed, recover=lambda number: read_summary(folder / "trials" / str(number)))
-        save_config(config, folder / "config.yaml")
-        return _Search(config, folder, book, wanted, concurrent, progress, run, space_file).execute()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
+        study = optuna.create_study(storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True)
+        before = len(study.get_trials(deepcopy=False))
+    except Exception as error:
+        raise ConfigError(
+            f"cannot open the study {name!r} in {file}: {' '.join(str(error).split())[:300]}; give another --study"
+        ) from error
+    low, high = STARTUP_TRIALS
+    study.sampler = TPESampler(seed=seed + before, n_startup_trials=max(low, min(high, trials // 3)))  # opened again: other draws
+    return study
 
 
-def checked_begin(config: Config) -> Progress:
-    """Check ``config`` completely (data, weights, sizes) and return a policy's progress at its begin."""
-    return prepare(config).run
-
-
-def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
-    """How many trials run at once: as many as fit, at most ``wanted`` or ``config.search.concurrent``.
-
-    Raises:
-        ResourceError: not even one fits.
-    """
-    cluster = config.cluster
-    require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
-    fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
-    return max(1, min(fit, wanted or config.search.concurrent or fit))
-
-
-class _Search:
-    """One search in progress."""
+class Study:
+    """Asks for the next setting to train and takes the results."""
 
     def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        book: Book,
-        trials: int,
-        concurrent: int | None,
-        show: Callable[[str], None],
-        run: RunFunction | None,
-        space_file: Path,
+        self, optuna_study: optuna.Study, space: SearchSpace, settings: Settings, *, seed: int = 0, recover: Recover = lambda number: None
     ) -> None:
-        self.config, self.folder, self.book, self.trials, self.concurrent, self.show = config, folder, book, trials, concurrent, show
-        self.run, self.space_file = run, space_file
-        self.name = folder.name
-        self._written = 0.0
-        self._failures: list[str] = []
+        """Takes up what an earlier process left: see the module's text.
 
-    def execute(self) -> dict[str, Any]:
-        done = len(self.book.complete())
-        missing = self.trials - done
-        if missing <= 0:
-            self.show(f"study {self.name}: all {self.trials} trials are done")
-            return self._write()
-        with connected_ray(self.config.cluster.address) as resources:
-            at_once = min(concurrency(self.config, self.concurrent, resources), missing)
-            self._greet(done, at_once, resources)
-            parent = self._mlflow_parent()
-            if parent is not None:
-                for number in self.book.interrupted:
-                    _end_mlflow_run(self.folder / "trials" / str(number), resolve_uri(self.config.tracking.uri), "interrupted")
-            reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
-            failure: str | None = "interrupted"
+        Args:
+            optuna_study: opened by :func:`open_study`.
+            space: what may be drawn.
+            settings: makes settings out of what was drawn.
+            seed: of the random draws that follow when the sampler has nothing new.
+            recover: gives the summary of a trial that ended while nobody was there to record it, or None.
+
+        Raises:
+            ConfigError: the study was begun with another configuration, a baseline is not valid, or nothing that ``space`` draws is.
+        """
+        self.optuna, self.space, self.settings = optuna_study, space, settings
+        self.interrupted: list[int] = []
+        self.exhausted = False
+        self.invalid_draws, self.last_invalid = 0, ""
+        self._seed = seed
+        self._keys: dict[str, str] = {}  # a stored key -> the same setting's now
+        self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
+        self._same_base()
+        self._check_space()
+        planned = dict(self._take_up(recover))
+        baselines = {settings.make(overrides).key: overrides for overrides in space.baselines}
+        self._baseline_keys = set(baselines)
+        first = [planned.pop(key, _Planned(overrides, None)) for key, overrides in baselines.items() if key not in self._numbers]
+        self._plans = [*first, *planned.values()]
+
+    def ask(self) -> Trial | None:
+        """The next trial to train, or None when the space has nothing new.
+
+        ``exhausted`` is then true, ``invalid_draws`` counts draws that made no valid setting, and ``last_invalid`` says why the last did not.
+        """
+        while self._plans:
+            asked = self._begin(self._plans.pop(0))
+            if asked is not None:
+                return asked
+        for _ in range(SAMPLER_TRIES):
+            asked = self._begin(_Planned(None, {}))
+            if asked is not None:
+                return asked
+        for params in self._random_draws():
+            asked = self._begin(_Planned(None, params))
+            if asked is not None:
+                return asked
+        self.exhausted = True
+        return None
+
+    def tell(self, number: int, summary: Mapping[str, Any] | None, failure: str | None = None) -> bool:
+        """Record how trial ``number`` ended; True if it counts as complete.
+
+        Args:
+            number: the trial.
+            summary: the content of its summary.json; None if it did not end well.
+            failure: why it failed, if it did. A summary whose objectives are missing or not finite is a failure too.
+        """
+        values = [(summary or {}).get(name) for name in OBJECTIVES]
+        if failure is None and summary is None:
+            failure = "the trial ended without a result"
+        for name, value in zip(OBJECTIVES, values, strict=True):
+            if failure is None and not (isinstance(value, int | float) and math.isfinite(value)):
+                failure = f"{name} must be a finite number, got {value!r}"
+        if summary is not None:
+            self._set(number, "result", dict(summary))
+        if failure is not None:
+            self._set(number, "failure", failure[:2000])
+            self.optuna.tell(number, state=TrialState.FAIL)
+            return False
+        self.optuna.tell(number, values=[float(value) for value in values if value is not None])
+        return True
+
+    def complete(self) -> list[FrozenTrial]:
+        """Trials that were trained to the end, without duplicates."""
+        return [trial for trial in self._trials() if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs]
+
+    def baselines_done(self) -> bool:
+        """Whether every baseline is complete."""
+        keys = {self._key(trial) for trial in self.complete()}
+        return self._baseline_keys <= keys
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        """The trials as ``dbf_ray.reports.study_result`` takes them; duplicates left out. ``folder``: where the trials' run folders are."""
+        return [_row(trial, folder) for trial in self._trials() if "setting" in trial.user_attrs and "duplicate_of" not in trial.user_attrs]
+
+    def _begin(self, plan: _Planned) -> Trial | None:
+        """Open a trial for ``plan``; None if its setting is known or not valid (the trial is then closed and says why)."""
+        if plan.params:
+            self.optuna.enqueue_trial(plan.params)
+        trial = self.optuna.ask()
+        number = trial.number
+        try:
+            overrides = plan.overrides if plan.overrides is not None else self.space.overrides(trial, self.settings.config)
+            setting = self.settings.make(overrides)
+        except DbfRayError as error:
+            self._note_invalid(error)
+            self._set(number, "failure", str(error)[:2000])
+            self.optuna.tell(number, state=TrialState.FAIL)
+            return None
+        self._set(number, "setting", setting.facts())
+        if setting.key in self._numbers:
+            self._close_duplicate(number, self._numbers[setting.key])
+            return None
+        self._numbers[setting.key] = number
+        if plan.retry_of is not None:
+            self._set(number, "retry_of", plan.retry_of)
+        return Trial(number, setting, plan.retry_of)
+
+    def _close_duplicate(self, number: int, original: int) -> None:
+        self._set(number, "duplicate_of", original)
+        known = self.optuna.get_trials(deepcopy=False)[original]
+        if known.state == TrialState.COMPLETE:
+            self.optuna.tell(number, values=list(known.values))  # the sampler learns from it what training it again would say
+        else:
+            self.optuna.tell(number, state=TrialState.FAIL)
+
+    def _random_draws(self) -> Iterator[dict[str, Any]]:
+        """Parameters of settings that are not known, drawn at random; ends after RANDOM_TRIES draws."""
+        self._seed += 1
+        for params, drawn in islice(self._scratch_draws(), RANDOM_TRIES):
+            if isinstance(drawn, DbfRayError):
+                self._note_invalid(drawn)
+            elif drawn.key not in self._numbers:
+                yield params
+
+    def _scratch_draws(self) -> Iterator[tuple[dict[str, Any], Setting | DbfRayError]]:
+        """Random draws in a scratch study, without end: parameters, and the setting that they make or the reason why they make none."""
+        scratch = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=self._seed))
+        while True:
+            trial = scratch.ask()
             try:
-                self._tune(reporter, parent, missing, at_once)
-                failure = None if self.book.complete() else "no trial ended well"
-            finally:
-                result = self._write()
-                if parent is not None:
-                    parent.finish(self._files(), failure)
-        if failure is not None:
-            reasons = [row["failure"] for row in result["trials"] if row.get("failure")]
-            raise TrainingError(f"study {self.name}: not one trial ended well; the last one said: {reasons[-1] if reasons else 'nothing'}")
-        self._say_what_is_missing()
-        if self.run is None:
-            validate_front(result, self.folder / "trials", self.config, self.show)
-            result = self._write()
-        self.show(f"study {self.name}: {standing(result)}")
-        return result
+                drawn: Setting | DbfRayError = self.settings.make(self.space.overrides(trial, self.settings.config))
+            except DbfRayError as error:
+                drawn = error
+            yield dict(trial.params), drawn
 
-    def _say_what_is_missing(self) -> None:
-        """Failed trials, and why there are fewer complete ones than wanted."""
-        if self._failures:
-            self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
-        complete = len(self.book.complete())
-        if complete < self.trials:
-            why = "the space has no further setting" if self.book.exhausted else "too many failed"
-            if self.book.exhausted and self.book.invalid_draws:
-                why += f" ({self.book.invalid_draws} draws were not valid, the last: {self.book.last_invalid})"
-            self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
+    def _check_space(self) -> None:
+        """Refuse a space that draws no valid setting in FIRST_TRIES tries: the search would train the baselines and then have nothing to do."""
+        reason = ""
+        for _, drawn in islice(self._scratch_draws(), FIRST_TRIES):
+            if not isinstance(drawn, DbfRayError):
+                return
+            reason = str(drawn)
+        raise ConfigError(f"{self.space.file}: space(trial) must draw valid settings, but none of {FIRST_TRIES} was; the last: {reason}")
 
-    def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
-        shutil.rmtree(self.folder / "tune", ignore_errors=True)  # of a search that was killed
-        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), self._target(parent), self.run)
-        tuner = tune.Tuner(
-            tune.with_resources(partial(train_trial, setup=setup), self._resources()),
-            tune_config=tune.TuneConfig(
-                search_alg=BookSearcher(
-                    self.book,
-                    missing,
-                    reporter.asked,
-                    partial(reporter.epoch, epochs=self.config.training.epochs),
-                    partial(self._done, reporter=reporter, parent=parent),
-                ),
-                num_samples=BookSearcher.most(missing),
-                max_concurrent_trials=at_once,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-                reuse_actors=True,  # a process costs seconds of imports
-            ),
-            run_config=tune.RunConfig(
-                name="tune" if self.config.cluster.storage is None else f"{self.name}-tune",
-                storage_path=self.config.cluster.storage or str(self.folder.absolute()),
-                failure_config=tune.FailureConfig(max_failures=self.config.cluster.max_failures),
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        except tune.TuneError as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            raise TrainingError(
-                f"study {self.name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command continues it"
-            ) from error
-        finally:
-            shutil.rmtree(self.folder / "tune", ignore_errors=True)  # Tune's own notes; the study's state is in study.db
+    def _note_invalid(self, error: DbfRayError) -> None:
+        self.invalid_draws, self.last_invalid = self.invalid_draws + 1, str(error)
 
-    def _resources(self) -> dict[str, float]:
-        cluster = self.config.cluster
-        if cluster.workers > 1:
-            return {"memory": DRIVER_MEMORY}
-        return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
+    def _take_up(self, recover: Recover) -> Iterator[tuple[str, _Planned]]:
+        """Learn the complete trials, close those that an earlier process left open, and plan these again (key of the setting, plan)."""
+        before = self._trials()
+        for trial in before:
+            if trial.state == TrialState.WAITING:
+                self.optuna.ask()  # takes the waiting one: only a running one can be closed
+        open_ones = [trial for trial in before if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+        left = [trial for trial in open_ones if not self._close(trial, recover)]
+        for trial in self.complete():
+            self._numbers[self._key(trial)] = trial.number
+        for trial in left:
+            self.tell(trial.number, None, "interrupted")
+            setting = trial.user_attrs.get("setting")
+            if setting is not None and self._key(trial) not in self._numbers:
+                self.interrupted.append(trial.number)
+                overrides = None if trial.params else setting["overrides"]
+                yield self._key(trial), _Planned(overrides, dict(trial.params), trial.number)
 
-    def _done(self, number: int, report: Mapping[str, Any], failure: str | None, *, reporter: SearchProgress, parent: Any) -> None:
-        directory = self.folder / "trials" / str(number)
-        if failure is not None:
-            self._failures.append(failure)
-        if failure is None and read_summary(directory) is None:  # trained on another machine
-            write_epochs(directory, report["records"])
-            write_json(directory / "summary.json", report["summary"])
-        if failure is not None and parent is not None:
-            _end_mlflow_run(directory, resolve_uri(self.config.tracking.uri), failure)
-        result = self._write() if time.monotonic() - self._written > FILES_EVERY else self._result()
-        reporter.done(number, report, failure, result)
-        if parent is not None:
-            scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
-            metrics = {"front": float(len(result["front"])), "hypervolume": result["hypervolume"], "best_map50": max(scores, default=None)}
-            parent.progress(len(self.book.complete()), {key: value for key, value in metrics.items() if value is not None})
+    def _key(self, trial: FrozenTrial) -> str:
+        """The key of a trial's setting as this version would write it; the stored one may be an older version's."""
+        stored = trial.user_attrs["setting"]
+        if stored["key"] not in self._keys:
+            try:
+                self._keys[stored["key"]] = self.settings.make(stored["overrides"]).key
+            except DbfRayError:  # this version refuses it; it stands as it was
+                self._keys[stored["key"]] = stored["key"]
+        return self._keys[stored["key"]]
 
-    def _result(self) -> dict[str, Any]:
-        """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
-        study = self.book.study
-        fixed = study.user_attrs.get("reference")
-        rows = self.book.rows(self.folder / "trials")
-        for row in rows:
-            if (value := val_map50(Path(row["run"]))) is not None:
-                row["val_map50"] = value
-        result = study_result(self.name, rows, fixed)
-        if fixed is None and result["reference"] is not None and self.book.baselines_done():
-            study.set_user_attr("reference", list(result["reference"]))
-        return result
+    def _close(self, trial: FrozenTrial, recover: Recover) -> bool:
+        """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a failure."""
+        summary = recover(trial.number) if "setting" in trial.user_attrs else None
+        if summary is not None:
+            self.tell(trial.number, summary)
+        return summary is not None
 
-    def _write(self) -> dict[str, Any]:
-        result = self._result()
-        write_study(result, self.folder)
-        self._written = time.monotonic()
-        return result
+    def _same_base(self) -> None:
+        """Refuse to go on with another base configuration: its trials could not be compared."""
+        base = shaping(self.settings.config)
+        begun = self.optuna.user_attrs.get("config")
+        if begun is None:
+            self.optuna.set_user_attr("config", base)
+            self.optuna.set_user_attr("complete_config", to_dict(self.settings.config))
+            return
+        whole = make_config(begun, f"study {self.optuna.study_name!r}")  # with what an older version did not know
+        before, now = _flat(shaping(whole)), _flat(base)
+        changed = [f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value]
+        changed += [f"{key} (new)" for key in now.keys() - before.keys()]
+        if changed:
+            raise ConfigError(
+                f"the study {self.optuna.study_name!r} was begun with other settings ({', '.join(changed[:5])}); "
+                "give the same ones to continue it, or another --study"
+            )
 
-    def _files(self) -> list[Path]:
-        names = ("pareto.json", "pareto.html", "pareto.png", "trials.csv", "config.yaml")
-        return [self.folder / name for name in names if (self.folder / name).exists()] + [self.space_file]
+    def _trials(self) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False)
 
-    def _greet(self, done: int, at_once: int, resources: Resources) -> None:
-        cluster = self.config.cluster
-        workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (f" and {cluster.workers} GPUs" if cluster.gpu else "")
-        self.show(
-            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each on {workers} "
-            f"({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
-        )
-        if self.concurrent and at_once < min(self.concurrent, self.trials - done):
-            self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
-        if self.book.interrupted:
-            self.show(f"study {self.name}: going on with the interrupted trials {', '.join(map(str, self.book.interrupted))}")
-
-    def _mlflow_parent(self) -> Any:
-        """The study's parent run in MLflow, or None without MLflow: off, not installed, or not reachable."""
-        if not self.config.tracking.mlflow:
-            return None
-        try:
-            from dbf_ray.tracking.mlflow import MlflowStudy
-        except ImportError:
-            return None
-        parameters = {"space": self.space_file.name, "trials": self.trials, "seed": self.config.seed, "epochs": self.config.training.epochs}
-        parameters |= {"backbone": self.config.detector.backbone, "detector": self.config.detector.name, "data": self.config.data.name}
-        parent = MlflowStudy(self.folder, resolve_uri(self.config.tracking.uri), self.name, parameters)
-        return parent if parent.run_id else None
-
-    def _target(self, parent: Any) -> MlflowTarget | None:
-        if parent is None:
-            return None
-        return MlflowTarget(resolve_uri(self.config.tracking.uri), self.name, None, parent.run_id, {"dbf_ray.study": self.name})
+    def _set(self, number: int, name: str, value: Any) -> None:
+        storage = self.optuna._storage  # Study has no public way to annotate a trial that another process opened
+        storage.set_trial_user_attr(storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number), name, value)
 
 
-def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
-    with contextlib.suppress(ImportError):
-        from dbf_ray.tracking.mlflow import end_abandoned_run
+def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
+    setting, result = trial.user_attrs["setting"], trial.user_attrs.get("result", {})
+    more = (
+        "map50_best",
+        "map75",
+        "map50_95",
+        "device_seconds",
+        "wall_seconds",
+        "executed_flops",
+        "budget",
+        "peak_memory_bytes",
+        "world_size",
+    )
+    complete = trial.state == TrialState.COMPLETE
+    row = {name: setting[name] for name in ("policy", "parameters", "rho", "seed")}
+    row |= {"number": trial.number, "state": trial.state.name, "run": str(folder / str(trial.number)), "overrides": setting["overrides"]}
+    row |= {name: result.get(name) if complete else None for name in OBJECTIVES}
+    row |= {name: result[name] for name in more if name in result}
+    return row | {name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs}
 
-        end_abandoned_run(directory, uri, failure)
 
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(f"a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, got {name!r}")
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {name: value for key, item in tree.items() for name, value in _flat(item, f"{prefix}{key}.").items()}

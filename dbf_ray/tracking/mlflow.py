@@ -48,12 +48,12 @@ class MlflowTracker:
     def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
         """Open the run (the one this folder had, if any) with parameters, tags and config.yaml; log resumed epochs it does not have."""
 
-        def opened() -> None:
+        def open_run() -> None:
             if self.run_id is None:
                 self.run_id = self._open(config, facts)
             self._store.client.log_text(self.run_id, yaml.safe_dump(finite(config), sort_keys=False), "config.yaml")
 
-        self._work.do(opened, vital=True)
+        self._work.do(open_run, vital=True)
         for record in read_epochs(self.directory):
             if record["epoch"] < resume_epoch:
                 self.epoch(record)
@@ -67,7 +67,7 @@ class MlflowTracker:
         """Log the summary and the artifacts; the run is FINISHED."""
         summary = finite(summary)
 
-        def summarized() -> None:
+        def log_summary() -> None:
             assert self.run_id is not None  # the to-do list keeps its order
             step = max(int(summary.get("epochs") or 1) - 1, 0)
             present = self._store.client.get_run(self.run_id).data.metrics
@@ -75,23 +75,23 @@ class MlflowTracker:
             tags = {name: str(summary[name]) for name in ("checkpoint", "machine") if summary.get(name)}
             self._store.log(self.run_id, step=step, metrics=metrics, tags=tags)
 
-        def ended() -> None:
+        def end_run() -> None:
             assert self.run_id is not None
             for artifact in artifacts:
                 self._store.client.log_artifact(self.run_id, str(artifact))
             self._store.client.set_terminated(self.run_id, "FINISHED")
 
-        self._work.do(summarized, ended, last=True)
+        self._work.do(log_summary, end_run, last=True)
 
     def fail(self, reason: str) -> None:
         """The run is FAILED, with the reason as tag ``failure``."""
 
-        def failed() -> None:
+        def mark_failed() -> None:
             assert self.run_id is not None
             self._store.log(self.run_id, step=0, tags={"failure": reason[:4000]})
             self._store.client.set_terminated(self.run_id, "FAILED")
 
-        self._work.do(failed, last=True)
+        self._work.do(mark_failed, last=True)
 
     def _open(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         experiment = self._store.experiment(self.target.experiment)
@@ -128,7 +128,7 @@ class MlflowStudy:
         self._store = _Store(uri)
         self._work = ToDoList(uri, f"the study in {self.directory} stays complete")
 
-        def opened() -> None:
+        def open_run() -> None:
             if self.run_id is not None:
                 return
             experiment = self._store.experiment(study)
@@ -141,7 +141,7 @@ class MlflowStudy:
             self._store.log(run_id, step=0, params={name: str(value) for name, value in parameters.items() if value is not None})
             self.run_id = run_id
 
-        self._work.do(opened, vital=True)
+        self._work.do(open_run, vital=True)
 
     def progress(self, trials_done: int, metrics: Mapping[str, float]) -> None:
         """Log the study's numbers (hypervolume, size of the front, best map50) at ``step=trials_done``."""
@@ -150,14 +150,14 @@ class MlflowStudy:
     def finish(self, artifacts: list[Path], failure: str | None = None) -> None:
         """Log the study's files; the parent run is FINISHED, or FAILED for ``failure``."""
 
-        def finished() -> None:
+        def finish_run() -> None:
             for artifact in artifacts:
                 self._store.client.log_artifact(str(self.run_id), str(artifact))
             if failure:
                 self._store.log(str(self.run_id), step=0, tags={"failure": failure[:4000]})
             self._store.client.set_terminated(str(self.run_id), "FAILED" if failure else "FINISHED")
 
-        self._work.do(finished, last=True)
+        self._work.do(finish_run, last=True)
 
 
 def end_abandoned_run(directory: Path, uri: str, reason: str) -> None:

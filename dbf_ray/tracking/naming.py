@@ -42,7 +42,7 @@ PARAMETERS = {
     "rewarm_after": "freezing.rewarm_after",
     "engine": "freezing.engine",
     "cache": "freezing.cache",
-    "view_per": "data.view_per",
+    "orientation_per": "data.orientation_per",
 }
 FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine")
 TAKEN = {*PARAMETERS, *FACTS} - {"rho"}  # names that a policy's parameter must not hide; rho is the policy's own

@@ -1,4 +1,4 @@
-"""Data-parallel replicas that may change what they train, and the few collectives that the loop needs.
+"""A DDP that may change what they train, and the few collectives that the loop needs.
 
 ``DistributedDataParallel`` fixes the set of trained parameters when it is made. Freezing afterwards makes it fail or all-reduce
 in vain, and a parameter unfrozen afterwards is *silently* left out, so that the ranks drift apart. Hence a new wrapper at every
@@ -67,8 +67,8 @@ def all_reduce_max(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class Replicas:
-    """One replica of a module per rank, called like the module; gradients are averaged over ranks in ``backward``.
+class DynamicDDP:
+    """One copy of a module per rank, called like the module; gradients are averaged over ranks in ``backward``.
 
     Call :meth:`rebuild` once before the first call and after every change of the trained set. Gradients are divided by the world size
     (DDP's default), so a loss must be normalised by (total over the effective batch / world size). With one rank this is the plain module.
@@ -107,7 +107,7 @@ class Replicas:
             return self.module(*args, **kwargs)
         if self._wrapped is None or self._trained_ids() != self._trained:
             raise TrainingError(
-                "the set of trained parameters is not the one that the replicas were built for, so ranks would drift apart; "
+                "the set of trained parameters is not the one that DDP was built for, so ranks would drift apart; "
                 "call rebuild() on every rank after each change of what is frozen"
             )
         return self._wrapped(*args, **kwargs)
@@ -170,7 +170,7 @@ def equalize_norm_buffers(module: nn.Module) -> None:
 
 
 class _ByteCount:
-    """What the communication hook counts into; knows nothing else, so that it keeps no replica alive."""
+    """What the communication hook counts into; knows nothing else, so that it keeps no copy alive."""
 
     def __init__(self) -> None:
         self.total = 0

@@ -13,7 +13,7 @@ from dbf_ray.detectors import Batch, Detector
 from dbf_ray.detectors.backbones import FrozenFeatures
 from dbf_ray.detectors.backbones.engine import PrefixEngine, prefix_state
 from dbf_ray.detectors.backbones.staged import empty_batch
-from dbf_ray.freezing.cache import FeatureCache, Key, Maps, fingerprint
+from dbf_ray.freezing.cache import FeatureCache, Key, Maps, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class FrozenPrefix:
     version counters; where they were written to, by their bits.
 
     Args:
-        detector: its backbone's ``no_grad_stages`` says what is frozen.
+        detector: its backbone's ``num_frozen`` says what is frozen.
         ledger: is told of hits and misses, and at an epoch's end of seconds and bytes.
         engine: None: the prefix runs as it is.
         cache: None: nothing is kept.
-        facts: whatever features depend on beside the prefix with its weights, the normalisation, the images' names, their view and padded size.
+        facts: whatever features depend on beside the prefix with its weights, the normalisation, the images' names, their orientation and padded size.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class FrozenPrefix:
         self.backbone, self.device = detector.backbone, detector.mean.device
         self._normalisation = (detector.mean, detector.std)
         self.ledger, self.options, self.cache, self.facts = ledger, engine, cache, facts
-        self._engines: dict[int, PrefixEngine] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen stretch
+        self._engines: dict[int, PrefixEngine] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen span
         self._warm = False  # whether the prefix has run before, so that its time is not that of compiling and choosing kernels
         self._versions: tuple[int, ...] = ()
-        self._generation = ""
+        self._fingerprint = ""
         self._dtypes: list[torch.dtype | None] | None = None
         self._run_clock, self._cache_clock = Stopwatch(self.device), Stopwatch(self.device)
         self._hits = self._timed = 0
@@ -61,12 +61,12 @@ class FrozenPrefix:
     @property
     def engine(self) -> PrefixEngine | None:
         """The engine of the prefix in force, if there is one."""
-        return self._engines.get(self.backbone.no_grad_stages)
+        return self._engines.get(self.backbone.num_frozen)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its frozen features; as it is where nothing is frozen or the backbone does it itself."""
-        if self.backbone.no_grad_stages == 0:
-            self._versions, self._generation = (), ""
+        if self.backbone.num_frozen == 0:
+            self._versions, self._fingerprint = (), ""
             if self.options is None or not self.options.compiled:
                 self._engines.clear()
             if self.cache is not None:
@@ -75,9 +75,9 @@ class FrozenPrefix:
         if self.options is None and self.cache is None:
             return batch
         self._refresh()
-        if self.cache is None or batch.views is None:
+        if self.cache is None or batch.orientations is None:
             return replace(batch, frozen=self._run(batch.images))
-        return replace(batch, frozen=self._from_cache(self.cache, batch, batch.views))
+        return replace(batch, frozen=self._from_cache(self.cache, batch, batch.orientations))
 
     def end_epoch(self) -> None:
         """Tell the ledger what the cache holds and how much time it saved, after the epoch's steps and after waiting for the device."""
@@ -103,28 +103,28 @@ class FrozenPrefix:
             self.cache.close()
 
     def _refresh(self) -> None:
-        state, prefix = [*self._normalisation, *prefix_state(self.backbone)], self.backbone.no_grad_stages
+        state, prefix = [*self._normalisation, *prefix_state(self.backbone)], self.backbone.num_frozen
         versions = (prefix, *(tensor._version for tensor in state))
         if versions == self._versions:
             return
         self._versions = versions
         structure = repr(self.backbone.stages[:prefix])  # with what is no tensor, as a norm's eps or a convolution's stride
-        generation = fingerprint(state, prefix, structure, self.backbone.read_from, self.backbone.float32_stages, *self.facts)
-        if generation == self._generation:
+        fingerprint = fingerprint_of(state, prefix, structure, self.backbone.read_from, self.backbone.float32_stages, *self.facts)
+        if fingerprint == self._fingerprint:
             return
-        self._generation, self._dtypes = generation, None
+        self._fingerprint, self._dtypes = fingerprint, None
         self._warm = False
         if self.options is not None:
             if not self.options.compiled:
                 self._engines.clear()
             if self.engine is None:
-                self._engines[self.backbone.no_grad_stages] = PrefixEngine(
+                self._engines[self.backbone.num_frozen] = PrefixEngine(
                     self.backbone, self.options.dtype, "inductor" if self.options.compiled else None
                 )
             else:
                 self.engine.refresh(self.backbone)
         if self.cache is not None:
-            self.cache.begin(generation)
+            self.cache.begin(fingerprint)
 
     def _run(self, images: Tensor) -> FrozenFeatures:
         return self.backbone.frozen_features(images) if self.engine is None else self.engine(images)
@@ -137,9 +137,9 @@ class FrozenPrefix:
         with self._run_clock:
             return self._run(images)
 
-    def _from_cache(self, cache: FeatureCache, batch: Batch, views: list[tuple[str, str]]) -> FrozenFeatures:
+    def _from_cache(self, cache: FeatureCache, batch: Batch, orientations: list[tuple[str, str]]) -> FrozenFeatures:
         with self._cache_clock:
-            keys = [Key(image, view, batch.padded) for image, view in views]
+            keys = [Key(image, orientation, batch.padded) for image, orientation in orientations]
             found = [cache.get(key) for key in keys]
         missing = [index for index, maps in enumerate(found) if maps is None]
         computed: FrozenFeatures = []
@@ -152,7 +152,7 @@ class FrozenPrefix:
                 computed = [None if part is None else cache.as_kept(part) for part in computed]
         hits = len(keys) - len(missing)
         self._hits += hits
-        self.ledger.cached(hits, len(missing), batch.padded, self.backbone.no_grad_stages)
+        self.ledger.add_cache_use(hits, len(missing), batch.padded, self.backbone.num_frozen)
         if not hits:
             return computed
         if self._dtypes is None:  # all are known from before a restart
@@ -172,7 +172,7 @@ def joined(
             continue
         known = [(index, maps[number]) for index, maps in enumerate(found) if maps is not None]
         one = known[0][1]
-        assert one is not None, "all features of a generation have the same maps"
+        assert one is not None, "all features of a fingerprint have the same maps"
         cuda = device.type == "cuda"
         batch = empty_batch(one, len(found), one.dtype if cuda else dtype)
         for index, part in known:

@@ -24,7 +24,7 @@ from dbf_ray.detectors import Batch, Detector, padded_size
 from dbf_ray.errors import TrainingError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.training.average import WeightAverage
-from dbf_ray.training.ddp import Replicas, all_reduce_max, all_reduce_sum, equalize_norm_buffers, rank, world_size
+from dbf_ray.training.ddp import DynamicDDP, all_reduce_max, all_reduce_sum, equalize_norm_buffers, rank, world_size
 from dbf_ray.training.frozen import FrozenPrefix
 from dbf_ray.training.micro_batches import merged
 from dbf_ray.training.optim import LearningRate, set_learning_rate
@@ -47,7 +47,7 @@ class Training:
     """
 
     detector: Detector
-    replicas: Replicas
+    ddp: DynamicDDP
     scheduler: FreezingScheduler
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
@@ -69,7 +69,7 @@ class Training:
     originals: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
-    def evaluated(self) -> Detector:
+    def eval_detector(self) -> Detector:
         """What is evaluated: the average of the weights where one is kept, else the detector itself."""
         return self.detector if self.average is None else self.average.detector
 
@@ -109,16 +109,18 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
     ledger.end_steps()
     if training.frozen is not None:
         training.frozen.end_epoch()
-    for detector in dict.fromkeys((training.detector, training.evaluated)):
+    for detector in dict.fromkeys((training.detector, training.eval_detector)):
         equalize_norm_buffers(detector)
     due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
-    metrics = evaluate(training.evaluated, training.eval_loader, training.classes, training.precision, training.originals) if due else {}
+    metrics = (
+        evaluate(training.eval_detector, training.eval_loader, training.classes, training.precision, training.originals) if due else {}
+    )
     if metrics:
-        scheduler.evaluated(metrics)
-    costs = ledger.end_epoch(allreduce_bytes=training.replicas.allreduce_bytes)
+        scheduler.on_evaluation(metrics)
+    costs = ledger.end_epoch(allreduce_bytes=training.ddp.allreduce_bytes)
 
     loss = sum(losses.values())
-    training.progress.epoch(epoch, scheduler.prefix, loss, metrics.get("map50"), costs["wall_seconds"])
+    training.progress.epoch(epoch, scheduler.num_frozen, loss, metrics.get("map50"), costs["wall_seconds"])
     return {
         "epoch": epoch,
         "frozen_stages": max(steps_per_prefix, key=lambda prefix: steps_per_prefix[prefix]),
@@ -155,23 +157,23 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
         stage_factors = scheduler.before_step(of_run)
         asked = time.perf_counter()
         if step == 0:
-            micro_batches = training.train_loader.epoch(epoch, scheduler.views_of(epoch))
+            micro_batches = training.train_loader.epoch(epoch, scheduler.orientations_of(epoch))
         images_and_targets = list(itertools.islice(micro_batches, training.accumulation))
-        training.ledger.waited(time.perf_counter() - asked)
+        training.ledger.add_wait(time.perf_counter() - asked)
         if training.micro_batches is not None:
-            images_and_targets = merged(images_and_targets, training.micro_batches[scheduler.prefix])
+            images_and_targets = merged(images_and_targets, training.micro_batches[scheduler.num_frozen])
         set_learning_rate(training.optimizer, training.learning_rate.at(of_run, steps), stage_factors)
-        canvas = common_canvas([image for images, _ in images_and_targets for image in images], training.device)
-        batches = [training.detector.prepare(images, targets, canvas) for images, targets in images_and_targets]
+        pad_to = common_pad_to([image for images, _ in images_and_targets for image in images], training.device)
+        batches = [training.detector.prepare(images, targets, pad_to) for images, targets in images_and_targets]
         log.add(train_step(training, batches))
         scheduler.after_step(of_run)
-        steps_per_prefix[scheduler.prefix] = steps_per_prefix.get(scheduler.prefix, 0) + 1
+        steps_per_prefix[scheduler.num_frozen] = steps_per_prefix.get(scheduler.num_frozen, 0) + 1
         for batch in batches:
-            training.ledger.step(len(batch.images), batch.padded, scheduler.prefix)
+            training.ledger.step(len(batch.images), batch.padded, scheduler.num_frozen)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             log.check()
             loss = sum(value for name, value in log.means().items() if name != GRADIENT_NORM)
-            training.progress.step(epoch, scheduler.prefix, step + 1, steps, training.ledger.images_per_second(), loss)
+            training.progress.step(epoch, scheduler.num_frozen, step + 1, steps, training.ledger.images_per_second(), loss)
     log.check()
     return log.means(), steps_per_prefix
 
@@ -191,25 +193,25 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
-        with contextlib.nullcontext() if last else training.replicas.no_sync():
+        with contextlib.nullcontext() if last else training.ddp.no_sync():
             with autocast(training.device, training.precision):
                 ready = batch if training.frozen is None else training.frozen(batch)
-                losses: dict[str, Tensor] = training.replicas(ready, normalizers)
+                losses: dict[str, Tensor] = training.ddp(ready, normalizers)
             torch.stack(list(losses.values())).sum().backward()
         for name, loss in losses.items():
             total[name] = total.get(name, 0) + loss.detach()
-    training.scheduler.gradients()
+    training.scheduler.on_gradients()
     limit = math.inf if training.clip_norm is None else training.clip_norm
     total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(training.detector.parameters(), limit)  # frozen parameters have no gradient
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
-    training.scheduler.updated()
+    training.scheduler.on_optimizer_step()
     if training.average is not None:
         training.average.update(training.detector)
     return total
 
 
-def common_canvas(images: list[Tensor], device: torch.device) -> tuple[int, int]:
+def common_pad_to(images: list[Tensor], device: torch.device) -> tuple[int, int]:
     """Size (height, width) that the images [3, h, w] of an effective batch are all padded to, the same on every rank.
 
     How far an image is padded changes features near its border, so it must not depend on how the batch is spread.

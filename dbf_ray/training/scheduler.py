@@ -14,14 +14,14 @@ import torch
 
 from dbf_ray.freezing import Freezer, Policy, stage_parameters
 from dbf_ray.freezing import Progress as PolicyProgress
-from dbf_ray.training.ddp import Replicas, equalize_norm_buffers
+from dbf_ray.training.ddp import DynamicDDP, equalize_norm_buffers
 from dbf_ray.training.optim import forget
 from dbf_ray.training.signals import Signal
 
 
 @dataclass(frozen=True)
 class Thaw:
-    """What happens to a stage that is trained again after a frozen stretch.
+    """What happens to a stage that is trained again after a frozen span.
 
     Attributes:
         momentum: "keep" the optimizer's state of its parameters, or "reset" it, as if they had never been stepped.
@@ -47,9 +47,9 @@ class SchedulerState:
         frozen_blocks: for each stage the frozen blocks in a row up to now.
         thawed_at: for each stage the optimizer step from which its rate warms up again; None: it does not.
         values: signals of the block under way that are complete.
-        stretch: optimizer step at which the prefix in force came into force.
-        views: epoch for which the views now shown were drawn, and
-        drawn_for: the ``stretch`` in which they were.
+        span: optimizer step at which the prefix in force came into force.
+        orientations: epoch for which the orientations now shown were drawn, and
+        drawn_for: the ``span`` in which they were.
     """
 
     policy: dict[str, Any] = field(default_factory=dict)
@@ -58,19 +58,19 @@ class SchedulerState:
     frozen_blocks: list[int] = field(default_factory=list)
     thawed_at: list[int | None] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
-    stretch: int = 0
-    views: int = 0
+    span: int = 0
+    orientations: int = 0
     drawn_for: int = -1
 
 
 class FreezingScheduler:
-    """Call :meth:`before_step` before each optimizer step, :meth:`gradients` and :meth:`updated` within it, :meth:`after_step` after it.
+    """Call :meth:`before_step` before each optimizer step, :meth:`on_gradients` and :meth:`on_optimizer_step` within it, :meth:`after_step` after it.
 
     Args:
         policy: decides.
         run: the run's progress at block 0: blocks, steps in each, seed, costs.
         freezer: applies.
-        replicas: of the detector, rebuilt when what is trained changes.
+        ddp: of the detector, rebuilt when what is trained changes.
         optimizer: of the detector's parameters.
         signals: those that the policy asks for, by name.
         thaw: what happens to stages that are trained again.
@@ -84,18 +84,18 @@ class FreezingScheduler:
         policy: Policy,
         run: PolicyProgress,
         freezer: Freezer,
-        replicas: Replicas,
+        ddp: DynamicDDP,
         optimizer: torch.optim.Optimizer,
         signals: Mapping[str, Signal] | None = None,
         thaw: Thaw | None = None,
     ) -> None:
         policy.check(run)
-        self.policy, self.run, self.freezer, self.replicas, self.optimizer = policy, run, freezer, replicas, optimizer
+        self.policy, self.run, self.freezer, self.ddp, self.optimizer = policy, run, freezer, ddp, optimizer
         self.signals, self.thaw = dict(signals or {}), thaw or Thaw()
         self.state = SchedulerState(frozen_blocks=[0] * freezer.num_stages, thawed_at=[None] * freezer.num_stages)
         self._in_force = False  # whether the freezer holds the state's last decision
         self._loaded_signals: dict[str, Any] = {}
-        self._stages = stage_parameters(replicas.module.backbone)  # type: ignore[arg-type]
+        self._stages = stage_parameters(ddp.module.backbone)  # type: ignore[arg-type]
 
     @property
     def num_stages(self) -> int:
@@ -105,7 +105,7 @@ class FreezingScheduler:
     @property
     def prefix(self) -> int:
         """The effective prefix in force."""
-        return self.freezer.prefix
+        return self.freezer.num_frozen
 
     def before_step(self, step: int) -> list[float]:
         """Begin a block if one is due at optimizer step ``step`` of the whole run, 0-based. A collective.
@@ -120,39 +120,39 @@ class FreezingScheduler:
             for name, signal in self.signals.items():
                 signal.load_state_dict(self._loaded_signals[name])
         factors = self.state.lr_factors or [1.0] * self.num_stages
-        return [factor * self._rewarmed(stage, step) for stage, factor in enumerate(factors)]
+        return [factor * self._rewarm_factor(stage, step) for stage, factor in enumerate(factors)]
 
-    def views_of(self, epoch: int) -> int:
-        """The epoch whose views an epoch shows where each image has one view per frozen stretch; asked after :meth:`before_step` of its first step.
+    def orientations_of(self, epoch: int) -> int:
+        """The epoch whose orientations an epoch shows where each image has one orientation per frozen span; asked after :meth:`before_step` of its first step.
 
-        A frozen stretch goes on while a policy freezes the same prefix, beyond what is always frozen. For one that begins within an epoch views are
+        A frozen span goes on while a policy freezes the same prefix, beyond what is always frozen. For one that begins within an epoch orientations are
         drawn at the next epoch's begin.
         """
-        if self.state.drawn_for != self.state.stretch or self.prefix <= self.freezer.always_frozen:
-            self.state.views, self.state.drawn_for = epoch, self.state.stretch
-        return self.state.views
+        if self.state.drawn_for != self.state.span or self.prefix <= self.freezer.always_frozen:
+            self.state.orientations, self.state.drawn_for = epoch, self.state.span
+        return self.state.orientations
 
-    def gradients(self) -> None:
+    def on_gradients(self) -> None:
         """A step's gradients are complete, and not clipped yet."""
         for signal in self.signals.values():
-            signal.gradients()
+            signal.on_gradients()
 
-    def updated(self) -> None:
+    def on_optimizer_step(self) -> None:
         """The optimizer has made its step."""
         for signal in self.signals.values():
-            signal.updated()
+            signal.on_optimizer_step()
 
     def after_step(self, step: int) -> None:
         """The step is over; at a block's end take the signals that are complete. A collective there."""
         last = step + 1 == self.run.all_steps  # after which nobody decides
         if (step + 1) % self.run.block_steps == 0 and self.signals and not last:
-            equalize_norm_buffers(self.replicas.module)
+            equalize_norm_buffers(self.ddp.module)
             self.state.values = {name: signal.value() for name, signal in self.signals.items() if signal.complete_at_end}
 
-    def evaluated(self, metrics: dict[str, float]) -> None:
+    def on_evaluation(self, metrics: dict[str, float]) -> None:
         """The detector was evaluated after the last step."""
         for signal in self.signals.values():
-            signal.score(metrics)
+            signal.on_evaluation(metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint between two optimizer steps."""
@@ -175,16 +175,16 @@ class FreezingScheduler:
         now = replace(self.run, epoch=step // self.run.block_steps)
         decision, state.policy = self.policy.decide(now, values, state.policy)
         before = state.prefixes[-1] if state.prefixes else stages
-        frozen = max(decision.frozen_stages, self.freezer.always_frozen)
-        equalize_norm_buffers(self.replicas.module)
+        frozen = max(decision.num_frozen, self.freezer.always_frozen)
+        equalize_norm_buffers(self.ddp.module)
         self._apply(frozen)
         for stage in range(stages):
             if stage < frozen:
                 state.frozen_blocks[stage] += 1
             elif state.frozen_blocks[stage]:
-                self._thawed(stage, step)
+                self._thaw(stage, step)
         if frozen != before or not state.prefixes:
-            state.stretch = step
+            state.span = step
         state.prefixes.append(frozen)
         state.lr_factors = None if decision.lr_factors is None else list(decision.lr_factors)
         state.values = {}
@@ -192,24 +192,24 @@ class FreezingScheduler:
             signal.begin(frozen, before)
 
     def _apply(self, frozen: int) -> None:
-        if self.freezer.apply(frozen) or self.replicas.rebuilds == 0:
-            self.replicas.rebuild()
+        if self.freezer.apply(frozen) or self.ddp.rebuilds == 0:
+            self.ddp.rebuild()
         self._in_force = True
 
-    def _thawed(self, stage: int, step: int) -> None:
+    def _thaw(self, stage: int, step: int) -> None:
         if self.thaw.momentum == "reset":
             forget(self.optimizer, self._stages[stage])
         state, thaw = self.state, self.thaw
         began, froze = state.thawed_at[stage], step - state.frozen_blocks[stage] * self.run.block_steps
         if thaw.rewarm_steps > 0 and state.frozen_blocks[stage] >= thaw.rewarm_after:
             state.thawed_at[stage] = step
-        elif began is not None and froze < began + thaw.rewarm_steps:  # a short stretch cut a warm-up off: it goes on
+        elif began is not None and froze < began + thaw.rewarm_steps:  # a short span cut a warm-up off: it goes on
             state.thawed_at[stage] = began + step - froze
         else:
             state.thawed_at[stage] = None
         state.frozen_blocks[stage] = 0
 
-    def _rewarmed(self, stage: int, step: int) -> float:
+    def _rewarm_factor(self, stage: int, step: int) -> float:
         began = self.state.thawed_at[stage]
         if began is None or step >= began + self.thaw.rewarm_steps:
             return 1.0

@@ -58,13 +58,13 @@ class Signal(ABC):
     def begin(self, frozen: int, frozen_before: int) -> None:
         """A block begins with the first ``frozen`` stages frozen; before it there were ``frozen_before``, K before the first block."""
 
-    def gradients(self) -> None:
+    def on_gradients(self) -> None:
         """Gradients of a step are complete, and not clipped yet."""
 
-    def updated(self) -> None:
+    def on_optimizer_step(self) -> None:
         """The optimizer has made a step."""
 
-    def score(self, metrics: dict[str, float]) -> None:
+    def on_evaluation(self, metrics: dict[str, float]) -> None:
         """The detector was evaluated."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class GradientNorms(Signal):
         """Start anew."""
         self._sums, self._steps = [None] * len(self._stages), 0
 
-    def gradients(self) -> None:
+    def on_gradients(self) -> None:
         """Add a step's norms, without waiting for the device."""
         self._steps += 1
         for index, stage in enumerate(self._stages):
@@ -141,7 +141,7 @@ class EffectivePerturbation(Signal):
         self._path = None
 
     @torch.no_grad()
-    def updated(self) -> None:
+    def on_optimizer_step(self) -> None:
         """Add the step's length, without waiting for the device."""
         if not self._trained:
             return
@@ -175,7 +175,7 @@ class EffectivePerturbation(Signal):
 class FeatureDrift(Signal):
     """D = 1 - linear CKA, 0..1, of the last stage's features now and at the last unfreezing; None after a block whose backbone was frozen.
 
-    Examples are the cells of a 4 x 4 grid over the padded canvas, whose features are averaged, of each probe image; in eval mode and float32.
+    Examples are the cells of a 4 x 4 grid over the padded pad_to, whose features are averaged, of each probe image; in eval mode and float32.
     Each rank computes a share of the images.
     """
 
@@ -216,10 +216,10 @@ class FeatureDrift(Signal):
         parts = []
         with no_autocast(detector.mean.device):
             for first in range(0, len(images), self.sources.probe_batch):
-                batch = detector.prepare(images[first : first + self.sources.probe_batch], canvas=self.sources.probe_canvas)
+                batch = detector.prepare(images[first : first + self.sources.probe_batch], pad_to=self.sources.probe_canvas)
                 maps = detector.backbone(batch.images)[-1]
                 parts.append(nn.functional.adaptive_avg_pool2d(maps, GRID).flatten(2).transpose(1, 2).flatten(0, 1).float().cpu())
-                self.sources.ledger.looked(len(batch.images), batch.padded)
+                self.sources.ledger.add_probe(len(batch.images), batch.padded)
         detector.train(mode)
         shares = [list(part) for part in gather_objects(torch.cat(parts).split(GRID**2) if parts else [])]
         count = sum(map(len, shares))
@@ -239,7 +239,7 @@ class Score(Signal):
         """Start anew."""
         self._score = None
 
-    def score(self, metrics: dict[str, float]) -> None:
+    def on_evaluation(self, metrics: dict[str, float]) -> None:
         """Remember map50."""
         self._score = metrics["map50"]
 

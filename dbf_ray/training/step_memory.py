@@ -56,7 +56,7 @@ def rehearse(detector: Detector, table: FlopTable, side: int, most_images: int =
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds GPUs too
         copied = copy.deepcopy(detector).cpu()
         copied.backbone.requires_grad_(False)
-        copied.backbone.no_grad_stages = copied.backbone.num_stages
+        copied.backbone.num_frozen = copied.backbone.num_stages
         copied.train()
         shapes = table.feature_shapes(side, side, copied.backbone.num_stages)
         prepared, preparing, running = zip(*(_rehearsed(copied, shapes, side, n) for n in range(1, min(3, most_images) + 1)), strict=True)
@@ -120,7 +120,7 @@ class StepMemory:
         replicated: bool,
         low_precision: bool,
     ) -> None:
-        self._table, self._side, self._always_frozen = table, side, detector.backbone.frozen_stages
+        self._table, self._side, self._always_frozen = table, side, detector.backbone.always_frozen
         self._rehearsal = rehearse(detector, table, side, most_images)
         self._weights = nbytes(detector.state_dict().values())
         self._stages = [nbytes(stage.state_dict().values()) for stage in detector.backbone.stages]

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.frozen_epochs import PARTS, command
 
 SMALL = {
-    **{"data.name": "synthetic", "data.train_images": 9, "data.val_images": 2, "data.image_size": 64, "data.view_per": "stretch"},
+    **{"data.name": "synthetic", "data.train_images": 9, "data.val_images": 2, "data.image_size": 64, "data.orientation_per": "span"},
     **{"detector.backbone": "mobilenet_v3_small", "detector.fpn_channels": 16, "detector.head_convs": 1},
     **{"training.batch_size": 3, "training.threads": 1, "training.warmup_steps": 1},
 }

@@ -40,7 +40,7 @@ def test_a_row_for_each_way_and_seed(tmp_path: Path, capsys: pytest.CaptureFixtu
     result = command([*arguments(tmp_path), "--processes", "2"])
     assert {(row["way"], row["seed"]) for row in result["rows"]} == {("float32", 0), ("kept in bf16", 0)}
     assert set(result["ways"]) == {"float32", "kept in bf16"}
-    assert all({"map50", "views", "wide"} <= set(row) for row in result["rows"])
+    assert all({"map50", "orientations", "wide"} <= set(row) for row in result["rows"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == result["rows"]
 
 
@@ -83,8 +83,10 @@ def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: py
         records = (tmp_path / f"{row['way']}-0" / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(record)["map50"] for record in records] == [None, row["map50"]]
     assert "wide" not in capsys.readouterr().out
-    more = {"views", "horizontal", "vertical", "diagonal"}
-    assert all(set(row) == {"way", "seed", "map50", "seconds", *more} for row in command([*options, "--views"])["rows"])  # measured anew
+    more = {"orientations", "horizontal", "vertical", "diagonal"}
+    assert all(
+        set(row) == {"way", "seed", "map50", "seconds", *more} for row in command([*options, "--orientations"])["rows"]
+    )  # measured anew
     assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # and another
 
 
@@ -103,11 +105,11 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     real_run = low_precision.run
     scores = iter([0.1, 0.2, 0.3, 0.5, 0.5, 0.5])
     monkeypatch.setattr(low_precision, "run", run)
-    monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": next(scores), "views": 0.4})
+    monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": next(scores), "orientations": 0.4})
     changes = {"data.train_images": "9", "training.batch_size": "3"}
     everything = set(low_precision.make_datasets(low_precision.load_config(None, {**TINY, **changes}))[0].image_ids)
     options = [option for option in arguments(tmp_path, **changes) if option != "--wide"]
-    result = command([*options, "--folds", "3", "--views"])
+    result = command([*options, "--folds", "3", "--orientations"])
     for folds in (held["float32-0"], held["kept in bf16-0"]):
         assert [len(fold) for fold in folds] == [3, 3, 3]
         assert set.union(*folds) == everything
@@ -119,12 +121,12 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     assert compared["map50_off_error"] == pytest.approx(0.1 / math.sqrt(3))
     assert compared["map50_off_largest"] == pytest.approx(0.4)
     assert compared["views_off"] == 0
-    assert command([*options, "--folds", "3", "--views"])["rows"] == result["rows"]  # all are known
+    assert command([*options, "--folds", "3", "--orientations"])["rows"] == result["rows"]  # all are known
     assert len(held["float32-0"]) == 3
-    monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": 0.4, "views": 0.4})
-    command([*options, "--folds", "2", "--views"])
-    assert command([*options, "--folds", "3", "--views"])["rows"] == result["rows"]  # another division leaves these alone
-    both = command([*options, "--folds", "3", "--views", "--seeds", "2"])["rows"]
+    monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": 0.4, "orientations": 0.4})
+    command([*options, "--folds", "2", "--orientations"])
+    assert command([*options, "--folds", "3", "--orientations"])["rows"] == result["rows"]  # another division leaves these alone
+    both = command([*options, "--folds", "3", "--orientations", "--seeds", "2"])["rows"]
     assert {(row["seed"], row["fold"]) for row in both} == {(seed, fold) for seed in range(2) for fold in range(3)}
     assert held["float32-1"] != held["float32-0"][:3]
 
@@ -171,7 +173,7 @@ def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
         command(arguments(tmp_path, **{"data.augment.hue": "0.1"}))
 
 
-@pytest.mark.parametrize("seen", low_precision.VIEWS)
+@pytest.mark.parametrize("seen", low_precision.ORIENTATIONS)
 def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
     """Of a detector that finds everything in one view of the evaluated images and nothing else: precision 1 up to its share of all objects."""
     config = low_precision.load_config(None, {"data.train_images": 3, "data.val_images": 4, "data.image_size": 64})
@@ -193,9 +195,11 @@ def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
     found = low_precision.map50_of(detect, train_set.classes, config)  # type: ignore[arg-type]
     objects = [Counter(label for index in range(len(part)) for label in wanted(part.load(index)[1])) for part in (eval_set, train_set)]
     shares = [objects[0][label] / (4 * objects[0][label] + objects[1][label]) for label in objects[0] | objects[1]]
-    alone = {"map50" if name == "identity" else name: float(name == seen) for name in low_precision.VIEWS}
-    assert found == {**alone, "views": pytest.approx(1 / 4, abs=1e-6), "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
-    assert low_precision.map50_of(detect, train_set.classes, config, ["views"]) == {key: found[key] for key in (*alone, "views")}  # type: ignore[arg-type]
+    alone = {"map50" if name == "identity" else name: float(name == seen) for name in low_precision.ORIENTATIONS}
+    assert found == {**alone, "orientations": pytest.approx(1 / 4, abs=1e-6), "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
+    assert low_precision.map50_of(detect, train_set.classes, config, ["orientations"]) == {
+        key: found[key] for key in (*alone, "orientations")
+    }  # type: ignore[arg-type]
     assert low_precision.map50_of(detect, train_set.classes, config, []) == {"map50": alone["map50"]}  # type: ignore[arg-type]
 
 

@@ -197,7 +197,7 @@ def test_the_detector_is_not_touched() -> None:
     assert all(torch.equal(t, before[name]) for name, t in detector.state_dict().items())
     assert flags == [(p.requires_grad, p.grad) for p in detector.parameters()]
     assert modes == [m.training for m in detector.modules()]
-    assert freezer.prefix == 2
+    assert freezer.num_frozen == 2
 
 
 def test_counts_do_not_depend_on_what_is_frozen_when_the_table_is_made() -> None:

@@ -50,11 +50,11 @@ def one_epoch(ledger: Ledger, world: World, epoch: int, prefix: int, reduced: in
     """Two steps of 2 and 3 seconds (1 of them waiting), then 5 seconds of evaluation."""
     ledger.begin_epoch(epoch)
     world.run(0.5)
-    ledger.waited(0.5)
+    ledger.add_wait(0.5)
     world.run(1.5, peak=100)
     ledger.step(4, (10, 20), prefix)
     world.run(2.5, peak=200)
-    ledger.waited(0.5)
+    ledger.add_wait(0.5)
     ledger.step(2, (10, 10), prefix)
     ledger.step(2, (10, 20), prefix)
     world.run(0.5, peak=150)
@@ -90,7 +90,7 @@ def test_totals_are_the_sums_of_epochs(world: World) -> None:
     totals = ledger.totals()
     for key in ("executed_flops", "device_seconds", "data_wait_seconds", "wall_seconds", "allreduce_bytes"):
         assert totals[key] == first[key] + second[key]
-    assert (first["allreduce_bytes"], second["allreduce_bytes"]) == (70, 20)  # the replicas' counter only rises
+    assert (first["allreduce_bytes"], second["allreduce_bytes"]) == (70, 20)  # the wrappers' counter only rises
     assert totals["peak_memory_bytes"] == 200
     assert totals["mean_memory_bytes"] == 155
     assert totals["images_per_second"] == 1.6
@@ -160,7 +160,7 @@ def test_resume_is_exact_and_counts_the_attempt(world: World) -> None:
     resumed = Ledger(flops)
     resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert one_epoch(straight, world, 2, 4, reduced=50)["attempt"] == 1
-    assert one_epoch(resumed, world, 2, 4, reduced=30)["attempt"] == 2  # new replicas count from 0
+    assert one_epoch(resumed, world, 2, 4, reduced=30)["attempt"] == 2  # new wrappers count from 0
     assert resumed.totals() == {**straight.totals(), "attempts": 2}
 
 
@@ -272,7 +272,7 @@ def test_cached_images_cost_no_forward_pass_of_what_is_frozen(world: World) -> N
     ledger = Ledger(table, world_size=2)
     for epoch, (hits, misses, held) in enumerate([(0, 4, 700), (3, 1, 500)]):
         ledger.begin_epoch(epoch)
-        ledger.cached(hits, misses, (64, 96), 2)
+        ledger.add_cache_use(hits, misses, (64, 96), 2)
         world.run(2.0)
         ledger.step(4, (64, 96), 2)
         ledger.end_steps()

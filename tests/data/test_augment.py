@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional
 from dbf_ray.data import Dataset, Sample, SyntheticDataset, Target, TrainView, make_target, train_loader
 from dbf_ray.data.augment import FILL, Augmentation, augment, draw_colour, recolour, rescale, rotate
 from dbf_ray.data.seeds import AUGMENT, Stream
-from dbf_ray.data.transforms import VIEWS, flip
+from dbf_ray.data.transforms import ORIENTATIONS, flip
 from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import box_iou_rotated_aligned
 
@@ -72,7 +72,7 @@ def assert_canonical(target: Target, image: Tensor) -> None:
 
 
 CHANGES: dict[str, Callable[[Tensor, Target, Stream], Sample]] = {
-    **{view: lambda image, target, _, view=view: flip(image, target, view) for view in VIEWS},
+    **{name: lambda image, target, _, name=name: flip(image, target, name) for name in ORIENTATIONS},
     "rotate": Augmentation(rotate=180, rotate_probability=1.0),
     "rotate a little": Augmentation(rotate=10, rotate_probability=1.0),
     "scales": Augmentation(scales=(0.6, 2.0)),
@@ -289,24 +289,24 @@ def same(one: Any, two: Any) -> None:
 
 def test_training_views_are_augmented_after_the_flip_and_name_no_view(scenes: Dataset) -> None:
     plain, view = TrainView(scenes, 64, seed=5), TrainView(scenes, 64, seed=5, augmentation=ALWAYS)
-    assert view.views is None
+    assert view.orientations is None
     for epoch, index in ((0, 0), (3, 7)):
         image, target = plain[epoch, index]
         expected: Any = augment(image, target, ALWAYS, Stream(AUGMENT, 5, epoch, index))
-        without_view = (expected[0], {key: value for key, value in expected[1].items() if key != "view"})
-        same(view[epoch, index], without_view)
-        assert "view" in target
-        assert "view" not in view[epoch, index][1]
+        without_orientation = (expected[0], {key: value for key, value in expected[1].items() if key != "orientation"})
+        same(view[epoch, index], without_orientation)
+        assert "orientation" in target
+        assert "orientation" not in view[epoch, index][1]
         assert view[epoch, index][1]["scale"] == pytest.approx(max(view[epoch, index][0].shape) / 96)
     same(view[4, 3, 4], view[4, 3])
-    assert not torch.equal(view[4, 3, 1][0], view[5, 3, 1][0])  # another epoch is another augmentation, whatever its view
+    assert not torch.equal(view[4, 3, 1][0], view[5, 3, 1][0])  # another epoch is another augmentation, whatever its orientation
 
 
 @pytest.mark.parametrize("change", [{"rotate": 5.0}, {"scales": (0.9, 1.1)}, {"brightness": 0.1}, {"hue": 0.1}], ids=str)
 def test_whatever_is_changed_leaves_no_fixed_set(scenes: Dataset, change: dict[str, Any]) -> None:
     view = TrainView(scenes, 64, augmentation=Augmentation(**change))
-    assert view.views is None
-    assert "view" not in view[0, 0][1]
+    assert view.orientations is None
+    assert "orientation" not in view[0, 0][1]
     assert list(Augmentation(**change).switched_on) == list(change)
 
 
@@ -315,7 +315,7 @@ def test_whatever_is_changed_leaves_no_fixed_set(scenes: Dataset, change: dict[s
 )
 def test_an_augmentation_that_changes_nothing_is_none(scenes: Dataset, nothing: dict[str, Any]) -> None:
     view = TrainView(scenes, 64, augmentation=Augmentation(**nothing))
-    assert view.views == TrainView(scenes, 64).views
+    assert view.orientations == TrainView(scenes, 64).orientations
     same(view[2, 3], TrainView(scenes, 64)[2, 3])
     image, target = view[2, 3]
     same(augment(image, target, Augmentation(**nothing), Stream(7)), (image, target))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dbf_ray.build_data import make_datasets
+from dbf_ray.build.data import make_datasets
 from dbf_ray.config import load_config
 from dbf_ray.data import DATASETS, READERS, make_dataset
-from dbf_ray.data.scene_objects import CLASSES
+from dbf_ray.data.scenes.objects import CLASSES
 from dbf_ray.errors import ConfigError, DataError
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dbf_ray.data import Dataset, EvalView, Target, TrainView, make_target
-from dbf_ray.data.transforms import FLIPS, VIEWS, draw_view, flip, resize, view_size
+from dbf_ray.data.transforms import FLIPS, ORIENTATIONS, draw_orientation, flip, orientation_size, resize
 from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import box_iou_rotated_aligned
 
 HEIGHT, WIDTH = 60, 90
 RAGGED = 1.5  # pixels by which the edge of a picture of whole pixels may stray when it is interpolated
-INVERSE = {"rotate90": "rotate270", "rotate270": "rotate90"}  # every other view is its own
+INVERSE = {"rotate90": "rotate270", "rotate270": "rotate90"}  # every other orientation is its own
 
 box = st.tuples(
     st.floats(-10, 100, width=32),
@@ -52,25 +52,25 @@ def assert_canonical(boxes: Tensor) -> None:
     assert bool(((boxes[:, 4] >= -90) & (boxes[:, 4] < 90)).all())
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @settings(max_examples=40, deadline=None)
 @given(boxes=st.lists(box, max_size=3))
-def test_boxes_move_with_the_image(view: str, boxes: list[tuple[float, ...]]) -> None:
-    image, target = flip(*sample(boxes), view)
+def test_boxes_move_with_the_image(orientation: str, boxes: list[tuple[float, ...]]) -> None:
+    image, target = flip(*sample(boxes), orientation)
     height, width = image.shape[-2:]
-    assert (height, width) == view_size((HEIGHT, WIDTH), view) == target["boxes"].canvas_size
+    assert (height, width) == orientation_size((HEIGHT, WIDTH), orientation) == target["boxes"].canvas_size
     assert_canonical(target["boxes"])
     mask = image[0].numpy() > 0
     assert not (mask & ~render(target["boxes"], height, width, 0.001)).any()
     assert not (~mask & render(target["boxes"], height, width, -0.001)).any()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @settings(max_examples=40, deadline=None)
 @given(boxes=st.lists(box, min_size=1, max_size=4))
-def test_each_view_has_an_inverse(view: str, boxes: list[tuple[float, ...]]) -> None:
+def test_each_orientation_has_an_inverse(orientation: str, boxes: list[tuple[float, ...]]) -> None:
     image, target = sample(boxes)
-    back_image, back = flip(*flip(image, target, view), INVERSE.get(view, view))
+    back_image, back = flip(*flip(image, target, orientation), INVERSE.get(orientation, orientation))
     assert torch.equal(back_image, image)
     assert back["boxes"].canvas_size == (HEIGHT, WIDTH)
     assert_canonical(back["boxes"])
@@ -93,11 +93,14 @@ PILLOWS = {
 
 def test_views_are_pillows_and_all_different() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    seen = {"identity": pixels, **{view: np.asarray(Image.fromarray(pixels).transpose(method)) for view, method in PILLOWS.items()}}
-    assert seen.keys() == VIEWS.keys()
+    seen = {
+        "identity": pixels,
+        **{orientation: np.asarray(Image.fromarray(pixels).transpose(method)) for orientation, method in PILLOWS.items()},
+    }
+    assert seen.keys() == ORIENTATIONS.keys()
     assert len({array.tobytes() + bytes(array.shape) for array in seen.values()}) == 8
-    for view, expected in seen.items():
-        image, target = flip(torch.from_numpy(pixels).permute(2, 0, 1), sample([], 5, 7)[1], view)
+    for orientation, expected in seen.items():
+        image, target = flip(torch.from_numpy(pixels).permute(2, 0, 1), sample([], 5, 7)[1], orientation)
         assert image.dtype == torch.uint8
         assert (image.permute(1, 2, 0).numpy() == expected).all()
         assert target["boxes"].shape == (0, 5)
@@ -106,7 +109,7 @@ def test_views_are_pillows_and_all_different() -> None:
 
 @pytest.mark.parametrize("angle", [-90.0, -45.0, 0.0, 45.0, 89.99999, 30.0])
 @pytest.mark.parametrize(
-    ("view", "center", "turned"),
+    ("orientation", "center", "turned"),
     [
         ("identity", (30, 20), lambda angle: angle),
         ("horizontal", (WIDTH - 30, 20), lambda angle: -angle),
@@ -118,8 +121,8 @@ def test_views_are_pillows_and_all_different() -> None:
         ("transverse", (HEIGHT - 20, WIDTH - 30), lambda angle: 90 - angle),
     ],
 )
-def test_known_angles(view: str, center: tuple[int, int], turned: Callable[[float], float], angle: float) -> None:
-    _, target = flip(*sample([(30.0, 20.0, 12.0, 4.0, angle)]), view)
+def test_known_angles(orientation: str, center: tuple[int, int], turned: Callable[[float], float], angle: float) -> None:
+    _, target = flip(*sample([(30.0, 20.0, 12.0, 4.0, angle)]), orientation)
     [[cx, cy, w, h, found]] = target["boxes"].tolist()
     assert (cx, cy) == center
     assert (w, h) == (12, 4)
@@ -183,7 +186,7 @@ def test_image_of_the_right_size_is_untouched() -> None:
 
 def test_views_depend_on_seed_epoch_and_index_only() -> None:
     def draw() -> list[str]:
-        return [draw_view(FLIPS, seed, epoch, index) for seed in range(2) for epoch in range(3) for index in range(40)]
+        return [draw_orientation(FLIPS, seed, epoch, index) for seed in range(2) for epoch in range(3) for index in range(40)]
 
     first = draw()
     torch.manual_seed(123)
@@ -193,15 +196,15 @@ def test_views_depend_on_seed_epoch_and_index_only() -> None:
 
 
 def test_views_are_equally_likely() -> None:
-    counts = Counter(draw_view(FLIPS, 0, epoch, index) for epoch in range(40) for index in range(100))
+    counts = Counter(draw_orientation(FLIPS, 0, epoch, index) for epoch in range(40) for index in range(100))
     assert set(counts) == {"identity", *FLIPS}
     assert all(abs(count - 1000) < 120 for count in counts.values())  # standard deviation 27
-    everything = [view for view in VIEWS if view != "identity"]
-    counts = Counter(draw_view(everything, 0, epoch, index) for epoch in range(40) for index in range(100))
-    assert set(counts) == set(VIEWS)
+    everything = [orientation for orientation in ORIENTATIONS if orientation != "identity"]
+    counts = Counter(draw_orientation(everything, 0, epoch, index) for epoch in range(40) for index in range(100))
+    assert set(counts) == set(ORIENTATIONS)
     assert all(abs(count - 500) < 90 for count in counts.values())  # standard deviation 21
-    assert {draw_view(["vertical"], 0, 0, index) for index in range(50)} == {"identity", "vertical"}
-    assert {draw_view([], 0, 0, index) for index in range(5)} == {"identity"}
+    assert {draw_orientation(["vertical"], 0, 0, index) for index in range(50)} == {"identity", "vertical"}
+    assert {draw_orientation([], 0, 0, index) for index in range(5)} == {"identity"}
 
 
 def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[int], Dataset]) -> None:
@@ -210,7 +213,7 @@ def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[
     assert len(view) == len(plain) == 12
     for epoch, index in [(0, 0), (0, 5), (3, 5), (4, 11)]:
         image, target = view[epoch, index]
-        expected = flip(*plain[index], draw_view(FLIPS, 7, epoch, index))
+        expected = flip(*plain[index], draw_orientation(FLIPS, 7, epoch, index))
         assert bool((image == expected[0]).all())
         assert target["boxes"].tolist() == expected[1]["boxes"].tolist()
         assert target["scale"] == 2.0
@@ -218,13 +221,13 @@ def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[
 
 
 def test_the_views_are_a_fixed_set(counting: Callable[[int], Dataset]) -> None:
-    assert TrainView(counting(2), 96).views == ("identity", "horizontal", "vertical", "diagonal")
+    assert TrainView(counting(2), 96).orientations == ("identity", "horizontal", "vertical", "diagonal")
     view = TrainView(counting(40), 96, ["rotate90", "transverse"], seed=2)
-    assert view.views == ("identity", "rotate90", "transverse")
+    assert view.orientations == ("identity", "rotate90", "transverse")
     samples = [view[1, index] for index in range(40)]
-    assert {target["view"] for _, target in samples} == {"identity", "rotate90", "transverse"}
+    assert {target["orientation"] for _, target in samples} == {"identity", "rotate90", "transverse"}
     for image, target in samples:
-        assert image.shape[-2:] == view_size((64, 96), target["view"]) == target["boxes"].canvas_size
+        assert image.shape[-2:] == orientation_size((64, 96), target["orientation"]) == target["boxes"].canvas_size
         assert target["scale"] == 2.0
 
 

@@ -233,7 +233,7 @@ def test_channels_last_gives_the_same_maps(case: Case) -> None:
 
 
 def test_bf16_gives_nearly_the_same_maps_frozen_or_not(case: Case) -> None:
-    frozen, images = case.fresh(no_grad_stages=4), case.images[:1, :, :32, :64]
+    frozen, images = case.fresh(num_frozen=4), case.images[:1, :, :32, :64]
     with torch.no_grad():
         exact = case.backbone(images)
     with torch.autocast("cpu", torch.bfloat16):
@@ -269,7 +269,7 @@ def test_frozen_stages_stand_still_to_the_bit(case: Case) -> None:
 
 
 def test_norm_eval_concerns_batch_norms_alone(case: Case) -> None:
-    backbone = case.fresh(no_grad_stages=1).train()
+    backbone = case.fresh(num_frozen=1).train()
     for number, stage in enumerate(backbone.stages):
         for module in stage.modules():
             assert module.training is (number >= 1 and not isinstance(module, nn.BatchNorm2d))
@@ -293,7 +293,7 @@ class Probe(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_frozen_prefix_runs_under_the_same_autocast_without_its_cache(dtype: torch.dtype) -> None:
     backbone = StagedBackbone([Probe(), Probe()], [3, 3], [1, 1])
-    backbone.no_grad_stages = 1
+    backbone.num_frozen = 1
     images = torch.randn(1, 3, 4, 4)
     with torch.autocast("cpu", dtype):
         backbone(images)
@@ -308,9 +308,9 @@ def test_a_frozen_prefix_runs_under_the_same_autocast_without_its_cache(dtype: t
 def test_in_one_autocast_frozen_and_trained_uses_do_not_share_weights(name: str) -> None:
     backbone, images = make_backbone(name).eval(), torch.randn(1, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        backbone.no_grad_stages = 4
+        backbone.num_frozen = 4
         backbone(images)
-        backbone.no_grad_stages = 0
+        backbone.num_frozen = 0
         loss = loss_of(backbone(images))
     loss.backward()
     assert [key for key, p in backbone.named_parameters() if p.grad is None] == []
@@ -319,7 +319,7 @@ def test_in_one_autocast_frozen_and_trained_uses_do_not_share_weights(name: str)
         with torch.no_grad():
             for p in backbone.parameters():
                 p.mul_(0.9)
-        backbone.no_grad_stages = 4
+        backbone.num_frozen = 4
         inside = backbone(images)
     with torch.autocast("cpu", torch.bfloat16):
         alone = backbone(images)
@@ -330,7 +330,7 @@ def compiles_in_one_graph(backbone: StagedBackbone, images: Tensor) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(backbone, backend="eager", fullgraph=True)
     for n in (0, 2):
-        backbone.no_grad_stages = n
+        backbone.num_frozen = n
         for enabled in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 outputs, wanted = compiled(images), backbone(images)

@@ -18,7 +18,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torchvision import models
 
-from dbf_ray.build import build_detector, build_training, prepare
+from dbf_ray.build import build_training, prepare
+from dbf_ray.build.detector import build_detector
 from dbf_ray.config import load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES, DETECTORS, Detector, make_detector
@@ -186,7 +187,7 @@ def test_inductor_gives_nearly_the_same_frozen_or_not() -> None:
 def test_bf16_is_the_same_too() -> None:
     eager, fast, count = pair("rotated_retinanet")
     for frozen in (0, 1):
-        eager.backbone.no_grad_stages = fast.backbone.no_grad_stages = frozen
+        eager.backbone.num_frozen = fast.backbone.num_frozen = frozen
         with torch.autocast("cpu", torch.bfloat16):
             assert same(step(eager), step(fast))
     assert count.graphs == 2
@@ -199,7 +200,7 @@ def test_each_shape_has_a_graph_and_a_least_canvas_makes_them_one() -> None:
         assert same(step(eager, *shape), step(fast, *shape))
     assert count.graphs == 2
     eager, fast, count = pair("rotated_retinanet")
-    eager.least_canvas = fast.least_canvas = (96, 96)
+    eager.least_pad_to = fast.least_pad_to = (96, 96)
     for shape in shapes:
         assert same(step(eager, *shape), step(fast, *shape))
     assert count.graphs == 1
@@ -207,10 +208,10 @@ def test_each_shape_has_a_graph_and_a_least_canvas_makes_them_one() -> None:
 
 def test_a_least_canvas_pads_and_never_cuts() -> None:
     detector = small()
-    detector.least_canvas = (96, 64)
+    detector.least_pad_to = (96, 64)
     assert detector.prepare(images(1, 40, 40)).padded == (96, 64)
     assert detector.prepare(images(1, 100, 130)).padded == (128, 160)
-    assert detector.prepare(images(1, 40, 40), canvas=(64, 128)).padded == (96, 128)
+    assert detector.prepare(images(1, 40, 40), pad_to=(64, 128)).padded == (96, 128)
 
 
 def test_the_last_batch_of_an_evaluation_needs_no_graph_of_its_own() -> None:
@@ -228,7 +229,7 @@ def test_running_out_of_graphs_is_an_error_that_says_what_to_do() -> None:
     detector.compile(Counting())
     with torch._dynamo.config.patch(recompile_limit=1):
         detector.outputs(torch.rand(1, 3, 64, 64))
-        with pytest.raises(TrainingError, match=r"\(1, 3, 64, 96\) is one too many with 0 stages frozen.*least_canvas"):
+        with pytest.raises(TrainingError, match=r"\(1, 3, 64, 96\) is one too many with 0 stages frozen.*least_pad_to"):
             detector.outputs(torch.rand(1, 3, 64, 96))
 
 
@@ -278,15 +279,15 @@ TINY: dict[str, Any] = {
 @pytest.mark.parametrize("wanted", [False, True])
 def test_the_option_compiles_and_pads_all_images_to_one_size(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
-    monkeypatch.setattr("dbf_ray.build.check_compiler", checked.append)
+    monkeypatch.setattr("dbf_ray.build.spec.check_compiler", checked.append)
     monkeypatch.setattr(Detector, "compile", lambda self: checked.append("compiled"))
     training = build_training(prepare(load_config(None, {**TINY, "training.compile": wanted, "training.device": "cpu"})), quiet=True)
     assert checked == (["cpu", "compiled"] if wanted else [])
     assert training.frozen is not None
     assert training.frozen.options is not None
     assert training.frozen.options.compiled == wanted
-    assert training.detector.least_canvas == ((96, 96) if wanted else (0, 0))
-    assert build_detector(load_config(None, {**TINY, "training.compile": wanted}), ["ship"]).least_canvas == training.detector.least_canvas
+    assert training.detector.least_pad_to == ((96, 96) if wanted else (0, 0))
+    assert build_detector(load_config(None, {**TINY, "training.compile": wanted}), ["ship"]).least_pad_to == training.detector.least_pad_to
 
 
 def test_what_cannot_compile_here_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +333,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_ranks_stay_identical_and_train_as_eager_ones_do(tmp_path: Path) -> None:
-    """The module under the replicas' wrappers is compiled, and the wrappers are built anew at every change of the frozen set."""
+    """The module under the wrappers' wrappers is compiled, and the wrappers are built anew at every change of the frozen set."""
     mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert rows["fast"]["same"]

@@ -102,7 +102,7 @@ def test_regions_lie_on_the_image_and_have_an_area(name: str) -> None:
     detector = small(name).eval()
     if not isinstance(detector, TwoStageDetector):
         pytest.skip("a one-stage detector has no regions")
-    _, logits, deltas = detector._dense(detector.prepare([torch.rand(3, 96, 100)], canvas=(256, 256)).images)
+    _, logits, deltas = detector._dense(detector.prepare([torch.rand(3, 96, 100)], pad_to=(256, 256)).images)
     (found,) = detector.rpn.propose(logits, deltas, [(96, 100)], (256, 256))
     assert len(found) > 0
     assert (detector.coder.scale(found) > 0).all()
@@ -160,7 +160,7 @@ def test_bad_targets_are_refused(name: str) -> None:
     with pytest.raises(DataError, match="must have been prepared with targets"):
         detector(detector.prepare(image))
     with pytest.raises(DataError, match=r"multiples of 32 that hold all images, \(64, 64\) or more here, got \(65, 65\)"):
-        detector.prepare(image, canvas=(65, 65))
+        detector.prepare(image, pad_to=(65, 65))
 
 
 def test_labels_of_any_integer_type_and_none_at_all(name: str) -> None:

@@ -43,7 +43,7 @@ def slow_features(backbone: StagedBackbone, x: Tensor) -> FrozenFeatures:
     """By the stages one after the other, all images at once; with the output of every one."""
     outputs: FrozenFeatures = []
     with torch.no_grad():
-        for index in range(backbone.no_grad_stages):
+        for index in range(backbone.num_frozen):
             stage = copy.deepcopy(backbone.stages[index]).eval()
             x = stage(x)
             outputs.append(stage.norm(x) if isinstance(stage, NormedStage) else x)
@@ -242,9 +242,9 @@ def test_given_features_take_the_place_of_the_prefix(name: str, prefix: int) -> 
     detector = make_detector(name, backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **options).train()  # type: ignore[arg-type]
     Freezer(detector.backbone).apply(prefix)
     boxes = torch.tensor([[30.0, 30.0, 40.0, 16.0, 20.0]])
-    target = {"boxes": boxes, "labels": torch.tensor([1]), "seed": 3, "image_id": "a", "view": "identity"}
+    target = {"boxes": boxes, "labels": torch.tensor([1]), "seed": 3, "image_id": "a", "orientation": "identity"}
     batch = detector.prepare([torch.rand(3, 64, 64)] * 2, [target, {**target, "image_id": "b"}])
-    assert batch.views == [("a", "identity"), ("b", "identity")]
+    assert batch.orientations == [("a", "identity"), ("b", "identity")]
     features = detector.backbone.frozen_features(batch.images)
     given = type(batch)(torch.full_like(batch.images, float("nan")), *list(vars(batch).values())[1:5], features)
     wanted, found = detector(batch), detector(given)
@@ -267,7 +267,7 @@ class Counting:
 def test_compiled_engines_are_compiled_once_a_prefix_and_take_new_weights() -> None:
     backbone, count = frozen("narrow", 3), Counting()
     engine = PrefixEngine(backbone, backend=count)
-    for stretch in range(12):  # more than dynamo's limit of graphs of one function
+    for span in range(12):  # more than dynamo's limit of graphs of one function
         with torch.no_grad():
             for p in backbone.parameters():
                 p.mul_(1.01)
@@ -276,7 +276,7 @@ def test_compiled_engines_are_compiled_once_a_prefix_and_take_new_weights() -> N
             found, wanted = engine(images(number)), slow_features(backbone, images(number))
             assert found[3] is not None
             assert found[3].shape == wanted[3].shape  # type: ignore[union-attr]
-            assert error(found[3], wanted[3]) < 1e-5, stretch  # type: ignore[arg-type]
+            assert error(found[3], wanted[3]) < 1e-5, span  # type: ignore[arg-type]
     several = [PrefixEngine(backbone, backend=count) for _ in range(12)]
     before = count.graphs
     for one in several:

@@ -104,7 +104,7 @@ def test_an_object_at_the_border_keeps_an_anchor_of_its_own() -> None:
 
 def test_frozen_stages_and_norms_stay_in_eval_mode() -> None:
     detector = small(norm_eval=False)
-    detector.backbone.no_grad_stages = 2
+    detector.backbone.num_frozen = 2
     detector.train()
     stages = detector.backbone.stages
     assert not any(module.training for stage in stages[:2] for module in stage.modules())

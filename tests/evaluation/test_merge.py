@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dbf_ray.evaluation import Evaluator, average_precision
-from dbf_ray.evaluation.merge import Found, as_found, merge_patches
+from dbf_ray.evaluation.merge import Detections, as_found, merge_patches
 from dbf_ray.geometry import box_iou_rotated
 from dbf_ray.geometry.windows import patch_name, sliding_windows
 
 
-def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Found:
+def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
     return as_found(boxes, scores, labels)
 
 
-def merged_slowly(patches: dict[str, Found], threshold: float) -> dict[str, list[tuple[float, int, list[float]]]]:
+def merged_slowly(patches: dict[str, Detections], threshold: float) -> dict[str, list[tuple[float, int, list[float]]]]:
     """Every detection moved by the numbers in its patch's name; best first, dropped if it overlaps one of its class that was kept."""
     images: dict[str, list[tuple[float, int, list[float]]]] = {}
     for name, one in patches.items():

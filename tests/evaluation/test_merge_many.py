@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbf_ray.evaluation import merge
-from dbf_ray.evaluation.merge import Found, suppressed
+from dbf_ray.evaluation.merge import Detections, suppressed
 from dbf_ray.geometry import batched_nms_rotated
 
 
-def crowd(count: int, side: float, seed: int, classes: int = 3) -> Found:
+def crowd(count: int, side: float, seed: int, classes: int = 3) -> Detections:
     """Slim boxes at all angles, a third of them near others, some very large, with scores of which many are equal."""
     generator = torch.Generator().manual_seed(seed)
     boxes = torch.rand(count, 5, generator=generator) * torch.tensor([side, side, 40, 12, 180]) + torch.tensor([0, 0, 12, 2, -90.0])
@@ -21,12 +21,12 @@ def crowd(count: int, side: float, seed: int, classes: int = 3) -> Found:
     boxes[::50, 2] *= 20
     labels = torch.randint(classes, (count,), generator=generator)
     labels[: len(near)] = labels[near]
-    return Found(boxes, (torch.rand(count, generator=generator) * 50).round() / 50, labels)
+    return Detections(boxes, (torch.rand(count, generator=generator) * 50).round() / 50, labels)
 
 
-def plainly(found: Found, threshold: float) -> Found:
+def plainly(found: Detections, threshold: float) -> Detections:
     keep = batched_nms_rotated(found.boxes, found.scores, found.labels, threshold)
-    return Found(*(tensor[keep] for tensor in found))
+    return Detections(*(tensor[keep] for tensor in found))
 
 
 @pytest.mark.parametrize("strip", [1, 7, 100, 10_000])
@@ -52,14 +52,14 @@ def test_of_any_density(seed: int, side: float) -> None:
 def test_chains_of_any_length() -> None:
     """Boxes in a row, each over the next: the first removes the second, so the third stays."""
     boxes = torch.tensor([[10.0 * index, 0, 16, 8, 0] for index in range(40)])
-    found = Found(boxes, torch.linspace(0.9, 0.1, 40), torch.zeros(40, dtype=torch.int64))
+    found = Detections(boxes, torch.linspace(0.9, 0.1, 40), torch.zeros(40, dtype=torch.int64))
     assert merge._suppressed_by_strips(found, 0.1).tolist() == list(range(0, 40, 2))
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few(count: int) -> None:
     found = crowd(1, 10.0, 0)
-    found = Found(*(tensor[:count] for tensor in found))
+    found = Detections(*(tensor[:count] for tensor in found))
     assert len(suppressed(found, 0.1).scores) == count
 
 

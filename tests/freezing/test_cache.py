@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dbf_ray.freezing.cache import SUFFIX, DiskCache, FeatureCache, Key, Maps, RamCache, fingerprint, nbytes, pack, unpack
+from dbf_ray.freezing.cache import SUFFIX, DiskCache, FeatureCache, Key, Maps, RamCache, fingerprint_of, nbytes, pack, unpack
 
 Make = Callable[..., FeatureCache]
 
 
-def key(index: int = 0, view: str = "identity", size: tuple[int, int] = (64, 96)) -> Key:
-    return Key(f"image{index}", view, size)
+def key(index: int = 0, orientation: str = "identity", size: tuple[int, int] = (64, 96)) -> Key:
+    return Key(f"image{index}", orientation, size)
 
 
 def maps(seed: int = 0, channels: int = 3) -> Maps:
@@ -83,7 +83,7 @@ def test_float16_clips_what_is_beyond_it(make: Make, computed_in: torch.dtype) -
 def test_image_view_and_padded_size_are_told_apart(make: Make) -> None:
     cache = make()
     cache.begin("one")
-    keys = [key(), key(1), key(view="horizontal"), key(size=(96, 64)), Key("image0", "identity", (6, 496))]
+    keys = [key(), key(1), key(orientation="horizontal"), key(size=(96, 64)), Key("image0", "identity", (6, 496))]
     for seed, one in enumerate(keys):
         cache.put(one, maps(seed))
     assert all(equal(cache.get(one), maps(seed)) for seed, one in enumerate(keys))
@@ -284,7 +284,7 @@ def test_what_cannot_be_removed_counts_and_fails_nothing(tmp_path: Path, monkeyp
     assert equal(again.get(key(0)), maps(0))
 
 
-def test_other_generations_that_cannot_be_removed_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_fingerprints_that_cannot_be_removed_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or more would lie on the disk than the budget allows."""
     for rank in range(2):
         disk(tmp_path, rank, 2).put(key(rank), maps(rank))
@@ -316,6 +316,6 @@ def test_a_fingerprint_sees_every_bit_and_every_fact() -> None:
     tensors: list[Tensor] = [torch.arange(6.0).view(2, 3), torch.tensor(3)]
     moved = [tensors[0].clone(), tensors[1]]
     moved[0][1, 2] = torch.nextafter(moved[0][1, 2], torch.tensor(9.0))
-    names = {fingerprint(tensors, 1), fingerprint(moved, 1), fingerprint(tensors, 2), fingerprint(tensors[:1], 1)}
+    names = {fingerprint_of(tensors, 1), fingerprint_of(moved, 1), fingerprint_of(tensors, 2), fingerprint_of(tensors[:1], 1)}
     assert len(names) == 4
-    assert fingerprint([tensor.clone() for tensor in tensors], 1) in names
+    assert fingerprint_of([tensor.clone() for tensor in tensors], 1) in names

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbf_ray.data.loaders import MicroBatchSampler
-from dbf_ray.data.transforms import FLIPS, draw_view
+from dbf_ray.data.transforms import FLIPS, draw_orientation
 from dbf_ray.freezing import make_policy
-from dbf_ray.freezing.forecast import Stretch, expected_hit_rate, forecast, stretches
+from dbf_ray.freezing.forecast import Span, expected_hit_rate, forecast, spans
 
 
 @pytest.mark.parametrize(("rho", "rate"), [(10, 0.59), (5, 0.32), (3, 0.125)])
@@ -23,14 +23,14 @@ def test_one_view_per_stretch_misses_in_its_first_epoch_alone(lengths: list[int]
 
 
 def test_stretches_end_where_the_prefix_changes() -> None:
-    assert stretches([0, 4, 4, 2, 0, 4]) == [Stretch(4, 2), Stretch(2, 1), Stretch(4, 1)]
-    assert stretches([0, 0]) == []
+    assert spans([0, 4, 4, 2, 0, 4]) == [Span(4, 2), Span(2, 1), Span(4, 1)]
+    assert spans([0, 0]) == []
 
 
 @pytest.mark.parametrize(("always", "ranks", "batch"), [(0, 1, 8), (1, 1, 8), (0, 2, 8), (0, 1, 128), (0, 2, 100)])
-@pytest.mark.parametrize("way", ["epoch", "stretch"])
+@pytest.mark.parametrize("way", ["epoch", "span"])
 def test_simulated_runs_hit_and_keep_as_much_as_expected(way: str, always: int, ranks: int, batch: int) -> None:
-    """The real order, views and shares of ranks, with a set for a cache; with large batches an epoch has not all images."""
+    """The real order, orientations and shares of ranks, with a set for a cache; with large batches an epoch has not all images."""
     epochs, images = 20, 240
     prefixes = [max(n, always) for n in make_policy("step", rho=5).decisions(epochs, 4, 0)]
     told = forecast(
@@ -38,9 +38,9 @@ def test_simulated_runs_hit_and_keep_as_much_as_expected(way: str, always: int, 
         always_frozen=always,
         images=images,
         share=images // batch * batch / images,
-        views=1 + len(FLIPS),
-        canvases=[1.0],
-        view_per=way,
+        orientations=1 + len(FLIPS),
+        padded_sizes=[1.0],
+        orientation_per=way,
         entry_bytes=[0, 10, 10, 10, 10],
         budget_bytes=1 << 30,
         ranks=ranks,
@@ -60,7 +60,7 @@ def test_simulated_runs_hit_and_keep_as_much_as_expected(way: str, always: int, 
             sampler.epoch = epoch
             for _, index, *_ in (pair for micro in sampler for pair in micro):
                 if prefix > 0:
-                    found = (index, draw_view(FLIPS, 0, shown, index))
+                    found = (index, draw_orientation(FLIPS, 0, shown, index))
                     visits += 1
                     hits += found in kept[rank]
                     kept[rank].add(found)
@@ -74,17 +74,20 @@ def test_room_for_half_is_half_the_hits_and_is_said() -> None:
         [0, *[4] * 9],
         always_frozen=0,
         images=100,
-        views=4,
-        canvases=[0.5, 0.5],
-        view_per="stretch",
+        orientations=4,
+        padded_sizes=[0.5, 0.5],
+        orientation_per="span",
         entry_bytes=[0, 0, 0, 0, 1000],
         budget_bytes=50_000,
         ranks=1,
         shared=True,
     )
     assert told.needed_bytes == pytest.approx(200_000, rel=0.01)
-    assert told.hit_rate == pytest.approx(told.hit_rates["stretch"] / 4, rel=0.01)
+    assert told.hit_rate == pytest.approx(told.hit_rates["span"] / 4, rel=0.01)
     text = str(told)
     assert "raise freezing.cache_gb" in text
     assert "2 padded sizes" in text
-    assert f"{told.hit_rates['epoch']:.0%} with data.view_per epoch, {told.hit_rates['stretch']:.0%} with data.view_per stretch" in text
+    assert (
+        f"{told.hit_rates['epoch']:.0%} with data.orientation_per epoch, {told.hit_rates['span']:.0%} with data.orientation_per span"
+        in text
+    )

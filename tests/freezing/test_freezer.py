@@ -49,13 +49,13 @@ def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:
 def test_any_sequence_of_prefixes_gives_the_state_of_the_last(prefixes: list[int], always: int) -> None:
     backbone = Toy(frozen_stages=always)
     freezer = Freezer(backbone)
-    assert (freezer.num_stages, freezer.always_frozen, freezer.prefix) == (3, always, 0)
+    assert (freezer.num_stages, freezer.always_frozen, freezer.num_frozen) == (3, always, 0)
     trained = 3
     for n in prefixes:
         effective = max(n, always)
         assert freezer.apply(n) is (3 - effective != trained)
         trained = 3 - effective
-        assert freezer.prefix == backbone.no_grad_stages == effective
+        assert freezer.num_frozen == backbone.num_frozen == effective
         assert flags(backbone) == [k >= effective for k in range(3)]
         before = [p.requires_grad for p in backbone.parameters()]
         assert freezer.apply(n) is False  # idempotent
@@ -140,7 +140,7 @@ def test_parameters_frozen_for_another_reason_stay_so() -> None:
     freezer = Freezer(backbone)
     assert freezer.apply(2) is True
     assert freezer.apply(3) is False  # stage 3 has nothing that could be trained, so the trained set is the same
-    assert freezer.prefix == 3
+    assert freezer.num_frozen == 3
 
 
 def test_what_the_freezer_refuses() -> None:
@@ -162,7 +162,7 @@ def test_what_the_freezer_refuses() -> None:
             return self
 
     with pytest.raises(
-        ConfigError, match=r"Forgetful: train\(\) must keep the first no_grad_stages = 1 stages in eval mode; in stage 1 itself"
+        ConfigError, match=r"Forgetful: train\(\) must keep the first num_frozen = 1 stages in eval mode; in stage 1 itself"
     ):
         Freezer(Forgetful()).apply(1)
 

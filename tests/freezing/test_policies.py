@@ -41,7 +41,7 @@ def walk(member: Member, policy: Policy, run: Progress, trace: list[Any] | None,
 
 
 def prefixes(decisions: list[Decision]) -> list[int]:
-    return [decision.frozen_stages for decision in decisions]
+    return [decision.num_frozen for decision in decisions]
 
 
 def draw_run(data: st.DataObject, member: Member, most: int) -> tuple[Policy, Progress, list[Any] | None, dict[str, Any]]:
@@ -229,7 +229,7 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
         decision, state = policy.decide(
             Progress(epoch, 6, 2, 0, (10, 8, 5)), {"effective_perturbation": seen}, json.loads(json.dumps(state))
         )
-        timeline.append(decision.frozen_stages)
+        timeline.append(decision.num_frozen)
     assert timeline == [0, 0, 0, 2, 2, 2]  # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
 
 
@@ -241,7 +241,7 @@ def heard(policy: Policy, run: Progress, norms: list[list[float]], granted: dict
         frozen = max(timeline[-1], run.always_frozen) if timeline else 0
         seen = None if not timeline or frozen == run.num_stages else [None] * frozen + norms[epoch - 1][frozen:]
         decision, state = policy.decide(replace(run, epoch=epoch), {"gradient_norms": seen}, state)
-        timeline.append((granted or {}).get(epoch, decision.frozen_stages))
+        timeline.append((granted or {}).get(epoch, decision.num_frozen))
     return timeline
 
 

@@ -21,9 +21,7 @@ def test_a_backbone_without_stages_is_refused() -> None:
         check_backbone(StagedBackbone([], [], []))
 
 
-@pytest.mark.parametrize(
-    ("attribute", "value"), [("no_grad_stages", 4), ("no_grad_stages", None), ("frozen_stages", -1), ("frozen_stages", 1.0)]
-)
+@pytest.mark.parametrize(("attribute", "value"), [("num_frozen", 4), ("num_frozen", None), ("frozen_stages", -1), ("frozen_stages", 1.0)])
 def test_attributes_out_of_range_are_refused(attribute: str, value: Any) -> None:
     backbone = three_stages()
     setattr(backbone, attribute, value)

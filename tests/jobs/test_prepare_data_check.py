@@ -16,7 +16,7 @@ from PIL import Image
 from dbf_ray.data.check import KINDS
 from jobs.prepare_check import MOST_PRINTED, problem_lines
 from jobs.prepare_data import COMMANDS, command, run
-from tests.data.planted_faults import FAULTS, SPLITS, line, write_clean
+from tests.data.check.planted_faults import FAULTS, SPLITS, line, write_clean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"root", "format", "splits", "images", "objects", "problems", "errors", "warnings", "notes", "statistics"}

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from dbf_ray.build import Plan
+from dbf_ray.build import RunSpec
 from dbf_ray.config import load_config
 from dbf_ray.data import SyntheticDataset, make_target
 from dbf_ray.data.samples import Dataset, Sample, Subset
@@ -16,7 +16,7 @@ from dbf_ray.detectors import make_detector
 from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.predict.checkpoint import network, trained_window
 from dbf_ray.predict.options import Options
-from dbf_ray.run import training_window
+from dbf_ray.run.summary import training_window
 
 
 class Nothing:
@@ -31,8 +31,8 @@ class Nothing:
         return torch.zeros(3, 8, 8, dtype=torch.uint8), make_target(torch.zeros(0, 5), [], [], "a", (8, 8))
 
 
-def plan_of(train_set: Dataset) -> Plan:
-    return cast("Plan", SimpleNamespace(train_set=train_set, config=load_config(None, {"data.image_size": 96})))
+def plan_of(train_set: Dataset) -> RunSpec:
+    return cast("RunSpec", SimpleNamespace(train_set=train_set, config=load_config(None, {"data.image_size": 96})))
 
 
 def test_a_run_notes_the_median_long_side_of_its_training_images() -> None:

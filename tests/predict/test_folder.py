@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dbf_ray.errors import ConfigError
-from dbf_ray.evaluation.merge import Found
+from dbf_ray.evaluation.merge import Detections
 from dbf_ray.files import whole_file
 from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import Picture
@@ -85,9 +85,9 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "predict.json").read_text()) == SETTINGS
 
 
-def found(number: int) -> Found:
+def found(number: int) -> Detections:
     """``number`` detections whose numbers have no short decimal form."""
-    return Found(torch.arange(5.0 * number).reshape(-1, 5) / 3, torch.arange(number) / 7, torch.arange(number))
+    return Detections(torch.arange(5.0 * number).reshape(-1, 5) / 3, torch.arange(number) / 7, torch.arange(number))
 
 
 def test_windows_that_were_kept_come_back(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_windows_that_were_kept_come_back(tmp_path: Path) -> None:
     done, parts = again.resume(empty)
     assert done == 3
     assert (empty == canvas + 1).all()
-    for name in Found._fields:
+    for name in Detections._fields:
         wanted = torch.cat([getattr(found(count), name) for count in (2, 0, 3)])
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), wanted)
         assert all(getattr(part, name).dtype == wanted.dtype for part in parts)

@@ -10,7 +10,7 @@ import torch
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluation import submission
-from dbf_ray.evaluation.merge import Found
+from dbf_ray.evaluation.merge import Detections
 from dbf_ray.evaluation.submission import text_names
 from dbf_ray.geometry import box_iou_rotated_aligned, boxes_to_corners
 from dbf_ray.merge import merge_files
@@ -22,21 +22,21 @@ from tests.predict.conftest import make_folder
 CLASSES = ["plane", "small vehicle", "ship"]
 
 
-def random_found(count: int, seed: int) -> Found:
+def random_found(count: int, seed: int) -> Detections:
     generator = torch.Generator().manual_seed(seed)
     boxes = torch.rand(count, 5, generator=generator) * torch.tensor([900.0, 500, 30, 10, 180]) + torch.tensor([50, 50, 12, 2, -90.0])
-    return Found(
+    return Detections(
         boxes, torch.rand(count, generator=generator).sort(descending=True).values, torch.randint(3, (count,), generator=generator)
     )
 
 
-def result(name: str, found: Found) -> Result:
+def result(name: str, found: Detections) -> Result:
     layout = Layout.of((600, 1000), 200)
     return Result(Picture(Path(f"{name}.tif"), name, (600, 1000), (1, 2)), found, layout, layout.canvas(), None)
 
 
 def test_a_line_is_corners_class_and_score(tmp_path: Path) -> None:
-    folder, found = make_folder(tmp_path / "out"), Found(torch.tensor([[20.0, 10, 8, 4, 90]]), torch.tensor([0.75]), torch.tensor([1]))
+    folder, found = make_folder(tmp_path / "out"), Detections(torch.tensor([[20.0, 10, 8, 4, 90]]), torch.tensor([0.75]), torch.tensor([1]))
     write_outputs(folder, result("sub/a", found), CLASSES, 0.3)
     assert (tmp_path / "out/labels/sub/a.txt").read_text() == "18.00 14.00 18.00 6.00 22.00 6.00 22.00 14.00 small-vehicle 0.75\n"
     feature = json.loads((tmp_path / "out/geojson/sub/a.geojson").read_text())["features"][0]

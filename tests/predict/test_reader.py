@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dbf_ray.data.rasters import open_raster
+from dbf_ray.data.images.rasters import open_raster
 from dbf_ray.predict.images import Picture
 from dbf_ray.predict.reader import Seen, Unreadable, read_ahead
 from dbf_ray.predict.windows import Tiling, batches

@@ -9,31 +9,31 @@ import pytest
 from ray.tune.search import Searcher
 
 from dbf_ray.config import Config, with_overrides
-from dbf_ray.search.book import Book, open_study
-from dbf_ray.search.searcher import SPARE, BookSearcher
+from dbf_ray.search.searcher import SPARE, StudySearcher
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import SearchSpace
+from dbf_ray.search.study import Study, open_study
 from tests.search.begins import four_stages
 
 SUMMARY = {"map50": 0.5, "compute_ratio": 0.7}
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Book:
+def study(tmp_path: Path) -> Study:
     space = SearchSpace(tmp_path / "space.py", lambda trial: {"seed": trial.suggest_int("seed", 1, 10**6)}, [])
-    return Book(open_study(tmp_path / "study.db", "s", trials=8, seed=0), space, Settings(with_overrides(Config(), {}), four_stages))
+    return Study(open_study(tmp_path / "study.db", "s", trials=8, seed=0), space, Settings(with_overrides(Config(), {}), four_stages))
 
 
-def searching(book: Book, wanted: int) -> BookSearcher:
-    return BookSearcher(book, wanted, lambda asked: None, lambda number, report: None, lambda number, report, failure: None)
+def searching(study: Study, wanted: int) -> StudySearcher:
+    return StudySearcher(study, wanted, lambda asked: None, lambda number, report: None, lambda number, report, failure: None)
 
 
-def end(searcher: BookSearcher, trial: str, **outcome: object) -> None:
+def end(searcher: StudySearcher, trial: str, **outcome: object) -> None:
     searcher.on_trial_complete(trial, {"outcome": json.dumps(outcome)})
 
 
-def test_a_failed_trial_is_made_up_for(book):
-    searcher = searching(book, 2)
+def test_a_failed_trial_is_made_up_for(study):
+    searcher = searching(study, 2)
     assert isinstance(searcher.suggest("a"), dict)
     assert isinstance(searcher.suggest("b"), dict)
     assert searcher.suggest("c") is None  # two are running: enough unless one fails
@@ -45,14 +45,14 @@ def test_a_failed_trial_is_made_up_for(book):
     assert isinstance(searcher.suggest("d"), dict)
     end(searcher, "d", summary=SUMMARY)
     assert searcher.suggest("e") == Searcher.FINISHED
-    assert len(book.complete()) == 2
+    assert len(study.complete()) == 2
 
 
-def test_where_everything_fails_it_ends(book):
+def test_where_everything_fails_it_ends(study):
     wanted, started = 4, 0
-    searcher = searching(book, wanted)
+    searcher = searching(study, wanted)
     while searcher.suggest(str(started)) != Searcher.FINISHED:
         end(searcher, str(started), failure="out of memory")
         started += 1
-    assert started == wanted + SPARE <= BookSearcher.most(wanted)
-    assert not book.exhausted
+    assert started == wanted + SPARE <= StudySearcher.most(wanted)
+    assert not study.exhausted

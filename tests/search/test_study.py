@@ -1,206 +1,258 @@
-"""Searches on a real Ray, with a training that is only arithmetic (the real one has its own file)."""
+"""The study's rules, without Ray: what is asked, what is told, and what an earlier process left behind."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import sys
+import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-import ray
-import yaml
-from mlflow import MlflowClient
-from ray import cloudpickle
+from optuna.trial import TrialState
 
-from dbf_ray.cluster.ray_runtime import Resources
-from dbf_ray.config import Config, to_dict, with_overrides
-from dbf_ray.errors import ConfigError, ResourceError, TrainingError
-from dbf_ray.search import concurrency, search
+from dbf_ray.config import Config, with_overrides
+from dbf_ray.errors import ConfigError, WeightsError
+from dbf_ray.search.settings import Settings
+from dbf_ray.search.spaces import load_space
+from dbf_ray.search.study import Study, Trial, open_study
 from tests.search.begins import four_stages
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
 EPOCHS = 6
+WIDE = """
+BASELINES = [{"freezing.policy": "full"}, {"freezing.policy": "frozen"}]
+def space(trial):
+    return {"freezing.policy": "step", "freezing.rho": trial.suggest_int("rho", 1, 20)}
+"""
 
 
-def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
-    """map50 grows with the epochs in which the backbone is trained, and so does the cost; rho 3 fails, rho 4 has no number, rho 5 dies."""
-    rho = config.freezing.parameters.get("rho")
-    prefixes = {"full": [0] * EPOCHS, "frozen": [4] * EPOCHS}.get(config.freezing.policy) or [
-        0 if epoch % rho == 0 else 4 for epoch in range(EPOCHS)
-    ]
-    budget = prefixes.count(0)
-    for tracker in trackers:
-        tracker.start(to_dict(config), {"num_stages": 4, "rho": rho}, 0)
-    for epoch in range(EPOCHS):
-        record = {"epoch": epoch, "loss": 1.0 / (epoch + 1), "map50": 0.02 * epoch, "frozen_stages": prefixes[epoch]}
-        for tracker in trackers:
-            tracker.epoch(record)
-        if rho == 5:
-            os._exit(1)
-        if rho == 3 and epoch == 2:
-            raise TrainingError("every loss must be finite, got nan")
-        on_epoch(record, None)
-    summary = {"epochs": EPOCHS, "policy": config.freezing.policy, "rho": rho, "budget": budget, "frozen_prefixes": prefixes}
-    summary |= {"map50": float("nan") if rho == 4 else 0.3 + 0.05 * budget, "map50_best": 0.7, "compute_ratio": 0.4 + 0.1 * budget}
-    print("a line for the log")
-    for tracker in trackers:
-        tracker.finish(summary, [])
-    return summary
+def summary_of(asked: Trial) -> dict:
+    prefixes = len([epoch for epoch in range(EPOCHS) if asked.setting.rho and epoch % asked.setting.rho == 0])
+    trained = {"full": EPOCHS, "frozen": 0}.get(asked.setting.policy, prefixes)
+    return {"map50": 0.5 + 0.05 * trained, "map50_best": 0.9, "compute_ratio": 0.4 + 0.1 * trained}
 
 
-def base(tmp_path: Path, **changes: Any) -> Config:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    return with_overrides(Config(), {"training.epochs": EPOCHS, "tracking.uri": uri, "cluster.max_failures": 0, **changes})
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the same study file again and again, as new processes would."""
+
+    def opening(space: str | Path = RHO, recover=lambda number: None, **overrides) -> Study:
+        file = space if isinstance(space, Path) else tmp_path / "space.py"
+        if isinstance(space, str):
+            file.write_text(space)
+        config = with_overrides(Config(), {"training.epochs": EPOCHS, **overrides})
+        study = open_study(tmp_path / "study.db", "test", trials=8, seed=0)
+        return Study(study, load_space(file), Settings(config, four_stages), recover=recover)
+
+    return opening
 
 
-@pytest.fixture(scope="module")
-def two_cpus():
-    """One Ray for the whole file, with two CPUs whatever the machine has."""
-    if ray.is_initialized():
-        ray.shutdown()
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 * 1024**2, log_to_driver=False)
-    yield
-    ray.shutdown()
+def train(study: Study, count: int | None = None) -> list[Trial]:
+    done: list[Trial] = []
+    while count is None or len(done) < count:
+        asked = study.ask()
+        if asked is None:
+            break
+        assert study.tell(asked.number, summary_of(asked))
+        done.append(asked)
+    return done
 
 
-@pytest.mark.ray
-def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two_cpus, tmp_path):
-    said: list[str] = []
-    options: dict[str, Any] = {
-        "study_name": "s",
-        "studies_dir": tmp_path,
-        "progress": said.append,
-        "run": fake_run,
-        "begin": four_stages,
-    }
-    result = search(base(tmp_path), RHO, trials=7, **options)
-
-    rows = {(trial["policy"], trial["rho"]): trial for trial in result["trials"]}
-    assert set(rows) == {("full", None), ("frozen", None), *(("step", rho) for rho in (2, 3, 4, 5, 6))}
-    assert [trial["policy"] for trial in result["trials"]][:2] == ["full", "frozen"]
-    assert {key[1] for key, trial in rows.items() if trial["state"] == "FAIL"} == {3, 4, 5}
-    assert rows["step", 3]["failure"] == "every loss must be finite, got nan"
-    assert rows["step", 4]["failure"] == "map50 must be a finite number, got None"
-    assert "process died" in rows["step", 5]["failure"]
-    assert rows["step", 2]["map50"] == pytest.approx(0.45)
-    assert result["reference"] == pytest.approx([0.29, 1.0])  # frozen is the worse baseline
-    assert sorted(result["front"]) == sorted(trial["number"] for trial in result["trials"] if trial["state"] == "COMPLETE")
-
-    folder = tmp_path / "s"
-    assert {"study.db", "trials.csv", "pareto.json", "pareto.html", "pareto.png", "config.yaml"} <= {file.name for file in folder.iterdir()}
-    assert json.loads((folder / "pareto.json").read_text()) == result
-    with (folder / "trials.csv").open() as table:
-        assert len(list(csv.DictReader(table))) == 7
-    trial = folder / "trials" / str(rows["step", 2]["number"])
-    assert yaml.safe_load((trial / "config.yaml").read_text())["freezing"].items() >= {"policy": "step", "rho": 2}.items()
-    assert len((trial / "epochs.jsonl").read_text().splitlines()) == EPOCHS
-    assert json.loads((trial / "summary.json").read_text())["budget"] == 3
-    assert "a line for the log" in (trial / "log.txt").read_text()
-
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
-    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == len(runs) - 1 == 7
-    assert sorted(run.info.status for run in children) == ["FAILED"] * 3 + ["FINISHED"] * 4
-    assert {run.data.tags["failure"] for run in children if run.data.params.get("rho") == "3"} == {"every loss must be finite, got nan"}
-    assert {"pareto.json", "pareto.html", "pareto.png"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert any("step(rho=2): map50 0.450, compute_ratio 0.700" in line for line in said)
-    assert any("FAILED: every loss must be finite" in line for line in said)
-    assert any(line.startswith("study s: 3 failed, the last: ") for line in said)
-    assert "study s: the space has no further setting; it ends with 4 of 7 trials" in said
-
-    said.clear()
-    again = search(base(tmp_path), RHO, trials=4, **options)  # four are complete: nothing to do
-    assert again == result
-    assert said == ["study s: all 4 trials are done"]
+def states(study: Study) -> list[TrialState]:
+    return [trial.state for trial in study.optuna.trials]
 
 
-@pytest.mark.ray
-def test_a_search_in_which_nothing_works_says_why(two_cpus, tmp_path):
-    space = tmp_path / "bad.py"
-    space.write_text("BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}]\ndef space(trial): return BASELINES[0]")
-    with pytest.raises(TrainingError, match="not one trial ended well; the last one said: every loss must be finite"):
-        search(
-            base(tmp_path, **{"tracking.mlflow": False}),
-            space,
-            study_name="bad",
-            trials=3,
-            studies_dir=tmp_path,
-            progress=lambda _: None,
-            run=fake_run,
-            begin=four_stages,
+def test_baselines_come_first_and_once_and_never_again(opened):
+    first = train(opened(), 3)
+    assert [asked.setting.policy for asked in first] == ["full", "frozen", "step"]
+    again = opened()
+    assert again.baselines_done()
+    more = train(again, 2)
+    assert [asked.setting.policy for asked in more] == ["step", "step"]
+    assert [row["policy"] for row in again.rows(Path())].count("full") == 1
+
+
+@pytest.mark.parametrize("space", [RHO, WIDE], ids=["rho", "wide"])
+def test_each_setting_is_trained_once_and_the_search_ends_when_none_is_left(opened, space):
+    study = opened(space)
+    done = train(study)
+    assert study.exhausted
+    timelines = {tuple(epoch % asked.setting.rho == 0 for epoch in range(EPOCHS)) for asked in done if asked.setting.rho}
+    assert len(timelines) == len(done) - 2 == EPOCHS - 1  # rho 2..6; 1 is full, more than 6 is 6
+    assert len({asked.setting.key for asked in done}) == len(done)
+    assert len(study.complete()) == len(done)
+
+
+def test_a_duplicate_is_recorded_with_the_values_that_are_known(opened):
+    study = opened(WIDE)
+    done = {asked.number: asked for asked in train(study)}
+    duplicates = [trial for trial in study.optuna.trials if "duplicate_of" in trial.user_attrs]
+    assert duplicates
+    for trial in duplicates:
+        original = done[trial.user_attrs["duplicate_of"]]
+        assert trial.state == TrialState.COMPLETE
+        assert trial.values == [summary_of(original)["map50"], summary_of(original)["compute_ratio"]]
+    assert {row["number"] for row in study.rows(Path())} == set(done)
+
+
+def test_a_duplicate_of_a_running_trial_is_not_trained_beside_it(opened):
+    study = opened(
+        "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', 6, 9)}"
+    )
+    running = study.ask()
+    assert running is not None
+    assert study.ask() is None
+    assert study.exhausted
+    assert [state for state in states(study) if state == TrialState.RUNNING] == [TrialState.RUNNING]
+    assert study.tell(running.number, summary_of(running))
+    assert TrialState.RUNNING not in states(study)
+
+
+@pytest.mark.parametrize(
+    ("summary", "reason"),
+    [
+        ({"map50": math.nan, "compute_ratio": 0.5}, "map50 must be a finite number, got nan"),
+        ({"map50": None, "compute_ratio": 0.5}, "map50 must be a finite number, got None"),
+        ({"map50": 0.5}, "compute_ratio must be a finite number, got None"),
+        ({"map50": 0.5, "compute_ratio": math.inf}, "compute_ratio must be a finite number, got inf"),
+        (None, "the trial ended without a result"),
+    ],
+)
+def test_a_trial_without_finite_objectives_is_failed(opened, summary, reason):
+    study = opened()
+    asked = study.ask()
+    assert not study.tell(asked.number, summary)
+    assert states(study) == [TrialState.FAIL]
+    assert study.rows(Path())[0]["failure"] == reason
+    assert study.rows(Path())[0]["map50"] is None
+    assert not study.baselines_done()
+    assert study.optuna.best_trials == []
+
+
+def test_a_failed_setting_is_not_tried_again_by_the_same_process_but_by_the_next(opened):
+    study = opened()
+    asked = study.ask()
+    study.tell(asked.number, None, "loss is not finite")
+    assert "full" not in [other.setting.policy for other in train(study)]
+    again = opened().ask()
+    assert again.setting.policy == "full"
+    assert again.retry_of is None
+
+
+def test_what_a_killed_process_left_running_is_closed_and_done_again_first(opened):
+    study = opened()
+    train(study, 2)
+    left = [study.ask(), study.ask()]
+    again = opened()
+    assert TrialState.RUNNING not in states(again)
+    assert again.interrupted == [asked.number for asked in left]
+    continued = train(again, 2)
+    assert [asked.retry_of for asked in continued] == [asked.number for asked in left]
+    assert [asked.setting.key for asked in continued] == [asked.setting.key for asked in left]
+    assert opened().interrupted == []
+
+
+def test_interrupted_baselines_are_done_once(opened):
+    study = opened()
+    study.ask()
+    study.ask()
+    again = opened()
+    done = train(again, 3)
+    assert [(asked.setting.policy, asked.retry_of) for asked in done] == [("full", 0), ("frozen", 1), ("step", None)]
+
+
+def test_a_trial_that_ended_unrecorded_is_recorded(opened):
+    study = opened()
+    asked = study.ask()
+    again = opened(recover=lambda number: summary_of(asked) if number == asked.number else None)
+    assert again.interrupted == []
+    assert [trial.number for trial in again.complete()] == [asked.number]
+    assert train(again, 1)[0].setting.policy == "frozen"
+
+
+def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_its_setting_trained_again(opened):
+    study = opened()
+    asked = study.ask()
+    again = opened(recover=lambda number: {"map50": None, "compute_ratio": 0.5})
+    assert states(again) == [TrialState.FAIL]
+    assert again.rows(Path())[0]["failure"] == "map50 must be a finite number, got None"
+    assert again.interrupted == []
+    anew = again.ask()
+    assert (anew.setting.key, anew.retry_of) == (asked.setting.key, None)
+
+
+def test_a_study_of_an_older_version_goes_on(opened, monkeypatch):
+    """Its configuration lacks keys of today, and its keys of settings were made in another way."""
+    with monkeypatch.context() as patched:
+        key = Settings._key
+        patched.setattr(Settings, "_key", lambda self, config, policy: f"old {key(self, config, policy)}")
+        first = opened()
+        train(first, 3)
+    config = first.study.user_attrs["config"]
+    del config["training"]["ema"], config["freezing"]["interval"], config["freezing"]["momentum"]
+    first.study.set_user_attr("config", config)
+    assert all(trial.user_attrs["setting"]["key"].startswith("old ") for trial in first.study.trials)
+    again = opened()
+    assert again.baselines_done()
+    known = {trial.user_attrs["setting"]["overrides"].get("freezing.rho") for trial in first.complete()}
+    more = train(again)
+    assert known.isdisjoint({asked.setting.rho for asked in more})
+    assert [row["policy"] for row in again.rows(Path())].count("full") == 1
+
+
+def test_a_study_goes_on_only_with_its_own_configuration(opened):
+    train(opened(), 1)
+    opened(**{"cluster.workers": 2, "search.trials": 99})
+    with pytest.raises(ConfigError, match=r"begun with other settings \(training\.lr 0\.0002 -> 0\.001\)"):
+        opened(**{"training.lr": 0.001})
+
+
+def test_a_space_of_invalid_settings_is_refused(opened):
+    with pytest.raises(
+        ConfigError, match=r"space\.py: space\(trial\) must draw valid settings, but none of 50 was; .*freezing policy 'stp'"
+    ):
+        opened("BASELINES = []\ndef space(trial):\n    return {'freezing.policy': trial.suggest_categorical('policy', ['stp'])}")
+
+
+def test_a_space_of_invalid_settings_is_refused_before_the_baselines_are_trained(opened):
+    with pytest.raises(ConfigError, match=r"training\.lrr"):
+        opened(
+            "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lrr': trial.suggest_float('lr', 0.1, 1)}"
         )
-    assert json.loads((tmp_path / "bad" / "pareto.json").read_text())["front"] == []
+    assert opened().study.trials == []  # the study can be begun with a better space
 
 
-@pytest.mark.ray
-def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
-    said: list[str] = []
-    space = tmp_path / "some.py"
-    space.write_text(
-        "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}, {'freezing.policy': 'full'}]\n"
-        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_categorical('rho', [2, 6])}"
+def test_a_space_whose_settings_are_refused_by_the_check_of_the_detector_is_refused(opened, monkeypatch):
+    def without_weights(self, config, policy):
+        raise WeightsError("no such file: w.pth")
+
+    monkeypatch.setattr(Settings, "_key", without_weights)
+    with pytest.raises(ConfigError, match=r"none of 50 was; the last: no such file: w\.pth"):
+        opened("BASELINES = []\ndef space(trial):\n    return {'detector.weights_backbone': 'w.pth'}")
+
+
+def test_invalid_draws_of_a_space_that_also_has_valid_ones_are_failed_and_passed_over(opened):
+    study = opened(
+        "BASELINES = [{'freezing.policy': 'full'}]\n"
+        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', -3, 3)}"
     )
-    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "begin": four_stages}
-    result = search(base(tmp_path, **{"tracking.mlflow": False}), space, study_name="m", trials=2, **options)
-    assert sorted(trial["state"] for trial in result["trials"]) == ["COMPLETE", "COMPLETE", "FAIL"]
-    assert "study m: 1 failed, the last: every loss must be finite, got nan" in said
-    assert not any("it ends with" in line for line in said)
+    assert {asked.setting.rho for asked in train(study)} == {None, 2, 3}
+    failed = [trial for trial in study.optuna.trials if trial.state == TrialState.FAIL]
+    assert failed
+    assert all("rho" in trial.user_attrs["failure"] for trial in failed)
+    assert study.exhausted
+    assert study.invalid_draws > len(failed)  # those looked through in the end, too
+    assert "rho" in study.last_invalid
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_trials_with_two_workers_each_have_a_worker_group_of_their_own(two_cpus, tmp_path):
-    result = search(
-        base(tmp_path, **{"cluster.workers": 2, "tracking.mlflow": False}),
-        RHO,
-        study_name="pairs",
-        trials=2,
-        studies_dir=tmp_path,
-        progress=print,
-        run=lambda config, *, trackers, **more: fake_run(config, trackers=trackers, **more),
-        begin=four_stages,
-    )
-    assert [trial["state"] for trial in result["trials"]] == ["COMPLETE", "COMPLETE"]
-    assert len((tmp_path / "pairs" / "trials" / "0" / "epochs.jsonl").read_text().splitlines()) == EPOCHS
+def test_a_broken_study_file_is_a_clear_error(tmp_path):
+    (tmp_path / "study.db").write_text("no database at all, " * 100)
+    with pytest.raises(ConfigError, match="cannot open the study 'x'"):
+        open_study(tmp_path / "study.db", "x", trials=8, seed=0)
 
 
-def test_concurrency_is_what_fits():
-    def at_once(wanted=None, cpus=8, gpus=0, **cluster):
-        config = with_overrides(Config(), {f"cluster.{name}": value for name, value in cluster.items()})
-        return concurrency(config, wanted, Resources(cpus, gpus, "here"))
-
-    assert at_once() == 8
-    assert at_once(3) == 3
-    assert at_once(cpus_per_worker=3) == 2
-    assert at_once(9, workers=2, cpus_per_worker=2) == 2
-    assert at_once(gpu=True, gpus=2) == 2
-    with pytest.raises(ResourceError, match=r"8 workers with 2 CPUs each need 16 CPUs, but here has 8"):
-        at_once(workers=8, cpus_per_worker=2)
-
-
-def test_a_trial_that_cannot_fit_and_a_bad_name_are_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("dbf_ray.search.study.available_resources", lambda: Resources(2, 0, "this machine"))
-    options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "begin": four_stages}
-    with pytest.raises(ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"):
-        search(base(tmp_path, **{"cluster.workers": 4}), RHO, study_name="big", **options)
-    with pytest.raises(ConfigError, match=r"a study's name .* got '\.\./x'"):
-        search(base(tmp_path), RHO, study_name="../x", **options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_searches_of_one_study_at_once_are_refused(tmp_path):
-    import fcntl
-
-    (tmp_path / "s").mkdir()
-    with (tmp_path / "s" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ResourceError, match="another process is searching the study"):
-            search(base(tmp_path), RHO, study_name="s", studies_dir=tmp_path, run=fake_run, begin=four_stages)
+def test_rows_hold_what_reports_need(opened):
+    study = opened()
+    train(study, 3)
+    row = study.rows(Path("studies/test/trials"))[2]
+    assert {"number", "state", "policy", "parameters", "rho", "map50", "compute_ratio", "map50_best", "seed", "run"} <= set(row)
+    assert (row["number"], row["state"], row["policy"], row["run"]) == (2, "COMPLETE", "step", "studies/test/trials/2")
+    assert row["parameters"]["rho"] == row["rho"]

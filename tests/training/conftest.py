@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import dbf_ray.run
+import dbf_ray.run.runner
 from dbf_ray.config import Config, load_config
 from dbf_ray.detectors import BACKBONES
 from tests.detectors.narrow import NARROW
@@ -50,5 +50,5 @@ def narrow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """Makes a run of a narrow backbone in the test's own folder; its prefix is frozen two epochs of three unless changed."""
     for key, value in NARROW.items():
         monkeypatch.setitem(BACKBONES, key, value)
-    monkeypatch.setattr(dbf_ray.run, "draw", lambda *_: [])
+    monkeypatch.setattr(dbf_ray.run.runner, "draw", lambda *_: [])
     return lambda name, **changes: setting(tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes})

@@ -21,7 +21,7 @@ from dbf_ray.detectors.backbones import StagedBackbone
 from dbf_ray.detectors.norms import SyncBatchNorm2d, convert_sync_batchnorm
 from dbf_ray.errors import TrainingError
 from dbf_ray.freezing import Freezer
-from dbf_ray.training.ddp import Replicas, all_reduce_sum, broadcast_object, equalize_norm_buffers, gather_objects, rank, world_size
+from dbf_ray.training.ddp import DynamicDDP, all_reduce_sum, broadcast_object, equalize_norm_buffers, gather_objects, rank, world_size
 
 PREFIXES = [0, 3, 0, 2, 3, 3, 1, 0, 3, 0]
 STEPS = 3
@@ -84,16 +84,16 @@ def rounds(norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, ch
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.01)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.002, weight_decay=0.05)
-    replicas = Replicas(model)
+    ddp = DynamicDDP(model)
     epochs = []
     for epoch, prefix in enumerate(PREFIXES):
         changed = freezer.apply(prefix)
         if changed or epoch == 0:
-            replicas.rebuild()
-        before, states_before, bytes_before = digest(tensors(model)), optimizer_digest(model, optimizer), replicas.allreduce_bytes
+            ddp.rebuild()
+        before, states_before, bytes_before = digest(tensors(model)), optimizer_digest(model, optimizer), ddp.allreduce_bytes
         model.train()
         for step in range(STEPS):
-            one_step(replicas, optimizer, images(epoch, step), accumulation)
+            one_step(ddp, optimizer, images(epoch, step), accumulation)
         unequal = len({json.dumps(row) for row in gather_objects(digest(dict(model.named_buffers())))}) > 1
         equalize_norm_buffers(model)
         after = digest(tensors(model))
@@ -114,19 +114,19 @@ def rounds(norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, ch
                 "frozen_states_moved": sorted(
                     key for key in states_before if key.rpartition(".")[0] in frozen and states_before[key] != states_after.get(key)
                 ),
-                "bytes": replicas.allreduce_bytes - bytes_before,
+                "bytes": ddp.allreduce_bytes - bytes_before,
                 "trained_bytes": sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
             }
         )
-    return {"epochs": epochs, "rebuilds": replicas.rebuilds, "weights": {n: t.flatten().tolist() for n, t in tensors(model).items()}}
+    return {"epochs": epochs, "rebuilds": ddp.rebuilds, "weights": {n: t.flatten().tolist() for n, t in tensors(model).items()}}
 
 
-def one_step(replicas: Replicas, optimizer: torch.optim.Optimizer, batch: Tensor, accumulation: int) -> None:
+def one_step(ddp: DynamicDDP, optimizer: torch.optim.Optimizer, batch: Tensor, accumulation: int) -> None:
     micro_batches = batch.chunk(accumulation)
     for number, micro in enumerate(micro_batches):
         share = micro.chunk(world_size())[rank()]
-        with replicas.no_sync() if number < len(micro_batches) - 1 else contextlib.nullcontext():
-            (replicas(share) / accumulation).backward()
+        with ddp.no_sync() if number < len(micro_batches) - 1 else contextlib.nullcontext():
+            (ddp(share) / accumulation).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -144,23 +144,23 @@ def disagreements() -> dict[str, Any]:
     torch.manual_seed(0)
     model = Net(True)
     freezer = Freezer(model.backbone)
-    replicas = Replicas(model)
-    replicas.rebuild()
-    seen = {"agreed": refusal(replicas.rebuild)}
+    ddp = DynamicDDP(model)
+    ddp.rebuild()
+    seen = {"agreed": refusal(ddp.rebuild)}
     freezer.apply(3 if rank() == 1 else 1)
-    seen["stale_call"] = refusal(lambda: replicas(images(0, 0)))
-    seen["trained_set"] = refusal(replicas.rebuild)
+    seen["stale_call"] = refusal(lambda: ddp(images(0, 0)))
+    seen["trained_set"] = refusal(ddp.rebuild)
     freezer.apply(1)
     kept = model.backbone.stages[0][1].running_mean.clone()
     if rank() == 1:
         model.backbone.stages[0][1].running_mean[3] += 1e-3
-    seen["buffer"] = refusal(replicas.rebuild)
+    seen["buffer"] = refusal(ddp.rebuild)
     model.backbone.stages[0][1].running_mean.copy_(kept)
     if rank() == 1:
         with torch.no_grad():
             model.boxes.weight[0, 0] *= 1.0001
-    seen["parameter"] = refusal(replicas.rebuild)
-    other = Replicas(nn.Linear(2 + rank(), 2))
+    seen["parameter"] = refusal(ddp.rebuild)
+    other = DynamicDDP(nn.Linear(2 + rank(), 2))
     seen["shape"] = refusal(other.rebuild)
     return seen
 
@@ -171,7 +171,7 @@ def first_build() -> dict[str, Any]:
     model = Net(False).to(memory_format=torch.channels_last)
     model.backbone.stages[0][1].running_mean.fill_(rank() + 1.0)
     own = digest(tensors(model))
-    Replicas(model).rebuild()
+    DynamicDDP(model).rebuild()
     return {
         "rank0_before": broadcast_object(own),
         "apart": len({json.dumps(r) for r in gather_objects(own)}),
@@ -183,19 +183,19 @@ def many_rebuilds() -> dict[str, Any]:
     """Freeze, rebuild and step many times: no old wrapper, reducer or hook survives."""
     torch.manual_seed(0)
     model = Net(True)
-    freezer, replicas = Freezer(model.backbone), Replicas(model)
+    freezer, ddp = Freezer(model.backbone), DynamicDDP(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     old: list[weakref.ref[nn.Module]] = []
     live = []
     for number in range(60):
         freezer.apply((0, 3)[number % 2])
-        replicas.rebuild()
-        before = replicas.allreduce_bytes
-        one_step(replicas, optimizer, images(0, number), 1)
-        assert replicas.allreduce_bytes - before == sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
-        old.append(weakref.ref(replicas._wrapped))
+        ddp.rebuild()
+        before = ddp.allreduce_bytes
+        one_step(ddp, optimizer, images(0, number), 1)
+        assert ddp.allreduce_bytes - before == sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+        old.append(weakref.ref(ddp._wrapped))
         live.append(sum(type(o) is nn.parallel.DistributedDataParallel for o in gc.get_objects()) if number in (9, 59) else 0)
-    return {"alive": sum(ref() is not None for ref in old), "ddp_objects": [live[9], live[59]], "rebuilds": replicas.rebuilds}
+    return {"alive": sum(ref() is not None for ref in old), "ddp_objects": [live[9], live[59]], "rebuilds": ddp.rebuilds}
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
@@ -254,11 +254,11 @@ def own_buffers() -> dict[str, Any]:
     torch.manual_seed(0)
     model = Net(False)
     alone = copy.deepcopy(model)
-    replicas = Replicas(model)
-    replicas.rebuild()
+    ddp = DynamicDDP(model)
+    ddp.rebuild()
     for step in range(3):
         share = images(0, step).chunk(world_size())[rank()]
-        replicas(share)
+        ddp(share)
         alone(share)
     return {"as_alone": digest(dict(model.named_buffers())) == digest(dict(alone.named_buffers()))}
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import dbf_ray.build
-import dbf_ray.run
+import dbf_ray.build.spec
+import dbf_ray.run.runner
 from dbf_ray.config import Config, load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES
@@ -67,8 +67,8 @@ _TABLES: dict[str, FlopTable] = {}
 def make_cheap() -> None:
     """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors are alike, and no pictures."""
     BACKBONES.update(NARROW)
-    dbf_ray.build.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
-    dbf_ray.run.draw = lambda *_: []
+    dbf_ray.build.spec.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
+    dbf_ray.run.runner.draw = lambda *_: []
 
 
 def setting(folder: Path, name: str, **changes: Any) -> Config:

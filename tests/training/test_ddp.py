@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dbf_ray.training.ddp import (
-    Replicas,
+    DynamicDDP,
     _checksums,
     all_reduce_sum,
     broadcast_object,
@@ -223,12 +223,12 @@ def test_without_a_process_group_everything_is_local() -> None:
     assert broadcast_object("x") == "x"
     assert gather_objects(5) == [5]
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    replicas = Replicas(model)
-    replicas.rebuild()
-    with replicas.no_sync():
-        out = replicas(torch.ones(2, 3, 4, 4))
+    ddp = DynamicDDP(model)
+    ddp.rebuild()
+    with ddp.no_sync():
+        out = ddp(torch.ones(2, 3, 4, 4))
     torch.testing.assert_close(out, model(torch.ones(2, 3, 4, 4)))
     before = model[1].running_mean.clone()
     equalize_norm_buffers(model)
     assert torch.equal(before, model[1].running_mean)
-    assert replicas.allreduce_bytes == 0
+    assert ddp.allreduce_bytes == 0

@@ -67,8 +67,8 @@ def train(detector: str, accumulation: int, workers: int) -> Result:
     options = EVERY_REGION if "rcnn" in detector else {}
     spread = {"detector.name": detector, "training.accumulation": accumulation, "cluster.workers": workers}
     config = load_config(None, {**SETTINGS, **options, **spread})
-    plan = prepare(config)
-    training = build_training(replace(plan, train_set=MixedSizes(plan.train_set)), quiet=True)
+    spec = prepare(config)
+    training = build_training(replace(spec, train_set=MixedSizes(spec.train_set)), quiet=True)
     training.ledger.begin_epoch(0)
     losses, _ = train_epoch(training, 0)
     return losses, training.detector.state_dict()

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from dbf_ray.detectors import DETECTORS, make_detector
 from dbf_ray.freezing import Freezer
-from dbf_ray.training.ddp import Replicas, all_reduce_sum, world_size
+from dbf_ray.training.ddp import DynamicDDP, all_reduce_sum, world_size
 
 EMPTY, FULL = 0, 1
 STEPS = {"one rank empty": (FULL, EMPTY), "both empty": (EMPTY, EMPTY), "none empty": (FULL, FULL)}  # what each rank's image holds
@@ -25,19 +25,19 @@ def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
     torch.manual_seed(0)
     options = {"roi_channels": 16} if "rcnn" in name else {}
     detector = make_detector(name, backbone=backbone, num_classes=2, fpn_channels=16, head_convs=1, **options)
-    freezer, replicas = Freezer(detector.backbone), Replicas(detector)
+    freezer, ddp = Freezer(detector.backbone), DynamicDDP(detector)
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
     seen = []
     for prefix in (0, 4):
         freezer.apply(prefix)
-        replicas.rebuild()
+        ddp.rebuild()
         detector.train()
         for kind, contents in STEPS.items():
             boxes = torch.tensor([[30.0, 30, 40, 20, 25]])[: contents[rank]]
             target = {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.int64), "seed": 5}
             batch = detector.prepare([torch.rand(3, 64, 64)], [target])
             normalizers = detector.at_least(all_reduce_sum(batch.normalizers)) / world_size()
-            losses = replicas(batch, normalizers)
+            losses = ddp(batch, normalizers)
             torch.stack(list(losses.values())).sum().backward()
             trained = [p for p in detector.parameters() if p.requires_grad]
             seen.append((prefix, kind, all(p.grad is not None and bool(p.grad.isfinite().all()) for p in trained)))

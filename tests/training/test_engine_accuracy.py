@@ -1,9 +1,9 @@
 """Frozen stages in bf16 against those in float32: real weights, the same seed, map50 within .01.
 
 Told by whole trainings of which chance moves the figure less than that, which is asserted beside them: a cross-validation of all real images that
-there are, in four views, and generated scenes. Where chance fails, as it may on another machine or seed, they cannot tell. And by one detector of
+there are, in four orientations, and generated scenes. Where chance fails, as it may on another machine or seed, they cannot tell. And by one detector of
 real images, trained in float32: how good it is on features of either precision, where it would be moved by a step on them, and how good it becomes in
-a frozen stretch of the same training on either.
+a frozen span of the same training on either.
 
 Of one pair of trainings on the 554 training images, judged by the 175 of validation, .01 is asserted all the same. The engine in bf16 misses it with
 seed 0 (-.0208) and with four seeds of eight; so does float32 against itself. benchmarks/low_precision.py has these over many seeds, and
@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.low_precision import EXACT, VIEWS, command, map50_of, of_way
-from dbf_ray.build_data import build_eval_loader, make_split
+from benchmarks.low_precision import EXACT, ORIENTATIONS, command, map50_of, of_way
+from dbf_ray.build.data import build_eval_loader, make_split
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.data import TrainView
 from dbf_ray.data.transforms import flip
@@ -44,8 +44,8 @@ SHIPS = RECIPES / "hrsc_mobilenet_v2.yaml"
 SCENES = {"data.selection_fraction": "0", "data.train_images": "1000", "data.val_images": "1200", "training.epochs": "12"}
 LIMIT = 0.01
 SETTINGS = {
-    **{"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.image_size": 256, "data.canvas": "square"},
-    **{"data.view_per": "stretch", "freezing.policy": "frozen", "freezing.cache": "ram", "freezing.cache_dtype": "float32"},
+    **{"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.image_size": 256, "data.pad_to": "square"},
+    **{"data.orientation_per": "span", "freezing.policy": "frozen", "freezing.cache": "ram", "freezing.cache_dtype": "float32"},
     **{"training.precision": "float32", "training.epochs": 12, "evaluation.every": 4, "tracking.mlflow": False},
 }
 CHANCE = "float32, no engine"
@@ -101,18 +101,18 @@ def on_real_images(runs: Path) -> dict[str, str]:
     """Settings of whole trainings of real images; the test is skipped where there are none."""
     if not (DATA.is_dir() and WEIGHTS.is_file()):
         pytest.skip(f"needs real images and weights in {SHARED}, they are not there")
-    return {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.canvas": "square", "runs_dir": str(runs)}
+    return {"data.root": str(DATA), "detector.weights_backbone": str(WEIGHTS), "data.pad_to": "square", "runs_dir": str(runs)}
 
 
 @pytest.fixture(scope="module")
 def of_folds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """map50 of a cross-validation of all real images with the recipe that is shipped: four trainings in each way, each evaluated, in four views, on
+    """map50 of a cross-validation of all real images with the recipe that is shipped: four trainings in each way, each evaluated, in four orientations, on
     the quarter that it was not trained on. The mean of four is expected to be moved half as far by chance as one of them; how far it was is asserted.
     """
     settings = {**on_real_images(tmp_path_factory.mktemp("runs")), "data.train_split": "train+val"}
-    rows = train(SHIPS, settings, 1, [CHANCE, *WHOLE], "--folds", "4", "--views")
+    rows = train(SHIPS, settings, 1, [CHANCE, *WHOLE], "--folds", "4", "--orientations")
     assert len(rows) == 4 * len((EXACT, CHANCE, *WHOLE))
-    return {way: statistics.fmean(row["views"] for row in rows if row["way"] == way) for way in (EXACT, CHANCE, *WHOLE)}
+    return {way: statistics.fmean(row["orientations"] for row in rows if row["way"] == way) for way in (EXACT, CHANCE, *WHOLE)}
 
 
 def test_two_cross_validations_of_real_images_in_float32_end_alike(of_folds: dict[str, float]) -> None:
@@ -151,14 +151,14 @@ def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(of_real_i
     assert map50[EXACT] > 0.3  # it did learn
     detector, classes = load_detector(list_checkpoints(run_directory(config) / "checkpoints")[-1], config)
     Freezer(detector.backbone).apply(detector.backbone.num_stages)
-    scores = {name: plain for name, (plain, _) in scores_of(config, detector, classes, VIEWS[:1]).items()}
+    scores = {name: plain for name, (plain, _) in scores_of(config, detector, classes, ORIENTATIONS[:1]).items()}
     assert scores["stages"] == pytest.approx(map50[EXACT], abs=1e-3)  # the training's evaluation runs whole batches, which rounds otherwise
     assert {way: scores[way] for way in HELD if abs(scores[way] - scores["stages"]) > LIMIT} == {}, scores
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Detector, list[str], float]:
-    """A detector whose head was trained in float32 on the frozen backbone, but for a last stretch; its configuration, its classes and its map50."""
+    """A detector whose head was trained in float32 on the frozen backbone, but for a last span; its configuration, its classes and its map50."""
     if not (DATA.is_dir() and WEIGHTS.is_file()):
         pytest.skip(f"needs real images and weights in {SHARED}, they are not there")
     fixed = {"runs_dir": str(tmp_path_factory.mktemp("runs")), "training.threads": torch.get_num_threads()}
@@ -187,22 +187,22 @@ def ways_of(backbone: StagedBackbone) -> dict[str, Compute]:
     }
 
 
-def scores_of(config: Config, detector: Detector, classes: list[str], views: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """For each way map50 of the validation images as they are, and of these in the views."""
+def scores_of(config: Config, detector: Detector, classes: list[str], orientations: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """For each way map50 of the validation images as they are, and of these in the orientations."""
     ways = ways_of(detector.backbone)
     evaluators = {name: (Evaluator(len(classes), classes), Evaluator(len(classes), classes)) for name in ways}
     detector.eval()
     with torch.no_grad():
         for images, targets in build_eval_loader(config, make_split(config, "val", classes)):
-            for view in views:
-                shown = [flip(image, target, view) for image, target in zip(images, targets, strict=True)]
-                named = [{**target, "image_id": f"{view} {target['image_id']}"} for _, target in shown]
+            for orientation in orientations:
+                shown = [flip(image, target, orientation) for image, target in zip(images, targets, strict=True)]
+                named = [{**target, "image_id": f"{orientation} {target['image_id']}"} for _, target in shown]
                 batch = detector.prepare([image for image, _ in shown])
                 for name, way in ways.items():
                     found = detector(replace(batch, frozen=way(batch.images)))
                     plain, viewed = evaluators[name]
                     viewed.update(found, named)
-                    if view == "identity":
+                    if orientation == "identity":
                         plain.update(found, named)
     computed = {name: (alone.compute()["map50"], all_views.compute()["map50"]) for name, (alone, all_views) in evaluators.items()}
     print(computed)
@@ -213,7 +213,7 @@ def scores_of(config: Config, detector: Detector, classes: list[str], views: Seq
 def scores(trained: tuple[Config, Detector, list[str], float]) -> dict[str, tuple[float, float]]:
     """Of the detector that was trained in part."""
     config, detector, classes, _ = trained
-    return scores_of(config, detector, classes, VIEWS)
+    return scores_of(config, detector, classes, ORIENTATIONS)
 
 
 @pytest.mark.parametrize("way", HELD)
@@ -264,9 +264,9 @@ def test_a_frozen_stretch_ends_where_that_in_float32_does(trained: tuple[Config,
     start = list_checkpoints(run_directory(config) / "checkpoints")[-1]
     scores = {}
     for name, way in STRETCHES.items():
-        stretch = with_overrides(config, {**way, "name": name})
-        assert run(stretch, quiet=True, resume=start)["epochs"] == config.training.epochs
-        scores[name] = map50_of(load_detector(list_checkpoints(run_directory(stretch) / "checkpoints")[-1], stretch)[0], classes, stretch)
+        span = with_overrides(config, {**way, "name": name})
+        assert run(span, quiet=True, resume=start)["epochs"] == config.training.epochs
+        scores[name] = map50_of(load_detector(list_checkpoints(run_directory(span) / "checkpoints")[-1], span)[0], classes, span)
     print(score, scores)
     wide = {name: found["wide"] for name, found in scores.items()}
     assert wide["engine in float32"] != wide["engine in bf16"] != wide["cached in bf16"]  # these are not the same training

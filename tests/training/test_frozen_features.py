@@ -17,7 +17,7 @@ from tests.training.frozen_runs import FLOAT32, hits_of, killed_after, write_ima
 def test_features_of_other_images_of_the_same_names_are_not_used(narrow_run: Callable[..., Config], tmp_path: Path) -> None:
     for seed, root in ((0, "one"), (100, "two")):
         write_images(tmp_path / root, [(64, 64)] * 8, seed)
-    common = {"data.name": "dota", "freezing.policy": "frozen", "data.view_per": "stretch", "training.epochs": 2}
+    common = {"data.name": "dota", "freezing.policy": "frozen", "data.orientation_per": "span", "training.epochs": 2}
     cached = {**common, "freezing.cache": "disk"}
     first = narrow_run("same", **{**cached, "data.root": str(tmp_path / "one")})
     killed_after(first, 0)
@@ -30,7 +30,7 @@ def test_features_of_other_images_of_the_same_names_are_not_used(narrow_run: Cal
 
 def test_features_for_a_detector_that_reads_others_are_not_used(narrow_run: Callable[..., Config]) -> None:
     """A two-stage detector reads a finer map than RetinaNet; the same weights and images, and a folder that a killed run left."""
-    common = {"freezing.policy": "frozen", "freezing.cache": "disk", "data.view_per": "stretch", "training.epochs": 2}
+    common = {"freezing.policy": "frozen", "freezing.cache": "disk", "data.orientation_per": "span", "training.epochs": 2}
     first = narrow_run("same", **common)
     killed_after(first, 0)
     two_stages = {"detector.name": "oriented_rcnn", "detector.roi_channels": 16, "detector.rpn_samples": 16, "detector.roi_samples": 16}
@@ -45,7 +45,7 @@ def test_features_that_were_rounded_in_other_stages_are_not_used(
     """A newer version may run other stages in float32: on a disk it finds what a killed run of the older one left."""
     from dbf_ray.detectors import backbones
 
-    common = {"freezing.policy": "frozen", "freezing.cache": "disk", "data.view_per": "stretch", "training.epochs": 2}
+    common = {"freezing.policy": "frozen", "freezing.cache": "disk", "data.orientation_per": "span", "training.epochs": 2}
     for float32_stages, hits in ((0, [8, 8]), (1, [0, 8])):
         config = narrow_run("same", **common, **{"freezing.engine_precision": "bf16"})
         monkeypatch.setitem(backbones.FLOAT32_STAGES, config.detector.backbone, 0)

@@ -17,7 +17,7 @@ from dbf_ray.training.loop import LoopState, run_epoch, train_step
 
 
 def test_one_view_per_stretch_hits_in_all_but_its_first_epoch(narrow_run: Callable[..., Config]) -> None:
-    config = narrow_run("run", **{"freezing.cache": "ram", "data.view_per": "stretch"})
+    config = narrow_run("run", **{"freezing.cache": "ram", "data.orientation_per": "span"})
     summary = run(config, quiet=True)
     rows = read_epochs(run_directory(config))
     assert [(row["cache_hits"], row["cache_misses"]) for row in rows] == [(0, 0), (0, 8), (8, 0), (0, 0), (0, 8), (8, 0)]

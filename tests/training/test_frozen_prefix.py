@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from dbf_ray.build import build_training, prepare
-from dbf_ray.build_frozen import make_cache
+from dbf_ray.build.frozen import make_cache
 from dbf_ray.config import Config
 from dbf_ray.data import TrainView
 from dbf_ray.errors import ConfigError, ResourceError
@@ -26,32 +26,32 @@ from tests.training.frozen_runs import FLOAT32, STEP, hits_of, killed_after, tra
 from tests.training.policy_runs import differences, in_pieces, make_cheap, setting
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "views by epoch": {},
-    "views by stretch": {"data.view_per": "stretch"},
-    "no engine": {"freezing.engine": False, "data.view_per": "stretch"},
-    "part of the backbone": {"freezing.policy": "gradual_unfreeze", "freezing.every": 2, "data.view_per": "stretch"},
-    "train-mode norms": {"detector.norm_eval": False, "data.view_per": "stretch"},
-    "autocast": {"training.precision": "bf16", "data.view_per": "stretch"},
-    "bf16 engine": {"freezing.engine_precision": "bf16", "data.view_per": "stretch"},
-    "micro-batches": {"training.accumulation": 2, "data.view_per": "stretch"},
+    "orientations by epoch": {},
+    "orientations by span": {"data.orientation_per": "span"},
+    "no engine": {"freezing.engine": False, "data.orientation_per": "span"},
+    "part of the backbone": {"freezing.policy": "gradual_unfreeze", "freezing.every": 2, "data.orientation_per": "span"},
+    "train-mode norms": {"detector.norm_eval": False, "data.orientation_per": "span"},
+    "autocast": {"training.precision": "bf16", "data.orientation_per": "span"},
+    "bf16 engine": {"freezing.engine_precision": "bf16", "data.orientation_per": "span"},
+    "micro-batches": {"training.accumulation": 2, "data.orientation_per": "span"},
     "two stages": {
         **{"detector.name": "oriented_rcnn", "detector.roi_channels": 16, "detector.rpn_samples": 16, "detector.roi_samples": 16},
-        **{"data.view_per": "stretch", "detector.frozen_stages": 1},
+        **{"data.orientation_per": "span", "detector.frozen_stages": 1},
     },
     "layer norms on outputs": {
         "detector.backbone": "swin_t",
         "freezing.policy": "frozen",
         "training.epochs": 2,
-        "data.view_per": "stretch",
+        "data.orientation_per": "span",
     },
-    "a real network": {"detector.backbone": "resnet18", "data.view_per": "stretch", "training.channels_last": False},
+    "a real network": {"detector.backbone": "resnet18", "data.orientation_per": "span", "training.channels_last": False},
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*has to emulate")
 @pytest.mark.parametrize(
     ("name", "cache"),
-    [*((name, "ram") for name in SETTINGS), *((name, "disk") for name in ("views by epoch", "autocast", "part of the backbone"))],
+    [*((name, "ram") for name in SETTINGS), *((name, "disk") for name in ("orientations by epoch", "autocast", "part of the backbone"))],
 )
 def test_a_float32_cache_changes_no_bit(narrow_run: Callable[..., Config], name: str, cache: str) -> None:
     changes = SETTINGS[name]
@@ -63,12 +63,12 @@ def test_a_float32_cache_changes_no_bit(narrow_run: Callable[..., Config], name:
 
 
 def test_images_of_different_shapes_change_no_bit(narrow_run: Callable[..., Config], tmp_path: Path) -> None:
-    """A step's canvas depends on its images, so an image's features are kept for each canvas."""
+    """A step's pad_to depends on its images, so an image's features are kept for each pad_to."""
     write_images(tmp_path / "data", [(24, 64), (64, 24), (24, 64), (64, 64)] * 3)
     common = {
         "data.name": "dota",
         "data.root": str(tmp_path / "data"),
-        "data.view_per": "stretch",
+        "data.orientation_per": "span",
         "freezing.rho": 6,
         "training.batch_size": 2,
     }
@@ -76,18 +76,18 @@ def test_images_of_different_shapes_change_no_bit(narrow_run: Callable[..., Conf
     assert not differences(trained(plain), trained(cached))
     told = prepare(cached).forecast
     assert told is not None
-    assert told.canvases > 1
+    assert told.padded_sizes > 1
     rows = read_epochs(run_directory(cached))[1:]
     rate = sum(row["cache_hits"] for row in rows) / sum(row["cache_hits"] + row["cache_misses"] for row in rows)
     assert rate == pytest.approx(told.hit_rate, abs=0.15)
-    square = prepare(narrow_run("square", **common, **{"freezing.cache": "ram", "data.canvas": "square"})).forecast
+    square = prepare(narrow_run("square", **common, **{"freezing.cache": "ram", "data.pad_to": "square"})).forecast
     assert square is not None
-    assert square.canvases == 1
-    assert square.hit_rates["stretch"] == pytest.approx(0.8)
+    assert square.padded_sizes == 1
+    assert square.hit_rates["span"] == pytest.approx(0.8)
 
 
 def test_a_full_cache_hits_less_and_trains_the_same(narrow_run: Callable[..., Config]) -> None:
-    common = {**FLOAT32, "data.view_per": "stretch"}
+    common = {**FLOAT32, "data.orientation_per": "span"}
     plain = narrow_run("plain", **common)
     cached = narrow_run("cached", **common, **{"freezing.cache": "ram", "freezing.cache_gb": 2e-5})
     assert not differences(trained(plain), trained(cached))
@@ -97,7 +97,7 @@ def test_a_full_cache_hits_less_and_trains_the_same(narrow_run: Callable[..., Co
 
 
 def test_a_disk_cache_survives_a_crash(narrow_run: Callable[..., Config]) -> None:
-    common = {**FLOAT32, "data.view_per": "stretch", "freezing.rho": 6}
+    common = {**FLOAT32, "data.orientation_per": "span", "freezing.rho": 6}
     plain, cached = narrow_run("plain", **common), narrow_run("cached", **common, **{"freezing.cache": "disk"})
     folder = run_directory(cached)
 
@@ -115,7 +115,7 @@ def test_a_disk_cache_survives_a_crash(narrow_run: Callable[..., Config]) -> Non
 
 
 def test_a_run_in_pieces_finds_what_it_kept_and_ends_in_the_same_bits(narrow_run: Callable[..., Config]) -> None:
-    common = {"data.view_per": "stretch", "freezing.cache": "disk"}
+    common = {"data.orientation_per": "span", "freezing.cache": "disk"}
     straight, pieces = narrow_run("straight", **common), narrow_run("pieces", **common)
     wanted = trained(straight)
     in_pieces(pieces)
@@ -128,7 +128,7 @@ def test_a_run_in_pieces_finds_what_it_kept_and_ends_in_the_same_bits(narrow_run
 @pytest.mark.parametrize("dtype", ["bf16", "float16"])
 def test_what_is_found_in_the_cache_decides_nothing(narrow_run: Callable[..., Config], dtype: str) -> None:
     """Features that are computed are rounded as kept ones are: room for few or for all, the training is the same."""
-    common = {"freezing.cache": "ram", "freezing.cache_dtype": dtype, "data.view_per": "stretch"}
+    common = {"freezing.cache": "ram", "freezing.cache_dtype": dtype, "data.orientation_per": "span"}
     little, much = narrow_run("little", **common, **{"freezing.cache_gb": 1e-5}), narrow_run("much", **common)
     assert not differences(trained(little), trained(much))
     assert sum(hits_of(little)) < sum(hits_of(much))
@@ -162,7 +162,7 @@ def test_augmentation_without_end_switches_the_cache_off(narrow_run: Callable[..
     assert make_cache(config, view, None) is not None
 
     class Rotating(TrainView):
-        views = None
+        orientations = None
 
     with pytest.warns(UserWarning, match=r"freezing\.cache ram is switched off: images are augmented in ways that have no end"):
         assert make_cache(config, Rotating(view.dataset, 64), None) is None
@@ -188,7 +188,7 @@ def test_impossible_caches_are_refused(narrow_run: Callable[..., Config]) -> Non
 
 def test_two_runs_share_a_cache_folder_without_touching_each_other(narrow_run: Callable[..., Config], tmp_path: Path) -> None:
     folder = tmp_path / "scratch"
-    common = {"freezing.cache": "disk", "freezing.cache_dir": str(folder), "data.view_per": "stretch"}
+    common = {"freezing.cache": "disk", "freezing.cache_dir": str(folder), "data.orientation_per": "span"}
     seen: list[int] = []
 
     def inner(record: dict[str, Any], _: Path | None) -> bool:
@@ -210,7 +210,7 @@ def rank_main(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found: dict[str, Any] = {}
     for name, cache in (("off", "off"), ("ram", "ram"), ("disk", "disk")):
-        changes = {**STEP, **FLOAT32, "freezing.cache": cache, "data.view_per": "stretch", "freezing.rho": 6, "cluster.workers": 2}
+        changes = {**STEP, **FLOAT32, "freezing.cache": cache, "data.orientation_per": "span", "freezing.rho": 6, "cluster.workers": 2}
         config = setting(Path(folder), name, **changes)
         summary = run(config, quiet=True)
         if rank == 0:

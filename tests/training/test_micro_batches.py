@@ -10,14 +10,15 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbf_ray.build import Training, build_training, prepare
-from dbf_ray.build_frozen import step_memory
+from dbf_ray.build import build_training, prepare
+from dbf_ray.build.frozen import step_memory
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.cost.live_bytes import LiveBytes, nbytes
 from dbf_ray.errors import ResourceError
-from dbf_ray.run import notes_of, run, run_directory
+from dbf_ray.run import run, run_directory
+from dbf_ray.run.runner import notes_of
 from dbf_ray.tracking import read_epochs
-from dbf_ray.training.loop import common_canvas, train_step
+from dbf_ray.training.loop import Training, common_pad_to, train_step
 from dbf_ray.training.micro_batches import fewest, merged
 from dbf_ray.training.step_memory import StepMemory
 
@@ -83,12 +84,12 @@ def test_frozen_epochs_use_larger_micro_batches_and_train_the_same(tiny: Callabl
     limit = max(needed(0, 2, 4), needed(4, 8, 1))
     assert limit < needed(0, 4, 2)
     large = settings(tiny, name="large", **SMALL, training__micro_batch_gb=limit / 1e9)
-    plan = prepare(large)
-    assert plan.micro_batches is not None
-    assert (plan.micro_batches[0], plan.micro_batches[4]) == (4, 1)
-    assert notes_of(plan) == [
+    spec = prepare(large)
+    assert spec.micro_batches is not None
+    assert (spec.micro_batches[0], spec.micro_batches[4]) == (4, 1)
+    assert notes_of(spec) == [
         f"micro-batches of a step within {limit / 1e9:g} GB: "
-        + ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(plan.micro_batches))
+        + ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(spec.micro_batches))
     ]
     run(plain, quiet=True)
     run(large, quiet=True)
@@ -150,25 +151,25 @@ def test_norms_that_are_trained_are_not_run_on_one_image(
 
 
 def test_counting_changes_neither_the_detector_nor_random_numbers(tiny: Callable[..., Config]) -> None:
-    plan = prepare(tiny(**SMALL, detector__norm_eval=False))
-    before, seeded = {key: value.clone() for key, value in plan.detector.state_dict().items()}, torch.get_rng_state()
-    mode = [(module.training, *(p.requires_grad for p in module.parameters(False))) for module in plan.detector.modules()]
+    spec = prepare(tiny(**SMALL, detector__norm_eval=False))
+    before, seeded = {key: value.clone() for key, value in spec.detector.state_dict().items()}, torch.get_rng_state()
+    mode = [(module.training, *(p.requires_grad for p in module.parameters(False))) for module in spec.detector.modules()]
     with torch.no_grad():
-        first, again = (step_memory(plan.config, plan.detector, plan.table) for _ in range(2))
+        first, again = (step_memory(spec.config, spec.detector, spec.table) for _ in range(2))
     assert first(0, 8, 1) == again(0, 8, 1)
     assert torch.equal(torch.get_rng_state(), seeded)
-    assert all(torch.equal(value, before[key]) for key, value in plan.detector.state_dict().items())
-    assert mode == [(module.training, *(p.requires_grad for p in module.parameters(False))) for module in plan.detector.modules()]
+    assert all(torch.equal(value, before[key]) for key, value in spec.detector.state_dict().items())
+    assert mode == [(module.training, *(p.requires_grad for p in module.parameters(False))) for module in spec.detector.modules()]
 
 
 def test_copies_of_the_weights_count(tiny: Callable[..., Config]) -> None:
-    plan = prepare(tiny(**SMALL))
-    weights = nbytes(plan.detector.state_dict().values())
-    backbone = nbytes(plan.detector.backbone.state_dict().values())
+    spec = prepare(tiny(**SMALL))
+    weights = nbytes(spec.detector.state_dict().values())
+    backbone = nbytes(spec.detector.backbone.state_dict().values())
 
     def needed(prefix: int, **changes: object) -> int:
         options = {"most_images": 8, "kept": 1, "engine": False, "replicated": False, "low_precision": False, **changes}
-        return StepMemory(plan.detector, plan.table, 96, **options)(prefix, 8, 1)  # type: ignore[arg-type]
+        return StepMemory(spec.detector, spec.table, 96, **options)(prefix, 8, 1)  # type: ignore[arg-type]
 
     plain = needed(0), needed(4)
     assert (needed(0, kept=3) - plain[0], needed(4, kept=3) - plain[1]) == (2 * weights, 2 * weights)
@@ -178,18 +179,18 @@ def test_copies_of_the_weights_count(tiny: Callable[..., Config]) -> None:
 
 
 def test_norms_that_autocast_leaves_in_float32_count(tiny: Callable[..., Config]) -> None:
-    plan = prepare(tiny(**SMALL, detector__name="rotated_fcos", training__precision="bf16"))
-    assert any(isinstance(module, torch.nn.GroupNorm) for module in plan.detector.modules())
-    needed = step_memory(plan.config, plan.detector, plan.table)
-    exact = step_memory(with_overrides(plan.config, {"training.precision": "float32"}), plan.detector, plan.table)
-    trained = nbytes(plan.detector.state_dict().values())
-    network = plan.table.network_bytes(96, 96, 0, 8)
+    spec = prepare(tiny(**SMALL, detector__name="rotated_fcos", training__precision="bf16"))
+    assert any(isinstance(module, torch.nn.GroupNorm) for module in spec.detector.modules())
+    needed = step_memory(spec.config, spec.detector, spec.table)
+    exact = step_memory(with_overrides(spec.config, {"training.precision": "float32"}), spec.detector, spec.table)
+    trained = nbytes(spec.detector.state_dict().values())
+    network = spec.table.network_bytes(96, 96, 0, 8)
     assert needed(0, 8, 1) - exact(0, 8, 1) >= round(trained / 2 + network / 4) - 2
 
 
 def needed_by(config: Config) -> StepMemory:
-    plan = prepare(config)
-    return step_memory(config, plan.detector, plan.table)
+    spec = prepare(config)
+    return step_memory(config, spec.detector, spec.table)
 
 
 def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
@@ -197,10 +198,10 @@ def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
     loader = training.train_loader
     for frozen in (0, prefix):
         training.scheduler.freezer.apply(frozen)
-        training.replicas.rebuild()
+        training.ddp.rebuild()
         micro_batches = list(loader.epoch(0))[: training.accumulation]
-        canvas = common_canvas([image for images, _ in micro_batches for image in images], torch.device("cpu"))
-        train_step(training, [training.detector.prepare(images, targets, canvas) for images, targets in micro_batches])
+        pad_to = common_pad_to([image for images, _ in micro_batches for image in images], torch.device("cpu"))
+        train_step(training, [training.detector.prepare(images, targets, pad_to) for images, targets in micro_batches])
     kept = [value for state in training.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
     kept += [*training.detector.state_dict().values(), *(image for images, _ in micro_batches for image in images)]
     if training.average is not None:
@@ -209,5 +210,5 @@ def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
         kept += [tensor for stage in training.frozen.engine._stages for tensor in stage.state_dict().values()]
     with LiveBytes(kept) as live:
         known = live.now
-        train_step(training, [training.detector.prepare(images, targets, canvas) for images, targets in micro_batches])
+        train_step(training, [training.detector.prepare(images, targets, pad_to) for images, targets in micro_batches])
     return known, live.peak

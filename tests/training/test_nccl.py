@@ -12,11 +12,11 @@ import torch.distributed as dist
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
-from dbf_ray.training.ddp import Replicas
+from dbf_ray.training.ddp import DynamicDDP
 from dbf_ray.training.loop import LoopState, run_epoch
 
 SETTINGS = {
-    **{"data.train_images": 8, "data.val_images": 2, "data.image_size": 128, "data.view_per": "stretch"},
+    **{"data.train_images": 8, "data.val_images": 2, "data.image_size": 128, "data.orientation_per": "span"},
     **{"detector.backbone": "resnet18", "detector.fpn_channels": 32, "detector.head_convs": 1},
     **{
         "training.batch_size": 4,
@@ -32,8 +32,8 @@ SETTINGS = {
 def schedule(device: str) -> list[dict[str, Any]]:
     """Six epochs through DDP in a group of one rank; after each, the record and what DDP was asked to reduce."""
     training = build_training(prepare(load_config(None, {**SETTINGS, "training.device": device})), quiet=True)
-    replicas = Replicas(training.detector, training.device, alone=True)
-    training.replicas = training.scheduler.replicas = replicas
+    ddp = DynamicDDP(training.detector, training.device, alone=True)
+    training.ddp = training.scheduler.ddp = ddp
     state, rows = LoopState(), []
     for _ in range(6):
         before = {name: p.detach().clone() for name, p in training.detector.backbone.named_parameters()}
@@ -43,7 +43,7 @@ def schedule(device: str) -> list[dict[str, Any]]:
         assert moved == (rows[-1]["frozen_stages"] == 0)
         trained = sum(p.numel() * p.element_size() for p in training.detector.parameters() if p.requires_grad)
         assert rows[-1]["allreduce_bytes"] == trained * rows[-1]["steps"] > 0
-    assert replicas.rebuilds == 4
+    assert ddp.rebuilds == 4
     assert [row["frozen_stages"] for row in rows] == [0, 4, 4, 0, 4, 4]
     assert [row["cache_hits"] for row in rows] == [0, 0, 8, 0, 0, 8]
     assert all(math.isfinite(row["loss"]) for row in rows)

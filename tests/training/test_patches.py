@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dbf_ray.config import Config
+from dbf_ray.data.patches.split import SplitSettings, plan_split, prepare_out, run_task
 from dbf_ray.data.readers.dota import DotaReader
-from dbf_ray.data.split import SplitSettings, plan_split, prepare_out, run_task
 from dbf_ray.evaluate import config_of, evaluate_checkpoint
 from dbf_ray.run import run, run_directory
 from dbf_ray.tracking import read_epochs
@@ -30,9 +30,9 @@ def patches(tmp_path: Path) -> Path:
             image.save(tmp_path / "data" / split / "images" / f"{number}.png")
             (tmp_path / "data" / split / "labelTxt" / f"{number}.txt").write_text("38 44 62 44 62 56 38 56 ship 0\n")
     settings = SplitSettings(64, 28)
-    plan = plan_split(DotaReader(), tmp_path / "data", tmp_path / "patches", settings)
-    prepare_out(plan, tmp_path / "data", tmp_path / "patches", settings)
-    for task in plan.tasks:
+    spec = plan_split(DotaReader(), tmp_path / "data", tmp_path / "patches", settings)
+    prepare_out(spec, tmp_path / "data", tmp_path / "patches", settings)
+    for task in spec.tasks:
         run_task(task)
     return tmp_path / "patches"
 

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-import dbf_ray.build
-import dbf_ray.run
+import dbf_ray.build.spec
+import dbf_ray.run.runner
 from dbf_ray.build import build_training, prepare
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES, Detector
@@ -46,8 +46,8 @@ from tests.training.policy_runs import (
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "narrow", None)
-    monkeypatch.setattr(dbf_ray.build, "FlopTable", FlopTable)
-    monkeypatch.setattr(dbf_ray.run, "draw", dbf_ray.run.draw)
+    monkeypatch.setattr(dbf_ray.build.spec, "FlopTable", FlopTable)
+    monkeypatch.setattr(dbf_ray.run.runner, "draw", dbf_ray.run.runner.draw)
     make_cheap()  # undone with the rest
 
 
@@ -62,29 +62,29 @@ def test_in_pieces_it_is_bit_for_bit_the_same_and_costs_what_was_said(name: str,
     summary = whole(straight)
     in_pieces(pieces)
     assert differences(left(straight), left(pieces)) == []
-    plan = prepare(straight)
-    if plan.frozen_prefixes is not None:
-        assert summary["frozen_prefixes"] == plan.frozen_prefixes
-        assert summary["compute_ratio"] == pytest.approx(plan.compute_ratio, rel=1e-9)
-        assert summary["analytic_ratio"] == pytest.approx(plan.analytic_ratio, rel=1e-9)
-        assert summary["budget"] == plan.budget
+    spec = prepare(straight)
+    if spec.frozen_prefixes is not None:
+        assert summary["frozen_prefixes"] == spec.frozen_prefixes
+        assert summary["compute_ratio"] == pytest.approx(spec.compute_ratio, rel=1e-9)
+        assert summary["analytic_ratio"] == pytest.approx(spec.analytic_ratio, rel=1e-9)
+        assert summary["budget"] == spec.budget
     prefixes = summary["frozen_prefixes"]
-    assert len(prefixes) == plan.run.epochs == (4 if name in IN_BLOCKS else EPOCHS)
-    if plan.policy.needs_signals:
+    assert len(prefixes) == spec.run.epochs == (4 if name in IN_BLOCKS else EPOCHS)
+    if spec.policy.needs_signals:
         assert len(set(prefixes)) > 1, "a setting that never freezes or never thaws says little"
-    check_costs(straight, plan, summary)
+    check_costs(straight, spec, summary)
 
 
-def check_costs(config: Any, plan: Any, summary: dict[str, Any]) -> None:
+def check_costs(config: Any, spec: Any, summary: dict[str, Any]) -> None:
     """The run's figures against sums over its prefixes and steps, written out."""
-    table, steps = FlopTable(plan.detector), [plan.run.steps(block) for block in range(plan.run.epochs)]
+    table, steps = FlopTable(spec.detector), [spec.run.steps(block) for block in range(spec.run.epochs)]
     images = config.training.batch_size
     per_image = [table(64, 64, n) for n in range(5)]
     spent = sum(per_image[n] * count for n, count in zip(summary["frozen_prefixes"], steps, strict=True))
     assert summary["compute_ratio"] == pytest.approx(spent / (per_image[0] * sum(steps)), rel=1e-9)
     looks = summary["executed_flops"] - images * spent
     assert looks % table.backbone_forward(64, 64) == 0
-    if "feature_drift" in plan.policy.needs_signals:
+    if "feature_drift" in spec.policy.needs_signals:
         trained = [n < 4 for n in summary["frozen_prefixes"]]
         begun = sum(now and not before for now, before in zip(trained, [False, *trained], strict=False))
         measured = sum(trained[:-1])  # after the last block nobody decides
@@ -163,11 +163,11 @@ def worker(rank: int, folder: str) -> None:
         summaries = gather_objects(whole(straight)["frozen_prefixes"])
         in_pieces(pieces)
         if rank == 0:
-            plan = prepare(straight)
-            said = [plan.compute_ratio, (read_summary(run_directory(straight)) or {})["compute_ratio"]]
-            trained = [sum(p.numel() * 4 for s in list(plan.detector.backbone.stages)[n:] for p in s.parameters()) for n in range(5)]
-            rest = sum(p.numel() * 4 for p in plan.detector.parameters()) - trained[0]
-            steps = [plan.run.steps(block) for block in range(plan.run.epochs)]
+            spec = prepare(straight)
+            said = [spec.compute_ratio, (read_summary(run_directory(straight)) or {})["compute_ratio"]]
+            trained = [sum(p.numel() * 4 for s in list(spec.detector.backbone.stages)[n:] for p in s.parameters()) for n in range(5)]
+            rest = sum(p.numel() * 4 for p in spec.detector.parameters()) - trained[0]
+            steps = [spec.run.steps(block) for block in range(spec.run.epochs)]
             expected = sum((trained[n] + rest) * count for n, count in zip(summaries[0], steps, strict=True))
             moved = sum(row["allreduce_bytes"] for row in read_epochs(run_directory(straight)))
             rows[name] = {"differences": differences(left(straight), left(pieces)), "said": said, "bytes": [moved, expected]}
@@ -194,8 +194,8 @@ def test_on_two_ranks_too(tmp_path: Path) -> None:
 
 def features() -> torch.Tensor:
     """Probe features of a fresh run, on all ranks there are."""
-    plan = prepare(setting(Path("unused"), "features", **SETTINGS["drift"]))
-    training = build_training(plan, quiet=True)
+    spec = prepare(setting(Path("unused"), "features", **SETTINGS["drift"]))
+    training = build_training(spec, quiet=True)
     return training.scheduler.signals["feature_drift"]._features()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -238,7 +238,7 @@ def test_clipping_knows_trained_parameters_only(prefix: int, tmp_path: Path, mon
     step = training.optimizer.step
     monkeypatch.setattr(training.optimizer, "step", lambda: (norms.append(norm()), step())[1])
     training.scheduler.freezer.apply(prefix)
-    training.scheduler.replicas.rebuild()
+    training.scheduler.ddp.rebuild()
     training.detector.train()
     images, targets = next(iter(training.train_loader.epoch(0)))
     losses = train_step(training, [training.detector.prepare(images, targets)])
@@ -262,7 +262,7 @@ def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(tmp_path: P
         detector._compiled = CompiledOutputs(backend)
 
     monkeypatch.setattr(Detector, "compile", compile_eagerly)
-    monkeypatch.setattr(dbf_ray.build, "check_compiler", lambda *_: None)
+    monkeypatch.setattr(dbf_ray.build.spec, "check_compiler", lambda *_: None)
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])  # under pytest dynamo would log every tensor it sees
     kept = {"training.ema": 0.9, "training.channels_last": False}
     eager, fast = (

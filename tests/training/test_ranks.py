@@ -60,7 +60,7 @@ def rows_of(mode: Any) -> list[dict[str, Any]]:
                 "still": still,
                 "reduced": record["allreduce_bytes"],
                 "expected": trained * record["steps"],
-                "rebuilds": training.replicas.rebuilds,
+                "rebuilds": training.ddp.rebuilds,
             }
         )
     return rows

@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_bit_identically(tiny: Callable[..., Config], tmp_p
         from pathlib import Path
         import dbf_ray.training.loop as loop
         from dbf_ray.config import load_config
-        from dbf_ray.run import run
+        from dbf_ray.run.runner import run
         steps = 0
         original = loop.train_step
         def step(*args):
@@ -218,7 +218,7 @@ def test_a_finished_run_stays_finished_without_its_checkpoints(tiny: Callable[..
 
 
 def test_two_processes_cannot_train_in_one_folder(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbf_ray.run.LOCK_PATIENCE", 0.0)
+    monkeypatch.setattr("dbf_ray.run.runner.LOCK_PATIENCE", 0.0)
     config = tiny(training__epochs=1)
     with (
         only_writer(run_directory(config), "training", ""),

@@ -13,7 +13,7 @@ import torch
 from dbf_ray.detectors import BACKBONES, make_detector
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Decision, Freezer, Policy, Progress, make_policy
-from dbf_ray.training.ddp import Replicas
+from dbf_ray.training.ddp import DynamicDDP
 from dbf_ray.training.optim import make_optimizer, parameter_groups, set_learning_rate
 from dbf_ray.training.scheduler import FreezingScheduler, Thaw
 from dbf_ray.training.signals import Signal
@@ -52,10 +52,10 @@ class Steps(Signal):
     def begin(self, frozen: int, frozen_before: int) -> None:
         self.calls = [f"begin {frozen} after {frozen_before}"]
 
-    def gradients(self) -> None:
+    def on_gradients(self) -> None:
         self.calls.append("gradients")
 
-    def updated(self) -> None:
+    def on_optimizer_step(self) -> None:
         self.calls.append("updated")
 
     def value(self) -> list[str]:
@@ -85,10 +85,10 @@ class Setup:
         self.detector = make_detector("rotated_retinanet", backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **detector)
         stages = [list(stage.parameters()) for stage in self.detector.backbone.stages]
         self.optimizer = make_optimizer(optimizer, parameter_groups(self.detector, stages, 0.05), 1e-2)  # type: ignore[arg-type]
-        self.replicas, self.signal = Replicas(self.detector), Steps()
+        self.ddp, self.signal = DynamicDDP(self.detector), Steps()
         run = Progress(0, blocks, 4, 0, None, block_steps, total)
         signals = dict.fromkeys(policy.needs_signals, self.signal)
-        self.scheduler = FreezingScheduler(policy, run, Freezer(self.detector.backbone), self.replicas, self.optimizer, signals, thaw)
+        self.scheduler = FreezingScheduler(policy, run, Freezer(self.detector.backbone), self.ddp, self.optimizer, signals, thaw)
 
     def step(self, number: int) -> list[float]:
         """One optimizer step of the run, on images that depend on its number alone."""
@@ -97,10 +97,10 @@ class Setup:
         set_learning_rate(self.optimizer, 1e-2, factors)
         images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(number))
         torch.stack([out.square().mean() for out in self.detector.dense_outputs(images)]).sum().backward()
-        self.scheduler.gradients()
+        self.scheduler.on_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.updated()
+        self.scheduler.on_optimizer_step()
         self.scheduler.after_step(number)
         return factors
 
@@ -124,17 +124,17 @@ def test_a_block_is_decided_once_and_held_for_all_its_steps() -> None:
     seen = []
     for number in range(8):
         setup.step(number)
-        seen.append(setup.scheduler.prefix)
+        seen.append(setup.scheduler.num_frozen)
     assert seen == [0, 0, 0, 4, 4, 4, 2, 2]
     assert setup.scheduler.state.prefixes == [0, 4, 2]
 
 
-def test_replicas_are_rebuilt_only_when_what_is_trained_changes() -> None:
+def test_ddp_is_rebuilt_only_when_what_is_trained_changes() -> None:
     setup = Setup(Script([0, 0, 4, 4, 4, 2, 2, 0]), 8, block_steps=1)
     rebuilds = []
     for number in range(8):
         setup.step(number)
-        rebuilds.append(setup.replicas.rebuilds)
+        rebuilds.append(setup.ddp.rebuilds)
     assert rebuilds == [1, 1, 2, 2, 2, 3, 3, 4]
 
 
@@ -236,7 +236,7 @@ def test_resumed_at_any_step_it_goes_on_bit_for_bit(stop: int, optimizer: str) -
     assert one["scheduler"]["state"] == two["scheduler"]["state"]
     assert one["scheduler"]["signals"] == two["scheduler"]["signals"]
     assert all(torch.equal(tensor, two["model"][name]) for name, tensor in one["model"].items())
-    assert straight.scheduler.prefix == second.scheduler.prefix == 1
+    assert straight.scheduler.num_frozen == second.scheduler.num_frozen == 1
 
 
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
@@ -245,19 +245,19 @@ def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefixes", "always", "blocks_an_epoch", "views"),
+    ("prefixes", "always", "blocks_an_epoch", "orientations"),
     [
         ([0, 4, 4, 4, 0, 4], 0, 1, [0, 1, 1, 1, 4, 5]),
         ([4, 4, 4], 0, 1, [0, 0, 0]),
         ([0, 4, 2, 2, 4], 0, 1, [0, 1, 2, 2, 4]),
         ([1, 1, 4, 4, 1, 1], 1, 1, [0, 1, 2, 2, 4, 5]),
-        ([0, 4, 4, 4, 4, 0], 0, 2, [0, 1, 1]),  # for a stretch that begins within an epoch they are drawn at the next one's begin
+        ([0, 4, 4, 4, 4, 0], 0, 2, [0, 1, 1]),  # for a span that begins within an epoch they are drawn at the next one's begin
         ([4, 4, 0, 4, 4, 4, 4, 4], 0, 2, [0, 1, 2, 2]),
-        ([4, 0, 4] * 4, 0, 3, [0, 1, 2, 3]),  # every epoch begins in a stretch that began in the epoch before
+        ([4, 0, 4] * 4, 0, 3, [0, 1, 2, 3]),  # every epoch begins in a span that began in the epoch before
     ],
 )
 def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
-    prefixes: list[int], always: int, blocks_an_epoch: int, views: list[int]
+    prefixes: list[int], always: int, blocks_an_epoch: int, orientations: list[int]
 ) -> None:
     steps = 2  # of a block
     setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
@@ -265,10 +265,10 @@ def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
     for step in range(steps * len(prefixes)):
         setup.scheduler.before_step(step)
         if step % (steps * blocks_an_epoch) == 0:
-            seen.append(setup.scheduler.views_of(step // (steps * blocks_an_epoch)))
+            seen.append(setup.scheduler.orientations_of(step // (steps * blocks_an_epoch)))
         setup.scheduler.after_step(step)
         if step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1:  # an epoch's end: go on from a checkpoint
             state = copy.deepcopy(setup.scheduler.state_dict())
             setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
             setup.scheduler.load_state_dict(state)
-    assert seen == views
+    assert seen == orientations

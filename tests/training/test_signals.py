@@ -56,7 +56,7 @@ def test_gradient_norms_are_means_over_steps_and_leave_frozen_stages_out() -> No
     expected = [0.0] * 4
     for _ in range(3):
         backward(detector)
-        signal.gradients()
+        signal.on_gradients()
         for k, stage in enumerate(detector.backbone.stages):
             expected[k] += math.sqrt(sum(float(g) ** 2 for p in stage.parameters() if p.grad is not None for g in p.grad.flatten())) / 3
     value = signal.value()
@@ -67,7 +67,7 @@ def test_gradient_norms_are_means_over_steps_and_leave_frozen_stages_out() -> No
     freezer.apply(4)
     signal.begin(4, 1)
     backward(detector)
-    signal.gradients()
+    signal.on_gradients()
     assert signal.value() is None
 
 
@@ -76,7 +76,7 @@ def walk(signal: EffectivePerturbation, parameter: nn.Parameter, steps: list[Ten
     for step in steps:
         with torch.no_grad():
             parameter += step
-        signal.updated()
+        signal.on_optimizer_step()
     return signal.value()
 
 
@@ -95,7 +95,7 @@ def test_the_effective_perturbation_has_its_closed_forms() -> None:
     signal.begin(0, 4)
     with torch.no_grad():
         head += 1
-    signal.updated()
+    signal.on_optimizer_step()
     assert signal.value() == 0  # only the backbone counts
     Freezer(source.detector.backbone).apply(4)
     assert walk(signal, head, [torch.ones_like(head)]) is None
@@ -118,12 +118,12 @@ def test_a_checkpoint_within_a_block_loses_nothing() -> None:
             first = second
         with torch.no_grad():
             parameter += step
-        first.updated()
+        first.on_optimizer_step()
     assert first.value() == straight
     norms, again = GradientNorms(source), GradientNorms(source)
     norms.begin(0, 4)
     backward(source.detector)
-    norms.gradients()
+    norms.on_gradients()
     again.load_state_dict(norms.state_dict())
     assert again.value() == norms.value()
 
@@ -163,8 +163,8 @@ def test_the_score_is_the_last_of_its_block() -> None:
     signal = Score(sources())
     signal.begin(4, 4)
     assert signal.value() is None
-    signal.score({"map50": 0.1})
-    signal.score({"map50": 0.3})
+    signal.on_evaluation({"map50": 0.1})
+    signal.on_evaluation({"map50": 0.3})
     assert signal.value() == 0.3
     again = Score(sources())
     again.load_state_dict(signal.state_dict())

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dbf_ray.data.check.near_duplicates import SIDE, thumbnail
 from dbf_ray.data.check.objects import Objects, Size, examine
-from dbf_ray.data.near_duplicates import SIDE, thumbnail
-from dbf_ray.data.rasters import open_raster
+from dbf_ray.data.images.rasters import open_raster
 from dbf_ray.data.readers import Item, Labels, Problem, Reader
 from dbf_ray.errors import DataError
 

@@ -80,24 +80,24 @@ def place_of(objects: Objects, row: int, item: Item) -> str:
     return "" if objects.lines[row] is not None else f"{item.image.name}, object {objects.numbers[row]}: "
 
 
-Found = Iterator[tuple[str, int, str]]  # kind, row, message
+Detections = Iterator[tuple[str, int, str]]  # kind, row, message
 
 
-def _crossing(objects: Objects) -> Found:
+def _crossing(objects: Objects) -> Detections:
     for row in np.flatnonzero(~shapely.is_valid(shapely.polygons(objects.corners.reshape(-1, 4, 2)))):
         polygon = " ".join(f"{value:g}" for value in objects.corners[row])
         message = f"corners must follow each other around the object, sides cross in {polygon}"
         yield "self_crossing", int(row), f"{message}; correct their order (the smallest rectangle around them is taken)"
 
 
-def _tiny(objects: Objects) -> Found:
+def _tiny(objects: Objects) -> Detections:
     for row in np.flatnonzero((objects.boxes[:, 3] < TINY) & ~objects.difficult):
         sides = "{:.3g} x {:.3g}".format(*objects.boxes[row, 2:4])
         message = f"objects should be at least {TINY:g} pixels wide, got {sides} for {objects.names[row]!r}"
         yield "tiny", int(row), f"{message}; correct it, remove it or mark it difficult"
 
 
-def _outside(objects: Objects, size: Size | None) -> Found:
+def _outside(objects: Objects, size: Size | None) -> Detections:
     """Boxes most of whose area is not on the image, of difficult ones those that are not on it at all; to reach past its border is usual."""
     if size is None:
         return
@@ -111,7 +111,7 @@ def _outside(objects: Objects, size: Size | None) -> Found:
         yield "outside", int(row), f"{rule}, {what} does not; correct it, remove it or, if some of it shows, mark it difficult"
 
 
-def _twice(objects: Objects) -> Found:
+def _twice(objects: Objects) -> Detections:
     """Objects that an earlier one of the same class covers."""
     if len(objects) < 2:
         return

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dbf_ray.data.check.look import ImageRecord
-from dbf_ray.data.rasters import open_raster
+from dbf_ray.data.images.rasters import open_raster
 
 WINDOW = 1024  # pixels: of larger images a part is shown, in which objects can still be seen
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from dbf_ray.data.check.look import ImageRecord, Pixels
-from dbf_ray.data.near_duplicates import Pair, near_duplicates
+from dbf_ray.data.check.near_duplicates import Pair, near_duplicates
 from dbf_ray.data.readers import Problem
 from dbf_ray.geometry.windows import parse_patch_name
 

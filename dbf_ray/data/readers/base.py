@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from dbf_ray.data.images import IMAGE_SUFFIXES
+from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.errors import DataError
 
 LARGEST_COORDINATE = 1e6  # pixels

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dbf_ray.data.images import IMAGE_SUFFIXES
+from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.data.readers.base import Item, Listing, Problem, find_image, quoted, read_text
 from dbf_ray.errors import DataError
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dbf_ray.data.images import IMAGE_SUFFIXES, check_image
+from dbf_ray.data.images.files import IMAGE_SUFFIXES, check_image
 from dbf_ray.data.readers.base import (
     Item,
     LabelledObject,

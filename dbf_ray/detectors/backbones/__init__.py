@@ -51,7 +51,7 @@ def make_backbone(
     weights: str | Path | None = None,
     *,
     norm_eval: bool | Literal["sync"] = True,
-    frozen_stages: int = 0,
+    always_frozen: int = 0,
 ) -> StagedBackbone:
     """Build a backbone by name.
 
@@ -60,10 +60,10 @@ def make_backbone(
         weights: None (random); the name of torchvision's, downloaded once, such as ``"IMAGENET1K_V1"``, ``"ResNet50_Weights.IMAGENET1K_V1"``
             or ``"DEFAULT"``; or a state_dict file with torchvision's keys, in which what is not used (the classifier) may be missing.
         norm_eval: batch norms always in eval mode (True), in train mode while trained (False), or with statistics over all ranks ("sync").
-        frozen_stages: leading stages that are never trained, 0..K.
+        always_frozen: leading stages that are never trained, 0..K.
 
     Raises:
-        ConfigError: unknown name, or ``frozen_stages`` out of range.
+        ConfigError: unknown name, or ``always_frozen`` out of range.
         WeightsError: the weights are unknown, missing, unreadable or do not fit.
     """
     if name not in BACKBONES:
@@ -72,8 +72,8 @@ def make_backbone(
     named = find_weights(build, weights, name) if weights is not None and is_weights_name(weights) else None
     network = build(weights=None)
     stages, channels, strides = cut(network)
-    if not 0 <= frozen_stages <= len(stages):
-        raise ConfigError(f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {frozen_stages}")
+    if not 0 <= always_frozen <= len(stages):
+        raise ConfigError(f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {always_frozen}")
     if named is not None:
         fit_state(network, download_weights(named, name), f"torchvision's {named}", name, stages)
     elif weights is not None:
@@ -83,7 +83,7 @@ def make_backbone(
         channels,
         strides,
         norm_eval=norm_eval is True,
-        frozen_stages=frozen_stages,
+        always_frozen=always_frozen,
         float32_stages=FLOAT32_STAGES.get(name, 0),
     )
     if norm_eval == "sync":

@@ -25,7 +25,7 @@ Backend = str | Callable[..., object]
 
 
 class PrefixEngine:
-    """The first ``backbone.no_grad_stages`` stages for inference.
+    """The first ``backbone.num_frozen`` stages for inference.
 
     Batch norms are folded into the convolutions before them, in float32 and before any rounding (see :func:`.folding.folded`). Weights lie in
     channels-last memory; in bf16, those of convolutions and linear layers are rounded once and run under autocast, while norms and sums stay in
@@ -47,8 +47,8 @@ class PrefixEngine:
 
     def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, backend: Backend | None = None) -> None:
         self.dtype = dtype
-        self._read_from, self._goes_on = backbone.read_from, backbone.no_grad_stages < backbone.num_stages
-        frozen = list(backbone.stages[: backbone.no_grad_stages])
+        self._read_from, self._goes_on = backbone.read_from, backbone.num_frozen < backbone.num_stages
+        frozen = list(backbone.stages[: backbone.num_frozen])
         self._exact = 0 if dtype == torch.float32 else min(backbone.float32_stages, len(frozen))
         self._stages = list(self._copies(frozen))
         self.folded = sum(map(count_norms, frozen)) - sum(map(count_norms, self._stages))
@@ -139,4 +139,4 @@ def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def prefix_state(backbone: StagedBackbone) -> Sequence[Tensor]:
     """Parameters and buffers of the frozen prefix, all that its features depend on beside the images."""
-    return [t for stage in backbone.stages[: backbone.no_grad_stages] for t in (*stage.parameters(), *stage.buffers())]
+    return [t for stage in backbone.stages[: backbone.num_frozen] for t in (*stage.parameters(), *stage.buffers())]

@@ -24,11 +24,11 @@ class StagedBackbone(nn.Module):
         out_channels: channels of each stage's output.
         strides: stride in pixels of each stage's output.
         norm_eval: keep all batch norms in eval mode (running statistics), also while training. Layer norms have no mode.
-        frozen_stages: leading stages that are never trained; a :class:`dbf_ray.freezing.Freezer` sees to it.
+        always_frozen: leading stages that are never trained; a :class:`dbf_ray.freezing.Freezer` sees to it.
         float32_stages: leading stages that an inference engine in bf16 runs in float32, since the stages after them magnify what rounding does there.
 
     Attributes:
-        no_grad_stages: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode (norms and drop-path are
+        num_frozen: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode (norms and drop-path are
             still) whatever ``train()`` is called with. 0 unless somebody sets it.
         read_from: 0-based stage from which on outputs are read. Those of frozen stages before it are not kept.
     """
@@ -40,15 +40,15 @@ class StagedBackbone(nn.Module):
         strides: Sequence[int],
         *,
         norm_eval: bool = True,
-        frozen_stages: int = 0,
+        always_frozen: int = 0,
         float32_stages: int = 0,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.out_channels, self.strides = list(out_channels), list(strides)
         self.norm_eval = norm_eval
-        self.frozen_stages, self.float32_stages = frozen_stages, float32_stages
-        self.no_grad_stages = 0
+        self.always_frozen, self.float32_stages = always_frozen, float32_stages
+        self.num_frozen = 0
         self.read_from = 0
         self.train()
 
@@ -74,8 +74,8 @@ class StagedBackbone(nn.Module):
         *outputs, features = self._frozen_together(images) if frozen is None else frozen
         if outputs and features is not None:
             with torch.no_grad(), uncached_autocast(features.device):
-                outputs[-1] = stage_output(self.stages[self.no_grad_stages - 1], features)
-        for stage in self.stages[self.no_grad_stages :]:
+                outputs[-1] = stage_output(self.stages[self.num_frozen - 1], features)
+        for stage in self.stages[self.num_frozen :]:
             features = stage(features)
             outputs.append(stage_output(stage, features))
         return outputs  # type: ignore[return-value]
@@ -83,23 +83,23 @@ class StagedBackbone(nn.Module):
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> FrozenFeatures:
         """What the frozen stages give for images [B, 3, H, W], under the autocast in force; see :func:`image_by_image`."""
-        stages = list(self.stages[: self.no_grad_stages])
+        stages = list(self.stages[: self.num_frozen])
         if not stages:
             return [images]
         with uncached_autocast(images.device):
-            return image_by_image(lambda part: run_stages(stages, part, self.read_from, self.no_grad_stages < self.num_stages), images)
+            return image_by_image(lambda part: run_stages(stages, part, self.read_from, self.num_frozen < self.num_stages), images)
 
     @torch.no_grad()
     def _frozen_together(self, images: Tensor) -> FrozenFeatures:
         """The same with the output of every stage, for all images at once, as the stages that follow run."""
-        stages = list(self.stages[: self.no_grad_stages])
+        stages = list(self.stages[: self.num_frozen])
         with uncached_autocast(images.device):
-            return run_stages(stages, images, 0, self.no_grad_stages < self.num_stages)
+            return run_stages(stages, images, 0, self.num_frozen < self.num_stages)
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """As ``nn.Module.train``, but frozen stages stay in eval mode, and with ``norm_eval`` so do all batch norms."""
         super().train(mode)
-        for stage in self.stages[: self.no_grad_stages]:
+        for stage in self.stages[: self.num_frozen]:
             stage.eval()
         if self.norm_eval:
             for module in self.modules():

@@ -25,11 +25,11 @@ class Decision:
     """What one epoch (or block of steps) trains.
 
     Args:
-        frozen_stages: number n of leading backbone stages that are frozen, 0 (all trained) to K (whole backbone frozen).
+        num_frozen: number n of leading backbone stages that are frozen, 0 (all trained) to K (whole backbone frozen).
         lr_factors: learning-rate factor of each of the K stages, or None for 1 everywhere.
     """
 
-    frozen_stages: int
+    num_frozen: int
     lr_factors: tuple[float, ...] | None = None
 
 
@@ -146,7 +146,7 @@ class Policy(ABC):
             ConfigError: as :meth:`timeline`, or epochs or num_stages is not >= 1.
         """
         run = Progress(0, epochs, num_stages, seed, None if costs is None else tuple(costs))
-        return [decision.frozen_stages for decision in self.timeline(run)]
+        return [decision.num_frozen for decision in self.timeline(run)]
 
     def parameters(self) -> dict[str, Any]:
         """The policy's parameters by name, JSON-able; ``make_policy(policy.name, **policy.parameters())`` makes an equal one."""

@@ -81,6 +81,6 @@ class Budget(Policy):
         spent, stages, here = state.get("spent", 0), progress.num_stages, progress.steps(progress.epoch)
         allowed = self.limit * progress.costs[0] * progress.all_steps
         reserved = progress.costs[stages] * (progress.all_steps - progress.epoch * progress.block_steps - here)
-        if wanted.frozen_stages < stages and spent + progress.costs[wanted.frozen_stages] * here + reserved > allowed * (1 + TOLERANCE):
-            wanted = dataclasses.replace(wanted, frozen_stages=stages)
-        return wanted, {"spent": spent + progress.costs[wanted.frozen_stages] * here, "inner": inner}
+        if wanted.num_frozen < stages and spent + progress.costs[wanted.num_frozen] * here + reserved > allowed * (1 + TOLERANCE):
+            wanted = dataclasses.replace(wanted, num_frozen=stages)
+        return wanted, {"spent": spent + progress.costs[wanted.num_frozen] * here, "inner": inner}

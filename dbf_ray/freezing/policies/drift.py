@@ -19,8 +19,8 @@ TRAINED, FROZEN, PROBED = "trained", "frozen", "probed"
 class Drift(Policy):
     """D = 1 - CKA of fixed probe images' features after an epoch and at the last unfreezing. Epoch 0 is unfrozen.
 
-    The first unfrozen stretch ends once D > high. From then on an unfrozen probe epoch comes ``recheck`` epochs after the last unfrozen one; a
-    stretch that begins with a probe goes on while D < low.
+    The first unfrozen span ends once D > high. From then on an unfrozen probe epoch comes ``recheck`` epochs after the last unfrozen one; a
+    span that begins with a probe goes on while D < low.
 
     Args:
         low: 0..1.

@@ -1,0 +1,131 @@
+"""The parts that train, made of a checked run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dbf_ray.build.data import (
+    build_eval_loader,
+    choose_device,
+    decoded_images,
+    loader_workers,
+    probe_images,
+)
+from dbf_ray.build.frozen import (
+    augmentation,
+    build_frozen,
+    engine_is_compiled,
+    square,
+)
+from dbf_ray.build.spec import RunSpec
+from dbf_ray.cost import Ledger
+from dbf_ray.data import (
+    TrainView,
+    originals_of,
+    train_loader,
+)
+from dbf_ray.detectors import Detector
+from dbf_ray.detectors.compiled import check_compiler
+from dbf_ray.freezing import Freezer, stage_parameters
+from dbf_ray.training.average import WeightAverage
+from dbf_ray.training.ddp import DynamicDDP, broadcast_object, gather_objects, rank, world_size
+from dbf_ray.training.loop import Training
+from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
+from dbf_ray.training.progress import Progress
+from dbf_ray.training.scheduler import FreezingScheduler, Thaw
+from dbf_ray.training.signals import SIGNALS, Sources
+
+
+def build_training(
+    spec: RunSpec, *, journal: Path | None = None, features: Path | None = None, label: str = "", quiet: bool = False
+) -> Training:
+    """Everything that trains, for this rank of the current process group.
+
+    Args:
+        spec: from :func:`prepare`.
+        journal: file in which rank 0's ledger notes work in progress.
+        features: folder of this run for a feature cache on disk; where ``freezing.cache_dir`` is set, only its name counts.
+        label: put before every line of progress.
+        quiet: print no progress.
+
+    Raises:
+        ResourceError: ``training.compile`` or ``freezing.engine_compile`` is set and cannot work here.
+    """
+    config = spec.config
+    train, data = config.training, config.data
+    device = choose_device(config)
+    detector = spec.detector.to(device)
+    if train.channels_last:
+        detector = detector.to(memory_format=torch.channels_last)
+    if train.compile or engine_is_compiled(config):
+        check_compiler(device.type)
+    if train.compile:
+        detector.compile()
+    groups = parameter_groups(detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor)
+    seed = config.seed
+    train_images, eval_images = decoded_images(config, spec.train_set, spec.eval_set)
+    view = TrainView(spec.train_set, data.image_size, data.flips, seed, train_images, augmentation(config))
+    loader = train_loader(
+        view,
+        batch_size=train.batch_size,
+        accumulation=train.accumulation,
+        rank=rank(),
+        world_size=world_size(),
+        seed=seed,
+        workers=loader_workers(config, device),
+        prefetch=data.prefetch,
+        pinned=device.type == "cuda",
+        orientation_per=data.orientation_per,
+    )
+    average = WeightAverage(detector, train.ema) if train.ema is not None else None
+    if average is not None and train.compile:
+        average.detector.compile()
+    ddp = DynamicDDP(detector, device)
+    optimizer = make_optimizer(train.optimizer, groups, train.lr, train.momentum)
+    ledger = Ledger(spec.table, device=device, world_size=world_size(), gather=gather_objects, journal=journal if rank() == 0 else None)
+    return Training(
+        detector=detector,
+        ddp=ddp,
+        scheduler=build_scheduler(spec, detector, ddp, optimizer, ledger),
+        optimizer=optimizer,
+        learning_rate=LearningRate(
+            base=train.lr,
+            schedule=train.schedule,
+            epochs=train.epochs,
+            milestones=tuple(train.milestones),
+            gamma=train.gamma,
+            final_factor=train.final_lr_factor,
+            warmup_steps=train.warmup_steps,
+            warmup_factor=train.warmup_factor,
+        ),
+        train_loader=loader,
+        eval_loader=build_eval_loader(config, spec.eval_set, eval_images),
+        classes=spec.train_set.classes,
+        ledger=ledger,
+        progress=Progress(train.epochs, spec.num_stages, label=label, quiet=quiet or rank() != 0),
+        device=device,
+        epochs=train.epochs,
+        seed=seed,
+        accumulation=train.accumulation,
+        clip_norm=train.clip_norm,
+        precision=train.precision,
+        evaluate_every=config.evaluation.every,
+        average=average,
+        frozen=build_frozen(config, detector, ledger, device, view, features),
+        micro_batches=broadcast_object(spec.micro_batches),  # other machines may round what they were chosen by otherwise
+        originals=originals_of(spec.eval_set),
+    )
+
+
+def build_scheduler(
+    spec: RunSpec, detector: Detector, ddp: DynamicDDP, optimizer: torch.optim.Optimizer, ledger: Ledger
+) -> FreezingScheduler:
+    """The freezing scheduler, with the signals that the policy asks for."""
+    config, side = spec.config, square(spec.config)
+    freezing = config.freezing
+    sources = Sources(detector, ledger, lambda: probe_images(config, spec.train_set), (side, side), config.evaluation.batch_size)
+    signals = {name: SIGNALS[name](sources) for name in spec.policy.needs_signals}
+    thaw = Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor)
+    return FreezingScheduler(spec.policy, spec.run, Freezer(detector.backbone), ddp, optimizer, signals, thaw)

@@ -1,0 +1,1 @@
+"""Image files of any kind and size, read whole or by windows."""

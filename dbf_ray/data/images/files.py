@@ -1,0 +1,200 @@
+"""Image files: a cheap check before training, and decoding to upright RGB tensors of 8 bits.
+
+The orientation that a camera noted (EXIF) is applied, as OpenCV, MMCV and most labelling tools do: sizes and labels are those of the upright
+image. Images of more than 8 bits a channel are stretched to 8, see :mod:`.deep_images`. A TIFF file is read as it is by windows: by rasterio, if
+that is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from dbf_ray.data.images.deep import BITS_PER_SAMPLE, as_rgb, bits_of, limits_of, stretch
+from dbf_ray.data.images.geo_raster import open_geo, rasterio
+from dbf_ray.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+TIFF = (".tif", ".tiff")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
+DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with more than 8 bits
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
+LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
+ORIENTATION = 274  # EXIF tag
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag
+# The bytes that a complete file ends with.
+ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
+
+
+@contextlib.contextmanager
+def large_images(allowed: bool = True) -> Iterator[None]:
+    """Lets Pillow open images beyond the size at which it suspects an attack (178 million pixels); unless it is not ``allowed``."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = LARGEST if allowed else limit
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
+    """Check an image file's header, and that its end is there; a file whose end looks wrong is decoded to find out.
+
+    Args:
+        file: the image.
+        any_size: it will be read by windows, so it may be too large to be decoded at once.
+
+    Returns:
+        (height, width) in pixels of the upright image.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    try:
+        with large_images(any_size):
+            if is_foreign(file):
+                with open_geo(file) as raster:
+                    return raster.size
+            with Image.open(file) as image:
+                check_mode(image, file)
+                ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
+                if ending is not None and not ends_with(file, ending):
+                    image.load()
+                (width, height), turned = image.size, turned and image.format != "TIFF"  # of which Pillow gives the upright size
+    except UNREADABLE as error:
+        raise undecodable(file, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def read_image(file: Path) -> Tensor:
+    """Decode an image file to a uint8 tensor [3, H, W] in RGB, upright; grey is repeated, transparency and further bands dropped.
+
+    Raises:
+        DataError: the image cannot be decoded, or needs rasterio, which is not installed.
+    """
+    try:
+        if is_windowed(file) or is_foreign(file):
+            return _read_foreign(file)
+        with open_image(file) as image:
+            check_mode(image, file)
+            if bits_of(image) == 8:
+                pixels = np.array(upright(image).convert("RGB"))
+                return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            if image.mode not in DEEP:
+                return _read_foreign(file)
+            band = np.asarray(upright(image))[None]
+            return as_rgb(stretch(band, limits_of(band)))
+    except UNREADABLE as error:
+        raise undecodable(file, error) from error
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation of an opened image, 1 to 8; 1 is upright, from 5 on width and height are exchanged.
+
+    Told from the header alone: Pillow's own ``getexif`` would decode a PNG to see whether something comes after its pixels.
+    """
+    return int(Image.Image.getexif(image).get(ORIENTATION, 1))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened image, turned as :func:`orientation` says; Pillow itself turns a TIFF, when it is decoded."""
+    if image.format == "TIFF":
+        image.load()
+        return image
+    return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+@contextlib.contextmanager
+def open_image(file: Path) -> Iterator[Image.Image]:
+    """Open an image with Pillow.
+
+    A TIFF file that is to be turned is opened from memory: Pillow 13 maps files with uncompressed pixels, and then garbles those that it turns.
+    """
+    with Image.open(file) as image:
+        if image.format != "TIFF" or orientation(image) == 1:
+            yield image
+            return
+    with Image.open(io.BytesIO(file.read_bytes())) as image:
+        yield image
+
+
+def is_windowed(file: Path) -> bool:
+    """Whether a file is read by rasterio, which decodes windows by themselves: a TIFF file, where rasterio is installed.
+
+    Not if it is to be shown turned or mirrored, or has values of fewer than 8 bits or white as 0: rasterio gives such pixels as they are stored.
+
+    Raises:
+        OSError: it cannot be read at all.
+    """
+    if file.suffix.lower() not in TIFF or rasterio() is None:
+        return False
+    if is_foreign(file):
+        return True
+    with large_images(), Image.open(file) as image:
+        tags = getattr(image, "tag_v2", {})
+        stored = tags.get(BITS_PER_SAMPLE, (1,))
+        depth = min(stored) if isinstance(stored, tuple) else stored
+        return image.mode in MODES and orientation(image) == 1 and depth >= 8 and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO
+
+
+def is_deep(file: Path) -> bool:
+    """Whether an image has more than 8 bits a channel, or is of a kind that only rasterio reads.
+
+    Raises:
+        OSError: it cannot be read at all.
+    """
+    if is_foreign(file):
+        return True
+    with open_image(file) as image:
+        return bits_of(image) > 8
+
+
+def is_foreign(file: Path) -> bool:
+    """Whether it is a TIFF file that Pillow does not know, as most with several deep bands are."""
+    if file.suffix.lower() not in TIFF:
+        return False
+    try:
+        with large_images(), Image.open(file):  # whoever decodes it says whether it is too large
+            return False
+    except UnidentifiedImageError:
+        with file.open("rb") as stream:
+            return stream.read(4) in TIFF_STARTS
+
+
+def _read_foreign(file: Path) -> Tensor:
+    with open_geo(file) as raster:
+        return raster.read(0, 0, raster.size[1], raster.size[0])
+
+
+def check_mode(image: Image.Image, file: Path) -> None:
+    """Raise DataError where Pillow opened an image whose pixels are nothing that can be shown as RGB."""
+    if image.mode not in MODES:
+        raise DataError(f"{file}: images must be grey, RGB or have bands of numbers, got PIL mode {image.mode}; convert the image to RGB")
+
+
+def undecodable(file: Path, error: Exception) -> DataError:
+    """The error that names a file and why it cannot be decoded."""
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it into patches")
+    reason = "not an image file that is known" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+    return DataError(f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file")
+
+
+def ends_with(file: Path, ending: bytes) -> bool:
+    """Whether these are a file's last bytes."""
+    with file.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - len(ending)))
+        return stream.read() == ending

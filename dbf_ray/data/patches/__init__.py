@@ -1,0 +1,1 @@
+"""Patches: windows of an image as images of their own."""

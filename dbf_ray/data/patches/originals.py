@@ -1,0 +1,48 @@
+"""The objects of the images that a data set's patches were cut from, by which merged detections are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dbf_ray.data.labelled import LabelledDataset, to_boxes
+from dbf_ray.data.patches.split import ORIGINALS
+from dbf_ray.data.readers.dota import read_labels
+from dbf_ray.data.samples import Dataset, Subset
+from dbf_ray.errors import DataError
+from dbf_ray.geometry.windows import parse_patch_name
+
+
+def originals_of(dataset: Dataset) -> dict[str, Mapping[str, Any]] | None:
+    """Objects by image, in the image's pixels: boxes [n, 5], labels [n], difficult [n]; None where the images are no patches of a split.
+
+    Only images of which the data set has patches; a class that the data set does not know is left out.
+
+    Raises:
+        DataError: the labels that the split wrote are missing or broken.
+    """
+    whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+    if not isinstance(whole, LabelledDataset):
+        return None
+    folders = {file.parent.parent / ORIGINALS for file in whole.files}
+    if not all(folder.is_dir() for folder in folders):
+        return None
+    found: dict[str, Mapping[str, Any]] = {}
+    for image in sorted({parse_patch_name(image_id).image for image_id in dataset.image_ids}):
+        file = next((folder / f"{image}.txt" for folder in sorted(folders) if (folder / f"{image}.txt").is_file()), None)
+        if file is None:
+            raise DataError(
+                f"{min(folders)} must hold the labels of every image that was cut, {image}.txt is missing; split the data again"
+            )
+        labels = read_labels(file)
+        if labels.problems:
+            raise labels.problems[0].error()
+        known = [one for one in labels.objects if one.name in whole.classes]
+        found[image] = {
+            "boxes": to_boxes(known, file),
+            "labels": torch.tensor([whole.classes.index(one.name) for one in known], dtype=torch.int64),
+            "difficult": torch.tensor([one.difficult for one in known], dtype=torch.bool),
+        }
+    return found

@@ -1,0 +1,1 @@
+"""Generated aerial scenes: a data set without files."""

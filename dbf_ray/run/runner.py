@@ -1,0 +1,129 @@
+"""One training run, without Ray: configuration in, record out.
+
+The run's folder holds config.yaml, epochs.jsonl, summary.json and checkpoints/; a checkpoint alone restores weights, optimizer,
+policy, ledger and the record so far. Inside an initialised process group every rank calls :func:`run`; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbf_ray.build import RunSpec, build_training, prepare
+from dbf_ray.build.frozen import augmentation
+from dbf_ray.config import Config, to_dict
+from dbf_ray.errors import DbfRayError
+from dbf_ray.locks import only_writer
+from dbf_ray.run.naming import mlflow_target, run_directory
+from dbf_ray.run.resume import restore, save
+from dbf_ray.run.summary import draw, facts_of, summarize
+from dbf_ray.tracking import Tracker, make_trackers
+from dbf_ray.training.ddp import broadcast_object, rank
+from dbf_ray.training.loop import LoopState, Training, fit
+
+LOCK_PATIENCE = 10.0  # seconds: the process of a worker that is being replaced may still be ending
+
+
+OnEpoch = Callable[[dict[str, Any], Path | None], bool]
+
+
+def run(
+    config: Config,
+    *,
+    directory: Path | None = None,
+    trackers: Sequence[Tracker] | None = None,
+    on_epoch: OnEpoch | None = None,
+    resume: Path | None = None,
+    label: str = "",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train one configuration.
+
+    Args:
+        config: the run.
+        directory: the run's folder; None: ``runs_dir/name``.
+        trackers: who is told of it; None: JSON lines and, if configured, MLflow. Used on rank 0 only.
+        on_epoch: called on every rank after each epoch with its record and, on rank 0, the checkpoint written; when rank 0's answer is
+            False the run ends.
+        resume: checkpoint folder to go on from; None: from the beginning.
+        label: put before every line of progress.
+        quiet: print no progress.
+
+    Returns:
+        The content of summary.json, on every rank.
+
+    Raises:
+        DbfRayError: bad input, before training; or a training that had to stop.
+    """
+    directory = directory or run_directory(config)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    spec = prepare(config)
+    writes = rank() == 0
+    with only_writer(directory, "training", "give another --name", LOCK_PATIENCE) if writes else contextlib.nullcontext():
+        training = build_training(spec, journal=directory / "costs.jsonl", features=directory / "features", label=label, quiet=quiet)
+        for line in notes_of(spec):
+            training.progress.note(line)
+        state = LoopState()
+        if resume is not None:
+            restore(training, state, resume)
+        told: Sequence[Tracker] = []
+        if writes:
+            told = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
+        for tracker in told:
+            tracker.start(to_dict(config), facts_of(spec), state.epoch)
+            for record in state.records:
+                tracker.epoch(record)
+        try:
+            stopped_early = _train(spec, training, state, directory, told, on_epoch)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
+            for tracker in told:
+                tracker.fail(reason)
+            if isinstance(error, DbfRayError) and training.frozen is not None:  # not a crash: the same would only come again
+                training.frozen.close()
+            raise
+        summary = summarize(spec, training, state, directory, stopped_early)
+        if training.frozen is not None and not stopped_early:
+            training.frozen.close()
+        pictures = draw(directory, state, spec) if writes else []
+        for tracker in told:
+            tracker.finish(summary, pictures)
+    return summary
+
+
+def notes_of(spec: RunSpec) -> list[str]:
+    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are chosen."""
+    notes = [] if spec.forecast is None else [str(spec.forecast)]
+    options = ", ".join(f"data.augment.{name}" for name in augmentation(spec.config).switched_on)
+    if spec.config.freezing.cache != "off" and options:
+        notes.append(f"feature cache: off, since {options} leave no image that comes twice")
+    elif spec.config.freezing.cache != "off" and spec.forecast is None:
+        why = "the policy decides while it trains" if spec.frozen_prefixes is None else "blocks of freezing.interval are not whole epochs"
+        notes.append(f"feature cache: how often it will hit is not known beforehand, since {why}")
+    if spec.micro_batches is not None:
+        counts = ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(spec.micro_batches))
+        notes.append(f"micro-batches of a step within {spec.config.training.micro_batch_gb:g} GB: {counts}")
+    return notes
+
+
+def _train(spec: RunSpec, training: Training, state: LoopState, directory: Path, told: Sequence[Tracker], on_epoch: OnEpoch | None) -> bool:
+    """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether it was stopped early."""
+    go_on = True
+
+    def after_epoch(record: dict[str, Any]) -> bool:
+        nonlocal go_on
+        checkpoint = None
+        if rank() == 0:
+            checkpoint = save(training, state, spec.config, directory, spec)
+            for tracker in told:
+                tracker.epoch(record)
+        go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
+        return go_on
+
+    fit(training, state, after_epoch)
+    return not go_on

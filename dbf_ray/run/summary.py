@@ -1,0 +1,126 @@
+"""What is known of a run: before it trains, and the content of summary.json after."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbf_ray.build import RunSpec
+from dbf_ray.data import sizes_of
+from dbf_ray.freezing import budget
+from dbf_ray.run.naming import run_name
+from dbf_ray.training.checkpoint import list_checkpoints
+from dbf_ray.training.ddp import broadcast_object, rank, world_size
+from dbf_ray.training.loop import LoopState, Training
+
+
+def facts_of(spec: RunSpec) -> dict[str, Any]:
+    """What is known of a run before it trains."""
+    return {
+        "name": run_name(spec.config),
+        "policy": spec.policy.name,
+        "parameters": spec.policy.parameters(),
+        "rho": spec.policy.parameters().get("rho"),
+        "seed": spec.config.seed,
+        "num_stages": spec.num_stages,
+        "frozen_prefixes": spec.frozen_prefixes,
+        "budget": spec.budget,
+        "compute_ratio": spec.compute_ratio,
+        "analytic_ratio": spec.analytic_ratio,
+        "backbone_share": spec.backbone_share,
+        "norm_eval": spec.config.detector.norm_eval,
+        "expected_hit_rate": None if spec.forecast is None else spec.forecast.hit_rate,
+        "eval_split": spec.eval_split,
+        "train_images": len(spec.train_set),
+        "eval_images": len(spec.eval_set),
+        "world_size": world_size(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def summarize(spec: RunSpec, training: Training, state: LoopState, directory: Path, stopped_early: bool) -> dict[str, Any]:
+    """The content of summary.json."""
+    prefixes = training.scheduler.state.prefixes
+    steps = prefix_steps(state.records)
+    evaluated = [record for record in state.records if record["map50"] is not None]
+    last = evaluated[-1] if evaluated else {}
+    scores = [record["map50"] for record in evaluated]
+    checkpoint = list_checkpoints(directory / "checkpoints") if rank() == 0 else []
+    summary = {
+        **facts_of(spec),
+        "epochs": len(state.records),
+        "frozen_prefixes": prefixes,
+        "budget": budget(prefixes, spec.num_stages),
+        **{key: last.get(key) for key in ("map50", "map50_voc07", "map75", "map50_95")},
+        "map50_best": max((s for s in scores if s == s), default=None),
+        **{key: value for key, value in last.items() if key.startswith(("ap50/", "merged/"))},
+        "compute_ratio": spec.cost_of(list(steps), list(steps.values())),
+        "analytic_ratio": spec.analytic_cost_of(list(steps), list(steps.values())),
+        **training.ledger.totals(),
+        "checkpoint": str(checkpoint[-1]) if checkpoint else None,
+        "stopped_early": stopped_early,
+    }
+    return broadcast_object(summary)
+
+
+def prefix_steps(records: Sequence[dict[str, Any]]) -> dict[int, int]:
+    """Optimizer steps that each frozen prefix had, over all epochs' records."""
+    total: dict[int, int] = {}
+    for record in records:
+        for prefix, steps in record.get("steps_per_prefix", {record["frozen_stages"]: record["steps"]}).items():
+            total[int(prefix)] = total.get(int(prefix), 0) + steps
+    return total
+
+
+def training_window(spec: RunSpec) -> int:
+    """Pixels that ``data.image_size`` pixels stand for: the median long side of the training images as they are stored."""
+    sizes = sizes_of(spec.train_set)
+    return round(statistics.median(max(size) for size in sizes)) if sizes else spec.config.data.image_size
+
+
+def draw(directory: Path, state: LoopState, spec: RunSpec) -> list[Path]:
+    """The learning curve of a finished run as PNG; nothing, and a warning, where it cannot be drawn."""
+    try:
+        from dbf_ray.reports.curves import learning_curves, learning_png
+        from dbf_ray.reports.study import replace_file
+    except ImportError:
+        return []
+    file = directory / "learning_curve.png"
+    try:
+        replace_file(file, learning_png(learning_curves({run_name(spec.config): state.records}, spec.num_stages)))
+    except Exception as error:  # a picture must not cost the record
+        warnings.warn(f"cannot draw {file}: {type(error).__name__}: {error}", stacklevel=2)
+        return []
+    return [file]
+
+
+def machine() -> str:
+    """The machine, in words: processor, cores and threads in use, GPU."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            processor = next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{gpu}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("dbf-ray", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,291 @@
+"""A search: Ray Tune runs the trials, the study says which, and the study's folder tells how far it came.
+
+``studies/<name>/`` holds study.db (Optuna), trials/<number>/ (each a complete run folder), trials.csv, pareto.json, pareto.html and pareto.png. The
+same name again goes on with the trials that are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from dbf_ray.build import prepare
+from dbf_ray.cluster.ray_runtime import Resources, available_resources, cluster_address, connected_ray, require
+from dbf_ray.cluster.train import RunFunction, absolute_paths
+from dbf_ray.config import Config, save_config
+from dbf_ray.errors import ConfigError, TrainingError
+from dbf_ray.freezing import Progress
+from dbf_ray.locks import only_writer
+from dbf_ray.reports import study_result, write_study
+from dbf_ray.search.progress import SearchProgress, standing
+from dbf_ray.search.searcher import StudySearcher
+from dbf_ray.search.settings import Begin, Settings
+from dbf_ray.search.spaces import load_space
+from dbf_ray.search.study import Study, open_study
+from dbf_ray.search.trial import TrialSetup, train_trial
+from dbf_ray.search.validation import val_map50, validate_front
+from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epochs
+from dbf_ray.tracking.base import write_json
+
+FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
+DRIVER_MEMORY = 64 * 1024**2  # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
+
+
+def search(
+    config: Config,
+    space_file: Path,
+    *,
+    study_name: str,
+    trials: int | None = None,
+    concurrent: int | None = None,
+    studies_dir: Path = Path("studies"),
+    progress: Callable[[str], None] = print,
+    run: RunFunction | None = None,
+    begin: Begin | None = None,
+) -> dict[str, Any]:
+    """Search the space for the best trade-off of map50 (of the last epoch) against compute_ratio.
+
+    Args:
+        config: what all trials share.
+        space_file: see :mod:`dbf_ray.search.spaces`.
+        study_name: names the folder, the Optuna study and the MLflow experiment.
+        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed ones are made up for, within bounds
+            (:class:`StudySearcher`).
+        concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``, else as many as fit.
+        studies_dir: where the study's folder is.
+        progress: called with each line for the person.
+        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+
+    Returns:
+        The content of pareto.json.
+
+    Raises:
+        ConfigError: the configuration, the space or the study's name cannot be used.
+        ResourceError: a trial can never fit.
+        TrainingError: not one trial ended well.
+    """
+    _check_name(study_name)
+    config, wanted = absolute_paths(config), trials or config.search.trials
+    space = load_space(space_file)
+    if cluster_address(config.cluster.address) is None:
+        concurrency(config, concurrent, available_resources())
+    settings = Settings(config, begin or checked_begin)
+    for baseline in space.baselines:
+        settings.make(baseline)
+    folder = studies_dir / study_name
+    with only_writer(folder, "searching the study", "give another --study"):
+        optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
+        study = Study(optuna_study, space, settings, seed=config.seed, recover=lambda number: read_summary(folder / "trials" / str(number)))
+        save_config(config, folder / "config.yaml")
+        return _Search(config, folder, study, wanted, concurrent, progress, run, space_file).execute()
+
+
+def checked_begin(config: Config) -> Progress:
+    """Check ``config`` completely (data, weights, sizes) and return a policy's progress at its begin."""
+    return prepare(config).run
+
+
+def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
+    """How many trials run at once: as many as fit, at most ``wanted`` or ``config.search.concurrent``.
+
+    Raises:
+        ResourceError: not even one fits.
+    """
+    cluster = config.cluster
+    require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
+    fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
+    return max(1, min(fit, wanted or config.search.concurrent or fit))
+
+
+class _Search:
+    """One search in progress."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        study: Study,
+        trials: int,
+        concurrent: int | None,
+        show: Callable[[str], None],
+        run: RunFunction | None,
+        space_file: Path,
+    ) -> None:
+        self.config, self.folder, self.study, self.trials, self.concurrent, self.show = config, folder, study, trials, concurrent, show
+        self.run, self.space_file = run, space_file
+        self.name = folder.name
+        self._written = 0.0
+        self._failures: list[str] = []
+
+    def execute(self) -> dict[str, Any]:
+        done = len(self.study.complete())
+        missing = self.trials - done
+        if missing <= 0:
+            self.show(f"study {self.name}: all {self.trials} trials are done")
+            return self._write()
+        with connected_ray(self.config.cluster.address) as resources:
+            at_once = min(concurrency(self.config, self.concurrent, resources), missing)
+            self._greet(done, at_once, resources)
+            parent = self._mlflow_parent()
+            if parent is not None:
+                for number in self.study.interrupted:
+                    _end_mlflow_run(self.folder / "trials" / str(number), resolve_uri(self.config.tracking.uri), "interrupted")
+            reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
+            failure: str | None = "interrupted"
+            try:
+                self._tune(reporter, parent, missing, at_once)
+                failure = None if self.study.complete() else "no trial ended well"
+            finally:
+                result = self._write()
+                if parent is not None:
+                    parent.finish(self._files(), failure)
+        if failure is not None:
+            reasons = [row["failure"] for row in result["trials"] if row.get("failure")]
+            raise TrainingError(f"study {self.name}: not one trial ended well; the last one said: {reasons[-1] if reasons else 'nothing'}")
+        self._say_what_is_missing()
+        if self.run is None:
+            validate_front(result, self.folder / "trials", self.config, self.show)
+            result = self._write()
+        self.show(f"study {self.name}: {standing(result)}")
+        return result
+
+    def _say_what_is_missing(self) -> None:
+        """Failed trials, and why there are fewer complete ones than wanted."""
+        if self._failures:
+            self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
+        complete = len(self.study.complete())
+        if complete < self.trials:
+            why = "the space has no further setting" if self.study.exhausted else "too many failed"
+            if self.study.exhausted and self.study.invalid_draws:
+                why += f" ({self.study.invalid_draws} draws were not valid, the last: {self.study.last_invalid})"
+            self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
+
+    def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
+        shutil.rmtree(self.folder / "tune", ignore_errors=True)  # of a search that was killed
+        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), self._target(parent), self.run)
+        tuner = tune.Tuner(
+            tune.with_resources(partial(train_trial, setup=setup), self._resources()),
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(
+                    self.study,
+                    missing,
+                    reporter.begin,
+                    partial(reporter.epoch, epochs=self.config.training.epochs),
+                    partial(self._end, reporter=reporter, parent=parent),
+                ),
+                num_samples=StudySearcher.most(missing),
+                max_concurrent_trials=at_once,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                reuse_actors=True,  # a process costs seconds of imports
+            ),
+            run_config=tune.RunConfig(
+                name="tune" if self.config.cluster.storage is None else f"{self.name}-tune",
+                storage_path=self.config.cluster.storage or str(self.folder.absolute()),
+                failure_config=tune.FailureConfig(max_failures=self.config.cluster.max_failures),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise TrainingError(
+                f"study {self.name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command continues it"
+            ) from error
+        finally:
+            shutil.rmtree(self.folder / "tune", ignore_errors=True)  # Tune's own notes; the study's state is in study.db
+
+    def _resources(self) -> dict[str, float]:
+        cluster = self.config.cluster
+        if cluster.workers > 1:
+            return {"memory": DRIVER_MEMORY}
+        return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
+
+    def _end(self, number: int, report: Mapping[str, Any], failure: str | None, *, reporter: SearchProgress, parent: Any) -> None:
+        directory = self.folder / "trials" / str(number)
+        if failure is not None:
+            self._failures.append(failure)
+        if failure is None and read_summary(directory) is None:  # trained on another machine
+            write_epochs(directory, report["records"])
+            write_json(directory / "summary.json", report["summary"])
+        if failure is not None and parent is not None:
+            _end_mlflow_run(directory, resolve_uri(self.config.tracking.uri), failure)
+        result = self._write() if time.monotonic() - self._written > FILES_EVERY else self._result()
+        reporter.end(number, report, failure, result)
+        if parent is not None:
+            scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
+            metrics = {"front": float(len(result["front"])), "hypervolume": result["hypervolume"], "best_map50": max(scores, default=None)}
+            parent.progress(len(self.study.complete()), {key: value for key, value in metrics.items() if value is not None})
+
+    def _result(self) -> dict[str, Any]:
+        """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
+        study = self.study.optuna
+        fixed = study.user_attrs.get("reference")
+        rows = self.study.rows(self.folder / "trials")
+        for row in rows:
+            if (value := val_map50(Path(row["run"]))) is not None:
+                row["val_map50"] = value
+        result = study_result(self.name, rows, fixed)
+        if fixed is None and result["reference"] is not None and self.study.baselines_done():
+            study.set_user_attr("reference", list(result["reference"]))
+        return result
+
+    def _write(self) -> dict[str, Any]:
+        result = self._result()
+        write_study(result, self.folder)
+        self._written = time.monotonic()
+        return result
+
+    def _files(self) -> list[Path]:
+        names = ("pareto.json", "pareto.html", "pareto.png", "trials.csv", "config.yaml")
+        return [self.folder / name for name in names if (self.folder / name).exists()] + [self.space_file]
+
+    def _greet(self, done: int, at_once: int, resources: Resources) -> None:
+        cluster = self.config.cluster
+        workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (f" and {cluster.workers} GPUs" if cluster.gpu else "")
+        self.show(
+            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each on {workers} "
+            f"({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
+        )
+        if self.concurrent and at_once < min(self.concurrent, self.trials - done):
+            self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
+        if self.study.interrupted:
+            self.show(f"study {self.name}: going on with the interrupted trials {', '.join(map(str, self.study.interrupted))}")
+
+    def _mlflow_parent(self) -> Any:
+        """The study's parent run in MLflow, or None without MLflow: off, not installed, or not reachable."""
+        if not self.config.tracking.mlflow:
+            return None
+        try:
+            from dbf_ray.tracking.mlflow import MlflowStudy
+        except ImportError:
+            return None
+        parameters = {"space": self.space_file.name, "trials": self.trials, "seed": self.config.seed, "epochs": self.config.training.epochs}
+        parameters |= {"backbone": self.config.detector.backbone, "detector": self.config.detector.name, "data": self.config.data.name}
+        parent = MlflowStudy(self.folder, resolve_uri(self.config.tracking.uri), self.name, parameters)
+        return parent if parent.run_id else None
+
+    def _target(self, parent: Any) -> MlflowTarget | None:
+        if parent is None:
+            return None
+        return MlflowTarget(resolve_uri(self.config.tracking.uri), self.name, None, parent.run_id, {"dbf_ray.study": self.name})
+
+
+def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
+    with contextlib.suppress(ImportError):
+        from dbf_ray.tracking.mlflow import end_abandoned_run
+
+        end_abandoned_run(directory, uri, failure)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, got {name!r}")
