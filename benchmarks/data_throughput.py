@@ -1,8 +1,9 @@
 """How fast images are cut into patches, read, and fed to a training.
 
-Split: patches per second, whole (reading, cutting, writing PNG), by one process and by all cores; and of a second run, which finds all done.
-Loading: images per second of a training loader over one epoch: decoded each time, kept decoded in memory, with each augmentation, and by loading
-processes. Ways of loading take turns; the best round of each counts.
+Split: patches per second, whole (reading, cutting, writing PNG), by one process and by all cores; and of a
+second run, which finds all done. Loading: images per second of a training loader over one epoch: decoded each
+time, kept decoded in memory, with each augmentation, and by loading processes. Ways of loading take turns;
+the best round of each counts.
 
 python -m benchmarks.data_throughput --json
 python -m benchmarks.data_throughput --root DIR --split-root DIR2 --size 640        on real images
@@ -23,7 +24,14 @@ from PIL import Image
 
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
-from dbf_ray.data.patches.split import SplitCounts, SplitSettings, cut_all, original_text, plan_split, prepare_out
+from dbf_ray.data.patches.split import (
+    SplitCounts,
+    SplitSettings,
+    cut_all,
+    original_text,
+    plan_split,
+    prepare_out,
+)
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.geometry import boxes_to_corners
@@ -36,7 +44,9 @@ AUGMENTATIONS = {
     "scales": Augmentation(scales=(0.5, 1.5)),
     "rotation": Augmentation(rotate=180.0, rotate_probability=1.0),
     "colour": Augmentation(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05),
-    "all": Augmentation(rotate=180.0, scales=(0.5, 1.5), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05),
+    "all": Augmentation(
+        rotate=180.0, scales=(0.5, 1.5), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05
+    ),
 }
 
 
@@ -47,10 +57,13 @@ def write_scenes(folder: Path, images: int, side: int) -> Path:
         (folder / name).mkdir(parents=True)
     for index, name in enumerate(scenes.image_ids):
         image, target = scenes.load(index)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{name}.png", compress_level=1)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+            folder / "images" / f"{name}.png", compress_level=1
+        )
         corners = boxes_to_corners(target["boxes"].as_subclass(torch.Tensor).double()).tolist()
         objects = [
-            LabelledObject(tuple(points), scenes.classes[label]) for points, label in zip(corners, target["labels"].tolist(), strict=True)
+            LabelledObject(tuple(points), scenes.classes[label])
+            for points, label in zip(corners, target["labels"].tolist(), strict=True)
         ]
         (folder / "labelTxt" / f"{name}.txt").write_text(original_text(objects))
     return folder
@@ -59,17 +72,30 @@ def write_scenes(folder: Path, images: int, side: int) -> Path:
 def split_rows(root: Path, settings: SplitSettings, scratch: Path) -> Iterator[Row]:
     """One process, all cores, and a run that finds everything done."""
     reader = READERS[recognise(root)]
-    for name, workers, again in (("one process", 0, False), ("all cores", usable_cpus(), False), ("all done before", 0, True)):
+    for name, workers, again in (
+        ("one process", 0, False),
+        ("all cores", usable_cpus(), False),
+        ("all done before", 0, True),
+    ):
         out = scratch / "patches"
         if not again:
             shutil.rmtree(out, ignore_errors=True)
         begun = time.perf_counter()
         plan = plan_split(reader, root, out, settings)
         prepare_out(plan, root, out, settings)
-        counts = sum((done for done in cut_all(plan.tasks, workers) if isinstance(done, SplitCounts)), SplitCounts())
+        counts = sum(
+            (done for done in cut_all(plan.tasks, workers) if isinstance(done, SplitCounts)), SplitCounts()
+        )
         seconds = time.perf_counter() - begun
         patches = counts.written + counts.kept
-        yield {"what": "split", "way": name, "workers": workers, "count": patches, "seconds": seconds, "per_second": patches / seconds}
+        yield {
+            "what": "split",
+            "way": name,
+            "workers": workers,
+            "count": patches,
+            "seconds": seconds,
+            "per_second": patches / seconds,
+        }
 
 
 def loading_ways(dataset: Dataset, image_size: int) -> dict[str, Callable[[], Any]]:
@@ -78,14 +104,18 @@ def loading_ways(dataset: Dataset, image_size: int) -> dict[str, Callable[[], An
     for index in range(len(dataset)):
         kept[index]
 
-    def loader(augmentation: Augmentation | None = None, resized: DecodedImages | None = None, workers: int = 0) -> Callable[[], Any]:
+    def loader(
+        augmentation: Augmentation | None = None, resized: DecodedImages | None = None, workers: int = 0
+    ) -> Callable[[], Any]:
         view = TrainView(dataset, image_size, resized=resized, augmentation=augmentation)
         made = train_loader(view, batch_size=4, workers=workers)
         return lambda: sum(len(images) for images, _ in made.epoch(0))
 
     cores = usable_cpus()
     ways = {"decoded each time": loader(), f"decoded each time, {cores} processes": loader(workers=cores)}
-    ways |= {f"kept decoded, {name}": loader(augmentation, kept) for name, augmentation in AUGMENTATIONS.items()}
+    ways |= {
+        f"kept decoded, {name}": loader(augmentation, kept) for name, augmentation in AUGMENTATIONS.items()
+    }
     return ways | {f"kept decoded, all, {cores} processes": loader(AUGMENTATIONS["all"], kept, cores)}
 
 
@@ -100,17 +130,34 @@ def loading_rows(dataset: Dataset, image_size: int, rounds: int) -> Iterator[Row
             counts[name] = way()
             times[name].append(time.perf_counter() - begun)
     for name, seconds in times.items():
-        yield {"what": "load", "way": name, "count": counts[name], "seconds": min(seconds), "per_second": counts[name] / min(seconds)}
+        yield {
+            "what": "load",
+            "way": name,
+            "count": counts[name],
+            "seconds": min(seconds),
+            "per_second": counts[name] / min(seconds),
+        }
 
 
 def command(arguments: Sequence[str] | None = None) -> Row:
     """Measure and print a table."""
     parser = make_parser("benchmarks.data_throughput", __doc__ or "")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="data to load, DIR or DIR/train (default: generated scenes)")
-    parser.add_argument("--split-root", type=Path, metavar="DIR", help="data to split (default: generated scenes)")
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="data to load, DIR or DIR/train (default: generated scenes)"
+    )
+    parser.add_argument(
+        "--split-root", type=Path, metavar="DIR", help="data to split (default: generated scenes)"
+    )
     parser.add_argument("--images", type=int, default=24, help="generated scenes (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=1024, help="side of a generated scene in pixels (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=512, help="side of a patch, and what images are resized to (default: %(default)s)")
+    parser.add_argument(
+        "--side", type=int, default=1024, help="side of a generated scene in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=512,
+        help="side of a patch, and what images are resized to (default: %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of loading (default: %(default)s)")
     options, _ = parse(parser, arguments)
     torch.set_num_threads(1)
@@ -119,11 +166,22 @@ def command(arguments: Sequence[str] | None = None) -> Row:
         scenes = write_scenes(scratch / "scenes", options.images, options.side)
         root = options.root or scenes
         dataset = LabelledDataset(READERS[recognise(root)], root)
-        rows = list(split_rows(options.split_root or scenes, SplitSettings(options.size, options.size // 5), scratch))
+        rows = list(
+            split_rows(options.split_root or scenes, SplitSettings(options.size, options.size // 5), scratch)
+        )
         rows += loading_rows(dataset, options.size, max(1, options.rounds))
     for row in rows:
-        print(f"{row['what']:6} {row['way']:32} {row['count']:6} in {row['seconds']:7.2f} s  {row['per_second']:8.1f}/s")
-    result = {"rows": rows, "size": options.size, "rounds": options.rounds, "machine": machine(), "versions": versions()}
+        print(
+            f"{row['what']:6} {row['way']:32} {row['count']:6} in {row['seconds']:7.2f} s  "
+            f"{row['per_second']:8.1f}/s"
+        )
+    result = {
+        "rows": rows,
+        "size": options.size,
+        "rounds": options.rounds,
+        "machine": machine(),
+        "versions": versions(),
+    }
     if options.json:
         print_json(result)
     return result

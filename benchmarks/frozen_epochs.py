@@ -1,10 +1,12 @@
-"""What an epoch of a frozen span costs on real images, with and without the engine and the cache, and how long it waits for data.
+"""What an epoch of a frozen span costs on real images, with and without the engine and the cache, and how
+long it waits for data.
 
-Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of each fills the caches and is left
-out. An epoch here is its training steps, data waiting included; no evaluation. Epochs with the whole backbone trained come
-after them.
+Four trainings whose backbone is never trained take turns, epoch by epoch, in one process. The first epoch of
+each fills the caches and is left out. An epoch here is its training steps, data waiting included; no
+evaluation. Epochs with the whole backbone trained come after them.
 
-python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
+python -m benchmarks.frozen_epochs --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR \\
+    --detector.weights_backbone FILE \\
     --training.precision float32 --data.orientation_per span --data.pad_to square --json
 """
 
@@ -26,7 +28,8 @@ from dbf_ray.training.loop import Training, train_epoch
 from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
-# In a profile: (file that a function is in, "~" for torch's own; the functions; whether what they call counts too).
+# In a profile: (file that a function is in, "~" for torch's own; the functions; whether what they call counts
+# too).
 PARTS: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "backward passes": ("~", ("<method 'run_backward' of 'torch._C._EngineBase' objects>",), False),
     "convolutions": ("~", ("<built-in method torch.conv2d>",), False),
@@ -38,24 +41,46 @@ PARTS: dict[str, tuple[str, tuple[str, ...], bool]] = {
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Train and print a table."""
-    parser = make_parser("benchmarks.frozen_epochs", __doc__ or "", sections=("", "data", "detector", "freezing", "training"))
-    parser.add_argument("--rounds", type=int, default=3, help="epochs of each training that count (default: 3)")
-    parser.add_argument(
-        "--full", type=int, default=2, help="epochs with the whole backbone trained, the best of which counts; 0: none (default: 2)"
+    parser = make_parser(
+        "benchmarks.frozen_epochs", __doc__ or "", sections=("", "data", "detector", "freezing", "training")
     )
-    parser.add_argument("--profile", action="store_true", help="then profile one more epoch with engine and cache: where its time goes")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="epochs of each training that count (default: 3)"
+    )
+    parser.add_argument(
+        "--full",
+        type=int,
+        default=2,
+        help="epochs with the whole backbone trained, the best of which counts; 0: none (default: 2)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="then profile one more epoch with engine and cache: where its time goes",
+    )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
-    ways = {(engine, cache): way(config, engine, cache) for engine, cache in itertools.product((False, True), ("off", "ram"))}
+    ways = {
+        (engine, cache): way(config, engine, cache)
+        for engine, cache in itertools.product((False, True), ("off", "ram"))
+    }
     epochs: dict[tuple[bool, str], list[Row]] = {key: [] for key in ways}
     for epoch in range(max(1, options.rounds) + 1):
         for key, training in ways.items():
             epochs[key].append(one_epoch(training, epoch))
-            print(f"epoch {epoch}, engine {key[0]}, cache {key[1]}: {epochs[key][-1]['device_seconds']:.1f} s", file=sys.stderr, flush=True)
+            print(
+                f"epoch {epoch}, engine {key[0]}, cache {key[1]}: {epochs[key][-1]['device_seconds']:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     training = trained(config)
-    full = min((one_epoch(training, epoch) for epoch in range(options.full)), key=lambda row: row["device_seconds"], default=None)
+    full = min(
+        (one_epoch(training, epoch) for epoch in range(options.full)),
+        key=lambda row: row["device_seconds"],
+        default=None,
+    )
     least = {key: min(rows[1:], key=lambda row: row["device_seconds"]) for key, rows in epochs.items()}
     rows = [
         {
@@ -63,7 +88,14 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             "cache": cache,
             **{
                 key: row[key]
-                for key in ("device_seconds", "data_wait_share", "cache_hits", "cache_misses", "cache_bytes", "executed_flops")
+                for key in (
+                    "device_seconds",
+                    "data_wait_share",
+                    "cache_hits",
+                    "cache_misses",
+                    "cache_bytes",
+                    "executed_flops",
+                )
             },
             "of_full": None if full is None else row["device_seconds"] / full["device_seconds"],
             "cached_of_frozen": row["device_seconds"] / least[engine, "off"]["device_seconds"],
@@ -73,14 +105,23 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for row in rows:
         of_full = "" if row["of_full"] is None else f"  of a trained epoch {row['of_full']:.3f}"
         print(
-            f"engine {row['engine']!s:5}  cache {row['cache']:4}  {row['device_seconds']:7.1f} s{of_full}  of the same without cache "
-            f"{row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  hits {row['cache_hits']} of "
+            f"engine {row['engine']!s:5}  cache {row['cache']:4}  {row['device_seconds']:7.1f} s{of_full}  "
+            f"of the same without cache "
+            f"{row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  hits "
+            f"{row['cache_hits']} of "
             f"{row['cache_hits'] + row['cache_misses']}"
         )
     if full is not None:
         print(f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%}")
     profile = profiled(ways[True, "ram"], max(1, options.rounds) + 1) if options.profile else None
-    result = {"rows": rows, "full": full, "rounds": options.rounds, "profile": profile, "machine": machine(), "versions": versions()}
+    result = {
+        "rows": rows,
+        "full": full,
+        "rounds": options.rounds,
+        "profile": profile,
+        "machine": machine(),
+        "versions": versions(),
+    }
     if options.json:
         print_json(result)
     return result

@@ -1,16 +1,20 @@
-"""What a training step costs when the backbone is trained, and in each way that it can be frozen: time, FLOPs, memory.
+"""What a training step costs when the backbone is trained, and in each way that it can be frozen: time,
+FLOPs, memory.
 
-Ways: full (trained); official (DBF's own code: the backbone runs as if it were trained and its outputs are detached); frozen (no_grad, eval mode,
-image by image on a CPU); engine (batch norms folded, channels-last); cached (features from memory, in bf16). They take turns in one process.
+Ways: full (trained); official (DBF's own code: the backbone runs as if it were trained and its outputs are
+detached); frozen (no_grad, eval mode, image by image on a CPU); engine (batch norms folded, channels-last);
+cached (features from memory, in bf16). They take turns in one process.
 
-A step is everything from images on the host to new weights: normalising, assignment, forward, backward, clipping, SGD. peak_bytes is what it adds to
-the process's resident memory at most (on a GPU: to the allocated tensors); held_bytes the most tensors alive at one time in the forward pass. b is
-the backbone's share of forward FLOPs; ceiling the highest speed-up that counting FLOPs allows, with the forward pass kept and with it cached; both by
-DETECTOR/BACKBONE as given.
+A step is everything from images on the host to new weights: normalising, assignment, forward, backward,
+clipping, SGD. peak_bytes is what it adds to the process's resident memory at most (on a GPU: to the allocated
+tensors); held_bytes the most tensors alive at one time in the forward pass. b is the backbone's share of
+forward FLOPs; ceiling the highest speed-up that counting FLOPs allows, with the forward pass kept and with it
+cached; both by DETECTOR/BACKBONE as given.
 
-python -m benchmarks.frozen_step --json                                                           512 px, batch 2, everything, on a CPU half an hour
-python -m benchmarks.frozen_step --backbones mobilenet_v2:64x2 resnet18:64x2 --detectors rotated_retinanet --size 384 --batch 4
-python -m benchmarks.frozen_step --size 1024 --batch 8 --precision bf16                            on a GPU
+python -m benchmarks.frozen_step --json                     512 px, batch 2, everything, on a CPU half an hour
+python -m benchmarks.frozen_step --backbones mobilenet_v2:64x2 resnet18:64x2 \\
+    --detectors rotated_retinanet --size 384 --batch 4
+python -m benchmarks.frozen_step --size 1024 --batch 8 --precision bf16     on a GPU
 """
 
 from __future__ import annotations
@@ -78,7 +82,9 @@ class Stepper:
             return torch.stack(list(detector(batch, batch.normalizers).values())).sum()
 
     def _official(self, batch: Batch) -> Tensor:
-        """The backbone with gradients, its outputs detached: what it keeps for a backward pass lives until the neck is done."""
+        """The backbone with gradients, its outputs detached: what it keeps for a backward pass lives until
+        the neck is done.
+        """
         backbone = self.detector.backbone
         maps = backbone(batch.images)
         given = replace(batch, frozen=[*(part.detach() for part in maps), None])
@@ -108,14 +114,28 @@ def make_stepper(options: argparse.Namespace, name: str, backbone: str, width: d
     """A detector of 15 classes with random weights, random images, objects and a filled cache."""
     torch.manual_seed(0)
     device, size = torch.device(options.device), options.size
-    detector = make_detector(name, backbone=backbone, num_classes=15, **width).to(device).to(memory_format=torch.channels_last)
+    detector = (
+        make_detector(name, backbone=backbone, num_classes=15, **width)
+        .to(device)
+        .to(memory_format=torch.channels_last)
+    )
     images = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(options.batch)]
     targets = []
     for index in range(options.batch):
-        middles, sides, angles = torch.rand(OBJECTS, 2) * size, torch.rand(OBJECTS, 2) * size / 8 + 12, torch.rand(OBJECTS, 1) * 180 - 90
+        middles, sides, angles = (
+            torch.rand(OBJECTS, 2) * size,
+            torch.rand(OBJECTS, 2) * size / 8 + 12,
+            torch.rand(OBJECTS, 1) * 180 - 90,
+        )
         boxes = torch.cat([middles, sides, angles], 1)
         targets.append(
-            {"boxes": boxes, "labels": torch.randint(0, 15, (OBJECTS,)), "seed": index, "image_id": str(index), "orientation": "identity"}
+            {
+                "boxes": boxes,
+                "labels": torch.randint(0, 15, (OBJECTS,)),
+                "seed": index,
+                "image_id": str(index),
+                "orientation": "identity",
+            }
         )
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     ledger = Ledger(lambda *_: 0, device=device)
@@ -135,7 +155,9 @@ def make_stepper(options: argparse.Namespace, name: str, backbone: str, width: d
 
 
 def measure(stepper: Stepper, rounds: int, ways: Sequence[str] = WAYS) -> dict[str, dict[str, float]]:
-    """Milliseconds and bytes of each way. The first round of all warms up; memory is looked at in a round of its own."""
+    """Milliseconds and bytes of each way. The first round of all warms up; memory is looked at in a round of
+    its own.
+    """
     times: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way in ways:
@@ -163,10 +185,12 @@ def measure(stepper: Stepper, rounds: int, ways: Sequence[str] = WAYS) -> dict[s
 
 
 def give_back_at(size: int) -> None:
-    """Have the C library give memory of at least ``size`` bytes back as soon as it is free, so that what is resident is what is in use.
+    """Have the C library give memory of at least ``size`` bytes back as soon as it is free, so that what is
+    resident is what is in use.
 
-    glibc raises this limit (M_MMAP_THRESHOLD) by itself up to 32 MB and keeps what is below for later: faster, but then growth shows less, or
-    more, than a step needs. So it is low where memory is looked at, and high where steps are timed.
+    glibc raises this limit (M_MMAP_THRESHOLD) by itself up to 32 MB and keeps what is below for later:
+    faster, but then growth shows less, or more, than a step needs. So it is low where memory is looked at,
+    and high where steps are timed.
     """
     try:
         ctypes.CDLL("libc.so.6").mallopt(-3, size)
@@ -189,7 +213,9 @@ def ready(stepper: Stepper, way: str) -> None:
 
 
 def growth(run: Callable[[], None], device: torch.device) -> int:
-    """Bytes that memory grows by at most while something runs, after what earlier work left has been given back."""
+    """Bytes that memory grows by at most while something runs, after what earlier work left has been given
+    back.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -229,7 +255,9 @@ def flops_of(table: FlopTable, size: int, batch: int) -> dict[str, int]:
 
 
 def parse_backbone(text: str) -> tuple[str, dict[str, int]]:
-    """``mobilenet_v2:64x2`` is a backbone with a pyramid and head of 64 channels and 2 convolutions; ``resnet50`` one with the detector's own."""
+    """``mobilenet_v2:64x2`` is a backbone with a pyramid and head of 64 channels and 2 convolutions;
+    ``resnet50`` one with the detector's own.
+    """
     name, _, width = text.partition(":")
     if not width:
         return name, {}
@@ -242,9 +270,19 @@ def parse_backbone(text: str) -> tuple[str, dict[str, int]]:
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print tables."""
     parser = make_parser("benchmarks.frozen_step", __doc__ or "", sections=None)
-    parser.add_argument("--detectors", nargs="+", default=list(DETECTORS), metavar="NAME", help="which detectors (default: all)")
     parser.add_argument(
-        "--backbones", nargs="+", default=list(BACKBONES), metavar="NAME", help=f"NAME or NAME:CHANNELSxCONVS ({BACKBONES})"
+        "--detectors",
+        nargs="+",
+        default=list(DETECTORS),
+        metavar="NAME",
+        help="which detectors (default: all)",
+    )
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        default=list(BACKBONES),
+        metavar="NAME",
+        help=f"NAME or NAME:CHANNELSxCONVS ({BACKBONES})",
     )
     parser.add_argument(
         "--ways",
@@ -253,17 +291,41 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         choices=WAYS,
         help="which ways; on a CPU peak_bytes is also of what others left (default: all)",
     )
-    parser.add_argument("--size", type=int, default=512, help="side of the square images in pixels (default: 512)")
+    parser.add_argument(
+        "--size", type=int, default=512, help="side of the square images in pixels (default: 512)"
+    )
     parser.add_argument("--batch", type=int, default=2, help="images in a step (default: 2)")
     parser.add_argument("--rounds", type=int, default=4, help="steps timed in each way (default: 4)")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the network (default: float32)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU where there is one")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on a CPU (default: %(default)s)")
-    parser.add_argument("--compile-engine", action="store_true", help="run the engine by torch.compile (held_bytes are of one that is not)")
-    parser.add_argument("--quick", action="store_true", help="one small detector at 256 px, in less than a minute")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="of the network (default: float32)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="default: a GPU where there is one",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="on a CPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--compile-engine",
+        action="store_true",
+        help="run the engine by torch.compile (held_bytes are of one that is not)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one small detector at 256 px, in less than a minute"
+    )
     options = parser.parse_args(arguments)
     if options.quick:
-        options.detectors, options.backbones, options.size, options.rounds = ["rotated_retinanet"], ["mobilenet_v2:64x2"], 256, 2
+        options.detectors, options.backbones, options.size, options.rounds = (
+            ["rotated_retinanet"],
+            ["mobilenet_v2:64x2"],
+            256,
+            2,
+        )
     torch.set_num_threads(options.threads)
     ways = [way for way in WAYS if way in options.ways]
     rows: list[dict[str, Any]] = []
@@ -277,14 +339,30 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             b = table.backbone_share(options.size, options.size)
             name, flops = f"{detector}/{text}", flops_of(table, options.size, options.batch)
             shares[name] = b
-            ceilings[name] = {"no_grad": 1 / (1 - analytic_saving(1.0, b)), "cached": 1 / (1 - analytic_saving(1.0, b, cached=True))}
+            ceilings[name] = {
+                "no_grad": 1 / (1 - analytic_saving(1.0, b)),
+                "cached": 1 / (1 - analytic_saving(1.0, b, cached=True)),
+            }
             found = measure(stepper, max(1, options.rounds), ways)
-            rows += [{"detector": detector, "backbone": text, "way": way, "flops": flops[way], **found[way]} for way in ways]
+            rows += [
+                {"detector": detector, "backbone": text, "way": way, "flops": flops[way], **found[way]}
+                for way in ways
+            ]
             print_rows(rows[-len(ways) :], b, ceilings[name])
             del stepper, table
             gc.collect()
-    settings = {key: getattr(options, key) for key in ("size", "batch", "rounds", "precision", "device", "threads", "compile_engine")}
-    result = {"rows": rows, "b": shares, "ceiling": ceilings, **settings, "machine": machine(), "versions": versions()}
+    settings = {
+        key: getattr(options, key)
+        for key in ("size", "batch", "rounds", "precision", "device", "threads", "compile_engine")
+    }
+    result = {
+        "rows": rows,
+        "b": shares,
+        "ceiling": ceilings,
+        **settings,
+        "machine": machine(),
+        "versions": versions(),
+    }
     if options.json:
         print_json(result)
     return result
@@ -298,8 +376,10 @@ def print_rows(rows: list[dict[str, Any]], b: float, ceiling: dict[str, float]) 
     print("  way       step ms     min  of full  of full by FLOPs  GFLOP  peak MB  held MB")
     for row in rows:
         print(
-            f"  {row['way']:8} {row['step_ms']:8.0f} {row['step_ms_min']:7.0f} {row['step_ms_min'] / full['step_ms_min']:8.3f} "
-            f"{row['flops'] / full['flops']:17.3f} {row['flops'] / 1e9:6.0f} {row['peak_bytes'] / 1e6:8.0f} {row['held_bytes'] / 1e6:8.0f}",
+            f"  {row['way']:8} {row['step_ms']:8.0f} {row['step_ms_min']:7.0f} "
+            f"{row['step_ms_min'] / full['step_ms_min']:8.3f} "
+            f"{row['flops'] / full['flops']:17.3f} {row['flops'] / 1e9:6.0f} {row['peak_bytes'] / 1e6:8.0f} "
+            f"{row['held_bytes'] / 1e6:8.0f}",
             flush=True,
         )
 

@@ -1,23 +1,30 @@
 """What low precision of frozen stages costs a detector: trainings in each way, over several seeds.
 
-Two trainings of one seed that differ in rounding alone soon differ in every weight, so one pair says little. Each way is therefore trained with
-several seeds, and its mean difference to float32 stands beside its standard error, its largest one, and those of "float32, no engine", which show
-how far chance alone goes: there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in float32, and
-only the frozen span after them in each way: what happens in the first steps decides most of what chance does.
+Two trainings of one seed that differ in rounding alone soon differ in every weight, so one pair says little.
+Each way is therefore trained with several seeds, and its mean difference to float32 stands beside its
+standard error, its largest one, and those of "float32, no engine", which show how far chance alone goes:
+there, sums are only taken in another order. With --alike N a seed's first N epochs are trained once, in
+float32, and only the frozen span after them in each way: what happens in the first steps decides most of what
+chance does.
 
-map50 is that of the evaluated images, after the last epoch. With --orientations there is a second one, of these in four orientations, which chance moves less,
-and rows have that of each mirrored orientation by itself; with --wide a third, of the four orientations together with the training images: it has more objects
-still, but knows fit from generalisation no more. With --folds N each seed is a cross-validation: data.train_split is divided into N, anew for
-each seed, and there are N trainings, each evaluated on another part and trained on the rest. Where images are few their mean is over all of them,
-and expected to be moved less by chance than one training.
+map50 is that of the evaluated images, after the last epoch. With --orientations there is a second one, of
+these in four orientations, which chance moves less, and rows have that of each mirrored orientation by
+itself; with --wide a third, of the four orientations together with the training images: it has more objects
+still, but knows fit from generalisation no more. With --folds N each seed is a cross-validation:
+data.train_split is divided into N, anew for each seed, and there are N trainings, each evaluated on another
+part and trained on the rest. Where images are few their mean is over all of them, and expected to be moved
+less by chance than one training.
 
-Means, standard errors and the largest difference are over trainings (seeds times folds) as if none had to do with another.
+Means, standard errors and the largest difference are over trainings (seeds times folds) as if none had to do
+with another.
 
-Ways: float32 (engine, features kept as they are); the same without the engine; the engine in bf16; features of float32 kept in bf16. The
-backbone is never trained, all else is as configured, in float32. What was measured is kept in runs_dir: started again with the same options, it goes
-on there; with others it begins anew.
+Ways: float32 (engine, features kept as they are); the same without the engine; the engine in bf16; features
+of float32 kept in bf16. The backbone is never trained, all else is as configured, in float32. What was
+measured is kept in runs_dir: started again with the same options, it goes on there; with others it begins
+anew.
 
-python -m benchmarks.low_precision --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR --detector.weights_backbone FILE \\
+python -m benchmarks.low_precision --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR \\
+    --detector.weights_backbone FILE \\
     --data.pad_to square --seeds 3 --processes 2 --json
     (the same with --data.train_split train+val --folds 4 --orientations: a cross-validation of all images)
 """
@@ -63,7 +70,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "kept in bf16": {"freezing.cache_dtype": "bf16"},
 }
 ALIKE = {
-    **{"freezing.policy": "frozen", "freezing.engine": True, "freezing.engine_precision": "float32", "freezing.cache": "ram"},
+    **{
+        "freezing.policy": "frozen",
+        "freezing.engine": True,
+        "freezing.engine_precision": "float32",
+        "freezing.cache": "ram",
+    },
     **{"freezing.cache_dtype": "float32", "training.precision": "float32", "tracking.mlflow": False},
 }
 SCORES = ("map50", "orientations", "wide")
@@ -72,30 +84,58 @@ ORIENTATIONS = ("identity", "horizontal", "vertical", "diagonal")
 
 def command(arguments: Sequence[str] | None = None) -> Row:
     """Train every way with every seed and print a table."""
-    parser = make_parser("benchmarks.low_precision", __doc__ or "", sections=("", "data", "detector", "training"))
+    parser = make_parser(
+        "benchmarks.low_precision", __doc__ or "", sections=("", "data", "detector", "training")
+    )
     parser.add_argument("--seeds", type=int, default=8, help="seeds from --seed on (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="trainings at once, of one thread each (default: %(default)s)")
-    parser.add_argument("--only", nargs="*", default=list(WAYS), choices=list(WAYS), help="ways beside float32 (default: all)")
-    parser.add_argument("--alike", type=int, default=0, help="epochs that are trained in float32 for all ways (default: %(default)s)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="trainings at once, of one thread each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=list(WAYS), choices=list(WAYS), help="ways beside float32 (default: all)"
+    )
+    parser.add_argument(
+        "--alike",
+        type=int,
+        default=0,
+        help="epochs that are trained in float32 for all ways (default: %(default)s)",
+    )
     parser.add_argument(
         "--folds",
         type=int,
         default=0,
-        help="cross-validate: this many trainings of each way and seed, each evaluated on another part of data.train_split and trained on the rest; "
+        help="cross-validate: this many trainings of each way and seed, each evaluated on another part of "
+        "data.train_split and trained on the rest; "
         "instead of data.val_split or data.selection_fraction (default: none)",
     )
-    parser.add_argument("--orientations", action="store_true", help="evaluate on the same images in four orientations too")
     parser.add_argument(
-        "--wide", action="store_true", help="as --orientations, and on the four orientations together with the training images"
+        "--orientations", action="store_true", help="evaluate on the same images in four orientations too"
+    )
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="as --orientations, and on the four orientations together with the training images",
     )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if not 0 <= options.alike < config.training.epochs:
-        raise ConfigError(f"--alike must be 0 or more and less than training.epochs {config.training.epochs}, got {options.alike}")
+        raise ConfigError(
+            f"--alike must be 0 or more and less than training.epochs {config.training.epochs}, got "
+            f"{options.alike}"
+        )
     if options.folds and (options.folds < 2 or options.alike):
-        raise ConfigError(f"--folds must be 2 or more, and without --alike, got --folds {options.folds} --alike {options.alike}")
+        raise ConfigError(
+            f"--folds must be 2 or more, and without --alike, got --folds {options.folds} --alike "
+            f"{options.alike}"
+        )
     if options.folds and config.data.selection_fold:
-        raise ConfigError(f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it out")
+        raise ConfigError(
+            f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it "
+            f"out"
+        )
     if augmentation(config).switched_on:
         raise ConfigError("features can be kept of orientations alone, got data.augment; leave it out")
     ways = [EXACT, *(way for way in options.only if way != EXACT)]
@@ -104,7 +144,11 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     check_folds(config, seeds, options.folds)
     starts: dict[int, str | None] = dict.fromkeys(seeds)
     if options.alike:
-        made = in_processes(begin, [(to_dict(of_way(config, EXACT, seed)), options.alike) for seed in seeds], options.processes)
+        made = in_processes(
+            begin,
+            [(to_dict(of_way(config, EXACT, seed)), options.alike) for seed in seeds],
+            options.processes,
+        )
         starts = {result["seed"]: result["checkpoint"] for result in made}
     more = ("orientations",) * (options.orientations or options.wide) + ("wide",) * options.wide
     trainings = [
@@ -114,7 +158,14 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     rows = list(in_processes(score, trainings, options.processes))
     compared = summary(rows)
     print(table(compared))
-    result = {"rows": rows, "ways": compared, "alike": options.alike, "folds": options.folds, "machine": machine(), "versions": versions()}
+    result = {
+        "rows": rows,
+        "ways": compared,
+        "alike": options.alike,
+        "folds": options.folds,
+        "machine": machine(),
+        "versions": versions(),
+    }
     if options.json:
         print_json(result)
     return result
@@ -127,7 +178,9 @@ def of_way(config: Config, way: str, seed: int) -> Config:
 
 
 def held_out(config: Config, fold: int, folds: int) -> Config:
-    """The configuration that holds one of ``folds`` shares of the training split out to be evaluated on; as it is where there are none."""
+    """The configuration that holds one of ``folds`` shares of the training split out to be evaluated on; as
+    it is where there are none.
+    """
     if not folds:
         return config
     changes = {"data.selection_fraction": 1 / folds, "data.selection_fold": fold}
@@ -147,7 +200,10 @@ def check_folds(config: Config, seeds: Sequence[int], folds: int) -> None:
         try:
             split_selection(everything, 1 / folds, seed, fold)
         except DataError as error:
-            raise ConfigError(f"--folds must leave images for each, got {folds}: none for fold {fold} of seed {seed}; lower it") from error
+            raise ConfigError(
+                f"--folds must leave images for each, got {folds}: none for fold {fold} of seed {seed}; "
+                f"lower it"
+            ) from error
 
 
 def in_processes(work: Callable[..., Row], calls: Sequence[tuple[Any, ...]], processes: int) -> Iterator[Row]:
@@ -157,7 +213,9 @@ def in_processes(work: Callable[..., Row], calls: Sequence[tuple[Any, ...]], pro
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 row = future.result()
-                which = f"{row['way']}, seed {row['seed']}" + (f", fold {row['fold']}" if "fold" in row else "")
+                which = f"{row['way']}, seed {row['seed']}" + (
+                    f", fold {row['fold']}" if "fold" in row else ""
+                )
                 print(f"{number}/{len(futures)} {which}: map50 {row['map50']}", file=sys.stderr, flush=True)
                 yield row
         finally:
@@ -176,7 +234,9 @@ def begin(tree: Row, epochs: int) -> Row:
 
 
 def score(tree: Row, start: str | None = None, more: Sequence[str] = ()) -> Row:
-    """Train a configuration, from checkpoint ``start`` on if there is one; its last checkpoint is evaluated for ``more`` scores too, if any."""
+    """Train a configuration, from checkpoint ``start`` on if there is one; its last checkpoint is evaluated
+    for ``more`` scores too, if any.
+    """
 
     def train(config: Config) -> Row:
         summary = run(config, quiet=True, resume=None if start is None else Path(start))
@@ -195,7 +255,11 @@ def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Ro
     made_from = json.loads(json.dumps({"config": to_dict(config), "depends_on": depends_on, "by": machinery}))
     file = folder / "score.json"
     way, _, seed = str(config.name).rpartition("-")
-    which = {"way": way, "seed": int(seed), **({"fold": config.data.selection_fold} if config.data.selection_fraction else {})}
+    which = {
+        "way": way,
+        "seed": int(seed),
+        **({"fold": config.data.selection_fold} if config.data.selection_fraction else {}),
+    }
     if file.exists() and (found := json.loads(file.read_text(encoding="utf-8")))["made_from"] == made_from:
         return {**found["row"], **which}
     shutil.rmtree(folder, ignore_errors=True)
@@ -206,21 +270,33 @@ def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Ro
 
 
 @torch.no_grad()
-def map50_of(detector: Detector, classes: list[str], config: Config, more: Sequence[str] = ("orientations", "wide")) -> dict[str, float]:
-    """map50 of the evaluated images as they are; and, where more is asked for, of these in each mirrored orientation ("horizontal" and so on), of these
-    in all four orientations ("orientations"), and of all that together with the training images ("wide").
+def map50_of(
+    detector: Detector, classes: list[str], config: Config, more: Sequence[str] = ("orientations", "wide")
+) -> dict[str, float]:
+    """map50 of the evaluated images as they are; and, where more is asked for, of these in each mirrored
+    orientation ("horizontal" and so on), of these in all four orientations ("orientations"), and of all that
+    together with the training images ("wide").
     """
-    alone = dict(zip(ORIENTATIONS, ("map50", *ORIENTATIONS[1:]), strict=True)) if more else {ORIENTATIONS[0]: "map50"}
+    alone = (
+        dict(zip(ORIENTATIONS, ("map50", *ORIENTATIONS[1:]), strict=True))
+        if more
+        else {ORIENTATIONS[0]: "map50"}
+    )
     evaluators = {name: Evaluator(len(classes), classes) for name in (*alone.values(), *more)}
     train_set, eval_set, _ = make_datasets(config)
-    parts = [("evaluated", eval_set, ORIENTATIONS if more else ORIENTATIONS[:1])] + [("trained", train_set, ORIENTATIONS[:1])] * (
-        "wide" in more
-    )
+    parts = [("evaluated", eval_set, ORIENTATIONS if more else ORIENTATIONS[:1])] + [
+        ("trained", train_set, ORIENTATIONS[:1])
+    ] * ("wide" in more)
     for kind, dataset, orientations in parts:
         for batch, targets in build_eval_loader(config, dataset):
             for orientation in orientations:
-                shown = [flip(image, target, orientation) for image, target in zip(batch, targets, strict=True)]
-                named = [{**target, "image_id": f"{kind} {orientation} {target['image_id']}"} for _, target in shown]
+                shown = [
+                    flip(image, target, orientation) for image, target in zip(batch, targets, strict=True)
+                ]
+                named = [
+                    {**target, "image_id": f"{kind} {orientation} {target['image_id']}"}
+                    for _, target in shown
+                ]
                 found = detector([image for image, _ in shown])
                 counted = {alone[orientation], "orientations", "wide"} if kind == "evaluated" else {"wide"}
                 for name in counted & evaluators.keys():
@@ -229,8 +305,8 @@ def map50_of(detector: Detector, classes: list[str], config: Config, more: Seque
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Row]:
-    """For each way the mean and spread of its map50s, and the mean difference to float32 of the same seed and fold, its standard error and the
-    largest one.
+    """For each way the mean and spread of its map50s, and the mean difference to float32 of the same seed and
+    fold, its standard error and the largest one.
     """
     exact = {(row["seed"], row.get("fold")): row for row in rows if row["way"] == EXACT}
     found: dict[str, Row] = {}
@@ -239,8 +315,14 @@ def summary(rows: Sequence[Row]) -> dict[str, Row]:
         found[way] = {"seeds": len({row["seed"] for row in mine}), "trainings": len(mine)}
         for key in (key for key in SCORES if key in mine[0]):
             off = [row[key] - exact[row["seed"], row.get("fold")][key] for row in mine]
-            found[way] |= {f"{key}_mean": statistics.fmean(row[key] for row in mine), f"{key}_spread": spread([row[key] for row in mine])}
-            found[way] |= {f"{key}_off": statistics.fmean(off), f"{key}_off_error": spread(off) / len(off) ** 0.5}
+            found[way] |= {
+                f"{key}_mean": statistics.fmean(row[key] for row in mine),
+                f"{key}_spread": spread([row[key] for row in mine]),
+            }
+            found[way] |= {
+                f"{key}_off": statistics.fmean(off),
+                f"{key}_off_error": spread(off) / len(off) ** 0.5,
+            }
             found[way][f"{key}_off_largest"] = max(off, key=abs)
     return found
 
@@ -253,10 +335,13 @@ def spread(values: Sequence[float]) -> float:
 def table(ways: dict[str, Row]) -> str:
     """What a reader compares."""
     keys = [key for key in SCORES if f"{key}_mean" in ways[EXACT]]
-    lines = [f"{'way':20} seeds trainings" + "".join(f"  {key:16}  to float32          largest" for key in keys)]
+    lines = [
+        f"{'way':20} seeds trainings" + "".join(f"  {key:16}  to float32          largest" for key in keys)
+    ]
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
-            f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- {row[f'{key}_off_error']:.4f}"
+            f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- "
+            f"{row[f'{key}_off_error']:.4f}"
             f"  {row[f'{key}_off_largest']:+.4f}"
             for key in keys
         ]

@@ -1,8 +1,11 @@
-"""What each freezing policy costs: predicted from its timeline, and measured in a small real training on two DDP ranks.
+"""What each freezing policy costs: predicted from its timeline, and measured in a small real training on two
+DDP ranks.
 
-Predicted: compute_ratio is the one that --dry-run prints (for policies that decide while training: of the prefixes they chose). Seconds and
-memory are those of the prefixes, taken from a calibration run that trains two epochs with each prefix 0..K, the second of which counts. Bytes
-are four for each trained parameter and optimizer step. Every run has processes of its own."""
+Predicted: compute_ratio is the one that --dry-run prints (for policies that decide while training: of the
+prefixes they chose). Seconds and memory are those of the prefixes, taken from a calibration run that trains
+two epochs with each prefix 0..K, the second of which counts. Bytes are four for each trained parameter and
+optimizer step. Every run has processes of its own.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ from dbf_ray.tracking import read_epochs, read_summary
 from jobs.command_line import main, make_parser, parse, print_json
 
 WORKERS = 2
-# A setting of every policy for six epochs; thresholds of adaptive ones so that they freeze and thaw in so short a time.
+# A setting of every policy for six epochs; thresholds of adaptive ones so that they freeze and thaw in so
+# short a time.
 POLICIES: dict[str, dict[str, Any]] = {
     "full": {},
     "frozen": {},
@@ -54,7 +58,9 @@ POLICIES: dict[str, dict[str, Any]] = {
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run every policy and print a table."""
     parser = make_parser("benchmarks.policies", __doc__ or "", sections=("", "data", "detector", "training"))
-    parser.add_argument("--images", type=int, default=24, help="training images, the first that have objects (default: 24)")
+    parser.add_argument(
+        "--images", type=int, default=24, help="training images, the first that have objects (default: 24)"
+    )
     parser.add_argument("--only", nargs="*", default=list(POLICIES), help="policies to run (default: all)")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, {"training.epochs": 6, **overrides})
@@ -65,7 +71,12 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         config = with_overrides(
             config,
             {
-                **{"data.root": f"{folder}/data", "runs_dir": f"{folder}/runs", "tracking.mlflow": False, "cluster.workers": WORKERS},
+                **{
+                    "data.root": f"{folder}/data",
+                    "runs_dir": f"{folder}/runs",
+                    "tracking.mlflow": False,
+                    "cluster.workers": WORKERS,
+                },
                 **{"training.threads": 1, "evaluation.every": 1, "training.warmup_steps": 4},
             },
         )
@@ -90,7 +101,9 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 def few_images(root: Path, folder: Path, count: int) -> None:
     """A data set of the first ``count`` training images that have objects, and a sixth as many of val."""
     for split, most in (("train", count), ("val", max(2, count // 6))):
-        labels = [file for file in sorted((root / split / "labelTxt").glob("*.txt")) if file.read_text().strip()][:most]
+        labels = [
+            file for file in sorted((root / split / "labelTxt").glob("*.txt")) if file.read_text().strip()
+        ][:most]
         for kind in ("images", "labelTxt"):
             (folder / split / kind).mkdir(parents=True)
         for label in labels:
@@ -100,7 +113,9 @@ def few_images(root: Path, folder: Path, count: int) -> None:
 
 
 def of_policy(config: Config, name: str, parameters: dict[str, Any], epochs: int | None = None) -> Config:
-    """The configuration with a policy, in a run named after it, or after the calibration if it has a number of ``epochs`` of its own."""
+    """The configuration with a policy, in a run named after it, or after the calibration if it has a number
+    of ``epochs`` of its own.
+    """
     own = {f"freezing.{key}": value for key, value in parameters.items()}
     length = {"training.epochs": epochs, "name": f"calibration by {name}"} if epochs else {"name": name}
     return with_overrides(config, {"freezing.policy": name, **own, **length})
@@ -140,7 +155,9 @@ def row(name: str, config: Config, prefixes: list[dict[str, float]]) -> dict[str
     summary, _ = trained(config)
     chosen = summary["frozen_prefixes"]
     seconds = [prefixes[n]["device_seconds"] for n in chosen]
-    memory = sum(prefixes[n]["mean_memory_bytes"] * s for n, s in zip(chosen, seconds, strict=True)) / sum(seconds)
+    memory = sum(prefixes[n]["mean_memory_bytes"] * s for n, s in zip(chosen, seconds, strict=True)) / sum(
+        seconds
+    )
     steps = spec.run.block_steps
     sizes = [sum(p.numel() for p in stage.parameters()) for stage in spec.detector.backbone.stages]
     rest = sum(p.numel() for p in spec.detector.parameters()) - sum(sizes)
@@ -166,14 +183,20 @@ def row(name: str, config: Config, prefixes: list[dict[str, float]]) -> dict[str
 
 def print_table(rows: list[dict[str, Any]], full: dict[str, Any] | None) -> None:
     """Ratios to full where it was run: predicted, measured."""
-    print("policy            prefixes      compute_ratio      executed   device seconds    mean memory, MB   all-reduced, MB")
+    print(
+        "policy            prefixes      compute_ratio      executed   device seconds    mean memory, MB   "
+        "all-reduced, MB"
+    )
     for r in rows:
         executed = f"{r['executed_flops'] / full['executed_flops']:.4f}" if full else "-"
         timeline = "".join(map(str, r["frozen_prefixes"]))
         print(
-            f"{r['policy']:17} {timeline:12} {r['compute_ratio_predicted']:.4f} {r['compute_ratio']:.4f} ({r['analytic_ratio']:.4f})  {executed}  "
-            f"{r['device_seconds_predicted']:7.1f} {r['device_seconds']:7.1f}   {r['mean_memory_bytes_predicted'] / 1e6:7.0f} "
-            f"{r['mean_memory_bytes'] / 1e6:7.0f}   {r['allreduce_bytes_predicted'] / 1e6:8.1f} {r['allreduce_bytes'] / 1e6:8.1f}"
+            f"{r['policy']:17} {timeline:12} {r['compute_ratio_predicted']:.4f} {r['compute_ratio']:.4f} "
+            f"({r['analytic_ratio']:.4f})  {executed}  "
+            f"{r['device_seconds_predicted']:7.1f} {r['device_seconds']:7.1f}   "
+            f"{r['mean_memory_bytes_predicted'] / 1e6:7.0f} "
+            f"{r['mean_memory_bytes'] / 1e6:7.0f}   {r['allreduce_bytes_predicted'] / 1e6:8.1f} "
+            f"{r['allreduce_bytes'] / 1e6:8.1f}"
         )
 
 

@@ -43,7 +43,9 @@ class Settings:
         return max(1, full // 10) if self.quick else full
 
 
-def take_turns(variants: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
+def take_turns(
+    variants: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Least milliseconds of each variant over ``rounds``, and what each gave last."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     results: dict[str, Any] = {}
@@ -66,10 +68,14 @@ def row(case: str, times: dict[str, float], reference: str, **more: Any) -> Row:
 
 
 def scattered(count: int, width: float, height: float, seed: int) -> Tensor:
-    """Boxes [count, 5] of objects as aerial scenes have them: longer sides of 10 to 120 pixels, any angle, everywhere."""
+    """Boxes [count, 5] of objects as aerial scenes have them: longer sides of 10 to 120 pixels, any angle,
+    everywhere.
+    """
     u = torch.rand(count, 5, generator=torch.Generator().manual_seed(seed))
     longer = 10 * 12 ** u[:, 2]
-    return torch.stack([u[:, 0] * width, u[:, 1] * height, longer, longer * (0.15 + 0.85 * u[:, 3]), u[:, 4] * 180 - 90], 1)
+    return torch.stack(
+        [u[:, 0] * width, u[:, 1] * height, longer, longer * (0.15 + 0.85 * u[:, 3]), u[:, 4] * 180 - 90], 1
+    )
 
 
 def clustered(count: int, objects: int, size: float, seed: int) -> Tensor:
@@ -78,16 +84,24 @@ def clustered(count: int, objects: int, size: float, seed: int) -> Tensor:
     boxes = scattered(objects, size, size, seed)[torch.randint(objects, (count,), generator=generator)]
     noise = torch.randn(count, 5, generator=generator)
     center = boxes[:, :2] + 0.1 * noise[:, :2] * boxes[:, 2:4].amin(1, keepdim=True)
-    return torch.cat([center, boxes[:, 2:4] * torch.exp(0.1 * noise[:, 2:4]), boxes[:, 4:] + 4 * noise[:, 4:]], 1)
+    return torch.cat(
+        [center, boxes[:, 2:4] * torch.exp(0.1 * noise[:, 2:4]), boxes[:, 4:] + 4 * noise[:, 4:]], 1
+    )
 
 
 def retinanet_anchors(width: int, height: int) -> Tensor:
     """Anchors [N, 5] of RetinaNet: five levels, three octaves, three ratios, all at angle 0."""
     levels = []
     for stride in (8, 16, 32, 64, 128):
-        y, x = torch.meshgrid(torch.arange(height // stride) * float(stride), torch.arange(width // stride) * float(stride), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(height // stride) * float(stride),
+            torch.arange(width // stride) * float(stride),
+            indexing="ij",
+        )
         sizes = [(4 * stride * 2 ** (octave / 3), ratio) for octave in range(3) for ratio in (0.5, 1.0, 2.0)]
-        sides = torch.tensor([[size / math.sqrt(ratio), size * math.sqrt(ratio), 0.0] for size, ratio in sizes])
+        sides = torch.tensor(
+            [[size / math.sqrt(ratio), size * math.sqrt(ratio), 0.0] for size, ratio in sizes]
+        )
         centers = torch.stack([x, y], -1).reshape(-1, 1, 2).expand(-1, 9, -1)
         levels.append(torch.cat([centers, sides.expand(len(centers), -1, -1)], -1).reshape(-1, 5))
     return torch.cat(levels)
@@ -137,35 +151,59 @@ def greedy_over_matrix(boxes: Tensor, scores: Tensor, labels: Tensor, threshold:
 def suppression(name: str, boxes: Tensor, classes: int, rounds: int, threshold: float = 0.1) -> Row:
     """A row for boxes with random scores in ``classes`` classes."""
     generator = torch.Generator().manual_seed(1)
-    scores, labels = torch.rand(len(boxes), generator=generator), torch.randint(classes, (len(boxes),), generator=generator)
+    scores, labels = (
+        torch.rand(len(boxes), generator=generator),
+        torch.randint(classes, (len(boxes),), generator=generator),
+    )
     variants = {
         "greedy over torchvision's matrix": lambda: greedy_over_matrix(boxes, scores, labels, threshold),
         "batched_nms_rotated": lambda: batched_nms_rotated(boxes, scores, labels, threshold),
     }
     times, results = take_turns(variants, rounds)
     reference, ours = (set(kept.tolist()) for kept in results.values())
-    return row(name, times, next(iter(variants)), boxes=len(boxes), kept=len(ours), kept_by_one_only=len(reference ^ ours))
+    return row(
+        name,
+        times,
+        next(iter(variants)),
+        boxes=len(boxes),
+        kept=len(ours),
+        kept_by_one_only=len(reference ^ ours),
+    )
 
 
 def nms_2000_scattered(settings: Settings) -> Row:
-    return suppression("nms, scattered, 1024 px", scattered(settings.count(2000), 1024, 1024, 2), 1, settings.rounds)
+    return suppression(
+        "nms, scattered, 1024 px", scattered(settings.count(2000), 1024, 1024, 2), 1, settings.rounds
+    )
 
 
 def nms_2000_clustered(settings: Settings) -> Row:
-    return suppression("nms, on 50 objects, 1024 px", clustered(settings.count(2000), 50, 1024, 3), 1, settings.rounds)
+    return suppression(
+        "nms, on 50 objects, 1024 px", clustered(settings.count(2000), 50, 1024, 3), 1, settings.rounds
+    )
 
 
 def nms_10000_scattered(settings: Settings) -> Row:
-    return suppression("nms, scattered, 2048 px", scattered(settings.count(10000), 2048, 2048, 4), 1, min(2, settings.rounds))
+    return suppression(
+        "nms, scattered, 2048 px", scattered(settings.count(10000), 2048, 2048, 4), 1, min(2, settings.rounds)
+    )
 
 
 def nms_10000_clustered(settings: Settings) -> Row:
-    return suppression("nms, on 100 objects, 2048 px", clustered(settings.count(10000), 100, 2048, 5), 1, min(2, settings.rounds))
+    return suppression(
+        "nms, on 100 objects, 2048 px",
+        clustered(settings.count(10000), 100, 2048, 5),
+        1,
+        min(2, settings.rounds),
+    )
 
 
 def nms_15_classes(settings: Settings) -> Row:
     return suppression(
-        "nms, 15 classes, on 300 objects, 2048 px", clustered(settings.count(30000), 300, 2048, 6), 15, min(2, settings.rounds)
+        "nms, 15 classes, on 300 objects, 2048 px",
+        clustered(settings.count(30000), 300, 2048, 6),
+        15,
+        min(2, settings.rounds),
     )
 
 
@@ -186,35 +224,62 @@ def by_grid_sample(features: Tensor, rois: Tensor, size: int, scale: float, samp
         if not len(members):
             continue
         grid = (2 * points[members] / extent - 1).flatten(1, 2)[None]
-        sampled = F.grid_sample(features[image : image + 1], grid, padding_mode="border", align_corners=False)[0]
-        sampled = sampled.unflatten(2, (size * samples, size * samples)) * inside[members]  # [C, n, rows, columns]
+        sampled = F.grid_sample(
+            features[image : image + 1], grid, padding_mode="border", align_corners=False
+        )[0]
+        sampled = (
+            sampled.unflatten(2, (size * samples, size * samples)) * inside[members]
+        )  # [C, n, rows, columns]
         result = result.index_copy(0, members, F.avg_pool2d(sampled, samples).transpose(0, 1))
     return result
 
 
 def roi_align(settings: Settings) -> Row:
-    """512 regions of two images on four levels, 256 channels, 7 x 7 bins of 2 x 2 samples, forward and backward."""
+    """512 regions of two images on four levels, 256 channels, 7 x 7 bins of 2 x 2 samples, forward and
+    backward.
+    """
     count, channels = settings.count(512), 32 if settings.quick else 256
     generator = torch.Generator().manual_seed(7)
-    rois = torch.cat([torch.randint(2, (count, 1), generator=generator).float(), scattered(count, 512, 512, 8)], 1)
+    rois = torch.cat(
+        [torch.randint(2, (count, 1), generator=generator).float(), scattered(count, 512, 512, 8)], 1
+    )
     rois[:, 3:5] *= 5
     strides = (4, 8, 16, 32)
     level = torch.log2((rois[:, 3] * rois[:, 4]).sqrt() / 56).floor().clamp(0, 3)
-    maps = [torch.randn(2, channels, 512 // stride, 512 // stride, generator=generator, requires_grad=True) for stride in strides]
+    maps = [
+        torch.randn(2, channels, 512 // stride, 512 // stride, generator=generator, requires_grad=True)
+        for stride in strides
+    ]
 
     def both_ways(align: Callable[..., Tensor]) -> list[Tensor]:
         outputs = [
-            align(features, rois[level == i], 7, 1 / stride, 2) for i, (features, stride) in enumerate(zip(maps, strides, strict=True))
+            align(features, rois[level == i], 7, 1 / stride, 2)
+            for i, (features, stride) in enumerate(zip(maps, strides, strict=True))
         ]
-        trained = [output for output in outputs if output.requires_grad]  # grid_sample's is not, where a level has no region
-        grads = torch.autograd.grad(trained, maps, [torch.ones_like(output) for output in trained], materialize_grads=True)
+        trained = [
+            output for output in outputs if output.requires_grad
+        ]  # grid_sample's is not, where a level has no region
+        grads = torch.autograd.grad(
+            trained, maps, [torch.ones_like(output) for output in trained], materialize_grads=True
+        )
         return [tensor.detach() for tensor in (*outputs, *grads)]
 
-    variants = {"grid_sample": lambda: both_ways(by_grid_sample), "roi_align_rotated": lambda: both_ways(roi_align_rotated)}
+    variants = {
+        "grid_sample": lambda: both_ways(by_grid_sample),
+        "roi_align_rotated": lambda: both_ways(roi_align_rotated),
+    }
     times, results = take_turns(variants, settings.rounds)
     off = torch.cat([(a - b).abs().flatten() for a, b in zip(*results.values(), strict=True)]).max()
     saved = {name: saved_bytes(run) / 2**20 for name, run in variants.items()}
-    return row("rotated RoIAlign", times, "grid_sample", rois=count, channels=channels, saved_mb=saved, largest_difference=float(off))
+    return row(
+        "rotated RoIAlign",
+        times,
+        "grid_sample",
+        rois=count,
+        channels=channels,
+        saved_mb=saved,
+        largest_difference=float(off),
+    )
 
 
 def saved_bytes(run: Callable[[], Any]) -> int:
@@ -239,7 +304,9 @@ def retinanet(settings: Settings) -> tuple[RotatedRetinaNet, list[Tensor]]:
     torch.manual_seed(0)
     small: dict[str, Any] = {"backbone": "resnet18", "fpn_channels": 32}
     detector = make_detector(
-        "rotated_retinanet", num_classes=15, **(small if settings.quick else {"backbone": "resnet50", "frozen_stages": 1})
+        "rotated_retinanet",
+        num_classes=15,
+        **(small if settings.quick else {"backbone": "resnet50", "frozen_stages": 1}),
     )
     assert isinstance(detector, RotatedRetinaNet)
     Freezer(detector.backbone).apply(0)
@@ -251,7 +318,10 @@ def assignment_share(settings: Settings) -> Row:
     """Target assignment as part of a training step, 20 objects an image."""
     detector, images = retinanet(settings)
     side = images[0].shape[-1]
-    targets = [{"boxes": scattered(20, side, side, seed), "labels": torch.arange(20) % 15, "seed": 0} for seed in (1, 2)]
+    targets = [
+        {"boxes": scattered(20, side, side, seed), "labels": torch.arange(20) % 15, "seed": 0}
+        for seed in (1, 2)
+    ]
     optimizer = torch.optim.SGD(detector.train().parameters(), lr=1e-4, momentum=0.9)
 
     def step() -> None:
@@ -267,16 +337,25 @@ def assignment_share(settings: Settings) -> Row:
     }
     times, _ = take_turns(ways, settings.rounds)
     share = times["assignment"] / times["training step"]
-    return row(f"target assignment in a training step, 2 x {side} px, 20 objects an image", times, "training step", share=share)
+    return row(
+        f"target assignment in a training step, 2 x {side} px, 20 objects an image",
+        times,
+        "training step",
+        share=share,
+    )
 
 
 def postprocessing_share(settings: Settings) -> Row:
-    """Decoding and suppression as part of inference, with as many candidates as a trained detector gives in a crowded image."""
+    """Decoding and suppression as part of inference, with as many candidates as a trained detector gives in a
+    crowded image.
+    """
     detector, images = retinanet(settings)
     batch = detector.eval().prepare(images)
     with torch.no_grad():
         outputs = detector.dense_outputs(batch.images)
-        for logits in outputs[: len(outputs) // 2]:  # around the prior of 0.01, a few per thousand come above the threshold of 0.05
+        for logits in outputs[
+            : len(outputs) // 2
+        ]:  # around the prior of 0.01, a few per thousand come above the threshold of 0.05
             logits += torch.randn(logits.shape) * 0.55
 
     @torch.no_grad()
@@ -285,12 +364,17 @@ def postprocessing_share(settings: Settings) -> Row:
         detector.detections_from(outputs, batch)
 
     infer()
-    ways: dict[str, Callable[[], Any]] = {"inference step": infer, "post-processing": lambda: detector.detections_from(outputs, batch)}
+    ways: dict[str, Callable[[], Any]] = {
+        "inference step": infer,
+        "post-processing": lambda: detector.detections_from(outputs, batch),
+    }
     times, results = take_turns(ways, settings.rounds)
     found = [len(one["boxes"]) for one in results["post-processing"]]
     share = times["post-processing"] / times["inference step"]
     side = images[0].shape[-1]
-    return row(f"post-processing in inference, 2 x {side} px", times, "inference step", share=share, detections=found)
+    return row(
+        f"post-processing in inference, 2 x {side} px", times, "inference step", share=share, detections=found
+    )
 
 
 CASES: list[Callable[[Settings], Row]] = [
@@ -309,9 +393,14 @@ CASES: list[Callable[[Settings], Row]] = [
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure all cases and print a table."""
     parser: argparse.ArgumentParser = make_parser("benchmarks.rotated_ops", __doc__ or "")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the boxes, for a look at whether it works")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="rounds timed; the least time counts (default: 5; cases of seconds: at most 2)"
+        "--quick", action="store_true", help="a tenth of the boxes, for a look at whether it works"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="rounds timed; the least time counts (default: 5; cases of seconds: at most 2)",
     )
     parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
     options = parser.parse_args(arguments)
@@ -322,7 +411,13 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for case in CASES:
         rows.append(case(settings))
         print(describe(rows[-1]), flush=True)
-    result = {"rows": rows, "rounds": settings.rounds, "quick": settings.quick, "machine": machine(), "versions": versions()}
+    result = {
+        "rows": rows,
+        "rounds": settings.rounds,
+        "quick": settings.quick,
+        "machine": machine(),
+        "versions": versions(),
+    }
     if options.json:
         print_json(result)
     return result
@@ -334,7 +429,9 @@ def describe(result: Row) -> str:
     for name, ms in result.get("ms", {}).items():
         faster = result["times_faster"].get(name)
         lines.append(f"  {name:<34}{ms:>11.1f} ms" + (f"{faster:>9.1f} times faster" if faster else ""))
-    rest = {key: value for key, value in result.items() if key not in ("case", "ms", "reference", "times_faster")}
+    rest = {
+        key: value for key, value in result.items() if key not in ("case", "ms", "reference", "times_faster")
+    }
     return "\n".join([*lines, f"  {rest}"])
 
 

@@ -1,4 +1,5 @@
-"""Seconds of a training step for each frozen prefix, beside what FLOPs say. Prefixes are interleaved, so that a busy machine hits all alike.
+"""Seconds of a training step for each frozen prefix, beside what FLOPs say. Prefixes are interleaved, so that
+a busy machine hits all alike.
 
 python -m benchmarks.step_time --config jobs/configs/demo.yaml --rounds 8 --json
 """
@@ -23,10 +24,15 @@ from jobs.command_line import main, make_parser, parse, print_json
 
 
 def measure(training: Training, rounds: int) -> dict[int, list[float]]:
-    """Milliseconds of ``rounds`` steps with 0..K stages frozen, on the same batches; the first round is a warm-up and left out."""
+    """Milliseconds of ``rounds`` steps with 0..K stages frozen, on the same batches; the first round is a
+    warm-up and left out.
+    """
     times: dict[int, list[float]] = {n: [] for n in range(training.scheduler.freezer.num_stages + 1)}
     micro_batches = training.train_loader.epoch(0)
-    steps = [list(itertools.islice(micro_batches, training.accumulation)) for _ in range(min(4, training.train_loader.steps_per_epoch))]
+    steps = [
+        list(itertools.islice(micro_batches, training.accumulation))
+        for _ in range(min(4, training.train_loader.steps_per_epoch))
+    ]
     for round_number in range(rounds + 1):
         for n in times:
             training.scheduler.freezer.apply(n)
@@ -68,9 +74,16 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     print("frozen  step ms (median, min)  time ratio  FLOPs ratio")
     for row in rows:
         print(
-            f"{row['frozen_stages']:>6}  {row['step_ms']:>13.1f} {row['step_ms_min']:>8.1f}  {row['time_ratio']:>10.3f}  {row['flops_ratio']:>11.3f}"
+            f"{row['frozen_stages']:>6}  {row['step_ms']:>13.1f} {row['step_ms_min']:>8.1f}  "
+            f"{row['time_ratio']:>10.3f}  {row['flops_ratio']:>11.3f}"
         )
-    result = {"rows": rows, "b": spec.backbone_share, "rounds": options.rounds, "machine": machine(), "versions": versions()}
+    result = {
+        "rows": rows,
+        "b": spec.backbone_share,
+        "rounds": options.rounds,
+        "machine": machine(),
+        "versions": versions(),
+    }
     if options.json:
         print_json(result)
     return result

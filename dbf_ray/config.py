@@ -30,7 +30,9 @@ from dbf_ray.errors import ConfigError
 class Config(Section):
     """What a run is called and where it goes."""
 
-    name: str | None = Field(None, description="run name, also its folder; null: made from the policy, detector and seed")
+    name: str | None = Field(
+        None, description="run name, also its folder; null: made from the policy, detector and seed"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and policies")
     runs_dir: Path = Field(Path("runs"), description="folder of the runs")
     data: DataConfig = Field(default_factory=DataConfig)
@@ -65,7 +67,8 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
 
     Args:
         file: YAML file, or None for the defaults.
-        overrides: dotted key -> value, for example ``{"freezing.rho": 5}``. Strings are parsed as YAML scalars.
+        overrides: dotted key -> value, for example ``{"freezing.rho": 5}``. Strings are parsed as YAML
+            scalars.
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, a key is unknown, or a value is out of range.
@@ -76,27 +79,42 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
             loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
-                f"cannot read the configuration file {file}: {error.strerror or error}; give an existing YAML file"
+                f"cannot read the configuration file {file}: {error.strerror or error}; give an existing "
+                f"YAML file"
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}; correct it") from error
+            raise ConfigError(
+                f"{file} is not valid YAML: {' '.join(str(error).split())}; correct it"
+            ) from error
         if not isinstance(loaded, dict | None):
             raise ConfigError(
-                f"{file} must hold a mapping of sections and keys to values, found {type(loaded).__name__}; see jobs/configs for examples"
+                f"{file} must hold a mapping of sections and keys to values, found {type(loaded).__name__}; "
+                f"see jobs/configs for examples"
             )
         # A section whose keys are all commented out is empty, not null.
-        tree = {key: {} if value is None and _section(key) else value for key, value in (loaded or {}).items()}
+        tree = {
+            key: {} if value is None and _section(key) else value for key, value in (loaded or {}).items()
+        }
     freezing = tree.get("freezing")
-    if isinstance(freezing, dict) and overrides and overrides.get("freezing.policy", freezing.get("policy")) != freezing.get("policy"):
+    if (
+        isinstance(freezing, dict)
+        and overrides
+        and overrides.get("freezing.policy", freezing.get("policy")) != freezing.get("policy")
+    ):
         tree["freezing"] = _without_parameters(freezing)  # the file's policy goes, and its parameters with it
     _drop_inner(tree, overrides or {})
-    place = "the options given" if file is None else f"{file} with the options given" if overrides else str(file)
+    place = (
+        "the options given" if file is None else f"{file} with the options given" if overrides else str(file)
+    )
     return make_config(apply_overrides(tree, overrides or {}), place)
 
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``tree`` with each dotted key of ``overrides`` set."""
-    result = {key: apply_overrides(value, {}) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    result = {
+        key: apply_overrides(value, {}) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+    }
     for dotted, value in overrides.items():
         *parents, leaf = dotted.split(".")
         node = result
@@ -110,7 +128,9 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Return a copy of ``config`` with dotted keys changed. Changing ``freezing.policy`` drops the old policy's parameters."""
+    """Return a copy of ``config`` with dotted keys changed. Changing ``freezing.policy`` drops the old
+    policy's parameters.
+    """
     tree = to_dict(config)
     if "freezing.policy" in overrides:
         tree["freezing"] = _without_parameters(tree["freezing"])
@@ -124,7 +144,9 @@ def _drop_inner(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     if not isinstance(freezing, dict):
         return
     inner = freezing.get("inner")
-    if isinstance(inner, dict) and overrides.get("freezing.inner.name", inner.get("name")) != inner.get("name"):
+    if isinstance(inner, dict) and overrides.get("freezing.inner.name", inner.get("name")) != inner.get(
+        "name"
+    ):
         tree["freezing"] = {**freezing, "inner": {}}
 
 
@@ -152,11 +174,15 @@ def make_config(tree: Mapping[str, Any], place: str) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(_problems(error.errors()))
-        raise ConfigError(f"{problems} (in {place}); python -m jobs.train --help explains every key") from error
+        raise ConfigError(
+            f"{problems} (in {place}); python -m jobs.train --help explains every key"
+        ) from error
 
 
 def _parse_scalar(text: str, dotted: str) -> Any:
-    """``text`` read as YAML, or as it stands for keys whose values are text: a run may be called 5, a folder 2024-01-01."""
+    """``text`` read as YAML, or as it stands for keys whose values are text: a run may be called 5, a folder
+    2024-01-01.
+    """
     node: Any = Config
     for part in dotted.split("."):
         node = node.model_fields[part].annotation if _is_model(node) and part in node.model_fields else None
@@ -177,14 +203,18 @@ def _parse_scalar(text: str, dotted: str) -> Any:
 
 
 def _problems(errors: Iterable[Any]) -> list[str]:
-    """One phrase for each key with a problem; a value that fits none of several types has one error for each of them."""
+    """One phrase for each key with a problem; a value that fits none of several types has one error for each
+    of them.
+    """
     rules: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for item in errors:
         key, known = _locate(item["loc"])
         if item["type"] == "extra_forbidden":
             meant = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
-            rules[f"unknown key {key}"] = [f"did you mean {meant[0]}?" if meant else f"known here: {', '.join(known)}"]
+            rules[f"unknown key {key}"] = [
+                f"did you mean {meant[0]}?" if meant else f"known here: {', '.join(known)}"
+            ]
             continue
         rule = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
         rules.setdefault(key, []).append(rule + (", written [a, b]" if item["type"] == "list_type" else ""))
@@ -194,7 +224,9 @@ def _problems(errors: Iterable[Any]) -> list[str]:
 
 
 def _locate(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """Dotted key of an error's location, and the keys known where it ends; pydantic's names of union members are left out."""
+    """Dotted key of an error's location, and the keys known where it ends; pydantic's names of union members
+    are left out.
+    """
     node: Any = Config
     parts: list[str] = []
     known: list[str] = []

@@ -1,7 +1,9 @@
-"""The sections of a configuration: one strict pydantic model per part of a run. A key's description is its help on the command line.
+"""The sections of a configuration: one strict pydantic model per part of a run. A key's description is its
+help on the command line.
 
-Sections that name a family member (``freezing.policy``, ``detector.name``) accept further keys, which are that member's own
-parameters (``freezing.rho``); ``build.py`` checks them against the member before any work starts.
+Sections that name a family member (``freezing.policy``, ``detector.name``) accept further keys, which are
+that member's own parameters (``freezing.rho``); ``build.py`` checks them against the member before any work
+starts.
 """
 
 from __future__ import annotations
@@ -44,20 +46,34 @@ class AugmentConfig(Section):
         0.0,
         ge=0,
         le=180,
-        description="turn training images by a random angle of up to so many degrees either way, at constant size; objects whose centre "
-        "leaves the image are dropped; 0: off. As all of data.augment it leaves freezing.cache nothing to keep",
+        description="turn training images by a random angle of up to so many degrees either way, at "
+        "constant size; objects whose centre "
+        "leaves the image are dropped; 0: off. As all of data.augment it leaves freezing.cache nothing to "
+        "keep",
     )
     rotate_probability: float = Field(0.5, ge=0, le=1, description="share of the images that are turned")
     scales: list[float] | None = Field(
         None,
-        description="multi-scale training: the long side is image_size times a factor from [low, high], or, of three or more numbers, times "
-        "one of them; it is the resized image that is scaled, so for full detail set image_size to the largest and scale by factors up to "
+        description="multi-scale training: the long side is image_size times a factor from [low, high], or, "
+        "of three or more numbers, times "
+        "one of them; it is the resized image that is scaled, so for full detail set image_size to the "
+        "largest and scale by factors up to "
         "1. With data.pad_to square or compiled graphs images are padded to the largest; null: off",
     )
-    brightness: float = Field(0.0, ge=0, le=1, description="multiply by a random factor from 1 - brightness to 1 + brightness; 0: off")
+    brightness: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="multiply by a random factor from 1 - brightness to 1 + brightness; 0: off",
+    )
     contrast: float = Field(0.0, ge=0, le=1, description="the same for the contrast; 0: off")
     saturation: float = Field(0.0, ge=0, le=1, description="the same for the saturation; 0: off")
-    hue: float = Field(0.0, ge=0, le=0.5, description="turn the hue by up to this share of the colour circle either way; 0: off")
+    hue: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="turn the hue by up to this share of the colour circle either way; 0: off",
+    )
 
 
 class DataConfig(Section):
@@ -65,148 +81,207 @@ class DataConfig(Section):
 
     name: str = Field(
         "synthetic",
-        description="data set: synthetic (drawn on the fly), or the format of the folder root: dota, dior, hrsc, hrsc_types (31 types of ship), "
+        description="data set: synthetic (drawn on the fly), or the format of the folder root: dota, dior, "
+        "hrsc, hrsc_types (31 types of ship), "
         "yolo_obb, coco",
     )
-    root: Path | None = Field(None, description="folder of the data; dota: with train/ and val/, each with images/ and labelTxt/")
-    train_split: str = Field("train", description='split to train on; several joined by "+", as train+val (not synthetic)')
+    root: Path | None = Field(
+        None, description="folder of the data; dota: with train/ and val/, each with images/ and labelTxt/"
+    )
+    train_split: str = Field(
+        "train", description='split to train on; several joined by "+", as train+val (not synthetic)'
+    )
     val_split: str = Field("val", description="split to evaluate on, as val or test (not synthetic)")
     classes: list[str] | str | None = Field(
         None,
-        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, hrsc2016, hrsc2016-types; null: the "
+        description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, "
+        "hrsc2016, hrsc2016-types; null: the "
         "format's own, or those found in train_split",
     )
     train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
     val_images: int = Field(80, ge=1, description="number of validation scenes (synthetic only)")
     image_size: int = Field(
-        384, ge=32, le=8192, description="long side in pixels that images are resized to; nominal cost is for this square"
+        384,
+        ge=32,
+        le=8192,
+        description="long side in pixels that images are resized to; nominal cost is for this square",
     )
-    flips: list[Literal["horizontal", "vertical", "diagonal", "rotate90", "rotate270", "transpose", "transverse"]] = Field(
+    flips: list[
+        Literal["horizontal", "vertical", "diagonal", "rotate90", "rotate270", "transpose", "transverse"]
+    ] = Field(
         ["horizontal", "vertical", "diagonal"],
-        description="orientations of training images beside the unflipped one, all drawn with equal chance: mirrored one way, the other, or both "
-        "(diagonal: a half turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal (transpose, transverse: as in Pillow)",
+        description="orientations of training images beside the unflipped one, all drawn with equal chance: "
+        "mirrored one way, the other, or both "
+        "(diagonal: a half turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal "
+        "(transpose, transverse: as in Pillow)",
     )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     selection_fraction: float = Field(
         0.0,
         ge=0.0,
         lt=1.0,
-        description="share of train held out to evaluate on instead of val, as a search should; val is then left for the end",
+        description="share of train held out to evaluate on instead of val, as a search should; val is then "
+        "left for the end",
     )
     selection_fold: int = Field(
-        0, ge=0, description="which share is held out: 0 to 4 are different fifths with selection_fraction 0.2, for a cross-validation"
+        0,
+        ge=0,
+        description="which share is held out: 0 to 4 are different fifths with selection_fraction 0.2, for "
+        "a cross-validation",
     )
     drop_empty: bool = Field(False, description="leave training images without objects out")
     orientation_per: Literal["epoch", "span"] = Field(
         "epoch",
-        description="epoch: an image's orientation (flip) is drawn in each epoch; span: once for each frozen span, so that a feature cache hits in "
+        description="epoch: an image's orientation (flip) is drawn in each epoch; span: once for each "
+        "frozen span, so that a feature cache hits in "
         "all but its first epoch",
     )
     pad_to: Literal["batch", "square"] = Field(
         "batch",
-        description="what images are padded to: batch: the size that holds those of one step; square: always image_size (times the largest "
+        description="what images are padded to: batch: the size that holds those of one step; square: "
+        "always image_size (times the largest "
         "of augment.scales), for a feature cache of "
         "images of different shapes, whose features depend on their padding",
     )
     loader_workers: int | None = Field(
         None,
         ge=0,
-        description="processes that prepare images, per training worker; 0: in the training process; null: 0 on a CPU, up to 8 for a GPU",
+        description="processes that prepare images, per training worker; 0: in the training process; null: "
+        "0 on a CPU, up to 8 for a GPU",
     )
     prefetch: int = Field(2, ge=1, description="micro-batches that each of these processes has ready")
     decoded_gb: float = Field(
         2.0,
         ge=0,
-        description="memory in GB, per training worker, for decoded and resized images, training images first; 0: decode in every epoch",
+        description="memory in GB, per training worker, for decoded and resized images, training images "
+        "first; 0: decode in every epoch",
     )
 
 
 class DetectorConfig(OpenSection):
-    """The detector. Further keys are its own options; all: score_threshold, nms_threshold, detections_per_image; rotated_retinanet:
-    anchor_scales, anchor_ratios, anchor_angles (degrees), positive_iou, negative_iou, topk_candidates, loss_beta; rotated_fcos:
-    regress_limits, center_radius, topk_candidates; two-stage: anchor_scales, anchor_ratios, roi_channels, proposals, rpn_samples,
-    rpn_positive_fraction, rpn_positive_iou, rpn_negative_iou, rpn_candidates, rpn_nms_threshold, roi_samples, roi_positive_fraction,
-    roi_positive_iou.
+    """The detector. Further keys are its own options; all: score_threshold, nms_threshold,
+    detections_per_image; rotated_retinanet: anchor_scales, anchor_ratios, anchor_angles (degrees),
+    positive_iou, negative_iou, topk_candidates, loss_beta; rotated_fcos: regress_limits, center_radius,
+    topk_candidates; two-stage: anchor_scales, anchor_ratios, roi_channels, proposals, rpn_samples,
+    rpn_positive_fraction, rpn_positive_iou, rpn_negative_iou, rpn_candidates, rpn_nms_threshold, roi_samples,
+    roi_positive_fraction, roi_positive_iou.
     """
 
     name: str = Field(
-        "rotated_retinanet", description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn"
+        "rotated_retinanet",
+        description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn",
     )
     backbone: str = Field(
         "mobilenet_v2",
-        description="which backbone: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, resnet34, resnet50, resnet101, swin_t, "
+        description="which backbone: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, "
+        "resnet34, resnet50, resnet101, swin_t, "
         "swin_s, convnext_tiny, efficientnet_b0, regnet_y_400mf, regnet_y_800mf, regnet_y_1_6gf",
     )
     weights_backbone: str | None = Field(
-        None, description="null (random), DEFAULT or a name such as IMAGENET1K_V1 (torchvision's, downloaded), or a state_dict file"
+        None,
+        description="null (random), DEFAULT or a name such as IMAGENET1K_V1 (torchvision's, downloaded), or "
+        "a state_dict file",
     )
     weights_mmrotate: str | None = Field(
-        None, description="checkpoint of MMRotate 0.3 or 1.x of the same detector and backbone (resnet50, swin_t) to begin with; null: none"
+        None,
+        description="checkpoint of MMRotate 0.3 or 1.x of the same detector and backbone (resnet50, swin_t) "
+        "to begin with; null: none",
     )
     fpn_channels: int = Field(256, ge=8, description="width of the feature pyramid and of the head")
     head_convs: int | None = Field(
-        None, ge=0, description="3 x 3 convolutions in each branch of the dense head; null: the detector's own, 4, or 1 in two-stage ones"
+        None,
+        ge=0,
+        description="3 x 3 convolutions in each branch of the dense head; null: the detector's own, 4, or 1 "
+        "in two-stage ones",
     )
-    frozen_stages: int = Field(0, ge=0, description="leading backbone stages that are never trained, whatever the policy")
+    frozen_stages: int = Field(
+        0, ge=0, description="leading backbone stages that are never trained, whatever the policy"
+    )
     norm_eval: bool | Literal["sync"] = Field(
-        True, description="backbone batch norms: true always in eval mode, false in train mode while trained, sync over workers"
+        True,
+        description="backbone batch norms: true always in eval mode, false in train mode while trained, "
+        "sync over workers",
     )
 
 
 class IntervalConfig(Section):
     """How long a decision holds."""
 
-    unit: Literal["epochs", "steps"] = Field("epochs", description="epochs, or optimizer steps for long epochs")
+    unit: Literal["epochs", "steps"] = Field(
+        "epochs", description="epochs, or optimizer steps for long epochs"
+    )
     every: int = Field(
-        1, ge=1, description="a policy's rule counts blocks of this many units: with steps and 500, rho 5 trains 500 steps in 2500"
+        1,
+        ge=1,
+        description="a policy's rule counts blocks of this many units: with steps and 500, rho 5 trains 500 "
+        "steps in 2500",
     )
 
 
 class FreezingConfig(OpenSection):
-    """When the backbone is trained. Further keys are the policy's parameters: step: rho, phase; epochs: epochs; random_budget, front, back:
-    budget; bernoulli: p; lr_scale: factor; layer_decay: xi; warmup_step: warmup, rho; cosine: start, end; gradual_unfreeze: every;
-    gradual_freeze: t0, p; multirate_step: rho, growth; gradnorm: percentile, window, recheck; aimd: threshold, start, max_rho; drift: low, high,
-    recheck; plateau: patience, min_delta; budget: limit, inner (inner.name and that policy's parameters). docs/policies.md explains them.
+    """When the backbone is trained. Further keys are the policy's parameters: step: rho, phase; epochs:
+    epochs; random_budget, front, back: budget; bernoulli: p; lr_scale: factor; layer_decay: xi; warmup_step:
+    warmup, rho; cosine: start, end; gradual_unfreeze: every; gradual_freeze: t0, p; multirate_step: rho,
+    growth; gradnorm: percentile, window, recheck; aimd: threshold, start, max_rho; drift: low, high, recheck;
+    plateau: patience, min_delta; budget: limit, inner (inner.name and that policy's parameters).
+    docs/policies.md explains them.
     """
 
     policy: str = Field(
         "full",
-        description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so --freezing.rho 4 belongs to it; or epochs, "
-        "random_budget, bernoulli, front, back, lr_scale, layer_decay, warmup_step, cosine, gradual_unfreeze, gradual_freeze, multirate_step, "
+        description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so "
+        "--freezing.rho 4 belongs to it; or epochs, "
+        "random_budget, bernoulli, front, back, lr_scale, layer_decay, warmup_step, cosine, "
+        "gradual_unfreeze, gradual_freeze, multirate_step, "
         "gradnorm, aimd, drift, plateau, budget",
     )
     interval: IntervalConfig = Field(default_factory=IntervalConfig)
     momentum: Literal["keep", "reset"] = Field(
-        "keep", description="the optimizer's state of stages that are trained again: keep it, or reset it as if never stepped"
+        "keep",
+        description="the optimizer's state of stages that are trained again: keep it, or reset it as if "
+        "never stepped",
     )
     rewarm_steps: int = Field(
         0,
         ge=0,
-        description="optimizer steps over which the learning rate of a stage that is trained again rises from warmup_factor times its value",
+        description="optimizer steps over which the learning rate of a stage that is trained again rises "
+        "from warmup_factor times its value",
     )
-    rewarm_after: int = Field(1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens")
+    rewarm_after: int = Field(
+        1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens"
+    )
     engine: bool = Field(
         True,
-        description="run frozen stages as an inference engine: batch norms folded into convolutions, channels-last; equal up to rounding",
+        description="run frozen stages as an inference engine: batch norms folded into convolutions, "
+        "channels-last; equal up to rounding",
     )
     engine_precision: Literal["auto", "bf16", "float32"] = Field(
         "auto",
-        description="of the engine; auto: training.precision. bf16 leaves the trained part as it is, and early stages in float32 where later ones "
+        description="of the engine; auto: training.precision. bf16 leaves the trained part as it is, and "
+        "early stages in float32 where later ones "
         "would magnify their rounding (mobilenet_v2: two)",
     )
     engine_compile: bool | None = Field(
-        None, description="torch.compile for the engine, once for each frozen prefix and shape of images; null: as training.compile"
+        None,
+        description="torch.compile for the engine, once for each frozen prefix and shape of images; null: "
+        "as training.compile",
     )
     cache: Literal["off", "ram", "disk"] = Field(
         "off",
-        description="keep the features of frozen stages while these are frozen, and do not run them for an image that is known: in each worker's "
+        description="keep the features of frozen stages while these are frozen, and do not run them for an "
+        "image that is known: in each worker's "
         "memory, or in files that all workers of a machine read and that outlive a crash",
     )
-    cache_dtype: Literal["bf16", "float16", "float32"] = Field("bf16", description="how cached features are stored")
-    cache_gb: float = Field(4.0, gt=0, description="GB of memory or disk that each worker's cache never goes beyond")
+    cache_dtype: Literal["bf16", "float16", "float32"] = Field(
+        "bf16", description="how cached features are stored"
+    )
+    cache_gb: float = Field(
+        4.0, gt=0, description="GB of memory or disk that each worker's cache never goes beyond"
+    )
     cache_dir: Path | None = Field(
         None,
-        description="folder of cache disk, best on a local disk; null: features/ in the run's folder. Removed when the run is finished",
+        description="folder of cache disk, best on a local disk; null: features/ in the run's folder. "
+        "Removed when the run is finished",
     )
 
     @field_validator("cache", mode="before")
@@ -225,13 +300,17 @@ class TrainingConfig(Section):
     """Optimization. Steps are optimizer steps, epochs are 0-based."""
 
     epochs: int = Field(12, ge=1, description="epochs to train")
-    batch_size: int = Field(8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches")
+    batch_size: int = Field(
+        8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches"
+    )
     accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step on each worker")
     micro_batch_gb: float | None = Field(
         None,
         gt=0,
-        description="with accumulation: merge micro-batches, as where stages are frozen, as long as the tensors of a step (weights, optimizer, "
-        "images, activations, losses; of 100 objects an image) stay within this many GB on each device; null: never",
+        description="with accumulation: merge micro-batches, as where stages are frozen, as long as the "
+        "tensors of a step (weights, optimizer, "
+        "images, activations, losses; of 100 objects an image) stay within this many GB on each device; "
+        "null: never",
     )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="which optimizer")
     lr: float = Field(2e-4, gt=0, description="base learning rate")
@@ -239,28 +318,45 @@ class TrainingConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum (sgd only)")
     weight_decay: float = Field(0.05, ge=0, description="weight decay of weights; norms and biases have none")
     schedule: Literal["constant", "step", "cosine"] = Field(
-        "step", description="learning rate after warm-up: constant, step (see milestones, gamma) or cosine (see final_lr_factor)"
+        "step",
+        description="learning rate after warm-up: constant, step (see milestones, gamma) or cosine (see "
+        "final_lr_factor)",
     )
-    milestones: list[int] = Field([8, 11], description="step schedule: epochs before which lr is multiplied by gamma")
+    milestones: list[int] = Field(
+        [8, 11], description="step schedule: epochs before which lr is multiplied by gamma"
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the step schedule")
     final_lr_factor: float = Field(0.0, ge=0, le=1, description="the cosine schedule ends at lr times this")
     warmup_steps: int = Field(100, ge=0, description="optimizer steps of linear warm-up")
     warmup_factor: float = Field(1.0 / 3.0, gt=0, le=1, description="warm-up starts at lr times this")
-    clip_norm: float | None = Field(35.0, gt=0, description="clip the gradient norm of the trained parameters; null: no clipping")
-    precision: Literal["float32", "bf16"] = Field(
-        "float32", description="bf16: forward under autocast, losses in float32; faster where the CPU or GPU has bf16"
+    clip_norm: float | None = Field(
+        35.0, gt=0, description="clip the gradient norm of the trained parameters; null: no clipping"
     )
-    channels_last: bool = Field(True, description="channels-last memory format, usually faster for convolutions")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="bf16: forward under autocast, losses in float32; faster where the CPU or GPU has bf16",
+    )
+    channels_last: bool = Field(
+        True, description="channels-last memory format, usually faster for convolutions"
+    )
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of an exponential moving average of the weights, which is then what is evaluated; null: none"
+        None,
+        gt=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights, which is then what is "
+        "evaluated; null: none",
     )
     compile: bool = Field(
         False,
-        description="torch.compile for backbone, neck and dense head, a graph for each frozen prefix, trained and evaluated, compiled when it is "
-        "first needed (minutes); meant for long trainings on GPUs. All images are padded to the square of data.image_size, so that one size does",
+        description="torch.compile for backbone, neck and dense head, a graph for each frozen prefix, "
+        "trained and evaluated, compiled when it is "
+        "first needed (minutes); meant for long trainings on GPUs. All images are padded to the square of "
+        "data.image_size, so that one size does",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    threads: int | None = Field(None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept in the run's folder")
 
     @field_validator("milestones")
@@ -285,8 +381,12 @@ class ClusterConfig(Section):
     cpus_per_worker: int = Field(1, ge=1, description="CPUs that each worker reserves")
     gpu: bool = Field(False, description="give each worker a GPU of its own")
     use_ray: bool | None = Field(None, description="run under Ray Train; null: only when workers > 1")
-    address: str | None = Field(None, description="Ray cluster address; null: the running job's, or a local one")
-    storage: str | None = Field(None, description="folder or URI all nodes share, for checkpoints; null: the runs folder")
+    address: str | None = Field(
+        None, description="Ray cluster address; null: the running job's, or a local one"
+    )
+    storage: str | None = Field(
+        None, description="folder or URI all nodes share, for checkpoints; null: the runs folder"
+    )
     max_failures: int = Field(3, ge=0, description="worker failures to recover from")
 
 
@@ -294,7 +394,9 @@ class TrackingConfig(Section):
     """Where records go beside the run's own folder."""
 
     mlflow: bool = Field(True, description="log to MLflow; the record in the run's folder is written anyway")
-    uri: str | None = Field(None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db")
+    uri: str | None = Field(
+        None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db"
+    )
     experiment: str = Field("dbf_ray", description="MLflow experiment of single runs; a study has its own")
 
 
@@ -302,5 +404,7 @@ class SearchConfig(Section):
     """A study: how many trials, and how many at once."""
 
     trials: int = Field(20, ge=1, description="trials to run, baselines included")
-    concurrent: int | None = Field(None, ge=1, description="trials at once; null: as many as the resources hold")
+    concurrent: int | None = Field(
+        None, ge=1, description="trials at once; null: as many as the resources hold"
+    )
     studies_dir: Path = Field(Path("studies"), description="folder of the studies")

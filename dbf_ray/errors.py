@@ -1,7 +1,7 @@
 """The errors a person can cause, each a clear line instead of a traceback.
 
-Every message states the rule, echoes the value that broke it, names the place (key, file and line) and offers the next step.
-Entry points catch :class:`DbfRayError`, print it on one line and exit with status 2.
+Every message states the rule, echoes the value that broke it, names the place (key, file and line) and offers
+the next step. Entry points catch :class:`DbfRayError`, print it on one line and exit with status 2.
 """
 
 from __future__ import annotations

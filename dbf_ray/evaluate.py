@@ -19,7 +19,8 @@ from dbf_ray.training.loop import evaluate
 
 
 def config_of(checkpoint: Path, root: Path | None = None) -> Config:
-    """The configuration that a checkpoint was trained with, for any device, and with another data folder if ``root`` is given.
+    """The configuration that a checkpoint was trained with, for any device, and with another data folder if
+    ``root`` is given.
 
     Raises:
         WeightsError: the checkpoint cannot be read, or this version does not understand its configuration.
@@ -28,11 +29,15 @@ def config_of(checkpoint: Path, root: Path | None = None) -> Config:
     try:
         config = make_config(record["config"], f"checkpoint {checkpoint}")
     except (KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(f"checkpoint {checkpoint} must hold a configuration that this version understands: {error}") from error
+        raise WeightsError(
+            f"checkpoint {checkpoint} must hold a configuration that this version understands: {error}"
+        ) from error
     changes: dict[str, Any] = {"training.device": "auto"}
     if root is not None:
         changes["data.root"] = str(root)
-        if config.data.name == "synthetic":  # trained on generated scenes: the folder is in the format that data.root means
+        if (
+            config.data.name == "synthetic"
+        ):  # trained on generated scenes: the folder is in the format that data.root means
             changes["data.name"] = "dota"
     return with_overrides(config, changes)
 
@@ -46,43 +51,57 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     device = choose_device(config)
     state, record = load_checkpoint(checkpoint, device)
     try:
-        classes, weights = list(record["classes"]), state.get("ema", state)["model"]  # the average, where it was what was evaluated
+        classes, weights = (
+            list(record["classes"]),
+            state.get("ema", state)["model"],
+        )  # the average, where it was what was evaluated
     except KeyError as error:
-        raise WeightsError(f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote") from error
+        raise WeightsError(
+            f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote"
+        ) from error
     detector = build_detector(_without_weights(config), classes).to(device)
     try:
         detector.load_state_dict(weights)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise WeightsError(
-            f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on {config.detector.backbone}: "
+            f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on "
+            f"{config.detector.backbone}: "
             f"{lines[0] if lines else error}; give a checkpoint together with its own configuration"
         ) from error
     return _in_layout(detector, config).eval(), classes
 
 
 def evaluate_checkpoint(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:
-    """Metrics of a checkpoint folder on ``split`` of ``config``'s data set, as :func:`dbf_ray.training.loop.evaluate` gives them."""
+    """Metrics of a checkpoint folder on ``split`` of ``config``'s data set, as
+    :func:`dbf_ray.training.loop.evaluate` gives them.
+    """
     detector, classes = load_detector(checkpoint, config)
     return _evaluate(detector, config, split, classes)
 
 
 def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[str, float]:
-    """Metrics of a MMRotate checkpoint in the detector that ``config`` describes; its classes are ``data.classes``, or those the file names.
+    """Metrics of a MMRotate checkpoint in the detector that ``config`` describes; its classes are
+    ``data.classes``, or those the file names.
 
     Raises:
-        WeightsError: the file cannot be read, does not hold every weight of the detector, or has a weight too many.
+        WeightsError: the file cannot be read, does not hold every weight of the detector, or has a weight too
+            many.
         ConfigError: nobody says what the classes are.
     """
     state, named = read_mmrotate_checkpoint(file)
     classes = named if config.data.classes is None else class_names(config.data.classes)
     if not classes:
-        raise ConfigError(f"classes must be known in the order of the checkpoint, {file} does not name them; give data.classes")
+        raise ConfigError(
+            f"classes must be known in the order of the checkpoint, {file} does not name them; give "
+            f"data.classes"
+        )
     detector = build_detector(_without_weights(config), classes)
     placement = load_mmrotate_state_dict(detector, state)
     if placement.unplaced or placement.missing:
         raise WeightsError(
-            f"a MMRotate checkpoint must hold just the weights of {config.detector.name} on {config.detector.backbone} with {len(classes)} classes, "
+            f"a MMRotate checkpoint must hold just the weights of {config.detector.name} on "
+            f"{config.detector.backbone} with {len(classes)} classes, "
             f"{file} does not: {placement}; choose detector, backbone and classes as it was trained"
         )
     return _evaluate(_in_layout(detector.to(choose_device(config)), config).eval(), config, split, classes)
@@ -90,7 +109,13 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
 
 def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
     dataset = make_split(config, split, classes)
-    return evaluate(detector, build_eval_loader(config, dataset), classes, config.training.precision, originals_of(dataset))
+    return evaluate(
+        detector,
+        build_eval_loader(config, dataset),
+        classes,
+        config.training.precision,
+        originals_of(dataset),
+    )
 
 
 def _in_layout(detector: Detector, config: Config) -> Detector:

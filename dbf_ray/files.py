@@ -10,7 +10,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """A path to write to; what is there takes the name of ``file`` once the block ends without an error, and vanishes otherwise."""
+    """A path to write to; what is there takes the name of ``file`` once the block ends without an error, and
+    vanishes otherwise.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:

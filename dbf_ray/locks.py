@@ -1,4 +1,6 @@
-"""A folder that only one process at a time may write; the system frees the lock when that process ends, however it ends."""
+"""A folder that only one process at a time may write; the system frees the lock when that process ends,
+however it ends.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,8 @@ def only_writer(folder: Path, what: str, otherwise: str, patience: float = 0.0) 
                 break
             except OSError as error:
                 if time.monotonic() >= until:
-                    raise ResourceError(f"another process is {what} in {folder}; wait for it, or {otherwise}") from error
+                    raise ResourceError(
+                        f"another process is {what} in {folder}; wait for it, or {otherwise}"
+                    ) from error
                 time.sleep(0.2)
         yield

@@ -1,4 +1,6 @@
-"""Detections of patches as detections of the images these were cut from: files in, files out, and how good they are."""
+"""Detections of patches as detections of the images these were cut from: files in, files out, and how good
+they are.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Merged:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics ``merged/...``, and how many images the labels and the detections have in common, or one of them alone."""
+    """Metrics ``merged/...``, and how many images the labels and the detections have in common, or one of
+    them alone.
+    """
 
     metrics: dict[str, float]
     both: int
@@ -45,8 +49,11 @@ class Metrics:
     only_detections: list[str]
 
 
-def merge_files(source: Path, out: Path, classes: Sequence[str] | None = None, nms_threshold: float = NMS_THRESHOLD) -> Merged:
-    """Merge the Task 1 files of patches in ``source`` into those of images in ``out``, with the archive that DOTA's server takes.
+def merge_files(
+    source: Path, out: Path, classes: Sequence[str] | None = None, nms_threshold: float = NMS_THRESHOLD
+) -> Merged:
+    """Merge the Task 1 files of patches in ``source`` into those of images in ``out``, with the archive that
+    DOTA's server takes.
 
     Args:
         source: folder or zip of them, or a folder that jobs.predict has written.
@@ -59,9 +66,14 @@ def merge_files(source: Path, out: Path, classes: Sequence[str] | None = None, n
         ConfigError: the threshold is not in (0, 1].
     """
     if not 0 < nms_threshold <= 1:
-        raise ConfigError(f"the IoU from which detections are one object must be in (0, 1], got {nms_threshold}; give one like 0.1")
+        raise ConfigError(
+            f"the IoU from which detections are one object must be in (0, 1], got {nms_threshold}; give one "
+            f"like 0.1"
+        )
     if out.resolve() in (source.resolve(), task1_source(source).resolve()):
-        raise DataError(f"merged files must go to another folder than the patches', got {out}; give another OUT")
+        raise DataError(
+            f"merged files must go to another folder than the patches', got {out}; give another OUT"
+        )
     patches, names = read_task1(source, classes)
     merged = merge_patches(patches, nms_threshold)
     write_task1(merged, names, out)
@@ -69,23 +81,31 @@ def merge_files(source: Path, out: Path, classes: Sequence[str] | None = None, n
 
 
 def judge(merged: Merged, root: Path, split: str, format_name: str | None = None) -> Metrics:
-    """How good merged detections are on the uncut images of a split of ``root``; their labels are read, the images are not.
+    """How good merged detections are on the uncut images of a split of ``root``; their labels are read, the
+    images are not.
 
-    Classes are those of the detections and of the labels together: one without objects is left out of the means, one without detections has AP 0.
+    Classes are those of the detections and of the labels together: one without objects is left out of the
+    means, one without detections has AP 0.
 
     Raises:
         DataError: labels cannot be read, or there are detections and all of them are of other images.
     """
     reader = READERS[format_name or recognise(root)]
     pairs = read_split(reader, root, split if reader.splits(root) else WHOLE)
-    classes = [*merged.classes, *sorted({one.name for _, labels in pairs for one in labels.objects} - set(merged.classes))]
+    classes = [
+        *merged.classes,
+        *sorted({one.name for _, labels in pairs for one in labels.objects} - set(merged.classes)),
+    ]
     evaluator = Evaluator(len(classes), classes)
     found_by_name = {_as_text(name): found for name, found in merged.images.items()}
     nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     names = {_as_text(item.image.stem) for item, _ in pairs}
     if found_by_name and not names & found_by_name.keys():
         shown = f"{min(found_by_name)}, say, is none"
-        raise DataError(f"detections must be of images of {root}, {split}; {shown}; give the labels of these images, or another --split")
+        raise DataError(
+            f"detections must be of images of {root}, {split}; {shown}; give the labels of these images, or "
+            f"another --split"
+        )
     for item, labels in pairs:
         target = {
             "boxes": to_boxes(labels.objects, item.labels or item.image),

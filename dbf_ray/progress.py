@@ -8,7 +8,8 @@ from typing import TextIO
 
 
 class Counter:
-    """Counts things done and prints at most one line every ``interval`` seconds: how many of how many, how fast, and how long it will take.
+    """Counts things done and prints at most one line every ``interval`` seconds: how many of how many, how
+    fast, and how long it will take.
 
     Args:
         total: things to do.
@@ -36,10 +37,18 @@ class Counter:
             self._printed = now
             speed = self.done / max(self.seconds, 1e-9)
             left = duration((self.total - self.done) / speed)
-            print(f"{self.done}/{self.total} {self.things} · {speed:.1f}/s · {left} left{note}", file=self.stream, flush=True)
+            print(
+                f"{self.done}/{self.total} {self.things} · {speed:.1f}/s · {left} left{note}",
+                file=self.stream,
+                flush=True,
+            )
 
 
 def duration(seconds: float) -> str:
     """Minutes and seconds, or hours, minutes and seconds."""
     whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02d}"
+    return (
+        f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+        if whole >= 3600
+        else f"{whole // 60}:{whole % 60:02d}"
+    )

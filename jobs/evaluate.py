@@ -24,22 +24,45 @@ EPILOG = """examples:
     python -m jobs.evaluate --mmrotate FILE.pth --detector.name oriented_rcnn --detector.backbone resnet50 \\
         --data.name dota --data.root DIR --data.image_size 1024"""
 SECTIONS = ("data", "detector", "training", "evaluation")
-USED = ("data.", "detector.", "evaluation.", "training.precision", "training.device", "training.channels_last", "training.threads")
+USED = (
+    "data.",
+    "detector.",
+    "evaluation.",
+    "training.precision",
+    "training.device",
+    "training.channels_last",
+    "training.threads",
+)
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate and print the metrics."""
-    parser = make_parser("jobs.evaluate", ABOUT, EPILOG, SECTIONS, "--checkpoint DIR | --mmrotate FILE [--split val|train]")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a folder like runs/NAME/checkpoints/epoch-00012")
-    parser.add_argument("--mmrotate", type=Path, metavar="FILE", help="a checkpoint of MMRotate 0.3 or 1.x instead")
-    parser.add_argument("--split", default="val", choices=["val", "train"], help="which images (default: val)")
+    parser = make_parser(
+        "jobs.evaluate", ABOUT, EPILOG, SECTIONS, "--checkpoint DIR | --mmrotate FILE [--split val|train]"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="a folder like runs/NAME/checkpoints/epoch-00012"
+    )
+    parser.add_argument(
+        "--mmrotate", type=Path, metavar="FILE", help="a checkpoint of MMRotate 0.3 or 1.x instead"
+    )
+    parser.add_argument(
+        "--split", default="val", choices=["val", "train"], help="which images (default: val)"
+    )
     options, overrides = parse(parser, arguments)
     if (options.checkpoint is None) == (options.mmrotate is None):
-        raise ConfigError("one of --checkpoint and --mmrotate is required; python -m jobs.evaluate --help explains both")
+        raise ConfigError(
+            "one of --checkpoint and --mmrotate is required; python -m jobs.evaluate --help explains both"
+        )
     if options.checkpoint is not None:
-        others = [f"--{key}" for key in overrides if key != "data.root"] + (["--config"] if options.config else [])
+        others = [f"--{key}" for key in overrides if key != "data.root"] + (
+            ["--config"] if options.config else []
+        )
         if others:
-            raise ConfigError(f"a checkpoint brings its own configuration, {others[0]} cannot change it; only --data.root can be given")
+            raise ConfigError(
+                f"a checkpoint brings its own configuration, {others[0]} cannot change it; only --data.root "
+                f"can be given"
+            )
         root = overrides.get("data.root")
         config = config_of(options.checkpoint, None if root is None else Path(root))
         metrics = evaluate_checkpoint(options.checkpoint, config, options.split)
@@ -48,7 +71,11 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         if unused:
             raise ConfigError(f"--{unused[0]} has no effect on a MMRotate checkpoint; leave it out")
         metrics = evaluate_mmrotate(options.mmrotate, load_config(options.config, overrides), options.split)
-    print("\n".join(f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()))
+    print(
+        "\n".join(
+            f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()
+        )
+    )
     if options.json:
         print_json(metrics)
     return metrics

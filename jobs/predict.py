@@ -31,35 +31,72 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Detect, and say what was found."""
     parser = make_parser("jobs.predict", ABOUT, EPILOG)
     default = Options()
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a folder like runs/NAME/checkpoints/epoch-00012")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of images, or an image")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="a new folder, or one in which the same prediction was begun"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a folder like runs/NAME/checkpoints/epoch-00012",
+    )
+    parser.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="a folder of images, or an image"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a new folder, or one in which the same prediction was begun",
     )
     parser.add_argument(
         "--window",
         type=int,
         metavar="PIXELS",
-        help="side of a window; smaller ones enlarge what the network sees (default: the long side of the images it was trained on)",
+        help="side of a window; smaller ones enlarge what the network sees (default: the long side of the "
+        "images it was trained on)",
     )
-    parser.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring windows share (default: 200/1024 of a window)")
-    parser.add_argument("--batch", type=int, metavar="N", help="windows at once (default: the checkpoint's evaluation.batch_size)")
     parser.add_argument(
-        "--score", type=float, metavar="S", help="drop detections up to this score (default: the detector's score_threshold)"
+        "--overlap",
+        type=int,
+        metavar="PIXELS",
+        help="what neighbouring windows share (default: 200/1024 of a window)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="windows at once (default: the checkpoint's evaluation.batch_size)",
+    )
+    parser.add_argument(
+        "--score",
+        type=float,
+        metavar="S",
+        help="drop detections up to this score (default: the detector's score_threshold)",
     )
     parser.add_argument(
         "--nms",
         type=float,
         default=default.nms,
         metavar="IOU",
-        help="of two detections of a class that overlap by this much, found in an image of several windows, keep the better (default: %(default)s)",
-    )
-    parser.add_argument("--formats", default=",".join(FORMATS), metavar="A,B", help="what to write (default: %(default)s)")
-    parser.add_argument(
-        "--overlay-size", type=int, default=default.overlay_size, metavar="PIXELS", help="long side of an overlay (default: %(default)s)"
+        help="of two detections of a class that overlap by this much, found in an image of several windows, "
+        "keep the better (default: %(default)s)",
     )
     parser.add_argument(
-        "--overlay-score", type=float, default=default.overlay_score, metavar="S", help="draw from this score on (default: %(default)s)"
+        "--formats", default=",".join(FORMATS), metavar="A,B", help="what to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--overlay-size",
+        type=int,
+        default=default.overlay_size,
+        metavar="PIXELS",
+        help="long side of an overlay (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overlay-score",
+        type=float,
+        default=default.overlay_score,
+        metavar="S",
+        help="draw from this score on (default: %(default)s)",
     )
     options, _ = parse(parser, arguments)
     asked = Options(
@@ -75,7 +112,10 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     try:
         result = predict(options.checkpoint, options.images, options.out, asked)
     except KeyboardInterrupt:
-        print(f"stopped; what is done is kept in {options.out}, the same command goes on from there", file=sys.stderr)
+        print(
+            f"stopped; what is done is kept in {options.out}, the same command goes on from there",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
     print(report(result))
     if options.json:
@@ -88,7 +128,8 @@ def report(result: dict[str, Any]) -> str:
     before = f", {result['skipped']} of them done before" if result["skipped"] else ""
     failed = f", {len(result['failed'])} could not be read" if result["failed"] else ""
     return (
-        f"{result['images']} images{before}{failed}; {result['detections']:,} detections; {result['windows']} windows in "
+        f"{result['images']} images{before}{failed}; {result['detections']:,} detections; "
+        f"{result['windows']} windows in "
         f"{result['seconds']:.1f} s, {result['windows_per_second']:.1f}/s. They are in {result['out']}"
     )
 

@@ -1,4 +1,6 @@
-"""The check of ``jobs.prepare_data``: everything that is wrong with a data set, what it consists of, and samples to look at."""
+"""The check of ``jobs.prepare_data``: everything that is wrong with a data set, what it consists of, and
+samples to look at.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the check."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
     parser.add_argument("--format", choices=list(READERS), help="of the data (default: found out)")
-    parser.add_argument("--classes", metavar="A,B|LIST", help="all class names, or the name of a public list (dota-v1.0)")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write the report, pictures and all problems into this folder")
-    parser.add_argument("--samples", type=int, default=12, metavar="N", help="images to draw with their labels (default: %(default)s)")
+    parser.add_argument(
+        "--classes", metavar="A,B|LIST", help="all class names, or the name of a public list (dota-v1.0)"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write the report, pictures and all problems into this folder",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=12,
+        metavar="N",
+        help="images to draw with their labels (default: %(default)s)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -64,7 +79,9 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     """
     workers = usable_cpus() if options.workers is None else options.workers
     if workers < 0 or options.samples < 0:
-        raise ConfigError(f"--workers and --samples must be >= 0, got {workers} and {options.samples}; correct them")
+        raise ConfigError(
+            f"--workers and --samples must be >= 0, got {workers} and {options.samples}; correct them"
+        )
     name = options.format or recognise(options.root)
     if options.report is not None:
         options.report.mkdir(parents=True, exist_ok=True)
@@ -98,7 +115,11 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST
         kinds[problem["kind"]].append(problem)
     lines = []
     for kind, found in sorted(kinds.items(), key=lambda pair: (pair[1][0]["severity"], pair[0])):
-        lines.append(f"{kind} ({found[0]['severity']}, {len(found)}): {KINDS[kind].meaning if kind in KINDS else ''}".rstrip(": "))
+        lines.append(
+            f"{kind} ({found[0]['severity']}, {len(found)}): {KINDS[kind].meaning if kind in KINDS else ''}".rstrip(
+                ": "
+            )
+        )
         for problem in found[:most]:
             line = "" if problem["line"] is None else f", line {problem['line']}"
             lines.append(f"  {problem['file']}{line}: {problem['message']}")
@@ -116,15 +137,26 @@ def table_lines(statistics: Mapping[str, Any]) -> list[str]:
         [[name, *(str(row[key]) for key in columns)] for name, row in statistics["splits"].items()],
     )
     classes = statistics["classes"]
-    rows = [[name, str(row["objects"]), str(row["images"]), str(row["difficult"])] for name, row in list(classes.items())[:MOST_PRINTED]]
+    rows = [
+        [name, str(row["objects"]), str(row["images"]), str(row["difficult"])]
+        for name, row in list(classes.items())[:MOST_PRINTED]
+    ]
     lines += ["", *_table(["class", "objects", "images", "difficult"], rows)] if rows else []
     if len(classes) > MOST_PRINTED:
         lines.append(f"and {len(classes) - MOST_PRINTED} more classes")
-    measures = {"size": "sqrt(area), px", "long_side": "long side, px", "short_side": "short side, px", "aspect_ratio": "aspect ratio"}
+    measures = {
+        "size": "sqrt(area), px",
+        "long_side": "long side, px",
+        "short_side": "short side, px",
+        "aspect_ratio": "aspect ratio",
+    }
     measures |= {"angle": "angle, degrees", "objects_per_image": "objects an image"}
     shares = {"0": "least", "0.05": "5 %", "0.5": "median", "0.95": "95 %", "1": "most"}
     if rows:
-        body = [[label, *(f"{statistics[key]['quantiles'][share]:.4g}" for share in shares)] for key, label in measures.items()]
+        body = [
+            [label, *(f"{statistics[key]['quantiles'][share]:.4g}" for share in shares)]
+            for key, label in measures.items()
+        ]
         lines += ["", *_table(["", *shares.values()], body), ""]
         lines.append(f"{statistics['past_border']['objects']} objects reach past the border of their image")
     return lines
@@ -138,11 +170,15 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def write_report(folder: Path, report: Report, result: Mapping[str, Any], samples: int) -> None:
-    """Write report.json, problems.txt, statistics.png, samples.png and index.html; samples.png only if something can be drawn."""
+    """Write report.json, problems.txt, statistics.png, samples.png and index.html; samples.png only if
+    something can be drawn.
+    """
     from dbf_ray.reports.data_page import data_page
     from dbf_ray.reports.data_statistics import statistics_png
 
-    (folder / "report.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(
+        json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     (folder / "problems.txt").write_text("\n".join(problem_lines(result["problems"], None)), encoding="utf-8")
     picture = statistics_png(result["statistics"], Path(result["root"]).resolve().name)
     (folder / "statistics.png").write_bytes(picture)
@@ -162,13 +198,17 @@ def draw_samples(report: Report, count: int) -> Image.Image | None:
     samples = choose_samples(report.records, count)
     classes = sorted({name for record in report.records for name in record.objects.names})
     titles = [
-        sample.record.item.image.name + (f", from ({sample.window[0]}, {sample.window[1]})" if sample.is_part else "") for sample in samples
+        sample.record.item.image.name
+        + (f", from ({sample.window[0]}, {sample.window[1]})" if sample.is_part else "")
+        for sample in samples
     ]
     return scene_grid([_drawn(sample, classes) for sample in samples], COLUMNS, titles) if samples else None
 
 
 def _drawn(sample: Sample, classes: Sequence[str]) -> Image.Image:
-    """One sample; where many objects are, only the largest of each class has its name beside it, or names would hide the others."""
+    """One sample; where many objects are, only the largest of each class has its name beside it, or names
+    would hide the others.
+    """
     from dbf_ray.reports.scenes import draw_scene, outlines
 
     pixels, objects = sample.read(), sample.record.objects
@@ -180,7 +220,10 @@ def _drawn(sample: Sample, classes: Sequence[str]) -> Image.Image:
     named = shown
     if shown.sum() > MOST_NAMED:
         areas = objects.boxes[:, 2] * objects.boxes[:, 3] * shown
-        named = np.isin(np.arange(len(labels)), [np.argmax(areas * (labels == label)) for label in np.unique(labels[shown])])
+        named = np.isin(
+            np.arange(len(labels)),
+            [np.argmax(areas * (labels == label)) for label in np.unique(labels[shown])],
+        )
     picture = draw_scene(pixels, outlines(corners[shown], labels[shown]), scale=scale, captions=False)
     return draw_scene(np.asarray(picture), outlines(corners[named] * scale, labels[named]), classes=classes)
 
@@ -190,6 +233,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     everything = [head, *rows]
     widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
     return [
-        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in everything
     ]

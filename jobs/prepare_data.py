@@ -12,7 +12,8 @@ from dbf_ray.errors import ConfigError
 from jobs import prepare_check, prepare_merge, prepare_split
 from jobs.command_line import Parser, main, print_json
 
-EPILOG = """python -m jobs.prepare_data COMMAND --help explains each. Exit status: 0 done, 1 a check found errors, 2 bad input."""
+EPILOG = """python -m jobs.prepare_data COMMAND --help explains each. Exit status: 0 done, 1 a check found
+errors, 2 bad input."""
 
 
 class Command(Protocol):
@@ -38,7 +39,11 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if unknown:
         known = [option for action in parsers[options.command]._actions for option in action.option_strings]
         close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"{parsers[options.command].prog} --help lists all options"
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"{parsers[options.command].prog} --help lists all options"
+        )
         raise ConfigError(f"unknown option {unknown[0]}; {hint}")
     result = COMMANDS[options.command].command(options)
     if options.json:
@@ -54,9 +59,15 @@ def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     parsers: dict[str, argparse.ArgumentParser] = {}
     for name, module in COMMANDS.items():
         about = module.ABOUT.splitlines()[0]
-        parsers[name] = places.add_parser(name, help=about, description=module.ABOUT, epilog=module.EPILOG, **look)
+        parsers[name] = places.add_parser(
+            name, help=about, description=module.ABOUT, epilog=module.EPILOG, **look
+        )
         module.add_arguments(parsers[name])
-        parsers[name].add_argument("--json", action="store_true", help="print the result as one JSON object on the last line of stdout")
+        parsers[name].add_argument(
+            "--json",
+            action="store_true",
+            help="print the result as one JSON object on the last line of stdout",
+        )
     return parser, parsers
 
 

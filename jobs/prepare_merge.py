@@ -24,12 +24,25 @@ EPILOG = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the merge."""
-    parser.add_argument("detections", type=Path, metavar="DETECTIONS", help="folder or zip of Task1_CLASS.txt")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the merged files and submission.zip")
     parser.add_argument(
-        "--nms", type=float, default=NMS_THRESHOLD, metavar="IOU", help="from this IoU on, two are one object (default: %(default)s)"
+        "detections", type=Path, metavar="DETECTIONS", help="folder or zip of Task1_CLASS.txt"
     )
-    parser.add_argument("--labels", type=Path, metavar="ROOT", help="data of the uncut images: print merged/map50 and the other metrics")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder for the merged files and submission.zip"
+    )
+    parser.add_argument(
+        "--nms",
+        type=float,
+        default=NMS_THRESHOLD,
+        metavar="IOU",
+        help="from this IoU on, two are one object (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="ROOT",
+        help="data of the uncut images: print merged/map50 and the other metrics",
+    )
     parser.add_argument("--split", default="val", metavar="SPLIT", help="of ROOT (default: %(default)s)")
     parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
 
@@ -39,20 +52,30 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     merged = merge_files(options.detections, options.out, nms_threshold=options.nms)
     counts = counts_of(merged)
     print(
-        f"{counts['detections_of_patches']} detections of {counts['patches']} patches are {counts['detections']} of {counts['images']} images. "
+        f"{counts['detections_of_patches']} detections of {counts['patches']} patches are "
+        f"{counts['detections']} of {counts['images']} images. "
         f"They are in {options.out}, with submission.zip"
     )
     result: dict[str, Any] = {**counts, "classes": merged.classes, "out": str(options.out)}
     if options.labels is not None:
         judged = judge(merged, options.labels, options.split, options.format)
         if judged.only_labels:
-            print(f"note: {judged.only_labels} images with labels have no detections, {judged.both} have", file=sys.stderr)
+            print(
+                f"note: {judged.only_labels} images with labels have no detections, {judged.both} have",
+                file=sys.stderr,
+            )
         if judged.only_detections:
             first = judged.only_detections[0]
             print(
-                f"note: {len(judged.only_detections)} images with detections have no labels and do not count, the first is {first}",
+                f"note: {len(judged.only_detections)} images with detections have no labels and do not "
+                f"count, the first is {first}",
                 file=sys.stderr,
             )
-        print("\n".join(f"{name:<24} {'none' if value != value else f'{value:.4f}'}" for name, value in judged.metrics.items()))
+        print(
+            "\n".join(
+                f"{name:<24} {'none' if value != value else f'{value:.4f}'}"
+                for name, value in judged.metrics.items()
+            )
+        )
         result |= judged.metrics
     return result

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.patches.split import SplitCounts, SplitPlan, SplitSettings, SplitTask, cut_all, plan_split, prepare_out
+from dbf_ray.data.patches.split import (
+    SplitCounts,
+    SplitPlan,
+    SplitSettings,
+    SplitTask,
+    cut_all,
+    plan_split,
+    prepare_out,
+)
 from dbf_ray.data.readers import READERS, recognise
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError, DataError
@@ -34,11 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the split."""
     default = SplitSettings()
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
-    parser.add_argument("out", type=Path, metavar="OUT", help="new folder for the patches, or one that a split was ended in")
-    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
-    parser.add_argument("--size", type=int, default=default.size, metavar="PIXELS", help="side of a patch (default: %(default)s)")
     parser.add_argument(
-        "--overlap", type=int, default=default.overlap, metavar="PIXELS", help="what neighbours share (default: %(default)s)"
+        "out", type=Path, metavar="OUT", help="new folder for the patches, or one that a split was ended in"
+    )
+    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=default.size,
+        metavar="PIXELS",
+        help="side of a patch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=default.overlap,
+        metavar="PIXELS",
+        help="what neighbours share (default: %(default)s)",
     )
     parser.add_argument(
         "--rates",
@@ -46,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(default.rates),
         metavar="RATE",
-        help="also cut windows of size/RATE and overlap/RATE pixels: the same objects, RATE times as large once patches are resized (default: 1.0)",
+        help="also cut windows of size/RATE and overlap/RATE pixels: the same objects, RATE times as large "
+        "once patches are resized (default: 1.0)",
     )
     parser.add_argument(
         "--share",
@@ -55,12 +76,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="an object is labelled where this share of its area is inside (default: %(default)s)",
     )
-    parser.add_argument("--keep-whole", action="store_true", help="label all of an object that is cut, as MMRotate does")
-    parser.add_argument("--no-padding", action="store_true", help="patches of images smaller than a window end with the image")
-    parser.add_argument("--classes", metavar="A,B|LIST", help="refuse other classes than these, or than those of a public list (dota-v1.0)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU; 0: none, cut in this one)")
+    parser.add_argument(
+        "--keep-whole", action="store_true", help="label all of an object that is cut, as MMRotate does"
+    )
+    parser.add_argument(
+        "--no-padding", action="store_true", help="patches of images smaller than a window end with the image"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="A,B|LIST",
+        help="refuse other classes than these, or than those of a public list (dota-v1.0)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one for each CPU; 0: none, cut in this one)",
+    )
     parser.add_argument("--ray", action="store_true", help="spread the work over a cluster by Ray Data")
-    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: RAY_ADDRESS, or a local Ray)")
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="of the Ray cluster (default: RAY_ADDRESS, or a local Ray)"
+    )
 
 
 def command(options: argparse.Namespace) -> dict[str, Any]:
@@ -96,14 +132,21 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
                 print(f"error: {done}", file=sys.stderr)
     if failures:
         raise DataError(
-            f"{len(failures)} of {len(plan.tasks)} parts could not be cut, the first: {failures[0]}; all others are done: mend the data, start again"
+            f"{len(failures)} of {len(plan.tasks)} parts could not be cut, the first: {failures[0]}; all "
+            f"others are done: mend the data, start again"
         )
     speed = counts.written / max(counter.seconds, 1e-9)
     print(
-        f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, {counts.cut} of them cut; "
+        f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, "
+        f"{counts.cut} of them cut; "
         f"{counter.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
     )
-    result = {**dataclasses.asdict(counts), "objects_in_no_patch": len(plan.lost), "seconds": counter.seconds, "patches_per_second": speed}
+    result = {
+        **dataclasses.asdict(counts),
+        "objects_in_no_patch": len(plan.lost),
+        "seconds": counter.seconds,
+        "patches_per_second": speed,
+    }
     return {**result, "out": str(options.out)}
 
 
@@ -119,7 +162,8 @@ def notes_of(plan: SplitPlan, patches: int, removed: int) -> list[str]:
         notes.append(
             f"note: {len(plan.lost)} objects are in no patch, the first is {one.name} in {image.name}"
             + (f", line {one.line}" if one.line is not None else "")
-            + ": larger than a window leaves room for, or mostly beyond the image; raise --size, or lower --share"
+            + ": larger than a window leaves room for, or mostly beyond the image; raise --size, or lower "
+            "--share"
         )
     return notes
 
@@ -129,5 +173,8 @@ def _run(options: argparse.Namespace, tasks: list[SplitTask]) -> Iterator[SplitC
         return cut_all(tasks, usable_cpus() if options.workers is None else options.workers)
     from dbf_ray.cluster.split import split_on_ray
 
-    here = [dataclasses.replace(task, image=task.image.absolute(), folder=task.folder.absolute()) for task in tasks]
+    here = [
+        dataclasses.replace(task, image=task.image.absolute(), folder=task.folder.absolute())
+        for task in tasks
+    ]
     return split_on_ray(here, options.address)

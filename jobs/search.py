@@ -35,15 +35,31 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def read_options(module: str, about: str, epilog: str, arguments: Sequence[str] | None) -> Options:
     """The options of a command that searches."""
-    parser = make_parser(module, about, epilog, SECTIONS, "--space FILE [--study NAME] [--trials N] [--concurrent K]")
-    parser.add_argument(
-        "--space", type=Path, required=True, metavar="FILE", help="search space, a Python file such as search_spaces/rho.py"
+    parser = make_parser(
+        module, about, epilog, SECTIONS, "--space FILE [--study NAME] [--trials N] [--concurrent K]"
     )
     parser.add_argument(
-        "--study", default=None, metavar="NAME", help="the study's name and folder (default: the space's and data set's names)"
+        "--space",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="search space, a Python file such as search_spaces/rho.py",
     )
-    parser.add_argument("--trials", type=_positive, metavar="N", help="complete trials to have in the end; short for --search.trials")
-    parser.add_argument("--concurrent", type=_positive, metavar="K", help="trials at once; short for --search.concurrent")
+    parser.add_argument(
+        "--study",
+        default=None,
+        metavar="NAME",
+        help="the study's name and folder (default: the space's and data set's names)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=_positive,
+        metavar="N",
+        help="complete trials to have in the end; short for --search.trials",
+    )
+    parser.add_argument(
+        "--concurrent", type=_positive, metavar="K", help="trials at once; short for --search.concurrent"
+    )
     return parse(parser, arguments)
 
 
@@ -63,7 +79,13 @@ def execute(parsed: Options) -> dict[str, Any]:
         studies_dir=config.search.studies_dir,
         progress=_say,
     )
-    print(closing(result, config.search.studies_dir / study, config.tracking.uri if config.tracking.mlflow else "off"))
+    print(
+        closing(
+            result,
+            config.search.studies_dir / study,
+            config.tracking.uri if config.tracking.mlflow else "off",
+        )
+    )
     if options.json:
         print_json(result)
     return result
@@ -74,9 +96,14 @@ def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
     lines = ["", text_table(result), ""]
     if result.get("answer") and result["answer"].get("text"):
         lines += [result["answer"]["text"], ""]
-    lines += [f"files: {folder / 'pareto.html'}  {folder / 'pareto.png'}  {folder / 'pareto.json'}  {folder / 'trials.csv'}"]
+    lines += [
+        f"files: {folder / 'pareto.html'}  {folder / 'pareto.png'}  {folder / 'pareto.json'}  "
+        f"{folder / 'trials.csv'}"
+    ]
     if uri != "off":
-        lines += [f"compare in MLflow: {sys.executable} -m mlflow ui --backend-store-uri {_short(resolve_uri(uri))}"]
+        lines += [
+            f"compare in MLflow: {sys.executable} -m mlflow ui --backend-store-uri {_short(resolve_uri(uri))}"
+        ]
     return "\n".join(lines)
 
 

@@ -35,7 +35,11 @@ SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "clust
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, or with ``--dry-run`` only check and say what would be trained."""
     parser = make_parser("jobs.train", ABOUT, EPILOG, SECTIONS, "[--dry-run]")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the timeline and its cost, and train nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print the timeline and its cost, and train nothing",
+    )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if options.dry_run:
@@ -59,12 +63,17 @@ def wants_ray(config: Config) -> bool:
     """Whether the run goes through Ray Train."""
     use, workers = config.cluster.use_ray, config.cluster.workers
     if use is False and workers > 1:
-        raise ConfigError(f"more than one worker needs Ray Train, got cluster.workers {workers} with cluster.use_ray false; change one")
+        raise ConfigError(
+            f"more than one worker needs Ray Train, got cluster.workers {workers} with cluster.use_ray "
+            f"false; change one"
+        )
     return workers > 1 if use is None else use
 
 
 def train_with_ray(config: Config) -> dict[str, Any]:
-    """Train under Ray Train. A run on this machine is checked before Ray starts; on a cluster the data may lie elsewhere."""
+    """Train under Ray Train. A run on this machine is checked before Ray starts; on a cluster the data may
+    lie elsewhere.
+    """
     from dbf_ray.cluster import train_on_ray
     from dbf_ray.cluster.ray_runtime import cluster_address
 
@@ -118,27 +127,40 @@ def timeline(spec: RunSpec) -> str:
     lines.append("frozen stages  forward  backward   of full   (GFLOP per image)")
     for n, step in enumerate(spec.flops):
         if n >= spec.always_frozen:
-            lines.append(f"{n:13d} {step.forward / 1e9:8.3f} {step.backward / 1e9:9.3f} {spec.cost_of([n]):9.4f}")
+            lines.append(
+                f"{n:13d} {step.forward / 1e9:8.3f} {step.backward / 1e9:9.3f} {spec.cost_of([n]):9.4f}"
+            )
     lines.append(
-        f"backbone's share of forward FLOPs {spec.backbone_share:.3f}, lowest possible compute_ratio {lowest:.4f} "
+        f"backbone's share of forward FLOPs {spec.backbone_share:.3f}, lowest possible compute_ratio "
+        f"{lowest:.4f} "
         f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
     )
     lines += notes_of(spec)
-    lines.append(f"{len(spec.train_set)} training images, {len(spec.eval_set)} to evaluate on ({spec.eval_split})")
+    lines.append(
+        f"{len(spec.train_set)} training images, {len(spec.eval_set)} to evaluate on ({spec.eval_split})"
+    )
     return "\n".join(lines)
 
 
 def drawn(prefixes: Sequence[int], num_stages: int, unit: str) -> list[str]:
-    """A line for each stage: ``#`` trained, ``.`` frozen; where a column stands for several blocks, ``+`` for both."""
+    """A line for each stage: ``#`` trained, ``.`` frozen; where a column stands for several blocks, ``+`` for
+    both.
+    """
     several = -(-len(prefixes) // COLUMNS)
     columns = [prefixes[first : first + several] for first in range(0, len(prefixes), several)]
     lines = []
     for stage in range(num_stages, 0, -1):
         trained = [sum(n < stage for n in column) for column in columns]
-        signs = ("." if count == 0 else "#" if count == len(column) else "+" for count, column in zip(trained, columns, strict=True))
+        signs = (
+            "." if count == 0 else "#" if count == len(column) else "+"
+            for count, column in zip(trained, columns, strict=True)
+        )
         lines.append(f"stage {stage}  " + "".join(signs))
     if several == 1:
-        return [*lines, f"{unit}    " + "".join(str(e % 10) for e in range(len(prefixes))) + "   (# trained, . frozen)"]
+        return [
+            *lines,
+            f"{unit}    " + "".join(str(e % 10) for e in range(len(prefixes))) + "   (# trained, . frozen)",
+        ]
     return [*lines, f"(# trained, . frozen, + both; a column is {several} {unit}s)"]
 
 
@@ -149,14 +171,20 @@ def factors(lr_factors: Sequence[Sequence[float] | None], num_stages: int) -> li
         return []
     if len(kinds) > 1:
         return ["learning rates of stages vary from block to block"]
-    return ["learning rate of stages 1.." + str(num_stages) + " times " + ", ".join(f"{factor:.4g}" for factor in kinds.pop())]
+    return [
+        "learning rate of stages 1.."
+        + str(num_stages)
+        + " times "
+        + ", ".join(f"{factor:.4g}" for factor in kinds.pop())
+    ]
 
 
 def report(summary: dict[str, Any], config: Config) -> str:
     """What a finished run says."""
     map50 = summary["map50"]
     return (
-        f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio {summary['compute_ratio']:.3f} "
+        f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio "
+        f"{summary['compute_ratio']:.3f} "
         f"(analytic {summary['analytic_ratio']:.3f}), "
         f"{summary['wall_seconds']:.0f} s; record in {run_directory(config)}"
     )

@@ -1,7 +1,9 @@
-"""Which rule to freeze by, and with what parameters: schedules of the whole backbone, schedules by stages, and the controls.
+"""Which rule to freeze by, and with what parameters: schedules of the whole backbone, schedules by stages,
+and the controls.
 
-``rho.py`` explains what a search space is. A smaller learning rate is a baseline here, and budgets at random places are among what is drawn: a
-policy that is not better than these controls has not shown that freezing, or its timing, does anything.
+``rho.py`` explains what a search space is. A smaller learning rate is a baseline here, and budgets at random
+places are among what is drawn: a policy that is not better than these controls has not shown that freezing,
+or its timing, does anything.
 """
 
 from typing import Any
@@ -12,7 +14,17 @@ BASELINES = [
     {"freezing.policy": "lr_scale", "freezing.factor": 0.1},
 ]
 
-POLICIES = ["step", "random_budget", "front", "back", "warmup_step", "cosine", "gradual_unfreeze", "gradual_freeze", "multirate_step"]
+POLICIES = [
+    "step",
+    "random_budget",
+    "front",
+    "back",
+    "warmup_step",
+    "cosine",
+    "gradual_unfreeze",
+    "gradual_freeze",
+    "multirate_step",
+]
 
 
 def space(trial: Any, config: Any = None) -> dict[str, Any]:
@@ -21,7 +33,9 @@ def space(trial: Any, config: Any = None) -> dict[str, Any]:
     policy = trial.suggest_categorical("policy", POLICIES)
     overrides: dict[str, Any] = {"freezing.policy": policy}
     if policy in ("step", "warmup_step", "multirate_step"):
-        overrides["freezing.rho"] = trial.suggest_int("rho", 1 if policy == "multirate_step" else 2, max(2, epochs // 2))
+        overrides["freezing.rho"] = trial.suggest_int(
+            "rho", 1 if policy == "multirate_step" else 2, max(2, epochs // 2)
+        )
     if policy == "warmup_step":
         overrides["freezing.warmup"] = trial.suggest_int("warmup", 1, max(1, epochs // 2))
     if policy == "multirate_step":

@@ -1,14 +1,16 @@
-"""How often to train the backbone: the period rho of the policy ``step``, between the baselines ``full`` and ``frozen``.
+"""How often to train the backbone: the period rho of the policy ``step``, between the baselines ``full`` and
+``frozen``.
 
 A search space is a Python file with two names, and ``python -m jobs.search --space FILE`` reads it:
 
 BASELINES
-    A list of overrides, each a mapping of dotted configuration keys to values. They are trained first and once, whether or not the space
-    could draw them. Keep ``full`` and ``frozen`` in it: the worse of them is the reference that the study's hypervolume is measured from.
+    A list of overrides, each a mapping of dotted configuration keys to values. They are trained first and
+    once, whether or not the space could draw them. Keep ``full`` and ``frozen`` in it: the worse of them is
+    the reference that the study's hypervolume is measured from.
 
 space(trial) or space(trial, config)
-    Draws from an Optuna trial and returns overrides. Any key of the configuration may be drawn (``python -m jobs.train --help`` lists them)
-    and draws may depend on each other::
+    Draws from an Optuna trial and returns overrides. Any key of the configuration may be drawn
+    (``python -m jobs.train --help`` lists them) and draws may depend on each other::
 
         def space(trial):
             overrides = {"freezing.policy": trial.suggest_categorical("policy", ["full", "step"])}
@@ -19,17 +21,22 @@ space(trial) or space(trial, config)
 
     ``config`` is the configuration that the overrides are laid over.
 
-Settings that train the same are trained once, however they are written; when nothing new is left to draw, the search ends.
+Settings that train the same are trained once, however they are written; when nothing new is left to draw, the
+search ends.
 """
 
 from typing import Any
 
 BASELINES = [{"freezing.policy": "full"}, {"freezing.policy": "frozen"}]
 
-LARGEST_RHO = 20  # with more epochs than this, longer periods are hardly different from training in epoch 0 only
+LARGEST_RHO = (
+    20  # with more epochs than this, longer periods are hardly different from training in epoch 0 only
+)
 
 
 def space(trial: Any, config: Any = None) -> dict[str, Any]:
-    """rho from 2 (1 is the baseline ``full``) to the number of epochs (any longer period trains in epoch 0 only)."""
+    """rho from 2 (1 is the baseline ``full``) to the number of epochs (any longer period trains in epoch 0
+    only).
+    """
     largest = min(LARGEST_RHO, config.training.epochs) if config is not None else LARGEST_RHO
     return {"freezing.policy": "step", "freezing.rho": trial.suggest_int("rho", 2, max(2, largest))}

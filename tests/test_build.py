@@ -55,7 +55,8 @@ def test_a_plan_knows_timeline_and_cost(spec: RunSpec) -> None:
     assert len(flops) == 5
     assert flops == sorted(flops, reverse=True)
     assert spec.compute_ratio == pytest.approx((2 * flops[0] + 4 * flops[4]) / (6 * flops[0]))
-    # Training costs three forwards; a frozen backbone only its own forward, and the gradients that reach it are not needed.
+    # Training costs three forwards; a frozen backbone only its own forward, and the gradients that reach it
+    # are not needed.
     saved = 1 - flops[4] / flops[0]
     assert saved == pytest.approx(2 / 3 * spec.backbone_share, abs=0.05)
     assert spec.eval_split == "val"
@@ -88,8 +89,15 @@ def test_the_seed_alone_makes_the_weights() -> None:
 
 
 def test_training_gets_what_was_configured() -> None:
-    changes = {"training__optimizer": "sgd", "training__momentum": 0.5, "training__lr": 0.25, "training__backbone_lr_factor": 0.1}
-    spec = prepare(tiny(**changes, training__schedule="cosine", training__accumulation=2, training__clip_norm=None))
+    changes = {
+        "training__optimizer": "sgd",
+        "training__momentum": 0.5,
+        "training__lr": 0.25,
+        "training__backbone_lr_factor": 0.1,
+    }
+    spec = prepare(
+        tiny(**changes, training__schedule="cosine", training__accumulation=2, training__clip_norm=None)
+    )
     training = build_training(spec, quiet=True)
     assert isinstance(training.optimizer, torch.optim.SGD)
     groups = training.optimizer.param_groups
@@ -103,7 +111,11 @@ def test_training_gets_what_was_configured() -> None:
 
 
 def test_detector_options_get_their_types() -> None:
-    spec = prepare(tiny(detector__score_threshold="0.2", detector__anchor_angles=[0, 45], detector__detections_per_image=7))
+    spec = prepare(
+        tiny(
+            detector__score_threshold="0.2", detector__anchor_angles=[0, 45], detector__detections_per_image=7
+        )
+    )
     detector: Any = spec.detector
     assert (detector.score_threshold, detector.detections_per_image) == (0.2, 7)
     assert detector.anchors.per_cell == 3 * 3 * 2
@@ -112,13 +124,25 @@ def test_detector_options_get_their_types() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"detector__score_threshold": "high"}, ConfigError, "detector.score_threshold of rotated_retinanet: .* got 'high'"),
-        ({"detector__anchor_ratios": 2.0}, ConfigError, r"detector.anchor_ratios of .* written \[a, b\], got 2.0"),
+        (
+            {"detector__score_threshold": "high"},
+            ConfigError,
+            "detector.score_threshold of rotated_retinanet: .* got 'high'",
+        ),
+        (
+            {"detector__anchor_ratios": 2.0},
+            ConfigError,
+            r"detector.anchor_ratios of .* written \[a, b\], got 2.0",
+        ),
         ({"detector__topk_candidates": 2.5}, ConfigError, "detector.topk_candidates .* got 2.5"),
         ({"training__batch_size": 9}, DataError, "batch of 9 images, got 8"),
         ({"data__selection_fraction": 0.9}, DataError, "batch of 4 images, got 1"),
         ({"data__classes": ["ship"]}, DataError, "leave data.classes out"),
-        ({"freezing__policy": "step", "freezing__rho": True}, ConfigError, "rho must be an integer >= 1, got True"),
+        (
+            {"freezing__policy": "step", "freezing__rho": True},
+            ConfigError,
+            "rho must be an integer >= 1, got True",
+        ),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], kind: type[DbfRayError], message: str) -> None:
@@ -178,40 +202,70 @@ def test_loading_processes(
     """None on a CPU, which they would share; for a GPU its share of the CPUs."""
     monkeypatch.setattr("os.cpu_count", lambda: cpus)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert loader_workers(load_config(None, {"data.loader_workers": configured}), torch.device(device)) == processes
+    assert (
+        loader_workers(load_config(None, {"data.loader_workers": configured}), torch.device(device))
+        == processes
+    )
 
 
 def test_the_loader_is_fed_as_configured() -> None:
-    config = {"data.train_images": 8, "data.val_images": 2, "data.image_size": 64, "training.batch_size": 4, "data.loader_workers": 2}
-    training = build_training(prepare(load_config(None, {**config, "data.prefetch": 5, "data.decoded_gb": 0.001})), quiet=True)
+    config = {
+        "data.train_images": 8,
+        "data.val_images": 2,
+        "data.image_size": 64,
+        "training.batch_size": 4,
+        "data.loader_workers": 2,
+    }
+    training = build_training(
+        prepare(load_config(None, {**config, "data.prefetch": 5, "data.decoded_gb": 0.001})), quiet=True
+    )
     for loader in (training.train_loader, training.eval_loader):
         inner = loader._loader  # type: ignore[attr-defined]
-        assert (inner.num_workers, inner.prefetch_factor, inner.pin_memory) == (2, 5, training.device.type == "cuda")
+        assert (inner.num_workers, inner.prefetch_factor, inner.pin_memory) == (
+            2,
+            5,
+            training.device.type == "cuda",
+        )
         store = inner.dataset.view._resized
         assert store.budget_used <= 1e6
     assert training.train_loader._loader.dataset.view._resized.kept > 0  # type: ignore[attr-defined]
 
 
 ALL = {
-    **{"data__flips": ["horizontal", "rotate90", "transpose"], "data__augment__rotate": 180, "data__augment__rotate_probability": 0.7},
+    **{
+        "data__flips": ["horizontal", "rotate90", "transpose"],
+        "data__augment__rotate": 180,
+        "data__augment__rotate_probability": 0.7,
+    },
     **{"data__augment__scales": [0.5, 1.5], "data__augment__brightness": 0.3, "data__augment__contrast": 0.3},
     **{"data__augment__saturation": 0.3, "data__augment__hue": 0.1},
 }
 
 
 def test_one_augmented_epoch_is_trained_and_a_resumed_one_is_the_same(tmp_path: Path, spec: RunSpec) -> None:
-    common = {"training__epochs": 2, "evaluation__every": 2, "training__threads": 1, "runs_dir": str(tmp_path), **ALL}
+    common = {
+        "training__epochs": 2,
+        "evaluation__every": 2,
+        "training__threads": 1,
+        "runs_dir": str(tmp_path),
+        **ALL,
+    }
     straight, halves = tiny(name="straight", **common), tiny(name="halves", **common)
     run(straight, quiet=True)
     records = read_epochs(run_directory(straight))
     assert [math.isfinite(record["loss"]) for record in records] == [True, True]
     assert 0 <= records[-1]["map50"] <= 1
-    assert sum(record["executed_flops"] for record in records) > 16 * spec.flops_per_prefix[0]  # larger padded_sizes than the nominal one
+    assert (
+        sum(record["executed_flops"] for record in records) > 16 * spec.flops_per_prefix[0]
+    )  # larger padded_sizes than the nominal one
     assert run(halves, quiet=True, on_epoch=lambda record, _: False)["stopped_early"]
     with pytest.raises(ConfigError, match=r"differs in data\.augment\.rotate \(180\.0, now 90\.0\)"):
         find_resume(tiny(name="halves", **{**common, "data__augment__rotate": 90}), run_directory(halves))
     run(halves, quiet=True, resume=find_resume(halves, run_directory(halves)))
-    one, two = (load_checkpoint(list_checkpoints(run_directory(c) / "checkpoints")[-1])[0]["model"] for c in (straight, halves))
+    one, two = (
+        load_checkpoint(list_checkpoints(run_directory(c) / "checkpoints")[-1])[0]["model"]
+        for c in (straight, halves)
+    )
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -234,14 +288,19 @@ def test_the_loader_augments_as_configured() -> None:
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_augmentation_switches_the_cache_off_and_says_by_which_option(cache: str, tmp_path: Path) -> None:
     step = {"freezing__policy": "step", "freezing__rho": 3, "freezing__cache": cache}
-    config = tiny(**step, data__augment__rotate=30, data__augment__scales=[0.5, 1], data__augment__contrast=0.2)
+    config = tiny(
+        **step, data__augment__rotate=30, data__augment__scales=[0.5, 1], data__augment__contrast=0.2
+    )
     spec = prepare(config)
     assert spec.forecast is None
     with pytest.warns(UserWarning, match=r"freezing\.cache .* switched off") as warned:
         training = build_training(spec, quiet=True, features=tmp_path / "features")
     [text] = [str(warning.message) for warning in warned if "freezing.cache" in str(warning.message)]
     assert "(data.augment.rotate 30.0, data.augment.scales [0.5, 1.0], data.augment.contrast 0.2)" in text
-    assert "leave data.augment.rotate, data.augment.scales, data.augment.contrast out and use the orientations of data.flips alone" in text
+    assert (
+        "leave data.augment.rotate, data.augment.scales, data.augment.contrast out and use the orientations "
+        "of data.flips alone" in text
+    )
     assert training.frozen is not None  # the engine still runs frozen stages
     assert training.frozen.cache is None
     training.scheduler.freezer.apply(4)
@@ -249,11 +308,17 @@ def test_augmentation_switches_the_cache_off_and_says_by_which_option(cache: str
     assert batch.orientations is None
     assert training.frozen(batch).frozen is not None
     assert not (tmp_path / "features").exists()
-    assert prepare(tiny(**step, data__augment__rotate=30, freezing__cache_gb=1e6)).forecast is None  # nothing is kept, whatever it may be
+    assert (
+        prepare(tiny(**step, data__augment__rotate=30, freezing__cache_gb=1e6)).forecast is None
+    )  # nothing is kept, whatever it may be
 
 
 def test_quarter_turns_are_views_that_a_cache_keeps() -> None:
-    orientations = {"data__flips": [name for name in ORIENTATIONS if name != "identity"], "freezing__policy": "step", "freezing__rho": 6}
+    orientations = {
+        "data__flips": [name for name in ORIENTATIONS if name != "identity"],
+        "freezing__policy": "step",
+        "freezing__rho": 6,
+    }
     spec = prepare(tiny(freezing__cache="ram", **orientations))
     assert spec.forecast is not None
     assert spec.forecast.hit_rates["epoch"] == pytest.approx(1 - 8 * (1 - (7 / 8) ** 5) / 5)
@@ -290,7 +355,9 @@ def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
 def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     large = {"data__augment__scales": [0.5, 2.0]}
     assert (square(tiny(**large)), largest_square(tiny(**large)), largest_square(tiny())) == (64, 128, 64)
-    assert largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64  # images are evaluated at their full size
+    assert (
+        largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64
+    )  # images are evaluated at their full size
     assert build_detector(tiny(**large), ["ship"]).least_pad_to == (0, 0)
     small = {"detector__backbone": "mobilenet_v3_small", "training__accumulation": 4}
     plain, wide = (prepare(tiny(**small, **changes)) for changes in ({}, large))
@@ -308,18 +375,28 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__augment__scales": [1.5, 0.5]}, r"data\.augment\.scales must be \[low, high\] .* got \[1\.5, 0\.5\]"),
-        ({"data__augment__scales": [0.1, 1.0]}, r"data\.augment\.scales must leave .* got \[0\.1, 1\.0\] x data\.image_size 64 = 6 to 64"),
+        (
+            {"data__augment__scales": [1.5, 0.5]},
+            r"data\.augment\.scales must be \[low, high\] .* got \[1\.5, 0\.5\]",
+        ),
+        (
+            {"data__augment__scales": [0.1, 1.0]},
+            r"data\.augment\.scales must leave .* got \[0\.1, 1\.0\] x data\.image_size 64 = 6 to 64",
+        ),
     ],
 )
-def test_augmentation_is_checked_before_the_data_are_read(changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmentation_is_checked_before_the_data_are_read(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dbf_ray.build.data.make_dataset", None)
     with pytest.raises(ConfigError, match=message):
         prepare(tiny(**changes))
 
 
 def test_kept_features_belong_to_the_arithmetic_that_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another precision, or another revision of the engine, rounds otherwise; stages without an engine have no revision."""
+    """Another precision, or another revision of the engine, rounds otherwise; stages without an engine have
+    no revision.
+    """
 
     def facts(**changes: Any) -> tuple[object, ...]:
         config = tiny(freezing__policy="step", freezing__rho=3, freezing__cache="ram", **changes)
@@ -328,7 +405,12 @@ def test_kept_features_belong_to_the_arithmetic_that_gave_them(monkeypatch: pyte
         return frozen.facts
 
     def ways() -> list[tuple[object, ...]]:
-        return [facts(), facts(freezing__engine_precision="bf16"), facts(freezing__cache_dtype="float32"), facts(freezing__engine=False)]
+        return [
+            facts(),
+            facts(freezing__engine_precision="bf16"),
+            facts(freezing__cache_dtype="float32"),
+            facts(freezing__engine=False),
+        ]
 
     before = ways()
     assert len(set(before)) == 4

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbf_ray.config import Config, apply_overrides, load_config, make_config, save_config, to_dict, with_overrides
+from dbf_ray.config import (
+    Config,
+    apply_overrides,
+    load_config,
+    make_config,
+    save_config,
+    to_dict,
+    with_overrides,
+)
 from dbf_ray.errors import ConfigError
 
 
@@ -20,9 +28,17 @@ def test_the_defaults_are_valid_and_complete() -> None:
 
 def test_a_file_and_overrides_over_it(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("training:\n  epochs: 3\n  lr: 1e-3\nfreezing: {policy: step, rho: 2}\ndata:\n")  # data: all keys commented out
+    file.write_text(
+        "training:\n  epochs: 3\n  lr: 1e-3\nfreezing: {policy: step, rho: 2}\ndata:\n"
+    )  # data: all keys commented out
     config = load_config(
-        file, {"training.lr": "5e-4", "freezing.rho": "4", "data.flips": "[vertical]", "detector.weights_backbone": "null"}
+        file,
+        {
+            "training.lr": "5e-4",
+            "freezing.rho": "4",
+            "data.flips": "[vertical]",
+            "detector.weights_backbone": "null",
+        },
     )
     assert (config.training.epochs, config.training.lr) == (3, 5e-4)
     assert (config.freezing.policy, config.freezing.parameters) == ("step", {"rho": 4})
@@ -30,12 +46,19 @@ def test_a_file_and_overrides_over_it(tmp_path: Path) -> None:
 
 
 def test_augmentation_is_off_and_set_by_nested_keys(tmp_path: Path) -> None:
-    assert (load_config().data.flips, to_dict(load_config())["data"]["augment"]["scales"]) == (["horizontal", "vertical", "diagonal"], None)
+    assert (load_config().data.flips, to_dict(load_config())["data"]["augment"]["scales"]) == (
+        ["horizontal", "vertical", "diagonal"],
+        None,
+    )
     file = tmp_path / "config.yaml"
     file.write_text("data: {flips: [rotate90, transpose], augment: {rotate: 30, hue: 0.1}}\n")
     config = load_config(file, {"data.augment.scales": "[0.5, 1.5]", "data.augment.hue": "0.05"})
     assert config.data.flips == ["rotate90", "transpose"]
-    assert (config.data.augment.rotate, config.data.augment.scales, config.data.augment.hue) == (30.0, [0.5, 1.5], 0.05)
+    assert (config.data.augment.rotate, config.data.augment.scales, config.data.augment.hue) == (
+        30.0,
+        [0.5, 1.5],
+        0.05,
+    )
     assert make_config(to_dict(config), "itself") == config
 
 
@@ -85,7 +108,11 @@ def test_values_from_the_command_line(key: str, text: str, value: object) -> Non
 KEYS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(".".join)
 
 
-@given(st.dictionaries(st.sampled_from("abc"), st.dictionaries(st.sampled_from("abc"), st.integers())), KEYS, st.integers())
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.dictionaries(st.sampled_from("abc"), st.integers())),
+    KEYS,
+    st.integers(),
+)
 def test_an_override_changes_its_key_alone(tree: dict[str, Any], key: str, value: int) -> None:
     before = {outer: dict(inner) for outer, inner in tree.items()}
     parts = key.split(".")
@@ -107,10 +134,15 @@ def test_an_override_changes_its_key_alone(tree: dict[str, Any], key: str, value
 
 def test_another_policy_keeps_how_long_decisions_hold_and_what_thawing_does(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("freezing: {policy: step, rho: 3, interval: {unit: steps, every: 50}, momentum: reset, rewarm_steps: 9}")
+    file.write_text(
+        "freezing: {policy: step, rho: 3, interval: {unit: steps, every: 50}, momentum: reset, "
+        "rewarm_steps: 9}"
+    )
     for config in (
         load_config(file, {"freezing.policy": "cosine", "freezing.start": 1, "freezing.end": 0}),
-        with_overrides(load_config(file), {"freezing.policy": "cosine", "freezing.start": 1, "freezing.end": 0}),
+        with_overrides(
+            load_config(file), {"freezing.policy": "cosine", "freezing.start": 1, "freezing.end": 0}
+        ),
     ):
         assert config.freezing.parameters == {"start": 1, "end": 0}
         assert (config.freezing.interval.unit, config.freezing.interval.every) == ("steps", 50)
@@ -119,9 +151,18 @@ def test_another_policy_keeps_how_long_decisions_hold_and_what_thawing_does(tmp_
     front = {"freezing.inner.name": "front", "freezing.inner.budget": 2}
     for config in (load_config(file, front), with_overrides(load_config(file), front)):
         assert config.freezing.parameters == {"limit": 0.9, "inner": {"name": "front", "budget": 2}}
-    assert load_config(file, {"freezing.inner.rho": 4}).freezing.parameters["inner"] == {"name": "step", "rho": 4}
+    assert load_config(file, {"freezing.inner.rho": 4}).freezing.parameters["inner"] == {
+        "name": "step",
+        "rho": 4,
+    }
     nested = load_config(
-        None, {"freezing.policy": "budget", "freezing.limit": "0.8", "freezing.inner.name": "step", "freezing.inner.rho": "2"}
+        None,
+        {
+            "freezing.policy": "budget",
+            "freezing.limit": "0.8",
+            "freezing.inner.name": "step",
+            "freezing.inner.rho": "2",
+        },
     )
     assert nested.freezing.parameters == {"limit": 0.8, "inner": {"name": "step", "rho": 2}}
 
@@ -129,7 +170,9 @@ def test_another_policy_keeps_how_long_decisions_hold_and_what_thawing_does(tmp_
 def test_another_policy_drops_the_parameters_of_the_first() -> None:
     config = load_config(None, {"freezing.policy": "step", "freezing.rho": 3})
     assert with_overrides(config, {"freezing.policy": "full"}).freezing.parameters == {}
-    assert with_overrides(config, {"freezing.policy": "step", "freezing.rho": 5}).freezing.parameters == {"rho": 5}
+    assert with_overrides(config, {"freezing.policy": "step", "freezing.rho": 5}).freezing.parameters == {
+        "rho": 5
+    }
     assert with_overrides(config, {"training.epochs": 2}).freezing.parameters == {"rho": 3}
     assert config.freezing.parameters == {"rho": 3}
 
@@ -145,18 +188,28 @@ def test_another_policy_drops_the_parameters_of_the_first() -> None:
         ({"freezing.polici": "step"}, "freezing: unknown key polici; did you mean policy?"),
         ({"training.epochs": 0}, "training.epochs: should be greater than or equal to 1, got 0"),
         ({"training.lr": float("nan")}, "training.lr: should be a finite number, got nan"),
-        ({"training.milestones": [3, 3]}, "training.milestones: milestones must be increasing epochs >= 1, got [3, 3]"),
+        (
+            {"training.milestones": [3, 3]},
+            "training.milestones: milestones must be increasing epochs >= 1, got [3, 3]",
+        ),
         ({"data.selection_fraction": 1}, "data.selection_fraction: should be less than 1, got 1"),
         (
             {"data.flips": ["up"]},
-            "data.flips.0: should be 'horizontal', 'vertical', 'diagonal', 'rotate90', 'rotate270', 'transpose' or 'transverse', got 'up'",
+            "data.flips.0: should be 'horizontal', 'vertical', 'diagonal', 'rotate90', 'rotate270', "
+            "'transpose' or 'transverse', got 'up'",
         ),
         ({"data.augment.rotat": 9}, "unknown key data.augment.rotat: did you mean rotate?"),
         ({"data.augment.rotate": 200}, "data.augment.rotate: should be less than or equal to 180, got 200"),
         ({"data.augment.hue": 0.7}, "data.augment.hue: should be less than or equal to 0.5, got 0.7"),
-        ({"data.augment.scales": 0.5}, "data.augment.scales: should be a valid list, written [a, b], got 0.5"),
+        (
+            {"data.augment.scales": 0.5},
+            "data.augment.scales: should be a valid list, written [a, b], got 0.5",
+        ),
         ({"seed": -1}, "seed: should be greater than or equal to 0, got -1"),
-        ({"name": "a/b"}, "name: should be the name of one folder, without slashes (runs_dir says where), got 'a/b'"),
+        (
+            {"name": "a/b"},
+            "name: should be the name of one folder, without slashes (runs_dir says where), got 'a/b'",
+        ),
         ({"name": ".."}, "got '..'"),
         ({"training": 3}, "training: should be a valid dictionary"),
         ({"seed.x": 1}, "seed"),
@@ -173,7 +226,12 @@ def test_what_is_refused(overrides: dict[str, Any], message: str) -> None:
 def test_workers_and_micro_batches_must_share_the_batch() -> None:
     with pytest.raises(ConfigError, match=r"training\.batch_size must be divisible by .* = 2 x 3, got 8"):
         load_config(None, {"training.batch_size": 8, "cluster.workers": 2, "training.accumulation": 3})
-    assert load_config(None, {"training.batch_size": 12, "cluster.workers": 2, "training.accumulation": 3}).cluster.workers == 2
+    assert (
+        load_config(
+            None, {"training.batch_size": 12, "cluster.workers": 2, "training.accumulation": 3}
+        ).cluster.workers
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +255,10 @@ def test_broken_files_are_named(content: bytes, message: str, tmp_path: Path) ->
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read the configuration file .*nowhere\.yaml: No such file.*; give an existing"):
+    with pytest.raises(
+        ConfigError,
+        match=r"cannot read the configuration file .*nowhere\.yaml: No such file.*; give an existing",
+    ):
         load_config(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):
         load_config(tmp_path)

@@ -32,14 +32,21 @@ def test_there_are_configurations_and_spaces() -> None:
     assert {"demo", "hrsc_mobilenet_v2"} <= set(names(CONFIGS))
     assert "rho" in names(SPACES)
     strays = [
-        file for folder in ("jobs/configs", "search_spaces") for file in (ROOT / folder).rglob("*") if file.suffix in (".yml", ".json")
+        file
+        for folder in ("jobs/configs", "search_spaces")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".yml", ".json")
     ]
     assert strays == []  # they would not be found above
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=names(CONFIGS))
 def test_every_configuration_passes_a_dry_run(
-    file: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    file: Path,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = load_config(file)
     options = ["--config", str(file), "--runs_dir", str(tmp_path / "runs"), "--training.device", "cpu"]
@@ -72,7 +79,9 @@ def test_every_space_draws_valid_settings_over_every_configuration(space: Path, 
     settings = Settings(config, four_stages)
     baselines = [settings.make(baseline) for baseline in loaded.baselines]
     assert {"full", "frozen"} <= {baseline.policy for baseline in baselines}
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
     drawn = [settings.make(loaded.overrides(study.ask(), config)) for _ in range(8)]
     assert len({setting.key for setting in drawn}) > 1
     assert all(isinstance(setting.config, Config) for setting in drawn)

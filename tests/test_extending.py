@@ -1,4 +1,6 @@
-"""The examples of docs/extending.md work as they stand there: one file, one row in a table, and everything else finds them."""
+"""The examples of docs/extending.md work as they stand there: one file, one row in a table, and everything
+else finds them.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,13 @@ def example(section: str, name: str) -> ModuleType:
 def test_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = example("A backbone", "shufflenet").cut_shufflenet_v2
     monkeypatch.setitem(BACKBONES, "shufflenet_v2_x1_0", (models.shufflenet_v2_x1_0, cut))
-    detector = make_detector("rotated_retinanet", backbone="shufflenet_v2_x1_0", num_classes=2, fpn_channels=16, head_convs=1)
+    detector = make_detector(
+        "rotated_retinanet", backbone="shufflenet_v2_x1_0", num_classes=2, fpn_channels=16, head_convs=1
+    )
     outputs = detector.backbone(torch.rand(1, 3, 64, 96))
-    for output, channels, stride in zip(outputs, detector.backbone.out_channels, detector.backbone.strides, strict=True):
+    for output, channels, stride in zip(
+        outputs, detector.backbone.out_channels, detector.backbone.strides, strict=True
+    ):
         assert output.shape == (1, channels, 64 // stride, 96 // stride)
     freezer = Freezer(detector.backbone)
     freezer.apply(2)
@@ -46,14 +52,23 @@ def test_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     target = {"boxes": torch.tensor([[30.0, 30, 40, 20, 20]]), "labels": torch.tensor([1])}
     torch.stack(list(detector([torch.rand(3, 64, 64)], [target]).values())).sum().backward()
     trained = {name for name, p in detector.backbone.named_parameters() if p.grad is not None}
-    assert trained == {name for name, _ in detector.backbone.named_parameters() if name.startswith(("stages.2.", "stages.3."))}
+    assert trained == {
+        name
+        for name, _ in detector.backbone.named_parameters()
+        if name.startswith(("stages.2.", "stages.3."))
+    }
     flops = FlopTable(detector).per_prefix(64, 64)
     assert flops == sorted(flops, reverse=True)
 
 
 def test_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DETECTORS, "rotated_atss", example("A detector", "atss").RotatedATSS)
-    options = {"detector.name": "rotated_atss", "detector.backbone": "resnet18", "detector.fpn_channels": 16, "detector.head_convs": 1}
+    options = {
+        "detector.name": "rotated_atss",
+        "detector.backbone": "resnet18",
+        "detector.fpn_channels": 16,
+        "detector.head_convs": 1,
+    }
     config = load_config(None, {**options, "detector.candidates": "5"})
     assert detector_options(config)["candidates"] == 5
     detector = build_detector(config, ["ship", "plane"])

@@ -17,7 +17,6 @@ LAYERS = [
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training"},
-    {"build_data", "build_frozen"},
     {"build"},
     {"run", "evaluate", "merge"},
     {"predict"},
@@ -85,11 +84,14 @@ def test_the_training_core_needs_neither_ray_nor_optuna_nor_mlflow() -> None:
     code = (
         "import sys\n"
         "for name in ('ray', 'optuna', 'mlflow', 'matplotlib', 'plotly'): sys.modules[name] = None\n"
-        "import dbf_ray.run.runner, jobs.train\n"
+        "import dbf_ray.run, jobs.train\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_policies_need_no_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; from dbf_ray.freezing.policies import make_policy; make_policy('step', rho=2)"
+    code = (
+        "import sys; sys.modules['torch'] = None; from dbf_ray.freezing.policies import make_policy; "
+        "make_policy('step', rho=2)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,4 +1,5 @@
-"""Data of a configuration: its data sets, what is kept of them in memory, and the loaders; and the device that all goes to.
+"""Data of a configuration: its data sets, what is kept of them in memory, and the loaders; and the device
+that all goes to.
 
 Used by :mod:`dbf_ray.build`, and by those who evaluate without training.
 """
@@ -35,18 +36,23 @@ def choose_device(config: Config) -> torch.device:
 
 
 def make_datasets(config: Config) -> tuple[Dataset, Dataset, str]:
-    """Training set, evaluation set, and which split the latter is: "val"; "selection", where a part of train is held out; or "train", where the
-    data folder has no splits and nothing is held out.
+    """Training set, evaluation set, and which split the latter is: "val"; "selection", where a part of train
+    is held out; or "train", where the data folder has no splits and nothing is held out.
     """
     train_set = make_split(config, config.data.train_split)
     if config.data.selection_fraction > 0:
-        kept, held = split_selection(train_set, config.data.selection_fraction, config.seed, config.data.selection_fold)
+        kept, held = split_selection(
+            train_set, config.data.selection_fraction, config.seed, config.data.selection_fold
+        )
         return kept, held, "selection"
     eval_set = make_split(config, config.data.val_split, train_set.classes)
-    same = config.data.root is not None and getattr(train_set, "part", None) == getattr(eval_set, "part", None)
+    same = config.data.root is not None and getattr(train_set, "part", None) == getattr(
+        eval_set, "part", None
+    )
     if same:
         warnings.warn(
-            f"{config.data.root} is not divided into train and val: the images that are trained on are evaluated on, which says little; "
+            f"{config.data.root} is not divided into train and val: the images that are trained on are "
+            f"evaluated on, which says little; "
             "hold some out by --data.selection_fraction 0.2",
             stacklevel=2,
         )
@@ -72,23 +78,35 @@ def steps_per_epoch(config: Config, images: int) -> int:
     """Optimizer steps in an epoch of ``images``.
 
     Raises:
-        ConfigError, DataError: fewer images than one effective batch, or a batch that workers and micro-batches cannot share.
+        ConfigError, DataError: fewer images than one effective batch, or a batch that workers and
+            micro-batches cannot share.
     """
     train = config.training
     return MicroBatchSampler(
-        images, batch_size=train.batch_size, accumulation=train.accumulation, rank=0, world_size=config.cluster.workers, seed=0
+        images,
+        batch_size=train.batch_size,
+        accumulation=train.accumulation,
+        rank=0,
+        world_size=config.cluster.workers,
+        seed=0,
     ).steps
 
 
-def decoded_images(config: Config, train_set: Dataset, eval_set: Dataset) -> tuple[DecodedImages, DecodedImages]:
-    """Resized samples of the training and the evaluation set, kept within ``data.decoded_gb``, training images first."""
+def decoded_images(
+    config: Config, train_set: Dataset, eval_set: Dataset
+) -> tuple[DecodedImages, DecodedImages]:
+    """Resized samples of the training and the evaluation set, kept within ``data.decoded_gb``, training
+    images first.
+    """
     size, budget_bytes = config.data.image_size, round(config.data.decoded_gb * 1e9)
     train_images = DecodedImages(train_set, size, budget_bytes)
     return train_images, DecodedImages(eval_set, size, budget_bytes - train_images.budget_used)
 
 
 def loader_workers(config: Config, device: torch.device) -> int:
-    """Processes that prepare images: as configured, or none on a CPU, which they would share, and for a GPU its share of the CPUs, 8 at most."""
+    """Processes that prepare images: as configured, or none on a CPU, which they would share, and for a GPU
+    its share of the CPUs, 8 at most.
+    """
     if config.data.loader_workers is not None or device.type != "cuda":
         return config.data.loader_workers or 0
     return max(1, min(8, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
@@ -109,7 +127,9 @@ def build_eval_loader(config: Config, dataset: Dataset, resized: DecodedImages |
 
 
 def probe_images(config: Config, train_set: Dataset) -> list[torch.Tensor]:
-    """Up to 16 training images, spread evenly over the set and not augmented, whose features tell how far a backbone has moved."""
+    """Up to 16 training images, spread evenly over the set and not augmented, whose features tell how far a
+    backbone has moved.
+    """
     view = EvalView(train_set, config.data.image_size)
     count = min(PROBE_IMAGES, len(train_set))
     return [view[index * len(train_set) // count][0] for index in range(count)]

@@ -42,7 +42,9 @@ def detector_options(config: Config) -> dict[str, Any]:
 
 
 def build_detector(config: Config, classes: list[str]) -> Detector:
-    """The detector with seeded random and pretrained weights; not compiled, but padding as it would be where ``training.compile`` is set."""
+    """The detector with seeded random and pretrained weights; not compiled, but padding as it would be where
+    ``training.compile`` is set.
+    """
     detector = config.detector
     torch.manual_seed(config.seed)
     built = make_detector(

@@ -34,14 +34,17 @@ from dbf_ray.freezing.forecast import Forecast
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A checked run, before anything is trained. A block is an epoch, unless ``freezing.interval`` says otherwise.
+    """A checked run, before anything is trained. A block is an epoch, unless ``freezing.interval`` says
+    otherwise.
 
     Attributes:
         detector: built and loaded, on the CPU.
-        eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is nothing else.
+        eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is
+            nothing else.
         run: the policy's progress at block 0: number of blocks, their optimizer steps, K, costs.
         frozen_prefixes: effective prefix of each block; None for policies that decide while training.
-        lr_factors: factor of each stage's learning rate in each block, None for 1 everywhere; None for policies as above.
+        lr_factors: factor of each stage's learning rate in each block, None for 1 everywhere; None for
+            policies as above.
         table: FLOPs per image for any size and prefix; each is counted once.
         flops: nominal FLOPs per image with the first 0..K stages frozen, forward and backward.
         prefix_shares: share of the backbone's forward FLOPs in the first 0..K stages.
@@ -94,10 +97,16 @@ class RunSpec:
     @property
     def analytic_ratio(self) -> float | None:
         """What ``compute_ratio`` would be if backward = 2 x forward everywhere."""
-        return None if self.frozen_prefixes is None else self.analytic_cost_of(self.frozen_prefixes, self._weights)
+        return (
+            None
+            if self.frozen_prefixes is None
+            else self.analytic_cost_of(self.frozen_prefixes, self._weights)
+        )
 
     def cost_of(self, prefixes: list[int], steps: list[int] | None = None) -> float:
-        """compute_ratio of a timeline of effective prefixes, each held for as many ``steps`` (None: all alike)."""
+        """compute_ratio of a timeline of effective prefixes, each held for as many ``steps`` (None: all
+        alike).
+        """
         return compute_ratio(prefixes, self.flops_per_prefix, self.always_frozen, steps)
 
     def analytic_cost_of(self, prefixes: list[int], steps: list[int] | None = None) -> float:
@@ -129,7 +138,8 @@ def prepare(config: Config) -> RunSpec:
     policy.check(run)
     if "map50" in policy.needs_signals and config.evaluation.every > 1:
         warnings.warn(
-            f"policy {policy.name} hears of map50 only where it is evaluated, every {config.evaluation.every} epochs; set evaluation.every 1",
+            f"policy {policy.name} hears of map50 only where it is evaluated, every "
+            f"{config.evaluation.every} epochs; set evaluation.every 1",
             stacklevel=2,
         )
     prefixes = factors = None
@@ -140,28 +150,66 @@ def prepare(config: Config) -> RunSpec:
     shares, share = table.prefix_shares(size, size), table.backbone_share(size, size)
     check_memory(config, train_set, eval_set)
     return RunSpec(
-        *(config, train_set, eval_set, eval_split, detector, policy, run, prefixes, factors, table, flops, shares, share),
+        *(
+            config,
+            train_set,
+            eval_set,
+            eval_split,
+            detector,
+            policy,
+            run,
+            prefixes,
+            factors,
+            table,
+            flops,
+            shares,
+            share,
+        ),
         forecast=cache_forecast(config, train_set, table, run, prefixes),
         micro_batches=choose_micro_batches(config, detector, table, prefixes),
     )
 
 
 def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> PolicyProgress:
-    """A policy's progress at block 0 of a run of ``steps`` optimizer steps an epoch, by ``freezing.interval``."""
+    """A policy's progress at block 0 of a run of ``steps`` optimizer steps an epoch, by
+    ``freezing.interval``.
+    """
     interval = config.freezing.interval
     length = interval.every * (steps if interval.unit == "epochs" else 1)
     total = steps * config.training.epochs
     length = min(length, total)
     stages = len(flops_per_prefix) - 1
-    return PolicyProgress(0, math.ceil(total / length), stages, config.seed, tuple(flops_per_prefix), length, total, always_frozen)
+    return PolicyProgress(
+        0,
+        math.ceil(total / length),
+        stages,
+        config.seed,
+        tuple(flops_per_prefix),
+        length,
+        total,
+        always_frozen,
+    )
 
 
 def warn_of_emulation(config: Config, device: torch.device) -> None:
-    """Say so where bf16 is slower than float32: on x86 processors without AVX-512, which have no arithmetic for it."""
+    """Say so where bf16 is slower than float32: on x86 processors without AVX-512, which have no arithmetic
+    for it.
+    """
     frozen = config.freezing.engine and config.freezing.engine_precision == "bf16"
-    key = "training.precision" if config.training.precision == "bf16" else "freezing.engine_precision" if frozen else None
-    if key is not None and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+    key = (
+        "training.precision"
+        if config.training.precision == "bf16"
+        else "freezing.engine_precision"
+        if frozen
+        else None
+    )
+    if (
+        key is not None
+        and device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    ):
         warnings.warn(
-            f"{key} is bf16, which this processor has to emulate, several times slower than float32; set {key} float32",
+            f"{key} is bf16, which this processor has to emulate, several times slower than float32; set "
+            f"{key} float32",
             stacklevel=3,
         )

@@ -39,14 +39,20 @@ from dbf_ray.training.signals import SIGNALS, Sources
 
 
 def build_training(
-    spec: RunSpec, *, journal: Path | None = None, features: Path | None = None, label: str = "", quiet: bool = False
+    spec: RunSpec,
+    *,
+    journal: Path | None = None,
+    features: Path | None = None,
+    label: str = "",
+    quiet: bool = False,
 ) -> Training:
     """Everything that trains, for this rank of the current process group.
 
     Args:
         spec: from :func:`prepare`.
         journal: file in which rank 0's ledger notes work in progress.
-        features: folder of this run for a feature cache on disk; where ``freezing.cache_dir`` is set, only its name counts.
+        features: folder of this run for a feature cache on disk; where ``freezing.cache_dir`` is set, only
+            its name counts.
         label: put before every line of progress.
         quiet: print no progress.
 
@@ -63,7 +69,9 @@ def build_training(
         check_compiler(device.type)
     if train.compile:
         detector.compile()
-    groups = parameter_groups(detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor)
+    groups = parameter_groups(
+        detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor
+    )
     seed = config.seed
     train_images, eval_images = decoded_images(config, spec.train_set, spec.eval_set)
     view = TrainView(spec.train_set, data.image_size, data.flips, seed, train_images, augmentation(config))
@@ -84,7 +92,13 @@ def build_training(
         average.detector.compile()
     ddp = DynamicDDP(detector, device)
     optimizer = make_optimizer(train.optimizer, groups, train.lr, train.momentum)
-    ledger = Ledger(spec.table, device=device, world_size=world_size(), gather=gather_objects, journal=journal if rank() == 0 else None)
+    ledger = Ledger(
+        spec.table,
+        device=device,
+        world_size=world_size(),
+        gather=gather_objects,
+        journal=journal if rank() == 0 else None,
+    )
     return Training(
         detector=detector,
         ddp=ddp,
@@ -114,7 +128,9 @@ def build_training(
         evaluate_every=config.evaluation.every,
         average=average,
         frozen=build_frozen(config, detector, ledger, device, view, features),
-        micro_batches=broadcast_object(spec.micro_batches),  # other machines may round what they were chosen by otherwise
+        micro_batches=broadcast_object(
+            spec.micro_batches
+        ),  # other machines may round what they were chosen by otherwise
         originals=originals_of(spec.eval_set),
     )
 
@@ -125,7 +141,15 @@ def build_scheduler(
     """The freezing scheduler, with the signals that the policy asks for."""
     config, side = spec.config, square(spec.config)
     freezing = config.freezing
-    sources = Sources(detector, ledger, lambda: probe_images(config, spec.train_set), (side, side), config.evaluation.batch_size)
+    sources = Sources(
+        detector,
+        ledger,
+        lambda: probe_images(config, spec.train_set),
+        (side, side),
+        config.evaluation.batch_size,
+    )
     signals = {name: SIGNALS[name](sources) for name in spec.policy.needs_signals}
-    thaw = Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor)
+    thaw = Thaw(
+        freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor
+    )
     return FreezingScheduler(spec.policy, spec.run, Freezer(detector.backbone), ddp, optimizer, signals, thaw)

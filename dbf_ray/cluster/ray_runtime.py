@@ -1,7 +1,7 @@
 """Starting or joining Ray, quietly, and saying at once when something cannot fit.
 
-Ray itself waits without end for resources that will never come. Here every request is compared with what the machine or cluster has,
-in numbers, before anything is started.
+Ray itself waits without end for resources that will never come. Here every request is compared with what the
+machine or cluster has, in numbers, before anything is started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import torch
 import dbf_ray
 from dbf_ray.errors import ResourceError
 
-# Ray reads these in the process that starts it. A report would otherwise cost two seconds an epoch (the health-check interval).
+# Ray reads these in the process that starts it. A report would otherwise cost two seconds an epoch (the
+# health-check interval).
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -38,7 +39,9 @@ OBJECT_STORE_BYTES = 256 * 1024**2  # data does not travel through it: every wor
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine or cluster has for us; ``nodes``: (CPUs, GPUs) of each of its nodes, empty where one node has it all."""
+    """What a machine or cluster has for us; ``nodes``: (CPUs, GPUs) of each of its nodes, empty where one
+    node has it all.
+    """
 
     cpus: int
     gpus: int
@@ -48,7 +51,9 @@ class Resources:
     def slots(self, cpus_per_worker: int, gpu: bool) -> int:
         """How many workers can be placed, each one whole on a node."""
         nodes = self.nodes or ((self.cpus, self.gpus),)
-        return sum(min(cpus // cpus_per_worker, gpus) if gpu else cpus // cpus_per_worker for cpus, gpus in nodes)
+        return sum(
+            min(cpus // cpus_per_worker, gpus) if gpu else cpus // cpus_per_worker for cpus, gpus in nodes
+        )
 
 
 def local_resources() -> Resources:
@@ -65,7 +70,9 @@ def available_resources() -> Resources:
     if ray.is_initialized():
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         nodes = tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive)
-        return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), "the Ray cluster", nodes)
+        return Resources(
+            sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), "the Ray cluster", nodes
+        )
     return local_resources()
 
 
@@ -78,24 +85,33 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
     asked = workers * cpus_per_worker
     if asked > resources.cpus:
         raise ResourceError(
-            f"{workers} workers with {cpus_per_worker} CPUs each need {asked} CPUs, but {resources.place} has {resources.cpus}; "
+            f"{workers} workers with {cpus_per_worker} CPUs each need {asked} CPUs, but {resources.place} "
+            f"has {resources.cpus}; "
             "lower --cluster.workers or --cluster.cpus_per_worker"
         )
     if gpu and workers > resources.gpus:
         raise ResourceError(
-            f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has {resources.gpus}; "
+            f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has "
+            f"{resources.gpus}; "
             "lower --cluster.workers or set --cluster.gpu false"
         )
     if (slots := resources.slots(cpus_per_worker, gpu)) < workers:
-        has = ", ".join(sorted({f"{cpus} CPUs and {gpus} GPUs" if gpu else f"{cpus} CPUs" for cpus, gpus in resources.nodes}))
+        has = ", ".join(
+            sorted(
+                {f"{cpus} CPUs and {gpus} GPUs" if gpu else f"{cpus} CPUs" for cpus, gpus in resources.nodes}
+            )
+        )
         raise ResourceError(
-            f"each worker needs {cpus_per_worker} CPUs{' and a GPU' if gpu else ''} of one node, but the nodes of {resources.place} ({has}) "
+            f"each worker needs {cpus_per_worker} CPUs{' and a GPU' if gpu else ''} of one node, but the "
+            f"nodes of {resources.place} ({has}) "
             f"hold {slots} of {workers} workers; lower --cluster.workers or --cluster.cpus_per_worker"
         )
 
 
 def cluster_address(address: str | None = None) -> str | None:
-    """The cluster to join: the given one, else RAY_ADDRESS (set inside a Ray job), else None: start a local Ray."""
+    """The cluster to join: the given one, else RAY_ADDRESS (set inside a Ray job), else None: start a local
+    Ray.
+    """
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
@@ -107,7 +123,8 @@ def set_environment() -> None:
 
 @contextlib.contextmanager
 def connected_ray(address: str | None = None, *, log_to_driver: bool = False) -> Iterator[Resources]:
-    """Join the cluster, or start a local Ray and end it afterwards; a Ray that is connected already is used and left alone.
+    """Join the cluster, or start a local Ray and end it afterwards; a Ray that is connected already is used
+    and left alone.
 
     Args:
         address: see :func:`cluster_address`.
@@ -124,21 +141,36 @@ def connected_ray(address: str | None = None, *, log_to_driver: bool = False) ->
         yield available_resources()
         return
     joined = cluster_address(address)
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": log_to_driver, "configure_logging": True}
+    options: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": log_to_driver,
+        "configure_logging": True,
+    }
     if joined:
         options |= {"address": joined}
-        if address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has shipped its working directory
-            options |= {"runtime_env": {"py_modules": [str(Path(dbf_ray.__file__).parent)]}}  # this package and nothing else
+        if (
+            address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+        ):  # a submitted job has shipped its working directory
+            options |= {
+                "runtime_env": {"py_modules": [str(Path(dbf_ray.__file__).parent)]}
+            }  # this package and nothing else
     else:
         here = local_resources()
-        options |= {"address": "local", "num_cpus": here.cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        options |= {
+            "address": "local",
+            "num_cpus": here.cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         place = f"the Ray cluster at {joined}" if joined else "a local Ray"
-        raise ResourceError(f"cannot reach {place}: {' '.join(str(error).split())[:300]}; check --cluster.address") from error
+        raise ResourceError(
+            f"cannot reach {place}: {' '.join(str(error).split())[:300]}; check --cluster.address"
+        ) from error
     for name in ("ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

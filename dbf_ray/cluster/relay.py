@@ -1,8 +1,9 @@
 """A notice relay: a small Ray actor between the workers and the person's process.
 
-It carries two things. *Lines* that rank 0 prints, so that a person sees the training's progress and not Ray's own log. And the *reason* why
-going on makes no sense: Ray Train restarts its workers after any error, which is right for a killed process and useless for a loss that is not
-finite or an image that cannot be read. A worker that meets such an error pins it; restarted workers look first and return at once.
+It carries two things. *Lines* that rank 0 prints, so that a person sees the training's progress and not Ray's
+own log. And the *reason* why going on makes no sense: Ray Train restarts its workers after any error, which
+is right for a killed process and useless for a loss that is not finite or an image that cannot be read. A
+worker that meets such an error pins it; restarted workers look first and return at once.
 """
 
 from __future__ import annotations

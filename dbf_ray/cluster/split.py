@@ -16,7 +16,8 @@ _ROWS_PER_CPU = 8  # how many parts the tasks are dealt out in
 
 
 def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iterator[SplitCounts | DataError]:
-    """Counts of each task in the order in which they are done, an error in place of those of a task that failed.
+    """Counts of each task in the order in which they are done, an error in place of those of a task that
+    failed.
 
     Args:
         tasks: from :func:`.split.plan_split`, with paths that all nodes see.
@@ -32,13 +33,21 @@ def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iter
 
         _be_quiet()
         parts = min(len(tasks), max(1, resources.cpus) * _ROWS_PER_CPU)
-        rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=parts)
+        rows = ray.data.from_items(
+            [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=parts
+        )
         try:
             for row in rows.map(_run).iter_rows():
-                yield DataError(row["error"]) if row["error"] else SplitCounts(**{name: int(row[name]) for name in _COUNTS})
+                yield (
+                    DataError(row["error"])
+                    if row["error"]
+                    else SplitCounts(**{name: int(row[name]) for name in _COUNTS})
+                )
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:300]
-            raise ResourceError(f"the cluster gave up cutting images: {reason}; what is done is kept: start again") from error
+            raise ResourceError(
+                f"the cluster gave up cutting images: {reason}; what is done is kept: start again"
+            ) from error
 
 
 _COUNTS = [field.name for field in dataclasses.fields(SplitCounts)]

@@ -1,8 +1,9 @@
 """The same training run, on the workers of Ray Train.
 
-Each worker calls :func:`dbf_ray.run.run` inside the process group that Ray has made. After every epoch all of them report, rank 0
-with its checkpoint folder. When a worker dies, Ray starts all of them anew; each begins at the last reported checkpoint, which also
-holds the record so far (record.json), so that in the end every epoch is in it once.
+Each worker calls :func:`dbf_ray.run.run` inside the process group that Ray has made. After every epoch all of
+them report, rank 0 with its checkpoint folder. When a worker dies, Ray starts all of them anew; each begins
+at the last reported checkpoint, which also holds the record so far (record.json), so that in the end every
+epoch is in it once.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ from dbf_ray.tracking.base import write_json
 from dbf_ray.tracking.jsonl import SUMMARY
 
 RunFunction = Callable[..., dict[str, Any]]
-CONTROLLER_FAILURES = 2  # attempts to place the workers, one minute each, before giving up instead of waiting for ever
+CONTROLLER_FAILURES = (
+    2  # attempts to place the workers, one minute each, before giving up instead of waiting for ever
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder, and where MLflow is."""
+    """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder,
+    and where MLflow is.
+    """
 
     config: dict[str, Any]
     directory: str
@@ -47,15 +52,17 @@ class Job:
     run: RunFunction | None = field(default=None, repr=False)
 
 
-def train_on_ray(config: Config, *, directory: Path | None = None, run: RunFunction | None = None) -> dict[str, Any]:
+def train_on_ray(
+    config: Config, *, directory: Path | None = None, run: RunFunction | None = None
+) -> dict[str, Any]:
     """Train on ``config.cluster.workers`` Ray workers and wait for the end.
 
     The same ``directory`` given again continues an unfinished run from its last checkpoint.
 
     Args:
         config: the run; its paths are made absolute, since workers have other working directories.
-        directory: the run's folder; None: ``runs_dir/name``. On a cluster of several nodes ``config.cluster.storage`` must name a place that all
-            of them share.
+        directory: the run's folder; None: ``runs_dir/name``. On a cluster of several nodes
+            ``config.cluster.storage`` must name a place that all of them share.
         run: function to call instead of :func:`dbf_ray.run.run`, for tests.
 
     Returns:
@@ -79,14 +86,17 @@ def train_on_ray(config: Config, *, directory: Path | None = None, run: RunFunct
 
 
 def fit(job: Job) -> dict[str, Any]:
-    """Run ``job`` on a new worker group of the connected Ray, wait, and complete the run's folder on this machine.
+    """Run ``job`` on a new worker group of the connected Ray, wait, and complete the run's folder on this
+    machine.
 
     Raises:
         DbfRayError: what a worker raised, or TrainingError when Ray Train gives up.
     """
     config = Config.model_validate(job.config)
     if job.resume and config.cluster.storage is None:
-        shutil.rmtree(Path(job.directory) / "ray", ignore_errors=True)  # the run's own checkpoint is as new or newer
+        shutil.rmtree(
+            Path(job.directory) / "ray", ignore_errors=True
+        )  # the run's own checkpoint is as new or newer
     relay = make_relay()
     trainer = TorchTrainer(
         _worker,
@@ -94,12 +104,17 @@ def fit(job: Job) -> dict[str, Any]:
         scaling_config=ScalingConfig(
             num_workers=config.cluster.workers,
             use_gpu=config.cluster.gpu,
-            resources_per_worker={"CPU": config.cluster.cpus_per_worker, **({"GPU": 1} if config.cluster.gpu else {})},
+            resources_per_worker={
+                "CPU": config.cluster.cpus_per_worker,
+                **({"GPU": 1} if config.cluster.gpu else {}),
+            },
         ),
         torch_config=TorchConfig(backend="nccl" if config.cluster.gpu else "gloo"),
         run_config=RunConfig(
             **_storage(config, Path(job.directory)),
-            failure_config=FailureConfig(max_failures=config.cluster.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
+            failure_config=FailureConfig(
+                max_failures=config.cluster.max_failures, controller_failure_limit=CONTROLLER_FAILURES
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -109,7 +124,11 @@ def fit(job: Job) -> dict[str, Any]:
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         notice = ray.get(relay.read.remote())
-        raise error_of(notice) if notice else TrainingError(_why(error, config.cluster.max_failures, job.directory)) from error
+        raise (
+            error_of(notice)
+            if notice
+            else TrainingError(_why(error, config.cluster.max_failures, job.directory))
+        ) from error
     answer = result.return_value or {}
     if "notice" in answer:
         raise error_of(answer["notice"])
@@ -158,13 +177,17 @@ def _train(job: Job) -> dict[str, Any]:
 
 def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
     metrics = {name: record.get(name) for name in ("epoch", "map50", "loss", "frozen_stages")}
-    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None)
+    ray.train.report(
+        metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+    )
     return True
 
 
 @contextlib.contextmanager
 def _checkpoint(job: Job) -> Iterator[Path | None]:
-    """The folder to resume from on this worker: the run's last reported checkpoint, else ``job.resume``, else None."""
+    """The folder to resume from on this worker: the run's last reported checkpoint, else ``job.resume``, else
+    None.
+    """
     latest = ray.train.get_checkpoint()
     if latest is None:
         yield Path(job.resume) if job.resume else None
@@ -183,13 +206,17 @@ def record_of(checkpoint: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"a checkpoint must hold its run's record, but {file} cannot be read ({error}); start anew") from error
+        raise TrainingError(
+            f"a checkpoint must hold its run's record, but {file} cannot be read ({error}); start anew"
+        ) from error
     records: list[dict[str, Any]] = content["epochs"] if isinstance(content, dict) else content
     return records
 
 
 def absolute_paths(config: Config) -> Config:
-    """``config`` with folders and files made absolute, so that it means the same in every process of this machine."""
+    """``config`` with folders and files made absolute, so that it means the same in every process of this
+    machine.
+    """
     changes: dict[str, Any] = {"runs_dir": str(config.runs_dir.absolute())}
     if config.data.root is not None:
         changes["data.root"] = str(config.data.root.absolute())
@@ -203,15 +230,22 @@ def absolute_paths(config: Config) -> Config:
 
 
 def _storage(config: Config, directory: Path) -> dict[str, str]:
-    """Where Ray keeps its own copy of the newest checkpoints: in the run's folder, or in the storage that all nodes share."""
+    """Where Ray keeps its own copy of the newest checkpoints: in the run's folder, or in the storage that all
+    nodes share.
+    """
     if config.cluster.storage:
         is_trial = directory.parent.name == "trials"  # studies/<study>/trials/<number>
-        return {"storage_path": config.cluster.storage, "name": "-".join(directory.parts[-3:] if is_trial else directory.parts[-1:])}
+        return {
+            "storage_path": config.cluster.storage,
+            "name": "-".join(directory.parts[-3:] if is_trial else directory.parts[-1:]),
+        }
     return {"storage_path": str(directory), "name": "ray"}
 
 
 def _complete(directory: Path, answer: dict[str, Any], result: Any) -> dict[str, Any]:
-    """Make the run's folder on this machine whole, wherever rank 0 ran, and drop Ray's working copy of local checkpoints."""
+    """Make the run's folder on this machine whole, wherever rank 0 ran, and drop Ray's working copy of local
+    checkpoints.
+    """
     summary: dict[str, Any] = answer["summary"]
     if not (directory / SUMMARY).exists():
         if result.checkpoint is not None and not Path(str(summary.get("checkpoint"))).exists():
@@ -228,6 +262,7 @@ def _why(error: Exception, max_failures: int, directory: str) -> str:
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
     last = [line for line in str(next(iter(failures.values()))).strip().splitlines() if line.strip()]
     return (
-        f"training stopped after more than {max_failures} failures of its workers; the last one said: {last[-1].strip() if last else error}; "
+        f"training stopped after more than {max_failures} failures of its workers; the last one said: "
+        f"{last[-1].strip() if last else error}; "
         f"the same command continues from the last checkpoint in {directory}"
     )

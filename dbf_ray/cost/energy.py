@@ -10,7 +10,8 @@ import torch
 class EnergyMeter:
     """Joules that the device has used, the whole board, whoever used it.
 
-    ``pynvml`` is optional and loaded here only; without it, without CUDA, or on a device that keeps no energy counter, the answer is None.
+    ``pynvml`` is optional and loaded here only; without it, without CUDA, or on a device that keeps no energy
+    counter, the answer is None.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

@@ -1,14 +1,16 @@
 """FLOPs of a training step, counted on the meta device: no data, no memory, the same on every machine.
 
-Only what ``torch.utils.flop_counter`` knows is counted: convolutions, matrix products and attention, 2 FLOPs for a multiply-add.
-Norms, activations, losses, assignment and the optimizer count nothing.
+Only what ``torch.utils.flop_counter`` knows is counted: convolutions, matrix products and attention, 2 FLOPs
+for a multiply-add. Norms, activations, losses, assignment and the optimizer count nothing.
 
-Why a correction is needed. Let F = 2 N prod(output pixels) prod(weight.shape) be the forward FLOPs of a convolution (weight.shape has
-C_in / groups in it). Its backward is two products of the same size: the gradient of the input and that of the weight, F each. torch
-(2.15 and before) writes the weight's gradient as a convolution of the input, transposed to [C_in, N, ...], with the output's
-gradient as its weight, transposed to [C_out, N, ...], and charges all C_in x C_out channel pairs for it, though only pairs within a group are
-computed. That term comes out ``groups`` times too large, so backward / forward is 1 + groups instead of 2 (33 to 65 for depthwise layers of 32 to 64
-channels). The input's gradient is counted right. :func:`convolution_backward_flops` replaces the formula.
+Why a correction is needed. Let F = 2 N prod(output pixels) prod(weight.shape) be the forward FLOPs of a
+convolution (weight.shape has C_in / groups in it). Its backward is two products of the same size: the
+gradient of the input and that of the weight, F each. torch (2.15 and before) writes the weight's gradient as
+a convolution of the input, transposed to [C_in, N, ...], with the output's gradient as its weight, transposed
+to [C_out, N, ...], and charges all C_in x C_out channel pairs for it, though only pairs within a group are
+computed. That term comes out ``groups`` times too large, so backward / forward is 1 + groups instead of 2 (33
+to 65 for depthwise layers of 32 to 64 channels). The input's gradient is counted right.
+:func:`convolution_backward_flops` replaces the formula.
 """
 
 from __future__ import annotations
@@ -41,10 +43,12 @@ def convolution_backward_flops(
     output_mask: Sequence[bool],
     **_: Any,
 ) -> int:
-    """FLOPs of ``aten.convolution_backward``: as many as the forward for each of the gradients of input and weight that is asked for.
+    """FLOPs of ``aten.convolution_backward``: as many as the forward for each of the gradients of input and
+    weight that is asked for.
 
-    Shapes: grad_out [N, C_out, *out], x [N, C_in, *in], w [C_out, C_in / groups, *kernel], or [C_in, C_out / groups, *kernel] if transposed.
-    The forward applies the kernel once for each output pixel, or for each input pixel if transposed.
+    Shapes: grad_out [N, C_out, *out], x [N, C_in, *in], w [C_out, C_in / groups, *kernel], or [C_in, C_out /
+    groups, *kernel] if transposed. The forward applies the kernel once for each output pixel, or for each
+    input pixel if transposed.
     """
     pixels = math.prod((x_shape if transposed else grad_out_shape)[2:])
     forward = 2 * x_shape[0] * pixels * math.prod(w_shape)
@@ -52,15 +56,23 @@ def convolution_backward_flops(
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter with the corrected convolution backward; use as a context, then ``get_total_flops()``."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops})
+    """torch's counter with the corrected convolution backward; use as a context, then
+    ``get_total_flops()``.
+    """
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
+    )
 
 
 def meta_copy(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` whose parameters and buffers have shapes and flags but no data. The module is not touched or copied in memory."""
+    """A copy of ``module`` whose parameters and buffers have shapes and flags but no data. The module is not
+    touched or copied in memory.
+    """
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
+        )
     for buffer in module.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     return copy.deepcopy(module, memo)
@@ -82,12 +94,14 @@ class StepFlops:
 class FlopTable:
     """FLOPs per image of a detector for any padded size and frozen prefix, each counted once and kept.
 
-    Works on a meta copy taken when it is made, and never touches the detector. Stages that a freezer holds frozen at that moment are
-    counted as trainable. A frozen prefix n means max(n, backbone.always_frozen) stages under no_grad without gradients.
-    Gradients that nobody needs are not counted: those of the images, and of what goes into the first trained stage.
+    Works on a meta copy taken when it is made, and never touches the detector. Stages that a freezer holds
+    frozen at that moment are counted as trainable. A frozen prefix n means max(n, backbone.always_frozen)
+    stages under no_grad without gradients. Gradients that nobody needs are not counted: those of the images,
+    and of what goes into the first trained stage.
 
     Args:
-        detector: has ``backbone`` (a staged backbone) and ``network_outputs(images [B, 3, H, W]) -> tensors`` that works on meta.
+        detector: has ``backbone`` (a staged backbone) and ``network_outputs(images [B, 3, H, W]) -> tensors``
+            that works on meta.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -98,7 +112,8 @@ class FlopTable:
         self._stages = [[p for p in stage.parameters() if p.requires_grad] for stage in backbone.stages]
         for module in self._copy.modules():
             if isinstance(module, nn.modules.batchnorm._NormBase):
-                module.eval()  # a norm's mode costs no FLOPs; in train mode it may refuse one pixel or call for other ranks
+                # a norm's mode costs no FLOPs; in train mode it may refuse one pixel or call for other ranks
+                module.eval()
         self._steps: dict[tuple[int, int, int], StepFlops] = {}
         self._backbone: dict[tuple[int, int], list[int]] = {}
 
@@ -134,7 +149,9 @@ class FlopTable:
         return sum(self._stage_forwards(height, width))
 
     def prefix_forward(self, height: int, width: int, num_frozen: int) -> int:
-        """Forward FLOPs of the first ``num_frozen`` stages alone, for one image padded to ``height`` x ``width`` pixels."""
+        """Forward FLOPs of the first ``num_frozen`` stages alone, for one image padded to ``height`` x
+        ``width`` pixels.
+        """
         return sum(self._stage_forwards(height, width)[:num_frozen])
 
     def backbone_share(self, height: int, width: int) -> float:
@@ -142,7 +159,9 @@ class FlopTable:
         return self.backbone_forward(height, width) / max(1, self.step(height, width, 0).forward)
 
     def prefix_shares(self, height: int, width: int) -> list[float]:
-        """p of each prefix 0..K: the share of the backbone's forward FLOPs that is in its first n stages; K + 1 numbers from 0 to 1."""
+        """p of each prefix 0..K: the share of the backbone's forward FLOPs that is in its first n stages; K +
+        1 numbers from 0 to 1.
+        """
         forwards = self._stage_forwards(height, width)
         return [sum(forwards[:n]) / max(1, sum(forwards)) for n in range(self.num_stages + 1)]
 
@@ -158,9 +177,11 @@ class FlopTable:
         return self._backbone[height, width]
 
     def network_bytes(self, height: int, width: int, num_frozen: int, images: int) -> int:
-        """The most bytes of tensors alive at one time in the network's forward and backward pass over so many images: activations and gradients.
+        """The most bytes of tensors alive at one time in the network's forward and backward pass over so many
+        images: activations and gradients.
 
-        Without weights, losses, and what operators use inside; counted in the weights' dtype, and with all images at once in the frozen stages.
+        Without weights, losses, and what operators use inside; counted in the weights' dtype, and with all
+        images at once in the frozen stages.
         """
         backbone: Any = self._copy.backbone
         self._freeze(max(num_frozen, backbone.always_frozen))
@@ -170,7 +191,9 @@ class FlopTable:
         return live.peak
 
     def backbone_bytes(self, height: int, width: int, num_frozen: int, images: int) -> int:
-        """Bytes of tensors alive after the backbone's forward pass over so many images: its outputs, and what its trained stages keep."""
+        """Bytes of tensors alive after the backbone's forward pass over so many images: its outputs, and what
+        its trained stages keep.
+        """
         backbone: Any = self._copy.backbone
         self._freeze(max(num_frozen, backbone.always_frozen))
         with LiveBytes() as live:
@@ -180,7 +203,8 @@ class FlopTable:
         return held
 
     def feature_shapes(self, height: int, width: int, num_frozen: int) -> list[tuple[int, ...] | None]:
-        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first ``num_frozen`` stages, 1 or more.
+        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first
+        ``num_frozen`` stages, 1 or more.
 
         In the order of :meth:`.StagedBackbone.frozen_features`, None where it has none.
         """

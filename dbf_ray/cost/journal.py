@@ -1,7 +1,8 @@
 """Work in progress, written down now and then, so that what a killed attempt had spent is not forgotten.
 
-A checkpoint knows the cost of whole epochs up to itself. The journal beside it knows the rest: one JSON line every few seconds, each
-holding what the epoch under way has cost so far in this attempt. The last line of an (attempt, epoch) pair counts.
+A checkpoint knows the cost of whole epochs up to itself. The journal beside it knows the rest: one JSON line
+every few seconds, each holding what the epoch under way has cost so far in this attempt. The last line of an
+(attempt, epoch) pair counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ Key = tuple[int, int]
 
 
 class Journal:
-    """An append-only file of spent work. A file that cannot be written is given up with a warning; it never stops a training.
+    """An append-only file of spent work. A file that cannot be written is given up with a warning; it never
+    stops a training.
 
     Args:
         path: the file; its folder is made when it is first written.
@@ -52,7 +54,9 @@ class Journal:
             self._give_up(error)
 
     def read(self) -> dict[Key, dict[str, Any]]:
-        """The last word on each (attempt, epoch); empty without a file. Torn lines, as a kill leaves them, are passed over."""
+        """The last word on each (attempt, epoch); empty without a file. Torn lines, as a kill leaves them,
+        are passed over.
+        """
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -69,5 +73,7 @@ class Journal:
     def _give_up(self, error: OSError) -> None:
         self._usable = False
         warnings.warn(
-            f"the cost journal {self.path} cannot be written ({error}); a restart will not count the work it repeats", stacklevel=3
+            f"the cost journal {self.path} cannot be written ({error}); a restart will not count the work "
+            f"it repeats",
+            stacklevel=3,
         )

@@ -2,27 +2,33 @@
 
 Each figure, over all ranks unless it says otherwise:
 
-==================== ============================================================================================================
-executed_flops       training FLOPs (forward and backward) of the images that ran, by padded shape and frozen prefix, with everything
-                     that was repeated after a restart, and the backbone's forward passes over probe images of adaptive policies, less those of
-                     frozen prefixes whose features came from the cache; no evaluation, optimizer, NMS. Not to be mixed with the nominal
-                     compute_ratio.
-device_seconds       seconds of training steps, waiting for data included, summed over ranks: what the devices were held for.
-data_wait_seconds    the part of device_seconds that waited for data.
-data_wait_share      data_wait_seconds over device_seconds.
-wall_seconds         seconds from an epoch's begin to its end, evaluation included, of the slowest rank.
-images_per_second    images trained over seconds of training steps (of the slowest rank).
-peak_memory_bytes    largest memory of any one rank during training steps; what memory is on which device: PeakMemory.
-mean_memory_bytes    mean over the time of training steps of each step's peak, and over ranks. Steps of frozen epochs need less: the mean shows it,
-                     the peak of a run with one unfrozen epoch does not.
-allreduce_bytes      bytes of gradients that *one* rank handed to all-reduce, as the communication hook counted them; 0 with one rank.
-energy_joules        energy of the ranks' devices during training steps, or None where no device answers. Ranks should not share a device.
-cache_hits           images whose frozen features came from the cache,
-cache_misses         and those for which they had to be computed.
-cache_bytes          what the feature cache held at the end of the epoch; of the run, the most that it held.
-cache_seconds_saved  seconds that the hits would have taken to compute, by those that misses took, less the seconds for keeping and looking up.
-attempt              1, and one more after every restart.
-==================== ============================================================================================================
+====================  ====================================================================================
+executed_flops        training FLOPs (forward and backward) of the images that ran, by padded shape and frozen
+                      prefix, with everything that was repeated after a restart, and the backbone's forward
+                      passes over probe images of adaptive policies, less those of frozen prefixes whose
+                      features came from the cache; no evaluation, optimizer, NMS. Not to be mixed with the
+                      nominal compute_ratio.
+device_seconds        seconds of training steps, waiting for data included, summed over ranks: what the
+                      devices were held for.
+data_wait_seconds     the part of device_seconds that waited for data.
+data_wait_share       data_wait_seconds over device_seconds.
+wall_seconds          seconds from an epoch's begin to its end, evaluation included, of the slowest rank.
+images_per_second     images trained over seconds of training steps (of the slowest rank).
+peak_memory_bytes     largest memory of any one rank during training steps; what memory is on which device:
+                      PeakMemory.
+mean_memory_bytes     mean over the time of training steps of each step's peak, and over ranks. Steps of
+                      frozen epochs need less: the mean shows it, the peak of a run with one unfrozen epoch
+                      does not.
+allreduce_bytes       bytes of gradients that *one* rank handed to all-reduce, as the communication hook
+                      counted them; 0 with one rank.
+energy_joules         energy of the ranks' devices during training steps, or None where no device answers.
+                      Ranks should not share a device.
+cache_hits            images whose frozen features came from the cache,
+cache_misses          and those for which they had to be computed.
+cache_bytes           what the feature cache held at the end of the epoch; of the run, the most that it held.
+cache_seconds_saved   seconds that the hits would have taken to compute, by those that misses took, less the
+                      seconds for keeping and looking up.
+====================  ====================================================================================
 """
 
 from __future__ import annotations
@@ -46,18 +52,21 @@ CACHE = ("cache_hits", "cache_misses", "cache_seconds_saved")
 
 
 class Ledger:
-    """Adds up what training costs. Looking costs some tens of microseconds a step and never waits for the device.
+    """Adds up what training costs. Looking costs some tens of microseconds a step and never waits for the
+    device.
 
-    Use: ``begin_epoch``; for each step ``add_wait`` and ``step``; ``end_steps`` before evaluation; ``end_epoch``.
+    Use: ``begin_epoch``; for each step ``add_wait`` and ``step``; ``end_steps`` before evaluation;
+    ``end_epoch``.
 
     Args:
-        detector: the detector, for its FLOPs (a meta copy is taken), its :class:`FlopTable`, or any function of (height, width, num_frozen) to
-            FLOPs per image.
+        detector: the detector, for its FLOPs (a meta copy is taken), its :class:`FlopTable`, or any function
+            of (height, width, num_frozen) to FLOPs per image.
         device: where training runs.
         world_size: number of ranks.
-        gather: collective that gives every rank the objects of all ranks, in rank order. None: the other ranks are taken to
-            cost what this one does.
-        journal: file for work in progress, given on rank 0 only; None: what a killed attempt did after its last checkpoint is not counted.
+        gather: collective that gives every rank the objects of all ranks, in rank order. None: the other
+            ranks are taken to cost what this one does.
+        journal: file for work in progress, given on rank 0 only; None: what a killed attempt did after its
+            last checkpoint is not counted.
     """
 
     def __init__(
@@ -98,9 +107,11 @@ class Ledger:
         self._waited += seconds
 
     def step(self, images: int, size: tuple[int, int], num_frozen: int) -> None:
-        """Add images of one padded ``size`` (height, width) in pixels that were trained with ``num_frozen`` stages frozen.
+        """Add images of one padded ``size`` (height, width) in pixels that were trained with ``num_frozen``
+        stages frozen.
 
-        Call it after the optimizer step, once for each micro-batch; the time since the last call is the step's.
+        Call it after the optimizer step, once for each micro-batch; the time since the last call is the
+        step's.
         """
         key = (*size, num_frozen)
         self._images[key] = self._images.get(key, 0) + images
@@ -109,11 +120,15 @@ class Ledger:
             self._journal.write(self._attempt, self._epoch, self._spent())
 
     def add_probe(self, images: int, size: tuple[int, int]) -> None:
-        """Add a forward pass of the backbone alone over images of one padded ``size`` (height, width) in pixels; its time is the coming step's."""
+        """Add a forward pass of the backbone alone over images of one padded ``size`` (height, width) in
+        pixels; its time is the coming step's.
+        """
         self._looks[size] = self._looks.get(size, 0) + images
 
     def add_cache_use(self, hits: int, misses: int, size: tuple[int, int], num_frozen: int) -> None:
-        """Add images of one padded ``size`` (height, width) whose frozen features came from the cache, and others for which they did not."""
+        """Add images of one padded ``size`` (height, width) whose frozen features came from the cache, and
+        others for which they did not.
+        """
         key = (*size, num_frozen)
         if hits:
             self._hits[key] = self._hits.get(key, 0) + hits
@@ -124,7 +139,9 @@ class Ledger:
         self._cache_bytes, self._seconds_saved = held_bytes, seconds_saved
 
     def end_steps(self) -> None:
-        """The epoch's training steps are over (evaluation may follow): wait for the device, and count that time too."""
+        """The epoch's training steps are over (evaluation may follow): wait for the device, and count that
+        time too.
+        """
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._tick()
@@ -153,19 +170,27 @@ class Ledger:
         return self._shown(cost)
 
     def totals(self) -> Row:
-        """Costs of the whole run so far, repeats included, by the names above; ``attempts`` counts the starts."""
+        """Costs of the whole run so far, repeats included, by the names above; ``attempts`` counts the
+        starts.
+        """
         shown = self._shown(self._totals)
         shown["attempts"] = shown.pop("attempt")
         return shown
 
     def state_dict(self) -> Row:
         """Plain JSON values, for a checkpoint."""
-        return {"attempt": self._attempt, "accounted": [list(pair) for pair in self._accounted], "totals": dict(self._totals)}
+        return {
+            "attempt": self._attempt,
+            "accounted": [list(pair) for pair in self._accounted],
+            "totals": dict(self._totals),
+        }
 
     def load_state_dict(self, state: Row) -> None:
-        """Go on from a checkpoint as the next attempt. What the journal knows of later work, which will be repeated, is added now.
+        """Go on from a checkpoint as the next attempt. What the journal knows of later work, which will be
+        repeated, is added now.
 
-        A collective if ``gather`` is one. What a lost epoch cost is rank 0's, taken for all ranks; its all-reduced bytes are not known.
+        A collective if ``gather`` is one. What a lost epoch cost is rank 0's, taken for all ranks; its
+        all-reduced bytes are not known.
         """
         self._totals = {**_no_cost(), **state["totals"]}
         self._accounted = [list(pair) for pair in state["accounted"]]
@@ -202,7 +227,9 @@ class Ledger:
         self._mark = now
 
     def _table(self) -> FlopTable:
-        assert isinstance(self._flops, FlopTable), "a ledger that counts forward passes of a backbone needs the detector"
+        assert isinstance(self._flops, FlopTable), (
+            "a ledger that counts forward passes of a backbone needs the detector"
+        )
         return self._flops
 
     def _spent(self) -> Row:
@@ -260,11 +287,17 @@ class Ledger:
     def _shown(self, cost: Row) -> Row:
         return {
             **{key: cost[key] for key in ADDED},
-            "data_wait_share": cost["data_wait_seconds"] / cost["device_seconds"] if cost["device_seconds"] > 0 else 0.0,
+            "data_wait_share": cost["data_wait_seconds"] / cost["device_seconds"]
+            if cost["device_seconds"] > 0
+            else 0.0,
             **{key: cost[key] for key in (*CACHE, "cache_bytes")},
-            "images_per_second": cost["images"] / cost["slowest_seconds"] if cost["slowest_seconds"] > 0 else 0.0,
+            "images_per_second": cost["images"] / cost["slowest_seconds"]
+            if cost["slowest_seconds"] > 0
+            else 0.0,
             "peak_memory_bytes": cost["peak_memory_bytes"],
-            "mean_memory_bytes": round(cost["memory_seconds"] / cost["device_seconds"]) if cost["device_seconds"] > 0 else 0,
+            "mean_memory_bytes": round(cost["memory_seconds"] / cost["device_seconds"])
+            if cost["device_seconds"] > 0
+            else 0,
             "energy_joules": cost["energy_joules"],
             "attempt": self._attempt,
         }
@@ -272,9 +305,26 @@ class Ledger:
 
 def _no_cost() -> Row:
     counts: Row = dict.fromkeys(
-        ("executed_flops", "images", "allreduce_bytes", "peak_memory_bytes", "cache_hits", "cache_misses", "cache_bytes"), 0
+        (
+            "executed_flops",
+            "images",
+            "allreduce_bytes",
+            "peak_memory_bytes",
+            "cache_hits",
+            "cache_misses",
+            "cache_bytes",
+        ),
+        0,
     )
     times = dict.fromkeys(
-        ("device_seconds", "slowest_seconds", "data_wait_seconds", "wall_seconds", "memory_seconds", "cache_seconds_saved"), 0.0
+        (
+            "device_seconds",
+            "slowest_seconds",
+            "data_wait_seconds",
+            "wall_seconds",
+            "memory_seconds",
+            "cache_seconds_saved",
+        ),
+        0.0,
     )
     return {**counts, **times, "energy_joules": None}

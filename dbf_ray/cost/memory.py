@@ -11,9 +11,10 @@ STATUS, CLEAR = "/proc/self/status", "/proc/self/clear_refs"
 class PeakMemory:
     """The largest memory in use since the last look.
 
-    On CUDA: bytes of tensors on the device (``max_memory_allocated``; the allocator's reserve and the context are not in it).
-    On a CPU: bytes of this process that were resident (VmHWM; interpreter and libraries are in it), where Linux lets the high-water mark be
-    reset. Elsewhere only the resident size at the moment of the look, so that a peak between looks is missed; ``exact`` is then False.
+    On CUDA: bytes of tensors on the device (``max_memory_allocated``; the allocator's reserve and the context
+    are not in it). On a CPU: bytes of this process that were resident (VmHWM; interpreter and libraries are
+    in it), where Linux lets the high-water mark be reset. Elsewhere only the resident size at the moment of
+    the look, so that a peak between looks is missed; ``exact`` is then False.
 
     Both marks are the process's own: nobody else should reset them meanwhile.
     """

@@ -1,7 +1,9 @@
-"""What a schedule of frozen prefixes costs nominally, from per-image FLOPs alone. Pure Python: known before training.
+"""What a schedule of frozen prefixes costs nominally, from per-image FLOPs alone. Pure Python: known before
+training.
 
-``compute_ratio`` is free of hardware and deterministic: eager training without caches at the configured image size. What really ran
-(other padded shapes, caches, repeats after a restart) is ``executed_flops`` of :mod:`dbf_ray.cost.ledger`; the two are never mixed.
+``compute_ratio`` is free of hardware and deterministic: eager training without caches at the configured image
+size. What really ran (other padded shapes, caches, repeats after a restart) is ``executed_flops`` of
+:mod:`dbf_ray.cost.ledger`; the two are never mixed.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ from dbf_ray.errors import ConfigError
 
 
 def compute_ratio(
-    prefixes: Sequence[int], flops_per_prefix: Sequence[float], always_frozen: int = 0, weights: Sequence[float] | None = None
+    prefixes: Sequence[int],
+    flops_per_prefix: Sequence[float],
+    always_frozen: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> float:
     """Training FLOPs of a schedule over those of full fine-tuning with the same always frozen stages.
 
     Args:
-        prefixes: frozen prefix n of each epoch (or block of steps), 0..K; probe epochs of adaptive policies included.
+        prefixes: frozen prefix n of each epoch (or block of steps), 0..K; probe epochs of adaptive policies
+            included.
         flops_per_prefix: training FLOPs of one image for each prefix 0..K: K + 1 numbers.
         always_frozen: stages that are frozen whatever a policy says; they are so in the denominator too.
         weights: images (or steps) of each epoch or block; None: all alike.
@@ -26,21 +32,28 @@ def compute_ratio(
         1 for a policy that never freezes, lower the more it freezes.
 
     Raises:
-        ConfigError: no epochs, a prefix outside of 0..K, weights of another length or without any weight, or a model without FLOPs.
+        ConfigError: no epochs, a prefix outside of 0..K, weights of another length or without any weight, or
+            a model without FLOPs.
     """
     stages = len(flops_per_prefix) - 1
     wrong = [n for n in (*prefixes, always_frozen) if not 0 <= n <= stages]
     if not prefixes or wrong:
         raise ConfigError(
-            f"a schedule must have at least one epoch, with prefixes in 0..{stages}, got {wrong[0] if wrong else 'no epochs'}"
+            f"a schedule must have at least one epoch, with prefixes in 0..{stages}, got "
+            f"{wrong[0] if wrong else 'no epochs'}"
         )
     shares = [1] * len(prefixes) if weights is None else list(weights)
     if len(shares) != len(prefixes) or min(shares) < 0 or sum(shares) <= 0:
-        raise ConfigError(f"a schedule's weights must be one number >= 0 for each of its {len(prefixes)} epochs, not all 0, got {shares}")
+        raise ConfigError(
+            f"a schedule's weights must be one number >= 0 for each of its {len(prefixes)} epochs, not all "
+            f"0, got {shares}"
+        )
     full = flops_per_prefix[always_frozen]
     if full <= 0:
         raise ConfigError(f"full fine-tuning must cost more than 0 FLOPs an image, got {full}")
-    spent = sum(share * flops_per_prefix[max(n, always_frozen)] for n, share in zip(prefixes, shares, strict=True))
+    spent = sum(
+        share * flops_per_prefix[max(n, always_frozen)] for n, share in zip(prefixes, shares, strict=True)
+    )
     return spent / (full * sum(shares))
 
 
@@ -49,11 +62,15 @@ def lowest_ratio(flops_per_prefix: Sequence[int], always_frozen: int = 0) -> flo
     return compute_ratio([len(flops_per_prefix) - 1], flops_per_prefix, always_frozen)
 
 
-def analytic_saving(frozen_share: float, backbone_share: float, always_frozen_share: float = 0.0, cached: bool = False) -> float:
-    """The rule of thumb for the share of training FLOPs that whole-backbone freezing saves, if backward = 2 x forward everywhere.
+def analytic_saving(
+    frozen_share: float, backbone_share: float, always_frozen_share: float = 0.0, cached: bool = False
+) -> float:
+    """The rule of thumb for the share of training FLOPs that whole-backbone freezing saves, if backward = 2 x
+    forward everywhere.
 
-    With f = share of epochs that are frozen, b = backbone's share of forward FLOPs, p = share of the backbone frozen anyway, full training
-    costs 3 - 2bp (forward = 1). Freezing saves f 2b(1-p) of that, and f b(3-2p) if the features come from a cache.
+    With f = share of epochs that are frozen, b = backbone's share of forward FLOPs, p = share of the backbone
+    frozen anyway, full training costs 3 - 2bp (forward = 1). Freezing saves f 2b(1-p) of that, and f b(3-2p)
+    if the features come from a cache.
 
     Returns:
         The saving, 0..1; 1 - saving is the ratio that it predicts.
@@ -69,7 +86,8 @@ def analytic_ratio(
     always_frozen: int = 0,
     weights: Sequence[float] | None = None,
 ) -> float:
-    """What :func:`compute_ratio` would be if backward = 2 x forward everywhere: 1 forward + 2 backward, less 2 for what is frozen.
+    """What :func:`compute_ratio` would be if backward = 2 x forward everywhere: 1 forward + 2 backward, less
+    2 for what is frozen.
 
     A prefix n costs 3 - 2 b p(n); whole epochs of the whole backbone give 1 - :func:`analytic_saving`.
 
@@ -78,4 +96,6 @@ def analytic_ratio(
         backbone_share: b, the backbone's share of forward FLOPs.
         prefix_shares: p(n) for n = 0..K, the first n stages' share of the backbone's forward FLOPs.
     """
-    return compute_ratio(prefixes, [3 - 2 * backbone_share * p for p in prefix_shares], always_frozen, weights)
+    return compute_ratio(
+        prefixes, [3 - 2 * backbone_share * p for p in prefix_shares], always_frozen, weights
+    )

@@ -17,7 +17,16 @@ from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
 from dbf_ray.data.patches.originals import originals_of
 from dbf_ray.data.readers import READERS, Reader
-from dbf_ray.data.samples import Dataset, Sample, Subset, Target, make_target, signature, sizes_of, split_selection
+from dbf_ray.data.samples import (
+    Dataset,
+    Sample,
+    Subset,
+    Target,
+    make_target,
+    signature,
+    sizes_of,
+    split_selection,
+)
 from dbf_ray.data.scenes.objects import CLASSES as SYNTHETIC_CLASSES
 from dbf_ray.data.scenes.synthetic import SyntheticDataset
 from dbf_ray.data.transforms import EvalView, TrainView, resized_size
@@ -39,14 +48,21 @@ class DatasetRequest:
 
 def _synthetic(request: DatasetRequest) -> Dataset:
     if request.classes is not None and request.classes != SYNTHETIC_CLASSES:
-        raise DataError(f"generated scenes have the classes {', '.join(SYNTHETIC_CLASSES)}, got {request.classes}; leave data.classes out")
+        raise DataError(
+            f"generated scenes have the classes {', '.join(SYNTHETIC_CLASSES)}, got {request.classes}; "
+            f"leave data.classes out"
+        )
     return SyntheticDataset(request.split, request.images, request.image_size)
 
 
 def _labelled(name: str, reader: Reader, request: DatasetRequest) -> Dataset:
     if request.root is None:
-        raise DataError(f"data set {name} needs data.root, got none; give the folder that holds {reader.layout}")
-    return LabelledDataset(reader, request.root, request.split, request.classes, request.drop_empty, request.classes_from)
+        raise DataError(
+            f"data set {name} needs data.root, got none; give the folder that holds {reader.layout}"
+        )
+    return LabelledDataset(
+        reader, request.root, request.split, request.classes, request.drop_empty, request.classes_from
+    )
 
 
 DATASETS: dict[str, Callable[[DatasetRequest], Dataset]] = {
@@ -72,7 +88,8 @@ def make_dataset(
         name: a key of ``DATASETS``.
         split: "train" or "val"; of images in files any that the folder has, or several joined by "+".
         root: folder of the data (all but synthetic).
-        classes: class names in label order, or the name of a public list; None: the format's own, or those found in ``classes_from``.
+        classes: class names in label order, or the name of a public list; None: the format's own, or those
+            found in ``classes_from``.
         images: number of scenes (synthetic).
         image_size: side of a scene in pixels (synthetic).
         drop_empty: leave images without objects out (generated scenes always have objects).
@@ -85,7 +102,9 @@ def make_dataset(
     if name not in DATASETS:
         raise ConfigError(f"data.name must be one of {', '.join(DATASETS)}, got {name!r}; choose one of them")
     names = classes if classes is None or isinstance(classes, str) else list(classes)
-    request = DatasetRequest(split, None if root is None else Path(root), names, images, image_size, drop_empty, classes_from)
+    request = DatasetRequest(
+        split, None if root is None else Path(root), names, images, image_size, drop_empty, classes_from
+    )
     return DATASETS[name](request)
 
 

@@ -1,7 +1,9 @@
-"""Random augmentations of training samples, which have no end: multi-scale resizing, free rotation, colour jitter, in this order.
+"""Random augmentations of training samples, which have no end: multi-scale resizing, free rotation, colour
+jitter, in this order.
 
-The fixed set of orientations (flips and quarter turns) is in :mod:`.transforms`. Every number is drawn from the stream that is given, in an
-order that does not depend on which augmentations are on: an image is turned by the same angle with colour jitter and without.
+The fixed set of orientations (flips and quarter turns) is in :mod:`.transforms`. Every number is drawn from
+the stream that is given, in an order that does not depend on which augmentations are on: an image is turned
+by the same angle with colour jitter and without.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ from dbf_ray.data.seeds import Stream
 from dbf_ray.data.transforms import resize
 from dbf_ray.errors import ConfigError
 
-FILL = (124.0, 116.0, 104.0)  # ImageNet's mean colour, which a detector's normalization turns into nearly 0, as its padding is
+FILL = (
+    124.0,
+    116.0,
+    104.0,
+)  # ImageNet's mean colour, which a detector's normalization turns into nearly 0, as its padding is
 SIDES = (32, 8192)  # pixels: what an image's long side may come to
 COLOUR_LIMITS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
 SECTION = "data.augment"
@@ -36,7 +42,8 @@ class Augmentation:
     Attributes:
         rotate: R, an image is turned by an angle from [-R, R] degrees, R in [0, 180].
         rotate_probability: chance that it is turned at all.
-        scales: (low, high): it is scaled by a factor from this range; three or more: by one of these, all with equal chance; None: not.
+        scales: (low, high): it is scaled by a factor from this range; three or more: by one of these, all
+            with equal chance; None: not.
         brightness: b in [0, 1], multiplied by a factor from [1 - b, 1 + b].
         contrast: the same for the distance to the mean grey value.
         saturation: the same for the distance to the grey image.
@@ -59,16 +66,23 @@ class Augmentation:
             value = getattr(self, name)
             if not 0 <= value <= limit:
                 unit = " degrees" if name == "rotate" else ""
-                raise ConfigError(f"{SECTION}.{name} must be in 0..{limit:g}{unit}, got {value!r}; 0 switches it off")
+                raise ConfigError(
+                    f"{SECTION}.{name} must be in 0..{limit:g}{unit}, got {value!r}; 0 switches it off"
+                )
         if self.scales is not None:
             object.__setattr__(self, "scales", tuple(float(factor) for factor in self.scales))
             self._check_scales(list(self.scales))
 
     @staticmethod
     def _check_scales(scales: list[float]) -> None:
-        if len(scales) < 2 or not all(0 < factor < math.inf for factor in scales) or (len(scales) == 2 and scales[0] > scales[1]):
+        if (
+            len(scales) < 2
+            or not all(0 < factor < math.inf for factor in scales)
+            or (len(scales) == 2 and scales[0] > scales[1])
+        ):
             raise ConfigError(
-                f"{SECTION}.scales must be [low, high] with 0 < low <= high, or three or more factors > 0 to choose from, got {scales!r}; "
+                f"{SECTION}.scales must be [low, high] with 0 < low <= high, or three or more factors > 0 "
+                f"to choose from, got {scales!r}; "
                 "[0.5, 1.5] is usual, null switches it off"
             )
 
@@ -92,7 +106,8 @@ class Augmentation:
         shortest, longest = round(image_size * min(factors)), round(image_size * max(factors))
         if shortest < SIDES[0] or longest > SIDES[1]:
             raise ConfigError(
-                f"{SECTION}.scales must leave the long side of images between {SIDES[0]} and {SIDES[1]} pixels, got {list(factors)} x "
+                f"{SECTION}.scales must leave the long side of images between {SIDES[0]} and {SIDES[1]} "
+                f"pixels, got {list(factors)} x "
                 f"data.image_size {image_size} = {shortest} to {longest}; change either"
             )
         return shortest, longest
@@ -106,18 +121,22 @@ def augment(image: Tensor, target: Target, augmentation: Augmentation, stream: S
     """A sample changed at random: scaled, then turned, then recoloured.
 
     Args:
-        image: uint8 [3, H, W], resized. It is this that is sampled again: an image that is enlarged gets no sharper. To see small
-            scales and full detail, resize to the largest size and scale by factors <= 1.
+        image: uint8 [3, H, W], resized. It is this that is sampled again: an image that is enlarged gets no
+            sharper. To see small scales and full detail, resize to the largest size and scale by factors <=
+            1.
         target: its boxes may be in any form.
         augmentation: what may be changed.
         stream: where all numbers are drawn from.
 
     Returns:
-        Image uint8 [3, h, w] and target, its boxes canonical; target["scale"] is relative to the same image as before. What was given
-        is not changed.
+        Image uint8 [3, h, w] and target, its boxes canonical; target["scale"] is relative to the same image
+        as before. What was given is not changed.
     """
     factor = draw_factor(augmentation, stream)
-    turned, degrees = stream.uniform(0, 1) < augmentation.rotate_probability, stream.uniform(-augmentation.rotate, augmentation.rotate)
+    turned, degrees = (
+        stream.uniform(0, 1) < augmentation.rotate_probability,
+        stream.uniform(-augmentation.rotate, augmentation.rotate),
+    )
     changes = draw_colour(augmentation, stream)
     target = Target({**target, "boxes": wrap_boxes(target["boxes"], (image.shape[-2], image.shape[-1]))})
     if factor != 1:
@@ -134,13 +153,22 @@ def draw_factor(augmentation: Augmentation, stream: Stream) -> float:
 
 
 def draw_colour(augmentation: Augmentation, stream: Stream) -> list[ColourChange]:
-    """The changes of colour that are on, in random order, as torchvision's ``ColorJitter``; takes as many numbers whatever is on."""
+    """The changes of colour that are on, in random order, as torchvision's ``ColorJitter``; takes as many
+    numbers whatever is on.
+    """
     a = augmentation
-    functions = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue)
+    functions = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
     reach = (a.brightness, a.contrast, a.saturation, a.hue)
     middle = (1.0, 1.0, 1.0, 0.0)
     values = [stream.uniform(m - r, m + r) for m, r in zip(middle, reach, strict=True)]
-    return [(functions[which], values[which]) for which in stream.permutation(len(functions)) if reach[which] > 0]
+    return [
+        (functions[which], values[which]) for which in stream.permutation(len(functions)) if reach[which] > 0
+    ]
 
 
 def rescale(image: Tensor, target: Target, factor: float) -> Sample:
@@ -151,10 +179,11 @@ def rescale(image: Tensor, target: Target, factor: float) -> Sample:
 
 
 def rotate(image: Tensor, target: Target, degrees: float) -> Sample:
-    """Turn a sample about the image's centre, counter-clockwise as seen, at constant size; corners that it leaves have the mean colour.
+    """Turn a sample about the image's centre, counter-clockwise as seen, at constant size; corners that it
+    leaves have the mean colour.
 
-    Objects whose centre leaves the image are dropped, as in MMRotate's ``PolyRandomRotate``; unlike there, small objects stay, and so does
-    an image of which no object is left.
+    Objects whose centre leaves the image are dropped, as in MMRotate's ``PolyRandomRotate``; unlike there,
+    small objects stay, and so does an image of which no object is left.
 
     Args:
         image: uint8 [3, H, W].
@@ -162,14 +191,15 @@ def rotate(image: Tensor, target: Target, degrees: float) -> Sample:
         degrees: any.
     """
     height, width = image.shape[-2:]
-    # torchvision's own ``fill`` weighs the outermost pixels twice, so that a seam up to a quarter darker runs between image and filling.
-    # Where the filling is zero there is none.
+    # torchvision's own ``fill`` weighs the outermost pixels twice, so that a seam up to a quarter darker runs
+    # between image and filling. Where the filling is zero there is none.
     fill = torch.tensor(FILL).view(3, 1, 1)
     turned = functional.rotate(image.float() - fill, degrees, interpolation=InterpolationMode.BILINEAR)
     image = (turned + fill).round().clamp(0, 255).to(torch.uint8)
 
-    # The closed form instead of torchvision's kernel for boxes. That one goes by float32 corners, which changes the sides and, of slim
-    # boxes, the angle by a hundredth of a degree; and it needs clamping_mode None, or boxes at the border are bent, flattened and moved.
+    # The closed form instead of torchvision's kernel for boxes. That one goes by float32 corners, which
+    # changes the sides and, of slim boxes, the angle by a hundredth of a degree; and it needs clamping_mode
+    # None, or boxes at the border are bent, flattened and moved.
     boxes = target["boxes"].as_subclass(Tensor).double()
     angle = math.radians(degrees)
     dx, dy = boxes[:, 0] - width / 2, boxes[:, 1] - height / 2
@@ -178,7 +208,9 @@ def rotate(image: Tensor, target: Target, degrees: float) -> Sample:
     kept = (cx > 0) & (cx < width) & (cy > 0) & (cy < height)
     boxes = torch.stack([cx, cy, boxes[:, 2], boxes[:, 3], boxes[:, 4] + degrees], -1)[kept]
     labels, difficult = target["labels"][kept], target["difficult"][kept]
-    return image, Target({**target, "boxes": wrap_boxes(boxes, (height, width)), "labels": labels, "difficult": difficult})
+    return image, Target(
+        {**target, "boxes": wrap_boxes(boxes, (height, width)), "labels": labels, "difficult": difficult}
+    )
 
 
 def recolour(image: Tensor, changes: list[ColourChange]) -> Tensor:

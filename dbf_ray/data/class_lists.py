@@ -7,8 +7,25 @@ from collections.abc import Sequence
 from dbf_ray.errors import DataError
 
 _DOTA_1_0 = [
-    *("plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship", "tennis-court"),
-    *("basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor", "swimming-pool", "helicopter"),
+    *(
+        "plane",
+        "baseball-diamond",
+        "bridge",
+        "ground-track-field",
+        "small-vehicle",
+        "large-vehicle",
+        "ship",
+        "tennis-court",
+    ),
+    *(
+        "basketball-court",
+        "storage-tank",
+        "soccer-ball-field",
+        "roundabout",
+        "harbor",
+        "swimming-pool",
+        "helicopter",
+    ),
 ]
 _DOTA_1_5 = [*_DOTA_1_0, "container-crane"]
 CLASS_LISTS: dict[str, list[str]] = {
@@ -16,19 +33,68 @@ CLASS_LISTS: dict[str, list[str]] = {
     "dota-v1.5": _DOTA_1_5,
     "dota-v2.0": [*_DOTA_1_5, "airport", "helipad"],
     "dior-r": [
-        *("airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "expressway-service-area"),
-        *("expressway-toll-station", "dam", "golffield", "groundtrackfield", "harbor", "overpass", "ship", "stadium"),
+        *(
+            "airplane",
+            "airport",
+            "baseballfield",
+            "basketballcourt",
+            "bridge",
+            "chimney",
+            "expressway-service-area",
+        ),
+        *(
+            "expressway-toll-station",
+            "dam",
+            "golffield",
+            "groundtrackfield",
+            "harbor",
+            "overpass",
+            "ship",
+            "stadium",
+        ),
         *("storagetank", "tenniscourt", "trainstation", "vehicle", "windmill"),
     ],
     "hrsc2016": ["ship"],
     "hrsc2016-types": [
-        *("ship", "aircraft-carrier", "warcraft", "merchant-ship", "Nimitz", "Enterprise", "Arleigh-Burke", "WhidbeyIsland", "Perry"),
-        *("Sanantonio", "Ticonderoga", "Kitty-Hawk", "Kuznetsov", "Abukuma", "Austen", "Tarawa", "Blue-Ridge", "Container", "OXo|--)"),
-        *("Car-carrier([]==[])", "Hovercraft", "yacht", "CntShip(_|.--.--|_]=", "Cruise", "submarine", "lute", "Medical"),
+        *(
+            "ship",
+            "aircraft-carrier",
+            "warcraft",
+            "merchant-ship",
+            "Nimitz",
+            "Enterprise",
+            "Arleigh-Burke",
+            "WhidbeyIsland",
+            "Perry",
+        ),
+        *(
+            "Sanantonio",
+            "Ticonderoga",
+            "Kitty-Hawk",
+            "Kuznetsov",
+            "Abukuma",
+            "Austen",
+            "Tarawa",
+            "Blue-Ridge",
+            "Container",
+            "OXo|--)",
+        ),
+        *(
+            "Car-carrier([]==[])",
+            "Hovercraft",
+            "yacht",
+            "CntShip(_|.--.--|_]=",
+            "Cruise",
+            "submarine",
+            "lute",
+            "Medical",
+        ),
         *("Car-carrier(======|", "Ford-class", "Midway-class", "Invincible-class"),
     ],
 }
-"""DOTA (Xia et al., 2018; Ding et al., 2021), DIOR-R (Cheng et al., 2022), HRSC2016 (Liu et al., 2017; its types with hyphens for blanks)."""
+"""DOTA (Xia et al., 2018; Ding et al., 2021), DIOR-R (Cheng et al., 2022), HRSC2016 (Liu et al., 2017; its
+types with hyphens for blanks).
+"""
 
 
 def class_names(classes: str | Sequence[str]) -> list[str]:
@@ -39,9 +105,19 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     """
     if isinstance(classes, str):
         if classes not in CLASS_LISTS:
-            raise DataError(f"data.classes must be a list of names, or one of {', '.join(CLASS_LISTS)}, got {classes!r}; choose one")
+            raise DataError(
+                f"data.classes must be a list of names, or one of {', '.join(CLASS_LISTS)}, got "
+                f"{classes!r}; choose one"
+            )
         return list(CLASS_LISTS[classes])
     names = list(classes)
-    if not names or len(set(names)) != len(names) or any(not name or name.split() != [name] for name in names):
-        raise DataError(f"data.classes must be different names without spaces, at least one, got {names}; correct the list")
+    if (
+        not names
+        or len(set(names)) != len(names)
+        or any(not name or name.split() != [name] for name in names)
+    ):
+        raise DataError(
+            f"data.classes must be different names without spaces, at least one, got {names}; correct the "
+            f"list"
+        )
     return names

@@ -1,4 +1,6 @@
-"""A split of images and label files as a data set to train on and to evaluate on, whatever the format: all labels read and checked."""
+"""A split of images and label files as a data set to train on and to evaluate on, whatever the format: all
+labels read and checked.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,8 @@ class LabelledDataset:
             reader: of the format.
             root: folder of the data.
             split: which; several joined by "+" are taken together ("train+val").
-            classes: names in label order, or the name of a public list; None: the format's own, those that the folder declares, or the sorted
-                names in ``classes_from``.
+            classes: names in label order, or the name of a public list; None: the format's own, those that
+                the folder declares, or the sorted names in ``classes_from``.
             drop_empty: leave images without objects out.
             classes_from: the split that tells the classes.
 
@@ -79,7 +81,10 @@ class LabelledDataset:
                 self._difficult.append([one.difficult for one in labels.objects])
         self.image_ids = [file.stem for file in self.files]
         if not self.files:
-            raise DataError(f"{root}, {split}: no object is labelled, so data.drop_empty leaves no image; set data.drop_empty to false")
+            raise DataError(
+                f"{root}, {split}: no object is labelled, so data.drop_empty leaves no image; set "
+                f"data.drop_empty to false"
+            )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -95,7 +100,11 @@ class LabelledDataset:
     def target(self, index: int) -> Target:
         """The target alone, without decoding the image."""
         return make_target(
-            self._boxes[index].clone(), self._labels[index], self._difficult[index], self.image_ids[index], self.sizes[index]
+            self._boxes[index].clone(),
+            self._labels[index],
+            self._difficult[index],
+            self.image_ids[index],
+            self.sizes[index],
         )
 
     def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
@@ -107,7 +116,12 @@ class LabelledDataset:
 
 def unknown_class(one: LabelledObject, file: Path, rule: str) -> Problem:
     """The problem of an object whose class is not among those that ``rule`` names."""
-    return Problem("unknown_class", file, f"{rule}, got {one.name!r}; correct the line or name the class in data.classes", one.line)
+    return Problem(
+        "unknown_class",
+        file,
+        f"{rule}, got {one.name!r}; correct the line or name the class in data.classes",
+        one.line,
+    )
 
 
 def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Labels]]:
@@ -125,13 +139,25 @@ def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Label
                 raise problem.error()
         for kind in sorted(TOLERATED):
             if left_out := [problem for problem in listing.problems if problem.kind == kind]:
-                _log.warning("%s, %s: %d are left out (%s), the first is %s", root, part, len(left_out), kind, left_out[0])
+                _log.warning(
+                    "%s, %s: %d are left out (%s), the first is %s",
+                    root,
+                    part,
+                    len(left_out),
+                    kind,
+                    left_out[0],
+                )
         if listing.unlabelled is not None:
             rule = f"a data folder must hold {reader.layout}"
-            raise DataError(f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as data.root")
+            raise DataError(
+                f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as "
+                f"data.root"
+            )
         for item in listing.items:
             if (other := stems.setdefault(item.image.stem, item.image)) is not item.image:
-                raise DataError(f"{item.image}: images must differ in their names, {other} has the same; rename one")
+                raise DataError(
+                    f"{item.image}: images must differ in their names, {other} has the same; rename one"
+                )
             labels = reader.read(item)
             if labels.problems:
                 raise labels.problems[0].error()
@@ -147,19 +173,29 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     """
     names = {one.name for _, labels in read_split(reader, root, split) for one in labels.objects}
     if not names:
-        raise DataError(f"{root}, {split}: must label at least one object to learn from, found none; name the classes in data.classes")
+        raise DataError(
+            f"{root}, {split}: must label at least one object to learn from, found none; name the classes "
+            f"in data.classes"
+        )
     return sorted(names)
 
 
 def boxes_of(objects: Sequence[LabelledObject]) -> Tensor:
     """Canonical boxes [n, 5] float64 of smallest area around the objects' quadrilaterals."""
-    return canonicalize(corners_to_boxes(torch.tensor([one.corners for one in objects], dtype=torch.float64).reshape(-1, 8)))
+    return canonicalize(
+        corners_to_boxes(torch.tensor([one.corners for one in objects], dtype=torch.float64).reshape(-1, 8))
+    )
 
 
 def without_area(one: LabelledObject, file: Path) -> Problem:
     """The problem of an object whose quadrilateral has no area."""
     polygon = " ".join(f"{value:g}" for value in one.corners)
-    return Problem("degenerate", file, f"a polygon must have an area, got zero for {polygon}; correct or remove the line", one.line)
+    return Problem(
+        "degenerate",
+        file,
+        f"a polygon must have an area, got zero for {polygon}; correct or remove the line",
+        one.line,
+    )
 
 
 def to_boxes(objects: Sequence[LabelledObject], file: Path) -> Tensor:

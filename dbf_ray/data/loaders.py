@@ -1,6 +1,8 @@
-"""Batches: one global order of images an epoch, cut so that every world size and accumulation sees the same effective batches.
+"""Batches: one global order of images an epoch, cut so that every world size and accumulation sees the same
+effective batches.
 
-The epoch travels with each index to the processes that load images, so these may live through the whole training and hold no state.
+The epoch travels with each index to the processes that load images, so these may live through the whole
+training and hold no state.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ OrientationPer = Literal["epoch", "span"]
 
 @dataclass(frozen=True)
 class Feed:
-    """How batches are made ready: by how many processes (0: this one), how many each has ready, and whether in page-locked memory."""
+    """How batches are made ready: by how many processes (0: this one), how many each has ready, and whether
+    in page-locked memory.
+    """
 
     workers: int = 0
     prefetch: int = 2
@@ -33,24 +37,31 @@ class Feed:
 
 
 class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
-    """Yields one rank's micro-batches of an epoch, lists of (epoch, index); ``accumulation`` of them in a row make one step.
+    """Yields one rank's micro-batches of an epoch, lists of (epoch, index); ``accumulation`` of them in a row
+    make one step.
 
-    With ``orientations`` set, keys are (epoch, index, orientations): the orientations are those of another epoch.
+    With ``orientations`` set, keys are (epoch, index, orientations): the orientations are those of another
+    epoch.
 
-    Step s uses positions [s B, (s + 1) B) of the epoch's global order (B = batch_size), which depends on (seed, epoch) only. Micro-batch m on
-    rank r of W with accumulation A takes positions s B + m B/A + r B/(A W) + [0, B/(A W)). The last incomplete effective batch is dropped.
+    Step s uses positions [s B, (s + 1) B) of the epoch's global order (B = batch_size), which depends on
+    (seed, epoch) only. Micro-batch m on rank r of W with accumulation A takes positions s B + m B/A + r B/(A
+    W) + [0, B/(A W)). The last incomplete effective batch is dropped.
     """
 
-    def __init__(self, images: int, *, batch_size: int, accumulation: int, rank: int, world_size: int, seed: int) -> None:
+    def __init__(
+        self, images: int, *, batch_size: int, accumulation: int, rank: int, world_size: int, seed: int
+    ) -> None:
         if min(batch_size, accumulation, world_size) < 1 or batch_size % (accumulation * world_size):
             raise ConfigError(
-                f"training.batch_size must be divisible by workers x accumulation = {world_size} x {accumulation}, got {batch_size}; change one"
+                f"training.batch_size must be divisible by workers x accumulation = {world_size} x "
+                f"{accumulation}, got {batch_size}; change one"
             )
         if not 0 <= rank < world_size:
             raise ConfigError(f"a rank must be in 0..{world_size - 1}, got {rank}")
         if images < batch_size:
             raise DataError(
-                f"the training set must hold at least one effective batch of {batch_size} images, got {images}; "
+                f"the training set must hold at least one effective batch of {batch_size} images, got "
+                f"{images}; "
                 "add images, lower training.batch_size, or lower data.selection_fraction"
             )
         self.images, self.batch_size, self.accumulation = images, batch_size, accumulation
@@ -78,7 +89,13 @@ class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
 class TrainLoader:
     """One rank's training batches, epoch by epoch."""
 
-    def __init__(self, view: TrainView, sampler: MicroBatchSampler, feed: Feed, orientation_per: OrientationPer = "epoch") -> None:
+    def __init__(
+        self,
+        view: TrainView,
+        sampler: MicroBatchSampler,
+        feed: Feed,
+        orientation_per: OrientationPer = "epoch",
+    ) -> None:
         self._sampler, self._orientation_per = sampler, orientation_per
         self._loader = _make_loader(view, sampler, feed)
 
@@ -92,12 +109,16 @@ class TrainLoader:
 
         Args:
             epoch: which.
-            orientations: with ``orientation_per`` "span" the epoch whose orientations are shown; None: its own.
+            orientations: with ``orientation_per`` "span" the epoch whose orientations are shown; None: its
+                own.
 
         Raises:
             DataError: while iterating, an image cannot be decoded.
         """
-        self._sampler.epoch, self._sampler.orientations = epoch, orientations if self._orientation_per == "span" else None
+        self._sampler.epoch, self._sampler.orientations = (
+            epoch,
+            orientations if self._orientation_per == "span" else None,
+        )
         return _checked(iter(self._loader))
 
 
@@ -139,14 +160,20 @@ def train_loader(
         workers: processes that load images, kept through all epochs; 0: this process does.
         prefetch: micro-batches that each of them has ready.
         pinned: batches lie in page-locked memory, for a GPU.
-        orientation_per: "epoch": an image's orientation is drawn in each epoch; "span": it is that of the epoch which :meth:`TrainLoader.epoch` is told.
+        orientation_per: "epoch": an image's orientation is drawn in each epoch; "span": it is that of the
+            epoch which :meth:`TrainLoader.epoch` is told.
 
     Raises:
         ConfigError: batch_size is not divisible by accumulation x world_size.
         DataError: there are fewer images than one effective batch.
     """
     sampler = MicroBatchSampler(
-        len(dataset_view), batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size, seed=seed
+        len(dataset_view),
+        batch_size=batch_size,
+        accumulation=accumulation,
+        rank=rank,
+        world_size=world_size,
+        seed=seed,
     )
     return TrainLoader(dataset_view, sampler, Feed(workers, prefetch, pinned), orientation_per)
 
@@ -156,7 +183,10 @@ class ShardSampler(Sampler[list[int]]):
 
     def __init__(self, images: int, *, batch_size: int, rank: int, world_size: int) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
-            raise ConfigError(f"evaluation needs a batch size >= 1 and a rank in 0..{world_size - 1}, got {batch_size} and {rank}")
+            raise ConfigError(
+                f"evaluation needs a batch size >= 1 and a rank in 0..{world_size - 1}, got {batch_size} "
+                f"and {rank}"
+            )
         self.indices, self.batch_size = range(rank, images, world_size), batch_size
 
     def __len__(self) -> int:
@@ -168,16 +198,29 @@ class ShardSampler(Sampler[list[int]]):
 
 
 def eval_loader(
-    view: EvalView, *, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0, prefetch: int = 2, pinned: bool = False
+    view: EvalView,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    prefetch: int = 2,
+    pinned: bool = False,
 ) -> EvalLoader:
-    """One rank's share of all images, in order, as batches (images, targets); arguments as in :func:`train_loader`."""
+    """One rank's share of all images, in order, as batches (images, targets); arguments as in
+    :func:`train_loader`.
+    """
     return EvalLoader(
-        view, ShardSampler(len(view), batch_size=batch_size, rank=rank, world_size=world_size), Feed(workers, prefetch, pinned)
+        view,
+        ShardSampler(len(view), batch_size=batch_size, rank=rank, world_size=world_size),
+        Feed(workers, prefetch, pinned),
     )
 
 
 class _Guarded:
-    """A view that returns its errors: raised in a loading process, they would come back buried in a traceback."""
+    """A view that returns its errors: raised in a loading process, they would come back buried in a
+    traceback.
+    """
 
     def __init__(self, view: TrainView | EvalView) -> None:
         self.view = view
@@ -190,7 +233,9 @@ class _Guarded:
 
 
 def collate(samples: Sequence[Sample | DbfRayError]) -> Batch | DbfRayError:
-    """Lists of images and targets; images keep their own sizes. The first error stands for the whole batch."""
+    """Lists of images and targets; images keep their own sizes. The first error stands for the whole
+    batch.
+    """
     images, targets = [], []
     for sample in samples:
         if isinstance(sample, DbfRayError):
@@ -207,8 +252,11 @@ def _checked(batches: Iterator[Batch | DbfRayError]) -> Iterator[Batch]:
         yield batch
 
 
-def _make_loader(view: TrainView | EvalView, sampler: MicroBatchSampler | ShardSampler, feed: Feed) -> DataLoader[Any]:
-    # A generator of its own: the loader would otherwise draw from torch's global one at every epoch and so change what follows.
+def _make_loader(
+    view: TrainView | EvalView, sampler: MicroBatchSampler | ShardSampler, feed: Feed
+) -> DataLoader[Any]:
+    # A generator of its own: the loader would otherwise draw from torch's global one at every epoch and so
+    # change what follows.
     return DataLoader(
         cast("TorchDataset[Any]", _Guarded(view)),
         batch_sampler=sampler,
@@ -217,6 +265,8 @@ def _make_loader(view: TrainView | EvalView, sampler: MicroBatchSampler | ShardS
         pin_memory=feed.pinned,
         collate_fn=collate,
         persistent_workers=feed.workers > 0,
-        multiprocessing_context="fork" if feed.workers and sys.platform == "linux" else None,  # shares decoded images
+        multiprocessing_context="fork"
+        if feed.workers and sys.platform == "linux"
+        else None,  # shares decoded images
         generator=torch.Generator().manual_seed(0),
     )

@@ -1,7 +1,9 @@
-"""Random numbers that depend on a key alone: the same on every machine, in every process, for every library version.
+"""Random numbers that depend on a key alone: the same on every machine, in every process, for every library
+version.
 
-Only PCG64's raw 64-bit output and the seeding of ``numpy.random.SeedSequence`` are used; numpy guarantees both never to change, while it
-may change what its distributions make of them. Everything else is integer arithmetic or single, correctly rounded operations.
+Only PCG64's raw 64-bit output and the seeding of ``numpy.random.SeedSequence`` are used; numpy guarantees
+both never to change, while it may change what its distributions make of them. Everything else is integer
+arithmetic or single, correctly rounded operations.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ ORDER, ORIENTATION, SCENE, SAMPLING, AUGMENT = 1, 2, 3, 4, 5
 
 
 class Stream:
-    """A stream of random numbers fixed by its key, a sequence of non-negative integers such as (ORIENTATION, seed, epoch, index)."""
+    """A stream of random numbers fixed by its key, a sequence of non-negative integers such as (ORIENTATION,
+    seed, epoch, index).
+    """
 
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
@@ -38,7 +42,9 @@ class Stream:
         return low + self.below(high - low + 1)
 
     def uniform(self, low: float, high: float) -> float:
-        """Draw a number from low up to high, out of 2**53 evenly spaced ones; high itself comes up by rounding at most."""
+        """Draw a number from low up to high, out of 2**53 evenly spaced ones; high itself comes up by
+        rounding at most.
+        """
         return low + (high - low) * ((self._next() >> 11) * 2.0**-53)
 
     def chance(self, percent: int) -> bool:

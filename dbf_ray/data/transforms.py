@@ -1,9 +1,10 @@
-"""From a raw sample to what the detector sees: resized, and for training in one of a fixed set of orientations, then perhaps augmented at random.
+"""From a raw sample to what the detector sees: resized, and for training in one of a fixed set of
+orientations, then perhaps augmented at random.
 
-What is drawn for an image depends on (seed, epoch, index) alone, so it is the same in whatever process it is loaded, and after a resume.
-Views are the eight symmetries of the square: the image as it is, mirrored left to right (horizontal), top to bottom (vertical), or both
-(diagonal), which is the reference recipe of DBF, and each of these after a quarter turn. Random augmentations (:mod:`.augment`) have no
-end of outcomes.
+What is drawn for an image depends on (seed, epoch, index) alone, so it is the same in whatever process it is
+loaded, and after a resume. Views are the eight symmetries of the square: the image as it is, mirrored left to
+right (horizontal), top to bottom (vertical), or both (diagonal), which is the reference recipe of DBF, and
+each of these after a quarter turn. Random augmentations (:mod:`.augment`) have no end of outcomes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from dbf_ray.errors import ConfigError
 
 IDENTITY = "identity"
 FLIPS = ("horizontal", "vertical", "diagonal")
-# Each orientation is a quarter turn counter-clockwise or none, then mirrored left to right or not, then top to bottom or not. Names as Pillow's.
+# Each orientation is a quarter turn counter-clockwise or none, then mirrored left to right or not, then top
+# to bottom or not. Names as Pillow's.
 ORIENTATIONS = {
     IDENTITY: (False, False, False),
     "horizontal": (False, True, False),
@@ -43,10 +45,11 @@ def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
 
 
 def resize(image: Tensor, target: Target, image_size: int) -> Sample:
-    """Scale a sample so that the image's long side is ``image_size`` pixels; the aspect is kept and target["scale"] set.
+    """Scale a sample so that the image's long side is ``image_size`` pixels; the aspect is kept and
+    target["scale"] set.
 
-    Boxes are multiplied by the exact factor: torchvision's own kernel would clamp those that reach past the border. The short side
-    is rounded to whole pixels, half a pixel at most beside the boxes' factor.
+    Boxes are multiplied by the exact factor: torchvision's own kernel would clamp those that reach past the
+    border. The short side is rounded to whole pixels, half a pixel at most beside the boxes' factor.
     """
     height, width = image.shape[-2:]
     scale, size = image_size / max(height, width), resized_size((height, width), image_size)
@@ -57,7 +60,8 @@ def resize(image: Tensor, target: Target, image_size: int) -> Sample:
 
 
 def flip(image: Tensor, target: Target, orientation: str) -> Sample:
-    """Show a sample in an orientation, a key of ``ORIENTATIONS``; boxes come back canonical. With a quarter turn in it, height and width change places.
+    """Show a sample in an orientation, a key of ``ORIENTATIONS``; boxes come back canonical. With a quarter
+    turn in it, height and width change places.
 
     Raises:
         ConfigError: no such orientation.
@@ -78,8 +82,8 @@ def flip(image: Tensor, target: Target, orientation: str) -> Sample:
 def quarter_turn(image: Tensor, boxes: BoundingBoxes) -> tuple[Tensor, BoundingBoxes]:
     """Turn an image [3, H, W] and its boxes [n, 5] by 90 degrees counter-clockwise: [3, W, H].
 
-    The boxes by a closed form, which is exact: torchvision's ``rotate`` goes by float32 corners, and leaves an empty set of boxes on its
-    old canvas.
+    The boxes by a closed form, which is exact: torchvision's ``rotate`` goes by float32 corners, and leaves
+    an empty set of boxes on its old canvas.
     """
     height, width = image.shape[-2:]
     cx, cy, w, h, angle = boxes.as_subclass(Tensor).unbind(-1)
@@ -94,7 +98,9 @@ def orientation_size(size: tuple[int, int], orientation: str) -> tuple[int, int]
 
 
 def draw_orientation(flips: Sequence[str], seed: int, epoch: int, index: int) -> str:
-    """The orientation of image ``index`` in ``epoch``: the identity or one of ``flips``, all with equal chance."""
+    """The orientation of image ``index`` in ``epoch``: the identity or one of ``flips``, all with equal
+    chance.
+    """
     return Stream(ORIENTATION, seed, epoch, index).choice((IDENTITY, *flips))
 
 
@@ -103,7 +109,9 @@ def check_flips(flips: Sequence[str]) -> None:
     known = [orientation for orientation in ORIENTATIONS if orientation != IDENTITY]
     for name in flips:
         if name not in known:
-            raise ConfigError(f"data.flips must be among {', '.join(known)}, got {name!r}; correct or remove it")
+            raise ConfigError(
+                f"data.flips must be among {', '.join(known)}, got {name!r}; correct or remove it"
+            )
 
 
 class Resized(Protocol):
@@ -136,7 +144,9 @@ class Resizing:
 
 
 class TrainView:
-    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, orientations) to see them in the orientation of another epoch."""
+    """Training samples of a data set, addressed by (epoch, index), or by (epoch, index, orientations) to see
+    them in the orientation of another epoch.
+    """
 
     def __init__(
         self,
@@ -155,7 +165,8 @@ class TrainView:
             flips: orientations beside the identity, all with equal chance.
             seed: of all that is drawn.
             resized: where resized samples come from, if from elsewhere than the data set itself.
-            augmentation: random changes of what is seen; they are drawn for each epoch, also where an orientation stays for several.
+            augmentation: random changes of what is seen; they are drawn for each epoch, also where an
+                orientation stays for several.
         """
         check_flips(flips)
         self.dataset, self.image_size, self.flips, self.seed = dataset, image_size, tuple(flips), seed
@@ -164,7 +175,9 @@ class TrainView:
 
     @property
     def orientations(self) -> tuple[str, ...] | None:
-        """The fixed set of orientations that an image may be seen in; None where it is augmented, so that there is no end of them."""
+        """The fixed set of orientations that an image may be seen in; None where it is augmented, so that
+        there is no end of them.
+        """
         return (IDENTITY, *self.flips) if self.augmentation is None else None
 
     def __len__(self) -> int:
@@ -174,7 +187,9 @@ class TrainView:
         """Image uint8 [3, h, w] and target of (epoch, index)."""
         epoch, index, *orientations = key
         image, target = self._resized[index]
-        orientation = draw_orientation(self.flips, self.seed, orientations[0] if orientations else epoch, index)
+        orientation = draw_orientation(
+            self.flips, self.seed, orientations[0] if orientations else epoch, index
+        )
         image, target = flip(image, target, orientation)
         target = Target({**target, "seed": Stream(SAMPLING, self.seed, epoch, index).below(2**31)})
         if self.augmentation is None:
@@ -187,7 +202,9 @@ class EvalView:
     """Samples of a data set for evaluation: resized, as they are."""
 
     def __init__(self, dataset: Dataset, image_size: int, resized: Resized | None = None) -> None:
-        """Views of ``dataset`` with the long side resized to ``image_size`` pixels; ``resized`` as in :class:`TrainView`."""
+        """Views of ``dataset`` with the long side resized to ``image_size`` pixels; ``resized`` as in
+        :class:`TrainView`.
+        """
         self.dataset, self.image_size = dataset, image_size
         self._resized = resized or Resizing(dataset, image_size)
 

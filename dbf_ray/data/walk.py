@@ -18,7 +18,9 @@ from dbf_ray.errors import ResourceError
 
 T = TypeVar("T")
 R = TypeVar("R")
-WINDOW = 4  # items given out for each process at a time: those that are looked at again one by one after a death
+WINDOW = (
+    4  # items given out for each process at a time: those that are looked at again one by one after a death
+)
 
 
 def usable_cpus() -> int:
@@ -26,7 +28,9 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def walk(function: Callable[[T], R], items: Sequence[T], workers: int, fewest: int = 1) -> Iterator[tuple[int, R | None]]:
+def walk(
+    function: Callable[[T], R], items: Sequence[T], workers: int, fewest: int = 1
+) -> Iterator[tuple[int, R | None]]:
     """Indices and results in the order in which they are done; None for an item that ended its process.
 
     After a death it is not known which of the items given out was the cause: they are tried again one by one.
@@ -54,7 +58,9 @@ def walk(function: Callable[[T], R], items: Sequence[T], workers: int, fewest: i
 def _until_death(
     function: Callable[[T], R], items: Sequence[T], waiting: collections.deque[int], workers: int
 ) -> collections.abc.Generator[tuple[int, R], None, list[int]]:
-    """Take from ``waiting`` until it is empty or a process dies; returns what was given out and has no result."""
+    """Take from ``waiting`` until it is empty or a process dies; returns what was given out and has no
+    result.
+    """
     given: dict[Future[R], int] = {}
     with _pool(min(workers, len(waiting))) as pool:
         try:
@@ -66,7 +72,11 @@ def _until_death(
                     result = future.result()
                     yield given.pop(future), result
         except BrokenProcessPool:
-            finished = {future: index for future, index in given.items() if future.done() and future.exception() is None}
+            finished = {
+                future: index
+                for future, index in given.items()
+                if future.done() and future.exception() is None
+            }
             for future, index in finished.items():
                 yield index, future.result()
             suspects = sorted(index for future, index in given.items() if future not in finished)
@@ -77,7 +87,9 @@ def _until_death(
     return []
 
 
-def _one_by_one(function: Callable[[T], R], items: Sequence[T], suspects: Sequence[int]) -> Iterator[tuple[int, R | None]]:
+def _one_by_one(
+    function: Callable[[T], R], items: Sequence[T], suspects: Sequence[int]
+) -> Iterator[tuple[int, R | None]]:
     """Suspects in turn in one process, a new one after each death."""
     remaining = collections.deque(suspects)
     while remaining:
@@ -85,7 +97,9 @@ def _one_by_one(function: Callable[[T], R], items: Sequence[T], suspects: Sequen
             try:
                 pool.submit(_nothing).result()
             except BrokenProcessPool as error:
-                raise ResourceError("processes to read images in end as soon as they start; use --workers 0 to do without") from error
+                raise ResourceError(
+                    "processes to read images in end as soon as they start; use --workers 0 to do without"
+                ) from error
             while remaining:
                 index = remaining.popleft()
                 try:
@@ -96,7 +110,9 @@ def _one_by_one(function: Callable[[T], R], items: Sequence[T], suspects: Sequen
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # forked processes would inherit torch's threads in whatever state they are
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # forked processes would inherit torch's threads in whatever state they are
     return ProcessPoolExecutor(workers, context, _begin)
 
 

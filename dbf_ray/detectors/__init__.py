@@ -1,4 +1,6 @@
-"""Oriented detectors. A detector is one file and one row in :data:`DETECTORS`; a backbone one row in :mod:`.backbones`."""
+"""Oriented detectors. A detector is one file and one row in :data:`DETECTORS`; a backbone one row in
+:mod:`.backbones`.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,10 @@ def make_detector(
         num_classes: C >= 1; labels are 0..C-1.
         weights_backbone: see :func:`dbf_ray.detectors.backbones.make_backbone`.
         fpn_channels: width of pyramid and head.
-        head_convs: 3 x 3 convolutions in each branch of the dense head; None: the detector's own number (4; in two-stage detectors 1).
-        norm_eval: batch norms of the backbone always in eval mode (True), trained (False) or synchronised ("sync").
+        head_convs: 3 x 3 convolutions in each branch of the dense head; None: the detector's own number (4;
+            in two-stage detectors 1).
+        norm_eval: batch norms of the backbone always in eval mode (True), trained (False) or synchronised
+            ("sync").
         frozen_stages: leading backbone stages that are never trained.
         **options: the detector's own options, such as ``anchor_angles``.
 
@@ -76,7 +80,9 @@ def check_options(name: str, options: dict[str, Any]) -> None:
 
 
 def with_defaults(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a detector: those given, and its own defaults for the others (``head_convs`` among them)."""
+    """All options of a detector: those given, and its own defaults for the others (``head_convs`` among
+    them).
+    """
     parameters = inspect.signature(DETECTORS[name].__init__).parameters.values()
     return {p.name: options.get(p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 

@@ -19,13 +19,17 @@ _ROUNDING = 1e-6  # relative: overlaps that differ by less are equal but for a k
 
 
 def assign_max_iou(
-    anchors: Tensor, boxes: Tensor, positive_iou: float = 0.5, negative_iou: float = 0.4, low_quality_iou: float = 0.0
+    anchors: Tensor,
+    boxes: Tensor,
+    positive_iou: float = 0.5,
+    negative_iou: float = 0.4,
+    low_quality_iou: float = 0.0,
 ) -> Tensor:
     """:func:`assign_by_iou` of oriented anchors [N, 5] to boxes [M, 5].
 
-    An object that lies wholly inside of several anchors of one area overlaps all of them equally well. Which of them it takes is, in the
-    reference, a matter of how its float32 kernel rounds. torchvision's kernel is the same arithmetic on mirrored boxes; where there is one
-    it is asked, so that the same anchors are taken.
+    An object that lies wholly inside of several anchors of one area overlaps all of them equally well. Which
+    of them it takes is, in the reference, a matter of how its float32 kernel rounds. torchvision's kernel is
+    the same arithmetic on mirrored boxes; where there is one it is asked, so that the same anchors are taken.
     """
 
     def overlap(some: Tensor) -> Tensor:
@@ -38,13 +42,19 @@ def assign_max_iou(
 
 
 def _break_ties(iou: Tensor, anchors: Tensor, boxes: Tensor) -> None:
-    """Raise the entries of ``iou`` [N, M] that the reference's kernel holds to be an object's best, among those that are best but for rounding."""
+    """Raise the entries of ``iou`` [N, M] that the reference's kernel holds to be an object's best, among
+    those that are best but for rounding.
+    """
     top = iou.max(0).values
     anchor, box = torch.nonzero((iou >= top * (1 - _ROUNDING)) & (top > 0), as_tuple=True)
     for number in torch.nonzero(torch.bincount(box, minlength=len(boxes)) > 1).squeeze(-1).tolist():
         tied = anchor[box == number]
-        rounded = box_iou(_mirrored(anchors[tied]), _mirrored(boxes[number : number + 1]), fmt="cxcywhr")[:, 0]
-        iou[tied, number] = torch.where(rounded == rounded.max(), top[number], torch.nextafter(top[number], top.new_zeros(())))
+        rounded = box_iou(_mirrored(anchors[tied]), _mirrored(boxes[number : number + 1]), fmt="cxcywhr")[
+            :, 0
+        ]
+        iou[tied, number] = torch.where(
+            rounded == rounded.max(), top[number], torch.nextafter(top[number], top.new_zeros(()))
+        )
 
 
 def _mirrored(boxes: Tensor) -> Tensor:
@@ -61,17 +71,19 @@ def assign_by_iou(
 ) -> Tensor:
     """Assign each anchor the object it overlaps most (mmdet's ``MaxIoUAssigner``).
 
-    An anchor is positive at IoU >= ``positive_iou`` and background at IoU < ``negative_iou``; between them it is ignored. Besides, every
-    object takes all anchors that share its own best IoU, if that is >= ``low_quality_iou`` and above 0 (later objects win).
+    An anchor is positive at IoU >= ``positive_iou`` and background at IoU < ``negative_iou``; between them it
+    is ignored. Besides, every object takes all anchors that share its own best IoU, if that is >=
+    ``low_quality_iou`` and above 0 (later objects win).
 
     Args:
-        overlap: IoU [N, m] of all anchors with some of the objects [m, ...]; called for a block of objects at a time, so that memory does not
-            grow with anchors times objects.
+        overlap: IoU [N, m] of all anchors with some of the objects [m, ...]; called for a block of objects at
+            a time, so that memory does not grow with anchors times objects.
         anchors: N.
         boxes: the objects [M, ...].
         positive_iou: least IoU of a positive.
         negative_iou: IoU below which an anchor is background.
-        low_quality_iou: least best IoU of an object that may take anchors below ``positive_iou``; None: no object may.
+        low_quality_iou: least best IoU of an object that may take anchors below ``positive_iou``; None: no
+            object may.
 
     Returns:
         int64 [N]: index of the object, or :data:`BACKGROUND`, or :data:`IGNORED`.
@@ -94,13 +106,19 @@ def assign_by_iou(
 
 
 def assign_points(
-    shapes: Sequence[tuple[int, int]], strides: Sequence[int], boxes: Tensor, ranges: Sequence[tuple[float, float]], radius: float
+    shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    boxes: Tensor,
+    ranges: Sequence[tuple[float, float]],
+    radius: float,
 ) -> Tensor:
-    """Assign each cell's centre the object it lies in (FCOS, arXiv 1904.01355, section 3; MMRotate's ``RotatedFCOSHead``).
+    """Assign each cell's centre the object it lies in (FCOS, arXiv 1904.01355, section 3; MMRotate's
+    ``RotatedFCOSHead``).
 
-    A point stands for an object if it lies inside of its box, less than ``radius`` strides from its centre along both of the box's axes, and
-    the largest of its distances to the four sides is in the level's range. Of several objects the smallest wins, then the first. Only cells
-    near a centre can qualify, so only those are looked at: the work grows with the objects, not with objects times points.
+    A point stands for an object if it lies inside of its box, less than ``radius`` strides from its centre
+    along both of the box's axes, and the largest of its distances to the four sides is in the level's range.
+    Of several objects the smallest wins, then the first. Only cells near a centre can qualify, so only those
+    are looked at: the work grows with the objects, not with objects times points.
 
     Args:
         shapes: (height, width) of each level's map.
@@ -123,7 +141,12 @@ def assign_points(
         sides = boxes[box, 2:4] / 2
         distances = torch.cat([sides + offset, sides - offset], -1)
         furthest = distances.amax(-1)
-        stands = (offset.abs() < radius * stride).all(-1) & (distances.amin(-1) > 0) & (furthest >= low) & (furthest <= high)
+        stands = (
+            (offset.abs() < radius * stride).all(-1)
+            & (distances.amin(-1) > 0)
+            & (furthest >= low)
+            & (furthest <= high)
+        )
         best.scatter_reduce_(0, cell[stands] + start, rank[box[stands]], "amin")
         start += count
     if not len(boxes):
@@ -138,8 +161,12 @@ def point_offsets(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.stack([(shift * u).sum(-1), (shift * v).sum(-1)], -1)
 
 
-def _cells_near(boxes: Tensor, shape: tuple[int, int], stride: int, radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs of a box and a cell whose centre is within sqrt(2) * radius strides: box [K], cell [K], offset in the box's frame [K, 2]."""
+def _cells_near(
+    boxes: Tensor, shape: tuple[int, int], stride: int, radius: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs of a box and a cell whose centre is within sqrt(2) * radius strides: box [K], cell [K], offset in
+    the box's frame [K, 2].
+    """
     reach = radius * 2**0.5
     span = torch.arange(int(2 * reach) + 2, device=boxes.device)
     first = torch.floor(boxes[:, :2] / stride - 0.5 - reach).long()  # [M, 2]

@@ -1,4 +1,6 @@
-"""What every detector is: a staged backbone, a neck and a head, trained on prepared batches, asked for detections in eval mode."""
+"""What every detector is: a staged backbone, a neck and a head, trained on prepared batches, asked for
+detections in eval mode.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Batch:
         sizes: (height, width) of each image before padding.
         assignment: the detector's own targets; None without targets.
         normalizers: float [k], what the detector's losses are divided by, counted over this batch.
-        orientations: (image, orientation) of each image, names that together say what is seen; None where the targets do not tell.
+        orientations: (image, orientation) of each image, names that together say what is seen; None where the
+            targets do not tell.
         frozen: features of the frozen prefix, where they are known already; None: the backbone computes them.
     """
 
@@ -63,9 +66,10 @@ def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 class Detector(nn.Module, ABC):
     """Base of the oriented detectors.
 
-    Training is in two steps, so that losses can be normalised over an effective batch that is spread over micro-batches and ranks:
-    ``batch = detector.prepare(images, targets)`` counts ``batch.normalizers``, and ``detector(batch, normalizers)`` gives losses divided by the
-    normalizers that the caller has summed up. ``detector(images, targets)`` does both for a batch that stands alone.
+    Training is in two steps, so that losses can be normalised over an effective batch that is spread over
+    micro-batches and ranks: ``batch = detector.prepare(images, targets)`` counts ``batch.normalizers``, and
+    ``detector(batch, normalizers)`` gives losses divided by the normalizers that the caller has summed up.
+    ``detector(images, targets)`` does both for a batch that stands alone.
 
     Args:
         backbone: its stages from ``levels_from`` on feed the pyramid.
@@ -73,8 +77,10 @@ class Detector(nn.Module, ABC):
         levels_from: 0-based stage of the pyramid's finest input.
 
     Attributes:
-        minimum_counts: the least that each normalizer counts for, so that a batch without objects divides by no zero.
-        least_pad_to: the least (height, width), multiples of 32, that images are padded to; (0, 0) unless somebody sets it.
+        minimum_counts: the least that each normalizer counts for, so that a batch without objects divides by
+            no zero.
+        least_pad_to: the least (height, width), multiples of 32, that images are padded to; (0, 0) unless
+            somebody sets it.
     """
 
     minimum_counts: tuple[float, ...] = (1.0,)
@@ -102,12 +108,12 @@ class Detector(nn.Module, ABC):
 
         Args:
             images: a prepared :class:`Batch`, or images [3, H_i, W_i], uint8 or float in [0, 1].
-            targets: with a Batch the normalizers [k] to divide by (None: its own); with images one dict each as :meth:`prepare` takes them.
-                Needed in training mode.
+            targets: with a Batch the normalizers [k] to divide by (None: its own); with images one dict each
+                as :meth:`prepare` takes them. Needed in training mode.
 
         Returns:
-            In training mode name -> scalar loss. In eval mode for each image ``boxes`` [n, 5] in its pixels, canonical, ``scores`` [n], best
-            first, and ``labels`` [n].
+            In training mode name -> scalar loss. In eval mode for each image ``boxes`` [n, 5] in its pixels,
+            canonical, ``scores`` [n], best first, and ``labels`` [n].
 
         Raises:
             DataError: training without targets, or targets that do not fit the images or the classes.
@@ -115,28 +121,41 @@ class Detector(nn.Module, ABC):
         if isinstance(images, Batch):
             batch = images
             if self.training and batch.assignment is None:
-                raise DataError("a batch to train on must have been prepared with targets, this one was not; call prepare(images, targets)")
+                raise DataError(
+                    "a batch to train on must have been prepared with targets, this one was not; call "
+                    "prepare(images, targets)"
+                )
         elif self.training and not isinstance(targets, Sequence):
-            raise DataError("a detector in training mode needs targets, one dict of boxes and labels for each image")
+            raise DataError(
+                "a detector in training mode needs targets, one dict of boxes and labels for each image"
+            )
         else:
             batch = self.prepare(images, targets if isinstance(targets, Sequence) else None)
         if not self.training:
             with uncached_autocast(batch.images.device):
                 return self.detect(batch)
-        return self.losses(batch, targets if isinstance(targets, Tensor) else self.at_least(batch.normalizers))
+        return self.losses(
+            batch, targets if isinstance(targets, Tensor) else self.at_least(batch.normalizers)
+        )
 
     @torch.no_grad()
     def prepare(
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None, pad_to: tuple[int, int] | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Any]] | None = None,
+        pad_to: tuple[int, int] | None = None,
     ) -> Batch:
-        """Normalise and pad images to one tensor on the detector's device, and assign the targets if there are any.
+        """Normalise and pad images to one tensor on the detector's device, and assign the targets if there
+        are any.
 
         Args:
             images: [3, H_i, W_i], uint8 or float in [0, 1]; at least one.
-            targets: one dict each of ``boxes``, oriented [n, 5] or horizontal (x1, y1, x2, y2) [n, 4], and ``labels`` [n]. Optionally ``seed``, a
-                number that fixes what is sampled from the image (two-stage detectors); without it torch's global generator draws one; and
-                ``image_id`` and ``orientation``, names that together say what is seen.
-            pad_to: (height, width) to pad to, multiples of 32; None: the smallest that holds the images. Never less than ``least_pad_to``.
+            targets: one dict each of ``boxes``, oriented [n, 5] or horizontal (x1, y1, x2, y2) [n, 4], and
+                ``labels`` [n]. Optionally ``seed``, a number that fixes what is sampled from the image
+                (two-stage detectors); without it torch's global generator draws one; and ``image_id`` and
+                ``orientation``, names that together say what is seen.
+            pad_to: (height, width) to pad to, multiples of 32; None: the smallest that holds the images.
+                Never less than ``least_pad_to``.
         """
         device = self.mean.device
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -144,7 +163,8 @@ class Detector(nn.Module, ABC):
         height, width = (max(sides) for sides in zip(pad_to or needed, self.least_pad_to, strict=True))
         if height % SIZE_DIVISOR or width % SIZE_DIVISOR or height < needed[0] or width < needed[1]:
             raise DataError(
-                f"a pad_to must be multiples of {SIZE_DIVISOR} that hold all images, {needed} or more here, got {(height, width)}"
+                f"a pad_to must be multiples of {SIZE_DIVISOR} that hold all images, {needed} or more here, "
+                f"got {(height, width)}"
             )
         padded = torch.zeros(len(images), 3, height, width, device=device)
         for slot, image, (h, w) in zip(padded, images, sizes, strict=True):
@@ -154,7 +174,9 @@ class Detector(nn.Module, ABC):
         assignment, normalizers = None, torch.ones(1, device=device)
         if targets is not None:
             with no_autocast(device):
-                assignment, normalizers = self.assign(self._checked(targets, len(images), device), sizes, (height, width))
+                assignment, normalizers = self.assign(
+                    self._checked(targets, len(images), device), sizes, (height, width)
+                )
         orientations = None
         if targets and all("image_id" in target and "orientation" in target for target in targets):
             orientations = [(str(target["image_id"]), str(target["orientation"])) for target in targets]
@@ -165,9 +187,11 @@ class Detector(nn.Module, ABC):
         return counts.maximum(counts.new_tensor(self.minimum_counts))
 
     def compile(self, backend: Backend = "inductor") -> None:
-        """Let :meth:`outputs` run compiled from now on, one graph for each frozen prefix and mode; all else stays eager.
+        """Let :meth:`outputs` run compiled from now on, one graph for each frozen prefix and mode; all else
+        stays eager.
 
-        Unlike ``nn.Module.compile``, which would compile losses and suppression too. Copies of the detector are not compiled.
+        Unlike ``nn.Module.compile``, which would compile losses and suppression too. Copies of the detector
+        are not compiled.
 
         Args:
             backend: of ``torch.compile``.
@@ -179,58 +203,85 @@ class Detector(nn.Module, ABC):
 
     def outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """:meth:`dense_outputs`, compiled if :meth:`compile` was called."""
-        return self.dense_outputs(images, frozen) if self._compiled is None else self._compiled(self, images, frozen)
+        return (
+            self.dense_outputs(images, frozen)
+            if self._compiled is None
+            else self._compiled(self, images, frozen)
+        )
 
     def pyramid(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
-        """Maps [B, C, H_l, W_l] of the neck, fine to coarse, for normalised images [B, 3, H, W] or what frozen stages gave for them."""
+        """Maps [B, C, H_l, W_l] of the neck, fine to coarse, for normalised images [B, 3, H, W] or what
+        frozen stages gave for them.
+        """
         given = self.backbone.frozen_features(images) if frozen is None else frozen
         levels: list[Tensor] = self.neck(self.backbone(images, given)[self.levels_from :])
         if unread := [p.sum() for p in self.backbone.output_parameters(self.levels_from) if p.requires_grad]:
-            levels[0] = levels[0] + 0 * torch.stack(unread).sum()  # norms of outputs that nobody reads: DDP waits for their gradients
+            levels[0] = (
+                levels[0] + 0 * torch.stack(unread).sum()
+            )  # norms of outputs that nobody reads: DDP waits for their gradients
         return levels
 
     def _checked(self, targets: Sequence[Mapping[str, Any]], count: int, device: torch.device) -> Targets:
         if len(targets) != count:
-            raise DataError(f"targets must have one dict for each image, got {len(targets)} for {count} images")
+            raise DataError(
+                f"targets must have one dict for each image, got {len(targets)} for {count} images"
+            )
         result: Targets = []
         for index, target in enumerate(targets):
-            boxes, labels = torch.as_tensor(target["boxes"]).as_subclass(Tensor), torch.as_tensor(target["labels"])
+            boxes, labels = (
+                torch.as_tensor(target["boxes"]).as_subclass(Tensor),
+                torch.as_tensor(target["labels"]),
+            )
             if boxes.shape not in ((len(labels), 5), (len(labels), 4)):
                 raise DataError(
-                    f"targets[{index}]: boxes must be [n, 5] (cx, cy, w, h, degrees) or [n, 4] (x1, y1, x2, y2) "
+                    f"targets[{index}]: boxes must be [n, 5] (cx, cy, w, h, degrees) or [n, 4] (x1, y1, x2, "
+                    f"y2) "
                     f"with n = {len(labels)} labels, got {tuple(boxes.shape)}"
                 )
             if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
                 raise DataError(f"targets[{index}]: labels must be integers, got {labels.dtype}")
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-                raise DataError(f"targets[{index}]: labels must be in 0..{self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
+                raise DataError(
+                    f"targets[{index}]: labels must be in 0..{self.num_classes - 1}, got "
+                    f"{sorted(set(labels.tolist()))}"
+                )
             seed = target["seed"] if "seed" in target else int(torch.randint(2**31, ()))
             boxes = boxes.float()
             boxes = canonicalize(upright(boxes) if boxes.shape[-1] == 4 else boxes)
-            wrong = torch.nonzero(~(boxes.isfinite().all(-1) & (boxes[:, 2:4] > 0).all(-1))).flatten().tolist()
+            wrong = (
+                torch.nonzero(~(boxes.isfinite().all(-1) & (boxes[:, 2:4] > 0).all(-1))).flatten().tolist()
+            )
             if wrong:
                 raise DataError(
-                    f"targets[{index}]: boxes must be finite and have sides > 0, got {target['boxes'][wrong[0]].tolist()} at {wrong[0]}; "
+                    f"targets[{index}]: boxes must be finite and have sides > 0, got "
+                    f"{target['boxes'][wrong[0]].tolist()} at {wrong[0]}; "
                     "leave objects without an area out"
                 )
             result.append({"boxes": boxes.to(device), "labels": labels.long().to(device), "seed": seed})
         return result
 
     @abstractmethod
-    def assign(self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Any, Tensor]:
+    def assign(
+        self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]
+    ) -> tuple[Any, Tensor]:
         """The detector's own targets for a batch, and the counts [k] its losses are divided by."""
 
     @abstractmethod
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
-        """Named scalar losses in float32, divided by ``normalizers`` [k]. Every trained parameter takes part, also without objects."""
+        """Named scalar losses in float32, divided by ``normalizers`` [k]. Every trained parameter takes part,
+        also without objects.
+        """
 
     @abstractmethod
     def detect(self, batch: Batch) -> list[dict[str, Tensor]]:
-        """Detections of each image: ``boxes`` [n, 5] in its pixels, canonical, ``scores`` [n], best first, ``labels`` [n]."""
+        """Detections of each image: ``boxes`` [n, 5] in its pixels, canonical, ``scores`` [n], best first,
+        ``labels`` [n].
+        """
 
     @abstractmethod
     def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
-        """Raw outputs of backbone, neck and dense head for normalised images [B, 3, H, W]; tensors in, tensors out, no targets.
+        """Raw outputs of backbone, neck and dense head for normalised images [B, 3, H, W]; tensors in,
+        tensors out, no targets.
 
         Args:
             images: normalised.
@@ -240,12 +291,16 @@ class Detector(nn.Module, ABC):
         """
 
     def network_outputs(self, images: Tensor) -> list[Tensor]:
-        """All that costs FLOPs and nothing else, for normalised images [B, 3, H, W]; works on the meta device."""
+        """All that costs FLOPs and nothing else, for normalised images [B, 3, H, W]; works on the meta
+        device.
+        """
         return self.dense_outputs(images)
 
 
 class OneStageDetector(Detector):
-    """A detector whose losses and detections follow from the dense outputs alone. These run under autocast, what follows in float32."""
+    """A detector whose losses and detections follow from the dense outputs alone. These run under autocast,
+    what follows in float32.
+    """
 
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
         """See :meth:`Detector.losses`."""

@@ -1,4 +1,6 @@
-"""Rotated FCOS: FCOS (arXiv 1904.01355) with an angle for each point, as in MMRotate's ``rotated_fcos_r50_fpn_1x_dota_le90``."""
+"""Rotated FCOS: FCOS (arXiv 1904.01355) with an angle for each point, as in MMRotate's
+``rotated_fcos_r50_fpn_1x_dota_le90``.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,14 @@ from dbf_ray.geometry import DistanceAngleCoder
 
 @dataclass(frozen=True)
 class Assignment:
-    """For each of the B images and N points: the class wanted, and for the P positives what their boxes should be.
+    """For each of the B images and N points: the class wanted, and for the P positives what their boxes
+    should be.
 
     Attributes:
         labels: int64 [B, N], class or BACKGROUND.
         positive: int64 [P], indices into the B * N flattened points.
-        distances: float [P, 5]: distances to the four sides in strides, and the angle as the network predicts it.
+        distances: float [P, 5]: distances to the four sides in strides, and the angle as the network predicts
+            it.
         centerness: float [P], 0..1, 1 at a box's centre.
     """
 
@@ -47,7 +51,8 @@ class RotatedFCOS(OneStageDetector):
         fpn_channels: width of pyramid and head.
         head_convs: convolutions in each tower of the head.
         regress_limits: largest distance to a side, in pixels, that each level but the last is for.
-        center_radius: points less than so many strides from an object's centre, along both of its axes, stand for it.
+        center_radius: points less than so many strides from an object's centre, along both of its axes, stand
+            for it.
         score_threshold: class scores up to it are dropped.
         nms_threshold: rotated IoU at which a better detection of the same class suppresses.
         topk_candidates: points kept per level before suppression.
@@ -90,12 +95,20 @@ class RotatedFCOS(OneStageDetector):
         levels = len(self.strides)
         return [list(outputs[start : start + levels]) for start in range(0, len(outputs), levels)]
 
-    def assign(self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Assignment, Tensor]:
-        """Center sampling over all points. Two normalizers: the positives, and the sum of their centerness."""
+    def assign(
+        self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]
+    ) -> tuple[Assignment, Tensor]:
+        """Center sampling over all points. Two normalizers: the positives, and the sum of their
+        centerness.
+        """
         device = self.mean.device
         shapes = level_shapes(padded, self.strides)
-        points = torch.cat([cell_centers(shape, stride, device) for shape, stride in zip(shapes, self.strides, strict=True)])
-        scale = torch.cat([points.new_full((h * w,), stride) for (h, w), stride in zip(shapes, self.strides, strict=True)])
+        points = torch.cat(
+            [cell_centers(shape, stride, device) for shape, stride in zip(shapes, self.strides, strict=True)]
+        )
+        scale = torch.cat(
+            [points.new_full((h * w,), stride) for (h, w), stride in zip(shapes, self.strides, strict=True)]
+        )
         labels, positive, distances = [], [], []
         for index, target in enumerate(targets):
             object_of = assign_points(shapes, self.strides, target["boxes"], self.ranges, self.center_radius)
@@ -113,24 +126,33 @@ class RotatedFCOS(OneStageDetector):
         return assignment, torch.stack([centerness.new_tensor(len(centerness)), centerness.sum()])
 
     def losses_from(self, outputs: list[Tensor], batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
-        """Focal loss over all points; over the positives the rotated IoU loss, weighted by centerness, and cross-entropy of centerness.
+        """Focal loss over all points; over the positives the rotated IoU loss, weighted by centerness, and
+        cross-entropy of centerness.
 
-        Boxes are decoded around the origin and in strides: that changes no overlap, and float32 loses nothing far from the image's corner.
+        Boxes are decoded around the origin and in strides: that changes no overlap, and float32 loses nothing
+        far from the image's corner.
         """
         kinds = self._by_kind(outputs)
         logits, distances, angles, centerness = (torch.cat(kind, 1).float().flatten(0, 1) for kind in kinds)
         wanted: Assignment = batch.assignment
         predicted = torch.cat([distances, angles], -1)[wanted.positive]
         origin = predicted.new_zeros(len(predicted), 2)
-        overlap = rotated_iou_loss(self.coder.decode(origin, predicted), self.coder.decode(origin, wanted.distances), wanted.centerness)
+        overlap = rotated_iou_loss(
+            self.coder.decode(origin, predicted),
+            self.coder.decode(origin, wanted.distances),
+            wanted.centerness,
+        )
         return {
             "classification": sigmoid_focal_loss(logits, wanted.labels.flatten()) / normalizers[0],
             "regression": overlap / normalizers[1],
-            "centerness": binary_cross_entropy(centerness[wanted.positive, 0], wanted.centerness) / normalizers[0],
+            "centerness": binary_cross_entropy(centerness[wanted.positive, 0], wanted.centerness)
+            / normalizers[0],
         }
 
     def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
-        """Decode the points of each level with the best score times centerness, and suppress within each class."""
+        """Decode the points of each level with the best score times centerness, and suppress within each
+        class.
+        """
         kinds = self._by_kind(outputs)
         shapes = level_shapes(batch.padded, self.strides)
         results = []
@@ -141,7 +163,9 @@ class RotatedFCOS(OneStageDetector):
                 score, factor = logits.sigmoid(), centerness.sigmoid()
                 best = best_candidates((score * factor).amax(-1), self.topk_candidates)
                 predicted = torch.cat([distances * stride, angles], -1)[best]
-                boxes.append(self.coder.decode(cell_centers(shape, stride, score.device)[best], predicted, size))
+                boxes.append(
+                    self.coder.decode(cell_centers(shape, stride, score.device)[best], predicted, size)
+                )
                 scores.append(score[best])
                 factors.append(factor[best, 0])
             results.append(
@@ -158,7 +182,9 @@ class RotatedFCOS(OneStageDetector):
 
 
 def centerness_of(distances: Tensor) -> Tensor:
-    """Centerness [N] of points with distances [N, 4] to the left, top, right and bottom side (arXiv 1904.01355, eq. 3)."""
+    """Centerness [N] of points with distances [N, 4] to the left, top, right and bottom side (arXiv
+    1904.01355, eq. 3).
+    """
     across, along = distances[:, 0::2], distances[:, 1::2]
     ratio = (across.amin(-1) / across.amax(-1)) * (along.amin(-1) / along.amax(-1))
     return ratio.clamp(min=0).sqrt()
@@ -171,4 +197,6 @@ def check_limits(limits: Sequence[float], levels: int) -> None:
         ConfigError: naming the rule and the value.
     """
     if len(limits) != levels - 1 or list(limits) != sorted(set(limits)) or min(limits) <= 0:
-        raise ConfigError(f"detector.regress_limits must be {levels - 1} rising distances in pixels, got {list(limits)}")
+        raise ConfigError(
+            f"detector.regress_limits must be {levels - 1} rising distances in pixels, got {list(limits)}"
+        )

@@ -1,7 +1,7 @@
 """Losses as plain functions of tensors; sums, so that the caller chooses what to divide by.
 
-All compute in float32 at least, also where a network under autocast hands in less; float64 stays float64. Sums over nothing are 0 and have a
-gradient.
+All compute in float32 at least, also where a network under autocast hands in less; float64 stays float64.
+Sums over nothing are 0 and have a gradient.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from dbf_ray.geometry import box_iou_rotated_aligned
 
 IoULossMode = Literal["log", "linear", "square"]
 
-_SMALLEST_IOU = 1e-6  # as in the reference: pairs that overlap less cost the same, -log(1e-6) = 13.8, and have no gradient
+# as in the reference: pairs that overlap less cost the same, -log(1e-6) = 13.8, and have no gradient
+_SMALLEST_IOU = 1e-6
 
 
-def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
+def sigmoid_focal_loss(
+    logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, weights: Tensor | None = None
+) -> Tensor:
     """Sum of the focal loss (arXiv 1708.02002, eq. 5) over all entries.
 
-    The same as ``torchvision.ops.sigmoid_focal_loss`` on one-hot targets, which it beats: an entry that is wanted costs what its negated
-    logit costs as an unwanted one, so no one-hot matrix is needed, and no 1 - p that loses the digits of a small p.
+    The same as ``torchvision.ops.sigmoid_focal_loss`` on one-hot targets, which it beats: an entry that is
+    wanted costs what its negated logit costs as an unwanted one, so no one-hot matrix is needed, and no 1 - p
+    that loses the digits of a small p.
 
     Args:
         logits: [N, C].
@@ -44,7 +48,8 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gam
 
 
 def l1_loss(predicted: Tensor, wanted: Tensor, beta: float = 0.0, weights: Tensor | None = None) -> Tensor:
-    """Sum of the (smooth, if ``beta`` > 0) L1 loss over tensors of equal shape (arXiv 1504.08083, eq. 3, with the kink at ``beta``).
+    """Sum of the (smooth, if ``beta`` > 0) L1 loss over tensors of equal shape (arXiv 1504.08083, eq. 3, with
+    the kink at ``beta``).
 
     Args:
         predicted, wanted: of equal shape.
@@ -71,16 +76,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the sigmoid cross-entropy over tensors of equal shape; targets in [0, 1], soft ones too (FCOS's centerness)."""
+    """Sum of the sigmoid cross-entropy over tensors of equal shape; targets in [0, 1], soft ones too (FCOS's
+    centerness).
+    """
     logits = _at_least_float32(logits)
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
 
 
-def rotated_iou_loss(predicted: Tensor, wanted: Tensor, weights: Tensor | None = None, mode: IoULossMode = "log") -> Tensor:
+def rotated_iou_loss(
+    predicted: Tensor, wanted: Tensor, weights: Tensor | None = None, mode: IoULossMode = "log"
+) -> Tensor:
     """Sum of a loss of the IoU of pairs of oriented boxes (MMRotate's ``RotatedIoULoss``).
 
-    The overlap is computed in float64 about each pair's own centre: boxes far from the origin lose nothing. Pairs that do not overlap have no
-    gradient.
+    The overlap is computed in float64 about each pair's own centre: boxes far from the origin lose nothing.
+    Pairs that do not overlap have no gradient.
 
     Args:
         predicted: [P, 5], pixels and degrees; gets gradients.

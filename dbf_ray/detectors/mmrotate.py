@@ -1,7 +1,9 @@
-"""Weights of MMRotate 0.3 and 1.x for the same four detectors, so that zoo models can be evaluated and fine-tuned.
+"""Weights of MMRotate 0.3 and 1.x for the same four detectors, so that zoo models can be evaluated and
+fine-tuned.
 
-The names are MMRotate's; what they hold is the same, but for two things in Swin: the four neighbours that a patch merging joins come in
-another order, and the index of relative positions is a table that torchvision computes itself.
+The names are MMRotate's; what they hold is the same, but for two things in Swin: the four neighbours that a
+patch merging joins come in another order, and the index of relative positions is a table that torchvision
+computes itself.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch import Tensor
 from dbf_ray.detectors.base import Detector
 from dbf_ray.errors import WeightsError
 
-COMPUTED = re.compile(r"relative_position_index$|^data_preprocessor\.|^mean$|^std$")  # not weights: both sides make them anew
+COMPUTED = re.compile(
+    r"relative_position_index$|^data_preprocessor\.|^mean$|^std$"
+)  # not weights: both sides make them anew
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,19 @@ class Placement:
     def __str__(self) -> str:
         text = f"{len(self.placed)} tensors placed"
         if self.unplaced:
-            text += f"; could not place {_some([f'{name} ({reason})' for name, reason in self.unplaced.items()])}"
+            text += (
+                f"; could not place {_some([f'{name} ({reason})' for name, reason in self.unplaced.items()])}"
+            )
         return text + (f"; without new values: {_some(self.missing)}" if self.missing else "")
 
 
 def load_mmrotate_state_dict(detector: Detector, state_dict: Mapping[str, Tensor]) -> Placement:
-    """Copy the weights of a MMRotate RetinaNet, FCOS, Faster R-CNN or Oriented R-CNN with ResNet or Swin backbone into ours.
+    """Copy the weights of a MMRotate RetinaNet, FCOS, Faster R-CNN or Oriented R-CNN with ResNet or Swin
+    backbone into ours.
 
     Args:
-        detector: of the same kind, with the same backbone and widths. The number of classes may differ: then the layer of class logits keeps
-            its own values.
+        detector: of the same kind, with the same backbone and widths. The number of classes may differ: then
+            the layer of class logits keeps its own values.
         state_dict: MMRotate's names to tensors.
 
     Returns:
@@ -80,9 +87,20 @@ def load_mmrotate_state_dict(detector: Detector, state_dict: Mapping[str, Tensor
             placed[target] = value
     kind = type(detector).__name__
     if not placed or wrong:
-        problem = wrong[0] if wrong else f"no name of the file is one of its, the file's first is {next(iter(state_dict), 'missing')}"
-        raise WeightsError(f"MMRotate weights do not fit {kind}: {problem}; choose the detector, backbone and widths of the checkpoint")
-    missing = [name for name in own if name not in placed and not COMPUTED.search(name) and not name.endswith("num_batches_tracked")]
+        problem = (
+            wrong[0]
+            if wrong
+            else f"no name of the file is one of its, the file's first is {next(iter(state_dict), 'missing')}"
+        )
+        raise WeightsError(
+            f"MMRotate weights do not fit {kind}: {problem}; choose the detector, backbone and widths of "
+            f"the checkpoint"
+        )
+    missing = [
+        name
+        for name in own
+        if name not in placed and not COMPUTED.search(name) and not name.endswith("num_batches_tracked")
+    ]
     with torch.no_grad():
         for name, value in placed.items():
             own[name].copy_(value)
@@ -98,8 +116,8 @@ def load_mmrotate_checkpoint(detector: Detector, file: Path) -> Placement:
 def read_mmrotate_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str] | None]:
     """The state_dict of a MMRotate checkpoint, and the names of its classes where it says them.
 
-    Such files carry pickled metadata. They are read with ``weights_only=True``; beside plain values only numpy's arrays and numbers and
-    mmengine's log of losses are let in, the latter as an empty object.
+    Such files carry pickled metadata. They are read with ``weights_only=True``; beside plain values only
+    numpy's arrays and numbers and mmengine's log of losses are let in, the latter as an empty object.
 
     Raises:
         WeightsError: the file is missing, unreadable, holds other objects, or is no checkpoint.
@@ -108,19 +126,31 @@ def read_mmrotate_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str] |
         with torch.serialization.safe_globals(_allowed()):
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise WeightsError(f"MMRotate checkpoint {file} does not exist; give the path of a .pth file") from None
+        raise WeightsError(
+            f"MMRotate checkpoint {file} does not exist; give the path of a .pth file"
+        ) from None
     except Exception as error:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise WeightsError(
-                f"MMRotate checkpoint {file} must hold plain values, arrays and tensors only, found {found[1]}, which could run code; "
+                f"MMRotate checkpoint {file} must hold plain values, arrays and tensors only, found "
+                f"{found[1]}, which could run code; "
                 "save its state_dict alone where it was trained"
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read MMRotate checkpoint {file}: {reason}; it must be a .pth file written by torch.save") from error
+        raise WeightsError(
+            f"cannot read MMRotate checkpoint {file}: {reason}; it must be a .pth file written by torch.save"
+        ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+    tensors = (
+        {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        if isinstance(state, dict)
+        else {}
+    )
     if not tensors:
-        raise WeightsError(f"{file} must hold a MMRotate checkpoint with a state_dict (names to tensors), found {type(loaded).__name__}")
+        raise WeightsError(
+            f"{file} must hold a MMRotate checkpoint with a state_dict (names to tensors), found "
+            f"{type(loaded).__name__}"
+        )
     return tensors, _classes(loaded.get("meta"))
 
 
@@ -132,9 +162,16 @@ class _Ignored:
 
 
 def _allowed() -> list[Any]:
-    """What may be in a checkpoint beside plain values, by the names that old and new numpy and mmengine pickle them under."""
+    """What may be in a checkpoint beside plain values, by the names that old and new numpy and mmengine
+    pickle them under.
+    """
     scalar, reconstruct = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
-    allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}, (_Ignored, _HISTORY)]
+    allowed: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+        (_Ignored, _HISTORY),
+    ]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         allowed += [(scalar, f"{module}.scalar"), (reconstruct, f"{module}._reconstruct")]
     return allowed
@@ -148,7 +185,9 @@ def _classes(meta: Any) -> list[str] | None:
     if not isinstance(meta, dict):
         return None
     described = meta.get("dataset_meta")
-    found = meta.get("CLASSES") or (described.get("classes") or described.get("CLASSES") if isinstance(described, dict) else None)
+    found = meta.get("CLASSES") or (
+        described.get("classes") or described.get("CLASSES") if isinstance(described, dict) else None
+    )
     return [str(name) for name in found] if isinstance(found, list | tuple) else None
 
 
@@ -226,12 +265,20 @@ _RESNET: list[Rule] = [
 _SWIN: list[Rule] = [
     (r"^backbone\.patch_embed\.projection\.", "backbone.stages.0.body.1.0."),
     (r"^backbone\.patch_embed\.norm\.", "backbone.stages.0.body.1.2."),
-    (r"^backbone\.stages\.(\d)\.blocks\.(\d+)\.(norm[12]|attn\.w_msa\.(?:qkv|proj)|ffn\.layers\.(?:0\.0|1))\.", _block),
+    (
+        r"^backbone\.stages\.(\d)\.blocks\.(\d+)\.(norm[12]|attn\.w_msa\.(?:qkv|proj)|ffn\.layers\.(?:0\.0|1))\.",
+        _block,
+    ),
     (
         r"^backbone\.stages\.(\d)\.blocks\.(\d+)\.attn\.w_msa\.relative_position_bias_table$",
-        lambda m: f"backbone.stages.{m[1]}.body.{2 if m[1] == '0' else 1}.{m[2]}.attn.relative_position_bias_table",
+        lambda m: (
+            f"backbone.stages.{m[1]}.body.{2 if m[1] == '0' else 1}.{m[2]}.attn.relative_position_bias_table"
+        ),
     ),
-    (r"^backbone\.stages\.(\d)\.downsample\.(norm|reduction)\.", lambda m: f"backbone.stages.{int(m[1]) + 1}.body.0.{m[2]}."),
+    (
+        r"^backbone\.stages\.(\d)\.downsample\.(norm|reduction)\.",
+        lambda m: f"backbone.stages.{int(m[1]) + 1}.body.0.{m[2]}.",
+    ),
     (r"^backbone\.norm([0-3])\.", r"backbone.stages.\1.norm.0."),
 ]
 

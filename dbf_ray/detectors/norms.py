@@ -1,7 +1,8 @@
 """Batch norm over all ranks on any device, for ``norm_eval: sync``.
 
-torch's own ``SyncBatchNorm`` needs CUDA; this one is plain differentiable tensor arithmetic, so that it runs, and is tested, over gloo
-on CPUs. Each forward costs two all-reduces of C + 1 and C numbers, each backward as many.
+torch's own ``SyncBatchNorm`` needs CUDA; this one is plain differentiable tensor arithmetic, so that it runs,
+and is tested, over gloo on CPUs. Each forward costs two all-reduces of C + 1 and C numbers, each backward as
+many.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` whose training statistics are those of the images of all ranks together.
 
-    Mean and variance over N, H, W of all ranks (Ioffe & Szegedy 2015, arXiv 1502.03167); ranks may hold different numbers of images
-    and different image sizes. Statistics are computed in two passes (mean, then squared differences), in float32 at least.
-    In eval mode, and with one rank, it is the plain batch norm. Running statistics move alike on all ranks.
+    Mean and variance over N, H, W of all ranks (Ioffe & Szegedy 2015, arXiv 1502.03167); ranks may hold
+    different numbers of images and different image sizes. Statistics are computed in two passes (mean, then
+    squared differences), in float32 at least. In eval mode, and with one rank, it is the plain batch norm.
+    Running statistics move alike on all ranks.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` [N, C, H, W]; same shape and dtype out. In training mode a collective: all ranks must call it."""
+        """Normalise ``x`` [N, C, H, W]; same shape and dtype out. In training mode a collective: all ranks
+        must call it.
+        """
         synced = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if not synced:
             return super().forward(x)
@@ -57,7 +61,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.BatchNorm2d`` in ``module`` by :class:`SyncBatchNorm2d` over the same parameters and buffers.
+    """Replace every ``nn.BatchNorm2d`` in ``module`` by :class:`SyncBatchNorm2d` over the same parameters and
+    buffers.
 
     Children are replaced in place; returns ``module``, or its replacement if it is a batch norm itself.
     """
@@ -71,15 +76,23 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
 
 
 def _converted(norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
-    synced = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum, affine=False, track_running_stats=False)
+    synced = SyncBatchNorm2d(
+        norm.num_features, norm.eps, norm.momentum, affine=False, track_running_stats=False
+    )
     synced.affine, synced.track_running_stats = norm.affine, norm.track_running_stats
     synced.weight, synced.bias = norm.weight, norm.bias
-    synced.running_mean, synced.running_var, synced.num_batches_tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    synced.running_mean, synced.running_var, synced.num_batches_tracked = (
+        norm.running_mean,
+        norm.running_var,
+        norm.num_batches_tracked,
+    )
     return synced.train(norm.training)
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """y = sum over ranks of x. Each rank's y depends on every x, so the gradient of x is the sum over ranks of the gradients of y."""
+    """y = sum over ranks of x. Each rank's y depends on every x, so the gradient of x is the sum over ranks
+    of the gradients of y.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:

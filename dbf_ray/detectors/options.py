@@ -12,7 +12,9 @@ RANGES: dict[str, tuple[float, float | None]] = {
     **dict.fromkeys(("positive_iou", "negative_iou", "score_threshold", "nms_threshold"), SHARE),
     **dict.fromkeys(("rpn_positive_iou", "rpn_negative_iou", "rpn_nms_threshold", "roi_positive_iou"), SHARE),
     **dict.fromkeys(("rpn_positive_fraction", "roi_positive_fraction"), SHARE),
-    **dict.fromkeys(("topk_candidates", "detections_per_image", "rpn_candidates", "proposals", "roi_channels"), COUNT),
+    **dict.fromkeys(
+        ("topk_candidates", "detections_per_image", "rpn_candidates", "proposals", "roi_channels"), COUNT
+    ),
     **dict.fromkeys(("rpn_samples", "roi_samples"), (2, None)),
     "center_radius": POSITIVE,
     "loss_beta": NOT_NEGATIVE,
@@ -31,11 +33,18 @@ def check_ranges(options: Mapping[str, Any]) -> None:
         if low is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if not value >= low or (high is not None and value > high):
-            rule = f"in {low:g}..{high:g}" if high is not None else "above 0" if low == POSITIVE[0] else f">= {low:g}"
+            rule = (
+                f"in {low:g}..{high:g}"
+                if high is not None
+                else "above 0"
+                if low == POSITIVE[0]
+                else f">= {low:g}"
+            )
             raise ConfigError(f"detector.{option} must be {rule}, got {value!r}; correct it")
     for low_option, high_option in ORDERED:
         if low_option in options and high_option in options and options[low_option] > options[high_option]:
             raise ConfigError(
-                f"detector.{low_option} must not be above detector.{high_option}, got {options[low_option]!r} and {options[high_option]!r}; "
+                f"detector.{low_option} must not be above detector.{high_option}, got "
+                f"{options[low_option]!r} and {options[high_option]!r}; "
                 "lower one or raise the other"
             )

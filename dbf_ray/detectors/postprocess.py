@@ -9,14 +9,21 @@ from dbf_ray.geometry import batched_nms_rotated
 
 
 def best_candidates(ranking: Tensor, limit: int) -> Tensor:
-    """Indices of the ``limit`` highest of ``ranking`` [N], best first; all of them in order where there are not more."""
+    """Indices of the ``limit`` highest of ``ranking`` [N], best first; all of them in order where there are
+    not more.
+    """
     if len(ranking) <= limit:
         return torch.arange(len(ranking), device=ranking.device)
     return ranking.topk(limit).indices
 
 
 def select_detections(
-    boxes: Tensor, scores: Tensor, score_threshold: float, nms_threshold: float, limit: int, factors: Tensor | None = None
+    boxes: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    nms_threshold: float,
+    limit: int,
+    factors: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Drop low scores, suppress within each class, keep the best.
 

@@ -1,4 +1,6 @@
-"""What a region of a two-stage detector is: an upright box (Faster R-CNN) or an oriented one (Oriented R-CNN)."""
+"""What a region of a two-stage detector is: an upright box (Faster R-CNN) or an oriented one (Oriented
+R-CNN).
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Regions(Protocol):
         """Side [n] in pixels of the square of a region's area."""
 
     def pool(self, features: Tensor, regions: Tensor, image: Tensor, stride: int, size: int) -> Tensor:
-        """Features [n, C, size, size], float32, of regions on images ``image`` [n] of a map [B, C, H, W] with the given stride."""
+        """Features [n, C, size, size], float32, of regions on images ``image`` [n] of a map [B, C, H, W] with
+        the given stride.
+        """
 
     def encode(self, regions: Tensor, boxes: Tensor) -> Tensor:
         """Deltas [n, 5] that turn regions into objects [n, 5]."""
@@ -60,7 +64,9 @@ class Regions(Protocol):
 
 
 class HorizontalRegions:
-    """Upright regions (x1, y1, x2, y2); objects count with the upright boxes around them until the last step (MMRotate's Faster R-CNN)."""
+    """Upright regions (x1, y1, x2, y2); objects count with the upright boxes around them until the last step
+    (MMRotate's Faster R-CNN).
+    """
 
     code_size = 4
 
@@ -107,7 +113,9 @@ class HorizontalRegions:
 
 
 class OrientedRegions:
-    """Oriented regions (cx, cy, w, h, degrees), proposed as midpoint offsets (Oriented R-CNN, arXiv 2108.05699)."""
+    """Oriented regions (cx, cy, w, h, degrees), proposed as midpoint offsets (Oriented R-CNN, arXiv
+    2108.05699).
+    """
 
     code_size = 6
 

@@ -1,4 +1,6 @@
-"""Rotated RetinaNet: RetinaNet (arXiv 1708.02002) on oriented anchors, as in MMRotate's ``rotated_retinanet_obb``."""
+"""Rotated RetinaNet: RetinaNet (arXiv 1708.02002) on oriented anchors, as in MMRotate's
+``rotated_retinanet_obb``.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ class RotatedRetinaNet(OneStageDetector):
         head_convs: convolutions in each branch of the head.
         anchor_scales: sub-octave sizes; an anchor's size is 4 strides times this.
         anchor_ratios: w / h; r and 1 / r differ by a right angle.
-        anchor_angles: degrees, counter-clockwise. The reference has 0 alone, which slim rotated objects hardly overlap.
+        anchor_angles: degrees, counter-clockwise. The reference has 0 alone, which slim rotated objects
+            hardly overlap.
         positive_iou, negative_iou: thresholds of the max-IoU assignment.
         score_threshold: detections up to it are dropped.
         nms_threshold: rotated IoU at which a better detection of the same class suppresses.
@@ -76,7 +79,9 @@ class RotatedRetinaNet(OneStageDetector):
         super().__init__(backbone, num_classes, levels_from=len(backbone.strides) - 3)
         strides = backbone.strides[self.levels_from :]
         self.neck = FPN(backbone.out_channels[self.levels_from :], fpn_channels)
-        self.anchors = RotatedAnchors([*strides, strides[-1] * 2, strides[-1] * 4], 4.0, anchor_scales, anchor_ratios, anchor_angles)
+        self.anchors = RotatedAnchors(
+            [*strides, strides[-1] * 2, strides[-1] * 4], 4.0, anchor_scales, anchor_ratios, anchor_angles
+        )
         self.head = RetinaHead(fpn_channels, head_convs, self.anchors.per_cell, num_classes)
         self.coder = RotatedBoxCoder()
         self.positive_iou, self.negative_iou = positive_iou, negative_iou
@@ -92,7 +97,9 @@ class RotatedRetinaNet(OneStageDetector):
     def _anchors(self, padded: tuple[int, int]) -> list[Tensor]:
         return self.anchors(level_shapes(padded, self.anchors.strides))
 
-    def assign(self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Assignment, Tensor]:
+    def assign(
+        self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]
+    ) -> tuple[Assignment, Tensor]:
         """Max-IoU assignment; anchors on cells beyond an image's own padding are ignored.
 
         One normalizer: the positives, an image without any counting as one (as in the reference).
@@ -111,22 +118,31 @@ class RotatedRetinaNet(OneStageDetector):
             positive.append(found + index * len(anchors))
             deltas.append(self.coder.encode(anchors[found], target["boxes"][objects]))
             count += max(len(found), 1)
-        return Assignment(torch.stack(labels), torch.cat(positive), torch.cat(deltas)), anchors.new_tensor([count])
+        return Assignment(torch.stack(labels), torch.cat(positive), torch.cat(deltas)), anchors.new_tensor(
+            [count]
+        )
 
     def match(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """Which of the objects [M, 5] each anchor [N, 5] stands for: int64 [N], an index, or BACKGROUND, or IGNORED."""
+        """Which of the objects [M, 5] each anchor [N, 5] stands for: int64 [N], an index, or BACKGROUND, or
+        IGNORED.
+        """
         return assign_max_iou(anchors, boxes, self.positive_iou, self.negative_iou)
 
     def losses_from(self, outputs: list[Tensor], batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
-        """Focal loss over all anchors that are not ignored and L1 loss over the positives' deltas, each divided by the positives."""
+        """Focal loss over all anchors that are not ignored and L1 loss over the positives' deltas, each
+        divided by the positives.
+        """
         half = len(outputs) // 2
-        logits, deltas = (torch.cat(part, 1).float().flatten(0, 1) for part in (outputs[:half], outputs[half:]))
+        logits, deltas = (
+            torch.cat(part, 1).float().flatten(0, 1) for part in (outputs[:half], outputs[half:])
+        )
         assignment: Assignment = batch.assignment
         labels = assignment.labels.flatten()
         counted = torch.nonzero(labels != IGNORED).squeeze(-1)
         return {
             "classification": sigmoid_focal_loss(logits[counted], labels[counted]) / normalizers[0],
-            "regression": l1_loss(deltas[assignment.positive], assignment.deltas, self.loss_beta) / normalizers[0],
+            "regression": l1_loss(deltas[assignment.positive], assignment.deltas, self.loss_beta)
+            / normalizers[0],
         }
 
     def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
@@ -142,7 +158,13 @@ class RotatedRetinaNet(OneStageDetector):
                 boxes.append(self.coder.decode(level[best], deltas[index].float()[best], size))
                 scores.append(score[best])
             results.append(
-                select_detections(torch.cat(boxes), torch.cat(scores), self.score_threshold, self.nms_threshold, self.detections_per_image)
+                select_detections(
+                    torch.cat(boxes),
+                    torch.cat(scores),
+                    self.score_threshold,
+                    self.nms_threshold,
+                    self.detections_per_image,
+                )
             )
         return results
 

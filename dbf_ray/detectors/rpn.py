@@ -40,7 +40,8 @@ class RPNAssignment:
 
 
 class RegionProposalNetwork(nn.Module):
-    """Head, anchors, targets and proposals (mmdet's ``RPNHead``; MMRotate's ``OrientedRPNHead`` with oriented regions).
+    """Head, anchors, targets and proposals (mmdet's ``RPNHead``; MMRotate's ``OrientedRPNHead`` with oriented
+    regions).
 
     Args:
         channels: of the pyramid.
@@ -48,8 +49,10 @@ class RegionProposalNetwork(nn.Module):
         regions: upright or oriented; decides how an object is encoded and what a proposal is.
         num_convs: 3 x 3 convolutions before the two outputs.
         scales, ratios: of the anchors; see :class:`.anchors.HorizontalAnchors`.
-        positive_iou, negative_iou: thresholds of the assignment by upright overlap; an object's best anchor needs ``negative_iou``.
-        samples, positive_fraction: anchors drawn of each image, and at most which share of positives; samples None takes all.
+        positive_iou, negative_iou: thresholds of the assignment by upright overlap; an object's best anchor
+            needs ``negative_iou``.
+        samples, positive_fraction: anchors drawn of each image, and at most which share of positives; samples
+            None takes all.
         nms_threshold: upright IoU at which a better proposal of the same level suppresses.
         candidates: anchors kept per level before suppression.
         proposals: proposals kept per image.
@@ -89,7 +92,8 @@ class RegionProposalNetwork(nn.Module):
         return logits, deltas
 
     def assign(self, targets: Targets, sizes: Sequence[Size], padded: Size) -> tuple[RPNAssignment, int]:
-        """Assign and draw anchors; those that reach past an image's border are ignored. Also the number drawn, over which losses are averaged.
+        """Assign and draw anchors; those that reach past an image's border are ignored. Also the number
+        drawn, over which losses are averaged.
 
         An image without positives (or negatives) counts one all the same, as in the reference.
         """
@@ -112,31 +116,45 @@ class RegionProposalNetwork(nn.Module):
             count += max(len(positive), 1) + max(len(negative), 1)
         return RPNAssignment(*(torch.cat(column) for column in zip(*parts, strict=True))), count
 
-    def losses(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], wanted: RPNAssignment, normalizer: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of the drawn anchors and smooth L1 of the positives' deltas, both divided by ``normalizer``."""
+    def losses(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], wanted: RPNAssignment, normalizer: Tensor
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of the drawn anchors and smooth L1 of the positives' deltas, both divided by
+        ``normalizer``.
+        """
         scores = torch.cat(list(logits), 1).float().flatten()
         predicted = torch.cat(list(deltas), 1).float().flatten(0, 1)
         return {
-            "rpn_classification": binary_cross_entropy(scores[wanted.sampled], wanted.objectness) / normalizer,
+            "rpn_classification": binary_cross_entropy(scores[wanted.sampled], wanted.objectness)
+            / normalizer,
             "rpn_regression": l1_loss(predicted[wanted.positive], wanted.deltas, self.loss_beta) / normalizer,
         }
 
     @torch.no_grad()
-    def propose(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Sequence[Size], padded: Size) -> list[Tensor]:
-        """The best regions of each image, at most ``proposals``, best first: upright [n, 4] or oriented [n, 5]. No gradient.
+    def propose(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Sequence[Size], padded: Size
+    ) -> list[Tensor]:
+        """The best regions of each image, at most ``proposals``, best first: upright [n, 4] or oriented [n,
+        5]. No gradient.
 
         Regions without an area, and those that are not finite once a training has diverged, are left out.
         """
         anchors = self.anchors(level_shapes(padded, self.anchors.strides))
         return [
-            self._propose([level[index, :, 0] for level in logits], [level[index] for level in deltas], anchors, size)
+            self._propose(
+                [level[index, :, 0] for level in logits], [level[index] for level in deltas], anchors, size
+            )
             for index, size in enumerate(sizes)
         ]
 
-    def _propose(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], size: Size) -> Tensor:
+    def _propose(
+        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], size: Size
+    ) -> Tensor:
         scores, codes, bases, levels = [], [], [], []
         for number, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-            own = torch.nonzero(_on(anchor, padded_size([size]))).squeeze(-1)  # not on what other images of the batch are larger by
+            own = torch.nonzero(_on(anchor, padded_size([size]))).squeeze(
+                -1
+            )  # not on what other images of the batch are larger by
             score, order = logit[own].float().sigmoid().sort(descending=True, stable=True)
             order = own[order[: self.candidates]]
             scores.append(score[: self.candidates])

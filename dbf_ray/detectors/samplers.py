@@ -8,16 +8,20 @@ from torch import Tensor
 from dbf_ray.detectors.assigners import BACKGROUND
 
 
-def sample(assigned: Tensor, count: int | None, positive_fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(
+    assigned: Tensor, count: int | None, positive_fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Draw positives and negatives at random (mmdet's ``RandomSampler``).
 
-    At most ``positive_fraction * count`` positives are drawn, and as many negatives as are missing to ``count``.
+    At most ``positive_fraction * count`` positives are drawn, and as many negatives as are missing to
+    ``count``.
 
     Args:
         assigned: int64 [N], an object's index >= 0, or BACKGROUND, or IGNORED.
         count: how many to draw; None takes everything that is not ignored.
         positive_fraction: 0..1.
-        generator: a CPU generator; seeded by the image, the choice depends neither on ranks nor on micro-batches.
+        generator: a CPU generator; seeded by the image, the choice depends neither on ranks nor on
+            micro-batches.
 
     Returns:
         Indices int64 of the positives [P] and of the negatives [Q], ascending.

@@ -1,4 +1,5 @@
-"""Two-stage detectors: a proposal network says where anything is, a head on pooled features says what it is and how it lies.
+"""Two-stage detectors: a proposal network says where anything is, a head on pooled features says what it is
+and how it lies.
 
 They differ only in what a region is (:mod:`.regions`).
 """
@@ -28,7 +29,9 @@ from dbf_ray.detectors.samplers import sample
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is known before the proposals: the anchors' targets, and the objects that proposals will be compared with."""
+    """What is known before the proposals: the anchors' targets, and the objects that proposals will be
+    compared with.
+    """
 
     anchors: RPNAssignment
     targets: Targets
@@ -56,11 +59,12 @@ class SampledRegions:
 
 
 class TwoStageDetector(Detector):
-    """Proposal network on pyramid levels P2 to P6 and a head of two fully connected layers on regions pooled from P2 to P5.
+    """Proposal network on pyramid levels P2 to P6 and a head of two fully connected layers on regions pooled
+    from P2 to P5.
 
-    The losses of the second stage are averaged over the regions drawn of each image and then over images. Where all images give the full
-    quota, as nearly always, that is the reference's average over all regions; and it can be told before the forward pass, however the
-    effective batch is spread.
+    The losses of the second stage are averaged over the regions drawn of each image and then over images.
+    Where all images give the full quota, as nearly always, that is the reference's average over all regions;
+    and it can be told before the forward pass, however the effective batch is spread.
 
     Args:
         backbone: its last four stages (strides 4, 8, 16, 32) feed the pyramid.
@@ -71,12 +75,15 @@ class TwoStageDetector(Detector):
         anchor_scales: sizes in strides.
         anchor_ratios: w / h.
         rpn_positive_iou, rpn_negative_iou: thresholds of the anchors' assignment, by upright overlap.
-        rpn_samples, rpn_positive_fraction: anchors drawn of each image, and at most which share of positives. null: all.
+        rpn_samples, rpn_positive_fraction: anchors drawn of each image, and at most which share of positives.
+            null: all.
         rpn_candidates: anchors kept per level before the proposals' suppression.
-        rpn_nms_threshold: upright IoU at which a better proposal of the same level suppresses; null: the detector's own (see the class).
+        rpn_nms_threshold: upright IoU at which a better proposal of the same level suppresses; null: the
+            detector's own (see the class).
         proposals: proposals kept per image.
         roi_positive_iou: overlap from which a region stands for an object; below it is background.
-        roi_samples, roi_positive_fraction: regions drawn of each image, and at most which share of positives. null: all.
+        roi_samples, roi_positive_fraction: regions drawn of each image, and at most which share of positives.
+            null: all.
         score_threshold: detections up to it are dropped.
         nms_threshold: rotated IoU at which a better detection of the same class suppresses.
         detections_per_image: detections kept after suppression.
@@ -133,8 +140,16 @@ class TwoStageDetector(Detector):
             proposals=proposals,
         )
         self.head = RoIHead(fpn_channels, roi_channels, num_classes)
-        self.roi_positive_iou, self.roi_samples, self.roi_positive_fraction = roi_positive_iou, roi_samples, roi_positive_fraction
-        self.score_threshold, self.nms_threshold, self.detections_per_image = score_threshold, nms_threshold, detections_per_image
+        self.roi_positive_iou, self.roi_samples, self.roi_positive_fraction = (
+            roi_positive_iou,
+            roi_samples,
+            roi_positive_fraction,
+        )
+        self.score_threshold, self.nms_threshold, self.detections_per_image = (
+            score_threshold,
+            nms_threshold,
+            detections_per_image,
+        )
 
     def dense_outputs(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
         """The pyramid's levels, then objectness logits of each level, then deltas of each level."""
@@ -143,32 +158,46 @@ class TwoStageDetector(Detector):
         return [*levels, *logits, *deltas]
 
     def network_outputs(self, images: Tensor) -> list[Tensor]:
-        """The dense outputs, and the second stage's on a quota of regions an image, whose features stand for pooled ones."""
+        """The dense outputs, and the second stage's on a quota of regions an image, whose features stand for
+        pooled ones.
+        """
         outputs = self.dense_outputs(images)
-        mean = torch.stack([level.float().mean((2, 3)) for level in outputs[: len(self.strides)]]).sum(0)  # [B, channels]
+        mean = torch.stack([level.float().mean((2, 3)) for level in outputs[: len(self.strides)]]).sum(
+            0
+        )  # [B, channels]
         size = self.head.size
         pooled = mean[:, None, :, None, None].expand(-1, self.quota, -1, size, size).flatten(0, 1)
         return [*outputs, *self.head(pooled)]
 
-    def assign(self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]) -> tuple[Assignment, Tensor]:
+    def assign(
+        self, targets: Targets, sizes: list[tuple[int, int]], padded: tuple[int, int]
+    ) -> tuple[Assignment, Tensor]:
         """The anchors' targets. Two normalizers: the anchors drawn, and the images."""
         anchors, count = self.rpn.assign(targets, sizes, padded)
         return Assignment(anchors, targets), anchors.deltas.new_tensor([count, len(targets)])
 
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
-        """Losses of the proposal network, and cross-entropy and smooth L1 loss of the regions drawn from its proposals."""
+        """Losses of the proposal network, and cross-entropy and smooth L1 loss of the regions drawn from its
+        proposals.
+        """
         wanted: Assignment = batch.assignment
         levels, logits, deltas = self._dense(batch.images, batch.frozen)
         with no_autocast(batch.images.device):
             losses = self.rpn.losses(logits, deltas, wanted.anchors, normalizers[0])
             proposals = self.rpn.propose(logits, deltas, batch.sizes, batch.padded)
             drawn = self.draw(proposals, wanted.targets)
-            pooled = pool_regions(self.coder, levels, drawn.regions, drawn.image, self.strides, self.head.size)
+            pooled = pool_regions(
+                self.coder, levels, drawn.regions, drawn.image, self.strides, self.head.size
+            )
         scores, boxes = self.head(pooled)
         with no_autocast(batch.images.device):
-            losses["classification"] = cross_entropy(scores.float(), drawn.labels, drawn.weights) / normalizers[1]
+            losses["classification"] = (
+                cross_entropy(scores.float(), drawn.labels, drawn.weights) / normalizers[1]
+            )
             weights = drawn.weights[drawn.positive, None]
-            losses["regression"] = l1_loss(boxes.float()[drawn.positive], drawn.deltas, 1.0, weights) / normalizers[1]
+            losses["regression"] = (
+                l1_loss(boxes.float()[drawn.positive], drawn.deltas, 1.0, weights) / normalizers[1]
+            )
         return losses
 
     @torch.no_grad()
@@ -180,7 +209,9 @@ class TwoStageDetector(Detector):
             boxes, labels = target["boxes"], target["labels"]
             regions = torch.cat([self.coder.from_objects(boxes), found])
             overlap = functools.partial(self.coder.overlaps, regions)
-            object_of = assign_by_iou(overlap, len(regions), boxes, self.roi_positive_iou, self.roi_positive_iou, None)
+            object_of = assign_by_iou(
+                overlap, len(regions), boxes, self.roi_positive_iou, self.roi_positive_iou, None
+            )
             object_of[: len(boxes)] = torch.arange(len(boxes), device=boxes.device)
             generator = torch.Generator().manual_seed(target["seed"] + 1)
             positive, negative = sample(object_of, self.roi_samples, self.roi_positive_fraction, generator)
@@ -203,8 +234,12 @@ class TwoStageDetector(Detector):
         with no_autocast(device):
             proposals = self.rpn.propose(logits, deltas, batch.sizes, batch.padded)
             counts = [len(found) for found in proposals]
-            image = torch.repeat_interleave(torch.arange(len(counts), device=device), torch.tensor(counts, device=device))
-            pooled = pool_regions(self.coder, levels, torch.cat(proposals), image, self.strides, self.head.size)
+            image = torch.repeat_interleave(
+                torch.arange(len(counts), device=device), torch.tensor(counts, device=device)
+            )
+            pooled = pool_regions(
+                self.coder, levels, torch.cat(proposals), image, self.strides, self.head.size
+            )
         scores, boxes = self.head(pooled)
         with no_autocast(device):
             return [
@@ -216,18 +251,26 @@ class TwoStageDetector(Detector):
                     self.detections_per_image,
                 )
                 for found, score, box, size in zip(
-                    proposals, scores.float().split(counts), boxes.float().split(counts), batch.sizes, strict=True
+                    proposals,
+                    scores.float().split(counts),
+                    boxes.float().split(counts),
+                    batch.sizes,
+                    strict=True,
                 )
             ]
 
-    def _dense(self, images: Tensor, frozen: FrozenFeatures | None = None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _dense(
+        self, images: Tensor, frozen: FrozenFeatures | None = None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         outputs = self.outputs(images, frozen)
         third = len(outputs) // 3
         return outputs[:third], outputs[third : 2 * third], outputs[2 * third :]
 
 
 class RotatedFasterRCNN(TwoStageDetector):
-    """Faster R-CNN with upright regions and oriented boxes, as MMRotate's ``rotated_faster_rcnn_r50_fpn_1x_dota_le90``."""
+    """Faster R-CNN with upright regions and oriented boxes, as MMRotate's
+    ``rotated_faster_rcnn_r50_fpn_1x_dota_le90``.
+    """
 
     regions = HorizontalRegions
     default_rpn_nms = 0.7

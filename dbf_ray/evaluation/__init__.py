@@ -1,4 +1,6 @@
-"""How good detections are: average precision by the VOC rules, and the evaluator that gathers it over images and ranks."""
+"""How good detections are: average precision by the VOC rules, and the evaluator that gathers it over images
+and ranks.
+"""
 
 from dbf_ray.evaluation.average_precision import average_precision
 from dbf_ray.evaluation.evaluator import IOU_THRESHOLDS, Evaluator

@@ -21,18 +21,27 @@ Image = dict[str, dict[str, NDArray[Any]]]
 
 
 class Evaluator:
-    """Metrics of one pass over a data set, independent of the order of the images and of how they were shared among ranks.
+    """Metrics of one pass over a data set, independent of the order of the images and of how they were shared
+    among ranks.
 
-    Use: ``update`` with every batch, ``gather`` once (on every rank), ``compute``. Boxes of detections and targets must be in the same
-    pixels, of the original image or of a resized one: IoU does not see the scale.
+    Use: ``update`` with every batch, ``gather`` once (on every rank), ``compute``. Boxes of detections and
+    targets must be in the same pixels, of the original image or of a resized one: IoU does not see the scale.
     """
 
-    def __init__(self, num_classes: int, classes: Sequence[str], iou_thresholds: Iterable[float] = IOU_THRESHOLDS) -> None:
+    def __init__(
+        self, num_classes: int, classes: Sequence[str], iou_thresholds: Iterable[float] = IOU_THRESHOLDS
+    ) -> None:
         self.iou_thresholds = tuple(iou_thresholds)
         if len(classes) != num_classes:
-            raise ConfigError(f"there must be one name for each class, got {len(classes)} names for {num_classes} classes: {list(classes)}")
+            raise ConfigError(
+                f"there must be one name for each class, got {len(classes)} names for {num_classes} "
+                f"classes: {list(classes)}"
+            )
         if not self.iou_thresholds:
-            raise ConfigError("iou_thresholds must name at least one threshold, got none; the default is 0.50, 0.55, ..., 0.95")
+            raise ConfigError(
+                "iou_thresholds must name at least one threshold, got none; the default is 0.50, 0.55, ..., "
+                "0.95"
+            )
         for threshold in self.iou_thresholds:
             check(threshold, "voc12")
         self.classes = list(classes)
@@ -49,21 +58,31 @@ class Evaluator:
 
         Args:
             detections: per image boxes [n, 5], scores [n], labels [n], on any device.
-            targets: per image boxes [m, 5], labels [m], difficult [m] and image_id, a name that no other image has; and ``scale``, by which the
-                image was resized, if it was.
+            targets: per image boxes [m, 5], labels [m], difficult [m] and image_id, a name that no other
+                image has; and ``scale``, by which the image was resized, if it was.
 
         Raises:
             DataError: the lists differ in length, an image comes twice, or a label is out of range.
         """
         if len(detections) != len(targets):
-            raise DataError(f"there must be one entry of detections for each target, got {len(detections)} for {len(targets)} targets")
+            raise DataError(
+                f"there must be one entry of detections for each target, got {len(detections)} for "
+                f"{len(targets)} targets"
+            )
         for found, target in zip(detections, targets, strict=True):
             image_id = str(target["image_id"])
             if image_id in self._images:
-                raise DataError(f"image {image_id!r} was evaluated twice; evaluation needs each image once, check the loader's sharding")
+                raise DataError(
+                    f"image {image_id!r} was evaluated twice; evaluation needs each image once, check the "
+                    f"loader's sharding"
+                )
             image = {
-                "detections": {key: plain(found[key]).numpy().copy() for key in ("boxes", "scores", "labels")},
-                "objects": {key: plain(target[key]).numpy().copy() for key in ("boxes", "labels", "difficult")},
+                "detections": {
+                    key: plain(found[key]).numpy().copy() for key in ("boxes", "scores", "labels")
+                },
+                "objects": {
+                    key: plain(target[key]).numpy().copy() for key in ("boxes", "labels", "difficult")
+                },
             }
             for part, arrays in image.items():
                 self._check_labels(arrays["labels"], f"{part} of image {image_id!r}")
@@ -72,12 +91,17 @@ class Evaluator:
             self._gathered = False
 
     def gather(self) -> None:
-        """Give every rank the images of all ranks; must be called on every rank. Does nothing without a process group.
+        """Give every rank the images of all ranks; must be called on every rank. Does nothing without a
+        process group.
 
         Raises:
             DataError: two ranks evaluated the same image (raised on every rank).
         """
-        if self._gathered or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        if (
+            self._gathered
+            or not (dist.is_available() and dist.is_initialized())
+            or dist.get_world_size() == 1
+        ):
             return
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, (self._images, self._scales))
@@ -86,7 +110,8 @@ class Evaluator:
             twice = merged.keys() & part.keys()
             if twice:
                 raise DataError(
-                    f"image {min(twice)!r} was evaluated on rank {rank} and on one before it ({len(twice)} such images); "
+                    f"image {min(twice)!r} was evaluated on rank {rank} and on one before it ({len(twice)} "
+                    f"such images); "
                     "evaluation needs each image once, check the loader's sharding"
                 )
             merged.update(part)
@@ -97,11 +122,14 @@ class Evaluator:
         """The metrics over all images seen, as fractions in [0, 1].
 
         Returns:
-            map50, map50_voc07, map75, map50_95 (mean over ``iou_thresholds``) and ap50/<class> of every class; by the area under the curve
-            (VOC2012) except map50_voc07. NaN where there are no objects (other than difficult ones) to find, and only there.
+            map50, map50_voc07, map75, map50_95 (mean over ``iou_thresholds``) and ap50/<class> of every
+            class; by the area under the curve (VOC2012) except map50_voc07. NaN where there are no objects
+            (other than difficult ones) to find, and only there.
         """
         images = [self._images[image_id] for image_id in sorted(self._images)]
-        matches = match_classes([image["detections"] for image in images], [image["objects"] for image in images])
+        matches = match_classes(
+            [image["detections"] for image in images], [image["objects"] for image in images]
+        )
 
         def per_class(threshold: float, method: str = "voc12") -> dict[int, float]:
             return {label: class_ap(found, threshold, method) for label, found in matches.items()}
@@ -111,19 +139,32 @@ class Evaluator:
             "map50": mean(list(ap50.values())),
             "map50_voc07": mean(list(per_class(0.5, "voc07").values())),
             "map75": mean(list(per_class(0.75).values())),
-            "map50_95": mean([mean(list(per_class(threshold).values())) for threshold in self.iou_thresholds]),
+            "map50_95": mean(
+                [mean(list(per_class(threshold).values())) for threshold in self.iou_thresholds]
+            ),
         }
-        return result | {f"ap50/{name}": ap50.get(label, float("nan")) for label, name in enumerate(self.classes)}
+        return result | {
+            f"ap50/{name}": ap50.get(label, float("nan")) for label, name in enumerate(self.classes)
+        }
 
-    def compute_merged(self, originals: Mapping[str, Mapping[str, Any]], nms_threshold: float = NMS_THRESHOLD) -> dict[str, float]:
-        """The metrics on the images that the images seen are patches of, detections merged; named ``merged/map50`` and so on.
+    def compute_merged(
+        self, originals: Mapping[str, Mapping[str, Any]], nms_threshold: float = NMS_THRESHOLD
+    ) -> dict[str, float]:
+        """The metrics on the images that the images seen are patches of, detections merged; named
+        ``merged/map50`` and so on.
 
         Args:
-            originals: objects by image, boxes [n, 5] in its pixels, labels [n] and difficult [n]: of all images that patches were seen of.
+            originals: objects by image, boxes [n, 5] in its pixels, labels [n] and difficult [n]: of all
+                images that patches were seen of.
             nms_threshold: see :func:`.merge.merge_patches`.
         """
         patches = {
-            name: as_found(image["detections"]["boxes"], image["detections"]["scores"], image["detections"]["labels"], self._scales[name])
+            name: as_found(
+                image["detections"]["boxes"],
+                image["detections"]["scores"],
+                image["detections"]["labels"],
+                self._scales[name],
+            )
             for name, image in self._images.items()
         }
         merged = merge_patches(patches, nms_threshold)

@@ -1,8 +1,10 @@
-"""Which object each detection of a class overlaps most: all that average precision needs to know about geometry.
+"""Which object each detection of a class overlaps most: all that average precision needs to know about
+geometry.
 
-The VOC and DOTA development kits let a detection claim only the object of its image and class that it overlaps *most*; whether that
-object is still free is asked afterwards (if not, the detection is a false positive, even if a second object would have been free). So
-the claimed object depends neither on the IoU threshold nor on the other detections, and is computed once for all thresholds.
+The VOC and DOTA development kits let a detection claim only the object of its image and class that it
+overlaps *most*; whether that object is still free is asked afterwards (if not, the detection is a false
+positive, even if a second object would have been free). So the claimed object depends neither on the IoU
+threshold nor on the other detections, and is computed once for all thresholds.
 """
 
 from __future__ import annotations
@@ -38,19 +40,25 @@ class ClassMatches(NamedTuple):
     objects: int
 
 
-def match_classes(detections: Sequence[Mapping[str, Any]], ground_truth: Sequence[Mapping[str, Any]]) -> dict[int, ClassMatches]:
-    """Match the detections of each class that has objects which are not difficult; other classes are left out.
+def match_classes(
+    detections: Sequence[Mapping[str, Any]], ground_truth: Sequence[Mapping[str, Any]]
+) -> dict[int, ClassMatches]:
+    """Match the detections of each class that has objects which are not difficult; other classes are left
+    out.
 
     Args:
         detections: per image boxes [n, 5], scores [n], labels [n].
-        ground_truth: per image, in the same order, boxes [m, 5], labels [m] and difficult [m] (all false if absent).
+        ground_truth: per image, in the same order, boxes [m, 5], labels [m] and difficult [m] (all false if
+            absent).
 
     Raises:
-        DataError: the lists differ in length, fields of an image do not fit each other, or a score is not finite.
+        DataError: the lists differ in length, fields of an image do not fit each other, or a score is not
+            finite.
     """
     if len(detections) != len(ground_truth):
         raise DataError(
-            f"detections and ground truth must cover the same images, got {len(detections)} and {len(ground_truth)}; "
+            f"detections and ground truth must cover the same images, got {len(detections)} and "
+            f"{len(ground_truth)}; "
             "give an empty entry for an image without detections or objects"
         )
     if not detections:
@@ -69,12 +77,18 @@ def match_classes(detections: Sequence[Mapping[str, Any]], ground_truth: Sequenc
         mine = labels == label
         ids = claimed[mine]
         is_difficult = all_difficult[ids.clamp(min=0)] & (ids >= 0)
-        result[int(label)] = ClassMatches(iou[mine].double().numpy(), ids.numpy(), is_difficult.numpy(), int(count))
+        result[int(label)] = ClassMatches(
+            iou[mine].double().numpy(), ids.numpy(), is_difficult.numpy(), int(count)
+        )
     return result
 
 
-def _claim(found: tuple[Tensor, Tensor, Tensor], objects: tuple[Tensor, Tensor, Tensor], offset: int) -> tuple[Tensor, Tensor]:
-    """For each detection of an image the largest IoU [n] with an object of its class, and that object's number [n] (first of equals)."""
+def _claim(
+    found: tuple[Tensor, Tensor, Tensor], objects: tuple[Tensor, Tensor, Tensor], offset: int
+) -> tuple[Tensor, Tensor]:
+    """For each detection of an image the largest IoU [n] with an object of its class, and that object's
+    number [n] (first of equals).
+    """
     boxes, _, labels = found
     object_boxes, object_labels, _ = objects
     iou, claimed = torch.zeros(len(labels)), torch.full((len(labels),), -1)
@@ -90,20 +104,32 @@ def _claim(found: tuple[Tensor, Tensor, Tensor], objects: tuple[Tensor, Tensor, 
 
 def _found(image: Mapping[str, Any], index: int) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores, labels of an image's detections as plain CPU tensors, checked."""
-    boxes, scores, labels = plain(image["boxes"]).reshape(-1, 5), plain(image["scores"]), plain(image["labels"]).long()
+    boxes, scores, labels = (
+        plain(image["boxes"]).reshape(-1, 5),
+        plain(image["scores"]),
+        plain(image["labels"]).long(),
+    )
     if not len(boxes) == len(scores) == len(labels):
         raise DataError(
-            f"boxes, scores and labels must have equal length, got {len(boxes)}, {len(scores)}, {len(labels)} (detections of image {index})"
+            f"boxes, scores and labels must have equal length, got {len(boxes)}, {len(scores)}, "
+            f"{len(labels)} (detections of image {index})"
         )
     if not torch.isfinite(scores).all():
-        raise DataError(f"scores must be finite, got {scores[~torch.isfinite(scores)][0].item()} (detections of image {index})")
+        raise DataError(
+            f"scores must be finite, got {scores[~torch.isfinite(scores)][0].item()} (detections of image "
+            f"{index})"
+        )
     return boxes.float(), scores, labels
 
 
 def _objects(image: Mapping[str, Any], index: int) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, labels, difficult of an image's objects as plain CPU tensors, checked."""
     boxes, labels = plain(image["boxes"]).reshape(-1, 5), plain(image["labels"]).long()
-    difficult = plain(image["difficult"]).bool() if "difficult" in image else torch.zeros(len(labels), dtype=torch.bool)
+    difficult = (
+        plain(image["difficult"]).bool()
+        if "difficult" in image
+        else torch.zeros(len(labels), dtype=torch.bool)
+    )
     if not len(boxes) == len(labels) == len(difficult):
         raise DataError(
             "boxes, labels and difficult must have equal length, "

@@ -19,9 +19,9 @@ from dbf_ray.geometry.windows import parse_patch_name
 
 NMS_THRESHOLD = 0.1
 """MMRotate's and the DOTA devkit's for merging."""
-_MANY = (
-    30_000  # detections of one image from which on they are compared strip by strip: time then grows with their number, not with its square
-)
+# detections of one image from which on they are compared strip by strip: time then grows with their number,
+# not with its square
+_MANY = 30_000
 _STRIP = 4_096
 
 
@@ -34,17 +34,24 @@ class Detections(NamedTuple):
 
 
 def as_found(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, scale: float = 1.0) -> Detections:
-    """Detections from boxes [n, 5] of an image that was resized by ``scale``, in the pixels of the image as it was."""
+    """Detections from boxes [n, 5] of an image that was resized by ``scale``, in the pixels of the image as
+    it was.
+    """
     factors = torch.tensor([1 / scale] * 4 + [1.0])
     found = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 5) * factors
-    return Detections(found, torch.as_tensor(scores, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.int64))
+    return Detections(
+        found, torch.as_tensor(scores, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.int64)
+    )
 
 
-def merge_patches(patches: Mapping[str, Detections], nms_threshold: float = NMS_THRESHOLD) -> dict[str, Detections]:
+def merge_patches(
+    patches: Mapping[str, Detections], nms_threshold: float = NMS_THRESHOLD
+) -> dict[str, Detections]:
     """Detections by image from detections by patch, best first.
 
-    An object in the overlap of patches is found in each: of detections of a class whose IoU is >= ``nms_threshold`` the best is kept, as
-    ``merge_det`` of MMRotate and ``ResultMerge`` of the DOTA devkit do. A name that is no patch's is an image, and its detections are treated alike.
+    An object in the overlap of patches is found in each: of detections of a class whose IoU is >=
+    ``nms_threshold`` the best is kept, as ``merge_det`` of MMRotate and ``ResultMerge`` of the DOTA devkit
+    do. A name that is no patch's is an image, and its detections are treated alike.
 
     Args:
         patches: by the names that :func:`.windows.patch_name` gives, boxes in the patch's pixels.
@@ -66,24 +73,32 @@ def joined(parts: list[Detections]) -> Detections:
 
 def suppressed(found: Detections, nms_threshold: float) -> Detections:
     """What rotated suppression within each class leaves, best first."""
-    few = len(found.boxes) <= _MANY or nms_threshold <= 0  # at 0 boxes that are far apart suppress each other too
+    few = (
+        len(found.boxes) <= _MANY or nms_threshold <= 0
+    )  # at 0 boxes that are far apart suppress each other too
     keep = (
-        batched_nms_rotated(found.boxes, found.scores, found.labels, nms_threshold) if few else _suppressed_by_strips(found, nms_threshold)
+        batched_nms_rotated(found.boxes, found.scores, found.labels, nms_threshold)
+        if few
+        else _suppressed_by_strips(found, nms_threshold)
     )
     return Detections(*(tensor[keep] for tensor in found))
 
 
 def _suppressed_by_strips(found: Detections, threshold: float) -> Tensor:
-    """Indices as :func:`.batched_nms_rotated` gives them, for the detections of a large image, most of which are far from each other."""
+    """Indices as :func:`.batched_nms_rotated` gives them, for the detections of a large image, most of which
+    are far from each other.
+    """
     order = torch.argsort(found.scores, descending=True, stable=True)
     better, worse = _conflicts(found.boxes[order], found.labels[order], threshold)
     return order[_greedy(len(order), better, worse)]
 
 
 def _conflicts(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Pairs (better [P], worse [P]) of boxes [N, 5], best first, of one label [N] and with IoU >= ``threshold``.
+    """Pairs (better [P], worse [P]) of boxes [N, 5], best first, of one label [N] and with IoU >=
+    ``threshold``.
 
-    Labels are moved apart along x. Then boxes are taken by their left ends: those that meet one of a strip begin before the strip's right end.
+    Labels are moved apart along x. Then boxes are taken by their left ends: those that meet one of a strip
+    begin before the strip's right end.
     """
     frame, limit = frames(boxes), float(np.float32(threshold))
     span = 4 * frame[:4].abs().sum(0).nan_to_num(0, 0, 0).max()
@@ -109,7 +124,8 @@ def _conflicts(boxes: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor,
 def _greedy(count: int, better: Tensor, worse: Tensor) -> Tensor:
     """Positions of ``count``, in order, that stay when each that stays removes its ``worse`` ones.
 
-    In rounds: whoever no undecided better one could remove stays, and what it removes is gone; as many rounds as the longest chain has links.
+    In rounds: whoever no undecided better one could remove stays, and what it removes is gone; as many rounds
+    as the longest chain has links.
     """
     stays = torch.ones(count, dtype=torch.bool, device=better.device)
     while len(better):

@@ -1,6 +1,8 @@
-"""DOTA's Task 1 text files: one for each class, a detection a line, which its evaluation server and its devkit read.
+"""DOTA's Task 1 text files: one for each class, a detection a line, which its evaluation server and its
+devkit read.
 
-``Task1_CLASS.txt`` holds lines ``image score x1 y1 x2 y2 x3 y3 x4 y4``, coordinates in pixels. https://captain-whu.github.io/DOTA/tasks.html
+``Task1_CLASS.txt`` holds lines ``image score x1 y1 x2 y2 x3 y3 x4 y4``, coordinates in pixels.
+https://captain-whu.github.io/DOTA/tasks.html
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ FOLDER = "Task1"
 
 
 def write_task1(images: Mapping[str, Detections], classes: Sequence[str], folder: Path) -> list[Path]:
-    """Write one file for each class, those without detections too, and all of them as ``submission.zip``, which DOTA's server takes.
+    """Write one file for each class, those without detections too, and all of them as ``submission.zip``,
+    which DOTA's server takes.
 
     Files of other classes that an earlier call left there are removed.
 
@@ -48,14 +51,18 @@ def write_task1(images: Mapping[str, Detections], classes: Sequence[str], folder
     for old in folder.glob(f"{PREFIX}*.txt"):
         if old not in files:
             old.unlink()
-    with whole_file(folder / ARCHIVE) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        whole_file(folder / ARCHIVE) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for file in files:
             archive.write(file, file.name)
     return files
 
 
 def text_names(classes: Sequence[str]) -> list[str]:
-    """Class names as text files have them, where blanks separate fields and slashes folders: a dash for each, as in DOTA's small-vehicle.
+    """Class names as text files have them, where blanks separate fields and slashes folders: a dash for each,
+    as in DOTA's small-vehicle.
 
     Raises:
         ConfigError: two classes would have the same name.
@@ -63,7 +70,10 @@ def text_names(classes: Sequence[str]) -> list[str]:
     names = [re.sub(r"[\s/\\]+", "-", name.strip()) for name in classes]
     if len(set(names)) != len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ConfigError(f"classes must differ in more than blanks and slashes, got {twice!r} twice in {', '.join(classes)}")
+        raise ConfigError(
+            f"classes must differ in more than blanks and slashes, got {twice!r} twice in "
+            f"{', '.join(classes)}"
+        )
     return names
 
 
@@ -87,7 +97,10 @@ def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict
     rows: dict[str, list[tuple[list[float], int]]] = {}
     for name, text in sorted(texts.items()):
         if name not in names:
-            raise DataError(f"{source}, {PREFIX}{name}.txt: classes must be among {', '.join(names)}, got {name!r}; rename the file")
+            raise DataError(
+                f"{source}, {PREFIX}{name}.txt: classes must be among {', '.join(names)}, got {name!r}; "
+                f"rename the file"
+            )
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 image, values = _parse(line, f"{source}, {PREFIX}{name}.txt, line {number}")
@@ -100,17 +113,31 @@ def _texts(source: Path) -> dict[str, str]:
     source = task1_source(source)
     try:
         if source.is_dir():
-            pairs: Iterable[tuple[str, bytes]] = [(file.name, file.read_bytes()) for file in sorted(source.glob("*.txt"))]
+            pairs: Iterable[tuple[str, bytes]] = [
+                (file.name, file.read_bytes()) for file in sorted(source.glob("*.txt"))
+            ]
         else:
             with zipfile.ZipFile(source) as archive:
-                pairs = [(Path(name).name, archive.read(name)) for name in archive.namelist() if name.endswith(".txt")]
-        texts = {name[len(PREFIX) : -4]: content.decode("utf-8-sig") for name, content in pairs if name.startswith(PREFIX)}
+                pairs = [
+                    (Path(name).name, archive.read(name))
+                    for name in archive.namelist()
+                    if name.endswith(".txt")
+                ]
+        texts = {
+            name[len(PREFIX) : -4]: content.decode("utf-8-sig")
+            for name, content in pairs
+            if name.startswith(PREFIX)
+        }
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise DataError(
-            f"{source} must be a folder or a zip of text files {PREFIX}CLASS.txt, it cannot be read: {error}; check it"
+            f"{source} must be a folder or a zip of text files {PREFIX}CLASS.txt, it cannot be read: "
+            f"{error}; check it"
         ) from error
     if not texts:
-        raise DataError(f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that jobs.predict wrote them to")
+        raise DataError(
+            f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that "
+            f"jobs.predict wrote them to"
+        )
     return texts
 
 
@@ -121,10 +148,17 @@ def _parse(line: str, place: str) -> tuple[str, list[float]]:
     except ValueError:
         values = []
     if len(values) != 9 or not all(map(math.isfinite, values)):
-        raise DataError(f"{place}: a line must be image score x1 y1 x2 y2 x3 y3 x4 y4 in finite numbers, got {line.strip()!r}; correct it")
+        raise DataError(
+            f"{place}: a line must be image score x1 y1 x2 y2 x3 y3 x4 y4 in finite numbers, got "
+            f"{line.strip()!r}; correct it"
+        )
     return fields[0], values
 
 
 def _found(rows: Sequence[tuple[list[float], int]]) -> Detections:
     values = torch.tensor([row for row, _ in rows], dtype=torch.float64)
-    return Detections(corners_to_boxes(values[:, 1:]).float(), values[:, 0].float(), torch.tensor([label for _, label in rows]))
+    return Detections(
+        corners_to_boxes(values[:, 1:]).float(),
+        values[:, 0].float(),
+        torch.tensor([label for _, label in rows]),
+    )

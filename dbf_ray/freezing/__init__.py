@@ -8,7 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dbf_ray.freezing.policies import POLICIES, Decision, Policy, Progress, make_policy, policy_from_dict, policy_to_dict
+from dbf_ray.freezing.policies import (
+    POLICIES,
+    Decision,
+    Policy,
+    Progress,
+    make_policy,
+    policy_from_dict,
+    policy_to_dict,
+)
 
 if TYPE_CHECKING:
     from dbf_ray.freezing.freezer import Freezer

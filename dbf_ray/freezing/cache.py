@@ -1,12 +1,13 @@
 """Features of a frozen prefix, kept so that it need not be run again.
 
-While a prefix is frozen its features are a fixed function of the image, the orientation it is seen in and the shape it is padded to: these three are the
-key. The features of one prefix in one state are a *fingerprint*; when the prefix changes or its weights move, another one begins and all that is
-kept is dropped.
+While a prefix is frozen its features are a fixed function of the image, the orientation it is seen in and the
+shape it is padded to: these three are the key. The features of one prefix in one state are a *fingerprint*;
+when the prefix changes or its weights move, another one begins and all that is kept is dropped.
 
-Each rank has a *shard*, with a budget in bytes that is never passed. A full shard takes nothing new and throws nothing out: every image comes
-once an epoch, in random order, so each kept entry is as likely to be wanted next as any that could take its place, while the least recently used
-one, which usual caches evict, is the one that is wanted soonest.
+Each rank has a *shard*, with a budget in bytes that is never passed. A full shard takes nothing new and
+throws nothing out: every image comes once an epoch, in random order, so each kept entry is as likely to be
+wanted next as any that could take its place, while the least recently used one, which usual caches evict, is
+the one that is wanted soonest.
 
 What cannot be kept, written or read is a miss, never an error.
 """
@@ -34,7 +35,9 @@ SUFFIX = ".features"
 
 @dataclass(frozen=True)
 class Key:
-    """Which features: of image ``image_id`` in ``orientation``, padded to ``size`` (height, width) in pixels."""
+    """Which features: of image ``image_id`` in ``orientation``, padded to ``size`` (height, width) in
+    pixels.
+    """
 
     image_id: str
     orientation: str
@@ -43,7 +46,9 @@ class Key:
     @property
     def digest(self) -> str:
         """A name that no other key has, the same on every machine."""
-        return hashlib.sha256(json.dumps([self.image_id, self.orientation, *self.size]).encode()).hexdigest()[:40]
+        return hashlib.sha256(json.dumps([self.image_id, self.orientation, *self.size]).encode()).hexdigest()[
+            :40
+        ]
 
 
 class FeatureCache(ABC):
@@ -72,7 +77,9 @@ class FeatureCache(ABC):
             self.fingerprint, self.bytes, self._empty = None, self._keep_only(None), True
 
     def as_kept(self, part: Tensor) -> Tensor:
-        """Features as they would come out of the cache, in their own dtype: so training does not depend on which are found in it."""
+        """Features as they would come out of the cache, in their own dtype: so training does not depend on
+        which are found in it.
+        """
         return rounded(part, self.dtype).to(part.dtype)
 
     def put(self, key: Key, maps: Maps) -> bool:
@@ -80,13 +87,17 @@ class FeatureCache(ABC):
         needed = sum(part.numel() * self.dtype.itemsize for part in maps if part is not None) + self._overhead
         if self.bytes + needed > self.budget:
             return False
-        written = self._write(key, [None if part is None else rounded(part, self.dtype).to("cpu", copy=True) for part in maps])
+        written = self._write(
+            key, [None if part is None else rounded(part, self.dtype).to("cpu", copy=True) for part in maps]
+        )
         self.bytes += written
         return written > 0
 
     @abstractmethod
     def get(self, key: Key) -> Maps | None:
-        """An image's features in the stored dtype, on the CPU, not to be written to; None where they are not kept."""
+        """An image's features in the stored dtype, on the CPU, not to be written to; None where they are not
+        kept.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -130,10 +141,12 @@ class RamCache(FeatureCache):
 
 
 class DiskCache(FeatureCache):
-    """Files under ``folder/rank-NNN/GENERATION/``, one for each key, read by all ranks that see the folder and written by one.
+    """Files under ``folder/rank-NNN/GENERATION/``, one for each key, read by all ranks that see the folder
+    and written by one.
 
-    A file is written under another name and renamed, and carries a checksum: one that a crash has torn is a miss, and is removed. Shards survive the
-    process. Those that an earlier start with more ranks has left behind are shared out among the ranks there are now.
+    A file is written under another name and renamed, and carries a checksum: one that a crash has torn is a
+    miss, and is removed. Shards survive the process. Those that an earlier start with more ranks has left
+    behind are shared out among the ranks there are now.
 
     Args:
         folder: of all ranks.
@@ -169,7 +182,9 @@ class DiskCache(FeatureCache):
         """See :meth:`FeatureCache.close`."""
         for shard in self._mine():
             shutil.rmtree(shard, ignore_errors=True)
-        if not any(entry.name.startswith("rank-") for entry in entries(self.folder)):  # several ranks may get here at once
+        if not any(
+            entry.name.startswith("rank-") for entry in entries(self.folder)
+        ):  # several ranks may get here at once
             shutil.rmtree(self.folder, ignore_errors=True)
         self.bytes, self.fingerprint, self._shards, self._counted = 0, None, [], {}
 
@@ -180,7 +195,9 @@ class DiskCache(FeatureCache):
                 if other.name != fingerprint:
                     shutil.rmtree(other, ignore_errors=True)
         left = [file for shard in self._mine() for kept in entries(shard) for file in entries(kept)]
-        self._counted = {file: size_of(file) for file in left if file.parent.name != fingerprint}  # could not be removed
+        self._counted = {
+            file: size_of(file) for file in left if file.parent.name != fingerprint
+        }  # could not be removed
         held = sum(self._counted.values())
         if fingerprint is None:
             return held
@@ -221,7 +238,11 @@ class DiskCache(FeatureCache):
         """This rank's shard, and its part of those that no rank has now."""
         for shard in sorted(entries(self.folder)):
             number = shard.name.removeprefix("rank-")
-            if number.isdecimal() and int(number) % self.ranks == self.rank and (int(number) == self.rank or int(number) >= self.ranks):
+            if (
+                number.isdecimal()
+                and int(number) % self.ranks == self.rank
+                and (int(number) == self.rank or int(number) >= self.ranks)
+            ):
                 yield shard
 
     def _remove_torn(self, file: Path) -> None:
@@ -231,13 +252,16 @@ class DiskCache(FeatureCache):
     def _give_up(self, error: OSError) -> None:
         self._usable = False
         warnings.warn(
-            f"the feature cache cannot write to {self.own} ({error.strerror or error}); what it holds is used, nothing is added",
+            f"the feature cache cannot write to {self.own} ({error.strerror or error}); what it holds is "
+            f"used, nothing is added",
             stacklevel=4,
         )
 
 
 def rounded(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """``part`` in ``dtype``; what is beyond float16 is clipped, after it was rounded: other types may not have the limit itself."""
+    """``part`` in ``dtype``; what is beyond float16 is clipped, after it was rounded: other types may not
+    have the limit itself.
+    """
     if dtype != torch.float16:
         return part.to(dtype)
     limit = torch.finfo(dtype).max
@@ -247,8 +271,12 @@ def rounded(part: Tensor, dtype: torch.dtype) -> Tensor:
 def pack(maps: Maps) -> bytes:
     """Maps as bytes: a checksum, a line of JSON with their shapes and memory orders, their values."""
     plain = [None if part is None else in_memory_order(part) for part in maps]
-    head = json.dumps([None if found is None else [list(found[0].shape), found[1]] for found in plain]).encode()
-    values = b"".join(found[0].flatten().view(torch.uint8).numpy().tobytes() for found in plain if found is not None)
+    head = json.dumps(
+        [None if found is None else [list(found[0].shape), found[1]] for found in plain]
+    ).encode()
+    values = b"".join(
+        found[0].flatten().view(torch.uint8).numpy().tobytes() for found in plain if found is not None
+    )
     return b"%08x" % zlib.crc32(values, zlib.crc32(head)) + head + b"\n" + values
 
 
@@ -278,7 +306,9 @@ def unpack(data: bytes, dtype: torch.dtype) -> Maps:
 
 
 def in_memory_order(part: Tensor) -> tuple[Tensor, bool]:
-    """A contiguous tensor with a map's values, [H, W, C] and True for one in channels-last memory, else [C, H, W] and False."""
+    """A contiguous tensor with a map's values, [H, W, C] and True for one in channels-last memory, else [C,
+    H, W] and False.
+    """
     last = part.permute(1, 2, 0)
     if last.is_contiguous() and not part.is_contiguous():
         return last, True

@@ -1,4 +1,6 @@
-"""What a backbone must offer so that its leading stages can be frozen, and the small arithmetic of prefixes."""
+"""What a backbone must offer so that its leading stages can be frozen, and the small arithmetic of
+prefixes.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,19 @@ class Staged(Protocol):
     """The protocol of a backbone that can be frozen by stages.
 
     Attributes:
-        stages: the K parts in forward order, the stem in the first; together they hold every parameter of the backbone.
+        stages: the K parts in forward order, the stem in the first; together they hold every parameter of the
+            backbone.
         num_stages: K >= 1.
-        num_frozen: how many leading stages the forward pass runs under ``torch.no_grad()``, and ``train()`` keeps in eval mode.
-        num_frozen: leading stages that are never trained, whatever a policy says, 0..K.
+        num_frozen: how many leading stages the forward pass runs under ``torch.no_grad()``, and ``train()``
+            keeps in eval mode.
+        always_frozen: leading stages that are never trained, whatever a policy says, 0..K.
         training: as in ``nn.Module``.
     """
 
     stages: nn.ModuleList
     num_stages: int
     num_frozen: int
-    num_frozen: int
+    always_frozen: int
     training: bool
 
     def train(self, mode: bool = True) -> nn.Module:
@@ -42,14 +46,20 @@ def check_backbone(backbone: nn.Module) -> None:
     stages = getattr(backbone, "stages", None)
     if not isinstance(stages, nn.ModuleList) or not len(stages):
         raise ConfigError(
-            f"a backbone to freeze must have .stages, a non-empty nn.ModuleList in forward order with the stem in the first; "
+            f"a backbone to freeze must have .stages, a non-empty nn.ModuleList in forward order with the "
+            f"stem in the first; "
             f"{kind}.stages is {type(stages).__name__}"
         )
     for attribute in ("num_stages", "num_frozen", "always_frozen"):
         low = 1 if attribute == "num_stages" else 0
-        require_int(attribute, getattr(backbone, attribute, None), low=low, high=len(stages), owner=f"backbone {kind}")
+        require_int(
+            attribute, getattr(backbone, attribute, None), low=low, high=len(stages), owner=f"backbone {kind}"
+        )
     if backbone.num_stages != len(stages):
-        raise ConfigError(f"backbone {kind}: num_stages must be the number of stages, {len(stages)}, got {backbone.num_stages}")
+        raise ConfigError(
+            f"backbone {kind}: num_stages must be the number of stages, {len(stages)}, got "
+            f"{backbone.num_stages}"
+        )
     owner: dict[int, int] = {}
     for number, stage in enumerate(stages, start=1):
         for name, parameter in stage.named_parameters():
@@ -62,8 +72,10 @@ def check_backbone(backbone: nn.Module) -> None:
     outside = [name for name, parameter in backbone.named_parameters() if id(parameter) not in owner]
     if outside:
         raise ConfigError(
-            f"backbone {kind}: every parameter must belong to a stage, so that a frozen prefix is frozen whole; outside of all stages: "
-            f"{', '.join(outside[:5])}{', ...' if len(outside) > 5 else ''}; move them into the stage that uses them"
+            f"backbone {kind}: every parameter must belong to a stage, so that a frozen prefix is frozen "
+            f"whole; outside of all stages: "
+            f"{', '.join(outside[:5])}{', ...' if len(outside) > 5 else ''}; move them into the stage that "
+            f"uses them"
         )
 
 
@@ -87,5 +99,7 @@ def effective_prefix(num_frozen: int, num_stages: int, always_frozen: int = 0) -
 
 
 def budget(prefixes: Iterable[int], num_stages: int, always_frozen: int = 0) -> int:
-    """Budget B of a timeline: the number of epochs (or blocks) whose effective prefix is below K, so that the backbone learns."""
+    """Budget B of a timeline: the number of epochs (or blocks) whose effective prefix is below K, so that the
+    backbone learns.
+    """
     return sum(effective_prefix(n, num_stages, always_frozen) < num_stages for n in prefixes)

@@ -1,4 +1,6 @@
-"""Oriented boxes: conversions, overlap, suppression, coders. Tensors in, tensors out; the convention is in :mod:`.boxes`."""
+"""Oriented boxes: conversions, overlap, suppression, coders. Tensors in, tensors out; the convention is in
+:mod:`.boxes`.
+"""
 
 from dbf_ray.geometry.boxes import boxes_to_corners, canonicalize, circumscribed, corners_to_boxes
 from dbf_ray.geometry.coders import (

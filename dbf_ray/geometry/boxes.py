@@ -1,8 +1,9 @@
 """The box convention, and conversions that keep to it.
 
-A box is torchvision's ``CXCYWHR``: (cx, cy, w, h, angle), pixels and *degrees, counter-clockwise as seen in the image* (y points
-down). The side w runs along u = (cos a, -sin a), the side h along v = (sin a, cos a). Canonical form: w >= h, angle in [-90, 90).
-Corners are (x1, y1, ..., x4, y4), clockwise as seen, from the corner that is the top left one at angle 0.
+A box is torchvision's ``CXCYWHR``: (cx, cy, w, h, angle), pixels and *degrees, counter-clockwise as seen in
+the image* (y points down). The side w runs along u = (cos a, -sin a), the side h along v = (sin a, cos a).
+Canonical form: w >= h, angle in [-90, 90). Corners are (x1, y1, ..., x4, y4), clockwise as seen, from the
+corner that is the top left one at angle 0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def canonicalize(boxes: Tensor) -> Tensor:
     center, w, h, angle = boxes[..., :2], boxes[..., 2], boxes[..., 3], boxes[..., 4]
     tall = h > w
     angle = torch.remainder(torch.where(tall, angle + 90, angle) + 90, 180) - 90
-    angle = torch.where(angle >= 90, angle - 180, angle)  # remainder of a tiny negative number rounds up to 180
+    angle = torch.where(
+        angle >= 90, angle - 180, angle
+    )  # remainder of a tiny negative number rounds up to 180
     return torch.cat([center, torch.stack([torch.maximum(w, h), torch.minimum(w, h), angle], -1)], -1)
 
 
@@ -34,22 +37,34 @@ def axes(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def boxes_to_corners(boxes: Tensor) -> Tensor:
-    """Corners [N, 8] of boxes [N, 5], clockwise as seen in the image, first the top left one of the unrotated box."""
+    """Corners [N, 8] of boxes [N, 5], clockwise as seen in the image, first the top left one of the unrotated
+    box.
+    """
     u, v = axes(boxes)
     half_w, half_h = u * boxes[..., 2:3] / 2, v * boxes[..., 3:4] / 2
     center = boxes[..., :2]
-    corners = [center - half_w - half_h, center + half_w - half_h, center + half_w + half_h, center - half_w + half_h]
+    corners = [
+        center - half_w - half_h,
+        center + half_w - half_h,
+        center + half_w + half_h,
+        center - half_w + half_h,
+    ]
     return torch.cat(corners, -1)
 
 
 def corners_to_boxes(corners: Tensor) -> Tensor:
-    """Minimum-area rectangles [N, 5], canonical, around quadrilaterals [N, 8] (x1, y1, ..., x4, y4), in any corner order.
+    """Minimum-area rectangles [N, 5], canonical, around quadrilaterals [N, 8] (x1, y1, ..., x4, y4), in any
+    corner order.
 
-    A minimum-area rectangle has a side along an edge of the convex hull (Freeman and Shapira, 1975). The hull's edges are among the six
-    lines through two of the four points, and every line gives an enclosing rectangle, so the smallest of the six is the answer.
+    A minimum-area rectangle has a side along an edge of the convex hull (Freeman and Shapira, 1975). The
+    hull's edges are among the six lines through two of the four points, and every line gives an enclosing
+    rectangle, so the smallest of the six is the answer.
     """
     if corners.shape[-1] != 8:
-        raise DataError(f"corners must have 8 numbers each (x1, y1, ..., x4, y4), got a tensor of shape {tuple(corners.shape)}")
+        raise DataError(
+            f"corners must have 8 numbers each (x1, y1, ..., x4, y4), got a tensor of shape "
+            f"{tuple(corners.shape)}"
+        )
     points = corners.double().unflatten(-1, (4, 2))  # [N, 4, 2]
     first, second = torch.triu_indices(4, 4, 1, device=corners.device)
     edges = points[..., second, :] - points[..., first, :]  # [N, 6, 2]

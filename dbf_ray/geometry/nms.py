@@ -1,8 +1,9 @@
 """Greedy suppression of oriented boxes.
 
-Boxes are settled in blocks, best first, each block twice as large as the one before. Inside a block all pairs that may overlap enough are
-compared; then the block's kept boxes suppress those that come after it. So most boxes of a cluster are gone before anything is compared
-with them, and memory stays linear in the pairs that touch.
+Boxes are settled in blocks, best first, each block twice as large as the one before. Inside a block all pairs
+that may overlap enough are compared; then the block's kept boxes suppress those that come after it. So most
+boxes of a cluster are gone before anything is compared with them, and memory stays linear in the pairs that
+touch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _SLACK = 1e-6  # of a ratio of areas, far more than rounding
 
 
 def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the kept boxes, best first; a box is suppressed if its IoU with a better kept one is >= ``iou_threshold``.
+    """Indices of the kept boxes, best first; a box is suppressed if its IoU with a better kept one is >=
+    ``iou_threshold``.
 
     Args:
         boxes: [N, 5] (cx, cy, w, h, angle in degrees).
@@ -61,10 +63,13 @@ class _Ranked:
         self.areas = areas(self.frames)
         self.bounds = bounds(_apart(self.frames, labels))
         if threshold <= 0:  # even boxes that do not touch are compared
-            self.bounds = torch.zeros_like(self.bounds).index_fill_(0, torch.tensor([2, 3], device=labels.device), 1.0)
+            self.bounds = torch.zeros_like(self.bounds).index_fill_(
+                0, torch.tensor([2, 3], device=labels.device), 1.0
+            )
 
     def conflicts(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs (position in ``first``, position in ``second``), the first the better box, of one label and with IoU >= threshold.
+        """Pairs (position in ``first``, position in ``second``), the first the better box, of one label and
+        with IoU >= threshold.
 
         Args:
             first: [P], ranks of boxes.
@@ -74,16 +79,29 @@ class _Ranked:
         for i, j in meeting(pick(self.bounds, first), pick(self.bounds, second)):
             rank, other = first.index_select(0, i), second.index_select(0, j)
             maybe = torch.nonzero(self._may_conflict(rank, other)).squeeze(-1)
-            over = iou_of_pairs(self.frames, self.frames, rank.index_select(0, maybe), other.index_select(0, maybe)) >= self.threshold
+            over = (
+                iou_of_pairs(
+                    self.frames, self.frames, rank.index_select(0, maybe), other.index_select(0, maybe)
+                )
+                >= self.threshold
+            )
             found = maybe.index_select(0, torch.nonzero(over).squeeze(-1))
             pieces.append((i.index_select(0, found), j.index_select(0, found)))
         return torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
 
     def _may_conflict(self, rank: Tensor, other: Tensor) -> Tensor:
-        """Whether pairs of ranks are in order, of one label, and near enough in size: the IoU is at most the ratio of the areas."""
+        """Whether pairs of ranks are in order, of one label, and near enough in size: the IoU is at most the
+        ratio of the areas.
+        """
         area, other_area = self.areas.index_select(0, rank), self.areas.index_select(0, other)
-        similar = torch.minimum(area, other_area) >= torch.maximum(area, other_area).mul_(self.threshold - _SLACK)
-        return (rank < other).logical_and_(self.labels.index_select(0, rank) == self.labels.index_select(0, other)).logical_and_(similar)
+        similar = torch.minimum(area, other_area) >= torch.maximum(area, other_area).mul_(
+            self.threshold - _SLACK
+        )
+        return (
+            (rank < other)
+            .logical_and_(self.labels.index_select(0, rank) == self.labels.index_select(0, other))
+            .logical_and_(similar)
+        )
 
 
 def _apart(frame: Tensor, labels: Tensor) -> Tensor:
@@ -96,7 +114,9 @@ def _apart(frame: Tensor, labels: Tensor) -> Tensor:
 
 
 def _greedy(count: int, better: Tensor, worse: Tensor) -> Tensor:
-    """Positions, in order, that stay of ``count`` when each that stays removes its ``worse`` ones; pairs [P], better < worse."""
+    """Positions, in order, that stay of ``count`` when each that stays removes its ``worse`` ones; pairs [P],
+    better < worse.
+    """
     device = better.device
     first, second = better.cpu().numpy(), worse.cpu().numpy()
     order = np.argsort(first, kind="stable")

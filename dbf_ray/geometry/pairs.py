@@ -1,8 +1,9 @@
 """Which boxes can overlap at all: pairs of boxes whose circumscribed upright boxes meet.
 
-Nearly all pairs of anchors and objects do not. The boxes of one side are sorted by size and place and put into tiles of a few neighbours;
-tiles are compared first, and only the members of tiles that a box meets are compared one by one. Bounds are float32, rounded outwards: a
-pair may be named that does not touch, but none that touches is left out.
+Nearly all pairs of anchors and objects do not. The boxes of one side are sorted by size and place and put
+into tiles of a few neighbours; tiles are compared first, and only the members of tiles that a box meets are
+compared one by one. Bounds are float32, rounded outwards: a pair may be named that does not touch, but none
+that touches is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _DIRECT = 1 << 14  # fewer pairs than this are compared without tiles
 
 
 def bounds(frame: Tensor) -> Tensor:
-    """Circumscribed upright boxes (x1, y1, x2, y2) as float32 rows [4, N] of frames [6, N] (see :mod:`.intersection`), rounded outwards.
+    """Circumscribed upright boxes (x1, y1, x2, y2) as float32 rows [4, N] of frames [6, N] (see
+    :mod:`.intersection`), rounded outwards.
 
     One of which a number is NaN meets nothing.
     """
@@ -32,11 +34,18 @@ def _bounds(frame: Tensor) -> Tensor:
     reach = torch.stack([half[0] * cos + half[1] * sin, half[0] * sin + half[1] * cos])
     reach += (center.abs() + reach) * 2.0**-22
     low, high = (center - reach).float(), (center + reach).float()
-    return torch.cat([low.nan_to_num_(torch.inf, torch.inf, -torch.inf), high.nan_to_num_(-torch.inf, torch.inf, -torch.inf)])
+    return torch.cat(
+        [
+            low.nan_to_num_(torch.inf, torch.inf, -torch.inf),
+            high.nan_to_num_(-torch.inf, torch.inf, -torch.inf),
+        ]
+    )
 
 
 def meeting(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Index pairs (of a [4, N], of b [4, M]) of bounds that overlap, piece by piece; every pair comes once, in no order."""
+    """Index pairs (of a [4, N], of b [4, M]) of bounds that overlap, piece by piece; every pair comes once,
+    in no order.
+    """
     if a.shape[1] < b.shape[1]:
         for columns, rows in meeting(b, a):
             yield rows, columns
@@ -61,11 +70,16 @@ def _meeting_by_tiles(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for some, others in zip(tile.split(size), column.split(size), strict=True):
         left = [part.index_select(0, some) for part in members]  # [hits, _TILE] each
         which, member = _overlap(left, [part.index_select(0, others).unsqueeze(1) for part in b])
-        yield order.index_select(0, some.index_select(0, which) * _TILE + member), others.index_select(0, which)
+        yield (
+            order.index_select(0, some.index_select(0, which) * _TILE + member),
+            others.index_select(0, which),
+        )
 
 
 def _overlap(a: Tensor | Sequence[Tensor], b: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Indices where bounds overlap; both have four parts (x1, y1, x2, y2), and the parts of a and b broadcast to two dimensions."""
+    """Indices where bounds overlap; both have four parts (x1, y1, x2, y2), and the parts of a and b broadcast
+    to two dimensions.
+    """
     hit = (a[0] < b[2]).logical_and_(a[2] > b[0]).logical_and_(a[1] < b[3]).logical_and_(a[3] > b[1])
     first, second = torch.nonzero(hit, as_tuple=True)
     return first, second
@@ -74,8 +88,8 @@ def _overlap(a: Tensor | Sequence[Tensor], b: Tensor | Sequence[Tensor]) -> tupl
 def _by_place(outer: Tensor) -> Tensor:
     """Order [N] of bounds [4, N] in which neighbours are of about equal size and lie close to each other.
 
-    The key is, from the highest bits down: the power of two of the size, and the column and the row of cells of half that size. Coordinates
-    wrap around after 2^24 cells, which costs speed there and nothing else.
+    The key is, from the highest bits down: the power of two of the size, and the column and the row of cells
+    of half that size. Coordinates wrap around after 2^24 cells, which costs speed there and nothing else.
     """
     return torch.argsort(in_pieces(_place, outer))
 

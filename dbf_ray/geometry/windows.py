@@ -1,7 +1,8 @@
 """Windows that cover an image of any size, and the names of patches cut by them.
 
-The rules are those of MMRotate's splitter (tools/data/dota/split/img_split.py, after BboxToolkit): windows are ``size - overlap`` apart, the last
-of a row or column is moved back to end at the border, and a window reaches beyond an image that is smaller.
+The rules are those of MMRotate's splitter (tools/data/dota/split/img_split.py, after BboxToolkit): windows
+are ``size - overlap`` apart, the last of a row or column is moved back to end at the border, and a window
+reaches beyond an image that is smaller.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import NamedTuple
 from dbf_ray.errors import ConfigError
 
 _NAME = re.compile(r"(?P<image>.+)__(?P<size>\d+(?:\.\d+)?)__(?P<x>-?\d+)___(?P<y>-?\d+)")
-SMALLEST_PATCH = 32  # a number below it in a patch's name is the DOTA devkit's: by how much the image was enlarged before it was cut
+# a number below it in a patch's name is the DOTA devkit's: by how much the image was enlarged before it was
+# cut
+SMALLEST_PATCH = 32
 _EQUAL_SHARES = 0.01
 
 
@@ -40,16 +43,20 @@ class Patch(NamedTuple):
     rate: float
 
 
-def sliding_windows(height: int, width: int, sizes: Sequence[int], overlaps: Sequence[int], image_share: float = 0.6) -> list[Window]:
-    """Windows of each size that cover an image, column by column, as MMRotate's ``get_sliding_window`` gives them.
+def sliding_windows(
+    height: int, width: int, sizes: Sequence[int], overlaps: Sequence[int], image_share: float = 0.6
+) -> list[Window]:
+    """Windows of each size that cover an image, column by column, as MMRotate's ``get_sliding_window`` gives
+    them.
 
     Args:
         height: of the image, pixels.
         width: of the image, pixels.
         sizes: sides of the windows, pixels.
         overlaps: pixels that neighbouring windows of each size share.
-        image_share: windows are left out of which no more than this share lies on the image, unless that leaves none; then those with the largest
-            share stay. Windows of one size all have the same share, so that only several sizes are chosen among.
+        image_share: windows are left out of which no more than this share lies on the image, unless that
+            leaves none; then those with the largest share stay. Windows of one size all have the same share,
+            so that only several sizes are chosen among.
 
     Raises:
         ConfigError: sizes that are not positive, or overlaps outside [0, size).
@@ -57,12 +64,15 @@ def sliding_windows(height: int, width: int, sizes: Sequence[int], overlaps: Seq
     for size, overlap in zip(sizes, overlaps, strict=True):
         if size < 1 or not 0 <= overlap < size:
             raise ConfigError(
-                f"windows must have a size >= 1 and an overlap in [0, size), got size {size} and overlap {overlap}; change one"
+                f"windows must have a size >= 1 and an overlap in [0, size), got size {size} and overlap "
+                f"{overlap}; change one"
             )
     windows = [
         Window(x, y, size)
         for size, overlap in zip(sizes, overlaps, strict=True)
-        for x, y in itertools.product(_starts(width, size, size - overlap), _starts(height, size, size - overlap))
+        for x, y in itertools.product(
+            _starts(width, size, size - overlap), _starts(height, size, size - overlap)
+        )
     ]
     shares = [math.prod(window.within(height, width)) / window.size**2 for window in windows]
     if not any(share > image_share for share in shares):
@@ -88,4 +98,6 @@ def parse_patch_name(name: str) -> Patch:
     if found is None:
         return Patch(name, 0, 0, 1.0)
     number = float(found["size"])
-    return Patch(found["image"], int(found["x"]), int(found["y"]), number if 0 < number < SMALLEST_PATCH else 1.0)
+    return Patch(
+        found["image"], int(found["x"]), int(found["y"]), number if 0 < number < SMALLEST_PATCH else 1.0
+    )

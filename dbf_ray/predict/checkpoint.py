@@ -1,4 +1,6 @@
-"""A checkpoint on images: what it was trained on decides how they are looked at, unless somebody says otherwise."""
+"""A checkpoint on images: what it was trained on decides how they are looked at, unless somebody says
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,17 @@ from dbf_ray.training.loop import autocast
 
 
 def predict(
-    checkpoint: Path, images: Path, out: Path, options: Options | None = None, say: Callable[[str], None] | None = None
+    checkpoint: Path,
+    images: Path,
+    out: Path,
+    options: Options | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Detect objects in an image, or in all images of a folder and its sub-folders, and write them to ``out``.
+    """Detect objects in an image, or in all images of a folder and its sub-folders, and write them to
+    ``out``.
 
-    Everything is checked before the folder is touched. See :mod:`.folder` for what is written, :func:`.job.predict_images` for what is returned.
+    Everything is checked before the folder is touched. See :mod:`.folder` for what is written,
+    :func:`.job.predict_images` for what is returned.
 
     Args:
         checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
@@ -75,7 +83,8 @@ def predict(
         if left_out:
             tell(left_out)
         tell(
-            f"{len(files)} images; windows of {window} px ({origin}) that share {tiling.overlap} px, resized to {tiling.image_size} px "
+            f"{len(files)} images; windows of {window} px ({origin}) that share {tiling.overlap} px, "
+            f"resized to {tiling.image_size} px "
             f"(x {tiling.scale:.3g})"
         )
         return predict_images(task, files, folder, tell)
@@ -90,16 +99,27 @@ def trained_window(checkpoint: Path, config: Config) -> tuple[int, str]:
     try:
         window = json.loads((checkpoint / "record.json").read_text(encoding="utf-8")).get("window")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read checkpoint {checkpoint}: {error}; choose another beside it") from error
+        raise WeightsError(
+            f"cannot read checkpoint {checkpoint}: {error}; choose another beside it"
+        ) from error
     if window is None:
-        return config.data.image_size, "data.image_size, since the checkpoint does not say how large its images were; --window changes it"
+        return (
+            config.data.image_size,
+            "data.image_size, since the checkpoint does not say how large its images were; --window changes "
+            "it",
+        )
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise WeightsError(f"checkpoint {checkpoint}: window in record.json must be a number of pixels >= 1, got {window!r}; correct it")
+        raise WeightsError(
+            f"checkpoint {checkpoint}: window in record.json must be a number of pixels >= 1, got "
+            f"{window!r}; correct it"
+        )
     return window, "the long side of the images it was trained on"
 
 
 def network(detector: Detector, precision: str, score: float | None = None) -> Detect:
-    """A detector in eval mode as a function, in the precision it was trained in; its threshold is lowered to ``score`` where that is less."""
+    """A detector in eval mode as a function, in the precision it was trained in; its threshold is lowered to
+    ``score`` where that is less.
+    """
     threshold: Any = detector.score_threshold
     detector.score_threshold = threshold if score is None else min(threshold, score)
 

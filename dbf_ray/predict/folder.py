@@ -26,7 +26,10 @@ from dbf_ray.tracking.base import write_json
 SETTINGS_FILE = "predict.json"
 KINDS = {"dota": ("labels", ".txt"), "geojson": ("geojson", ".geojson"), "overlay": ("overlays", ".jpg")}
 DONE, PARTIAL, TASK1 = "done", "partial", "Task1"
-MAY_DIFFER = ("checkpoint", "batch")  # the weights' hash tells them, wherever they are; a batch changes no more than rounding
+MAY_DIFFER = (
+    "checkpoint",
+    "batch",
+)  # the weights' hash tells them, wherever they are; a batch changes no more than rounding
 
 
 class OutFolder:
@@ -50,16 +53,26 @@ class OutFolder:
         """
         file = self.root / SETTINGS_FILE
         if not file.is_file():
-            if self.root.exists() and (not self.root.is_dir() or any(entry.name != ".lock" for entry in self.root.iterdir())):
+            if self.root.exists() and (
+                not self.root.is_dir() or any(entry.name != ".lock" for entry in self.root.iterdir())
+            ):
                 raise ConfigError(
-                    f"--out must be a new folder or one that a prediction was begun in, {self.root} holds other files; give another"
+                    f"--out must be a new folder or one that a prediction was begun in, {self.root} holds "
+                    f"other files; give another"
                 )
             return
         found = _read_json(file) or {}
-        keys = [key for key in self._settings if key not in MAY_DIFFER and found.get(key) != self._settings[key]]
+        keys = [
+            key for key in self._settings if key not in MAY_DIFFER and found.get(key) != self._settings[key]
+        ]
         if keys:
-            differing = "; ".join(f"{key} {_short(found.get(key))} there, {_short(self._settings[key])} now" for key in keys)
-            raise ConfigError(f"{self.root} holds predictions with other settings: {differing}; give the same, or another --out")
+            differing = "; ".join(
+                f"{key} {_short(found.get(key))} there, {_short(self._settings[key])} now" for key in keys
+            )
+            raise ConfigError(
+                f"{self.root} holds predictions with other settings: {differing}; give the same, or another "
+                f"--out"
+            )
 
     def begin(self) -> None:
         """Note the settings, and remove what a killed process left half written."""
@@ -83,11 +96,15 @@ class OutFolder:
         return self.root / PARTIAL / f"{name}.parts"
 
     def done(self, name: str, stamp: tuple[int, int]) -> dict[str, Any] | None:
-        """The record of a complete image; None if it is not, if its file has changed since, or an output is gone."""
+        """The record of a complete image; None if it is not, if its file has changed since, or an output is
+        gone.
+        """
         record = _read_json(self._marker(name))
         if record is None or not {"windows", "detections", "height", "width"} <= record.keys():
             return None
-        whole = (record.get("bytes"), record.get("mtime_ns")) == stamp and all(self.file(kind, name).is_file() for kind in self.formats)
+        whole = (record.get("bytes"), record.get("mtime_ns")) == stamp and all(
+            self.file(kind, name).is_file() for kind in self.formats
+        )
         return record if whole else None
 
     def mark_done(self, picture: Picture, windows: int, detections: int) -> None:

@@ -18,9 +18,11 @@ class Picture:
 
     Attributes:
         file: the image.
-        name: its path within the folder of the images, with slashes and without suffix: what all its outputs are called.
+        name: its path within the folder of the images, with slashes and without suffix: what all its outputs
+            are called.
         size: (height, width) in pixels, upright.
-        stamp: the file's length in bytes and its time of change in nanoseconds, by which another file is told.
+        stamp: the file's length in bytes and its time of change in nanoseconds, by which another file is
+            told.
     """
 
     file: Path
@@ -33,27 +35,40 @@ def find_images(source: Path, out: Path) -> tuple[dict[str, Path], str]:
     """Image files by name, sorted, and a sentence on what else is there, empty if nothing is.
 
     Args:
-        source: an image, or a folder with images in it and in its sub-folders. What is hidden, by a dot before its name, is passed over.
+        source: an image, or a folder with images in it and in its sub-folders. What is hidden, by a dot
+            before its name, is passed over.
         out: where results go: what lies there is no input.
 
     Raises:
         DataError: there is no such place, it holds no image, or two images would have the same outputs.
     """
     if not source.exists():
-        raise DataError(f"images must be there, {source} is not; give an image or a folder of images as --images")
+        raise DataError(
+            f"images must be there, {source} is not; give an image or a folder of images as --images"
+        )
     files = [source] if source.is_file() else sorted(_files_below(source, out.resolve()))
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        raise DataError(f"{source} must be or hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another as --images")
+        raise DataError(
+            f"{source} must be or hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another as "
+            f"--images"
+        )
     named: dict[str, Path] = {}
     for file in images:
         name = file.stem if source.is_file() else file.relative_to(source).with_suffix("").as_posix()
         other = named.setdefault(name, file)
         if other is not file:
-            raise DataError(f"{file}: images must differ in more than their suffix, {other.name} is called the same; rename or move one")
-    others = Counter(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in IMAGE_SUFFIXES)
+            raise DataError(
+                f"{file}: images must differ in more than their suffix, {other.name} is called the same; "
+                f"rename or move one"
+            )
+    others = Counter(
+        file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in IMAGE_SUFFIXES
+    )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
-    return dict(sorted(named.items())), f"{others.total()} other files are passed over: {kinds}" if others else ""
+    return dict(
+        sorted(named.items())
+    ), f"{others.total()} other files are passed over: {kinds}" if others else ""
 
 
 def _files_below(folder: Path, out: Path) -> Iterator[Path]:
@@ -64,7 +79,9 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (real := os.path.realpath(os.path.join(place, name))) not in seen and Path(real) != out
+            if not name.startswith(".")
+            and (real := os.path.realpath(os.path.join(place, name))) not in seen
+            and Path(real) != out
         )
         yield from (Path(place) / name for name in files if not name.startswith("."))
 
@@ -78,7 +95,9 @@ def stamp_of(file: Path) -> tuple[int, int]:
     try:
         found = file.stat()
     except OSError as error:
-        raise DataError(f"{file}: images must be readable, got: {error.strerror or error}; check the file") from error
+        raise DataError(
+            f"{file}: images must be readable, got: {error.strerror or error}; check the file"
+        ) from error
     return found.st_size, found.st_mtime_ns
 
 

@@ -1,4 +1,6 @@
-"""The prediction itself: batches of windows in, files out, image by image. It knows nothing of checkpoints: a network is a function."""
+"""The prediction itself: batches of windows in, files out, image by image. It knows nothing of checkpoints: a
+network is a function.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from dbf_ray.progress import Counter
 from dbf_ray.reports.overlays import Layout, paste
 
 Detect = Callable[[list[Tensor]], list[Mapping[str, Tensor]]]
-"""Images uint8 [3, h, w] to, of each, ``boxes`` [n, 5] in its pixels, ``scores`` [n], best first, and ``labels`` [n]."""
+"""Images uint8 [3, h, w] to, of each, ``boxes`` [n, 5] in its pixels, ``scores`` [n], best first, and
+``labels`` [n].
+"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ class Work:
 
 
 def in_image(detection: Mapping[str, Tensor], piece: Piece, scale: float, score: float | None) -> Detections:
-    """Detections of a window as the network saw it, resized by ``scale``, in the image's pixels; without those up to ``score``."""
+    """Detections of a window as the network saw it, resized by ``scale``, in the image's pixels; without
+    those up to ``score``.
+    """
     boxes, scores, labels = (detection[name].detach().cpu() for name in ("boxes", "scores", "labels"))
     found = as_found(boxes.float(), scores.float(), labels, scale)
     found.boxes[:, :2] += torch.tensor([piece.window.x, piece.window.y])
@@ -111,9 +117,11 @@ def predict_images(
     say: Callable[[str], None] | None = None,
     open_image: OpenImage = open_raster,
 ) -> dict[str, Any]:
-    """Look at images, and write what is found in each as soon as it is complete; those that are complete already are skipped.
+    """Look at images, and write what is found in each as soon as it is complete; those that are complete
+    already are skipped.
 
-    An image that cannot be read is told and passed over. Killed at any moment and called again, it ends in the same files.
+    An image that cannot be read is told and passed over. Killed at any moment and called again, it ends in
+    the same files.
 
     Args:
         task: how.
@@ -123,8 +131,9 @@ def predict_images(
         open_image: see :func:`.reader.read_ahead`.
 
     Returns:
-        ``images`` (all), ``skipped`` (of them complete before), ``failed`` (a list of ``image`` and ``reason``), ``windows`` looked at now,
-        ``detections`` in all complete images, ``seconds``, ``windows_per_second`` and ``out``.
+        ``images`` (all), ``skipped`` (of them complete before), ``failed`` (a list of ``image`` and
+        ``reason``), ``windows`` looked at now, ``detections`` in all complete images, ``seconds``,
+        ``windows_per_second`` and ``out``.
 
     Raises:
         ResourceError: a batch does not fit into the device's memory.
@@ -139,7 +148,9 @@ def print_line(line: str) -> None:
 
 
 class _Prediction:
-    """One call of :func:`predict_images`: which images are complete, with how many detections, and which are under way."""
+    """One call of :func:`predict_images`: which images are complete, with how many detections, and which are
+    under way.
+    """
 
     def __init__(self, task: Task, folder: OutFolder, say: Callable[[str], None]) -> None:
         self.task, self.folder, self.say = task, folder, say
@@ -156,7 +167,9 @@ class _Prediction:
             if picture.name not in complete and self.folder.parts(picture.name).is_dir():
                 self.works[picture.name] = Work(picture, self.task, self.folder)
         begin = {name: work.begun for name, work in self.works.items()}
-        total = sum(len(tiling.windows(picture.size)) for picture in pictures if picture.name not in complete) - sum(begin.values())
+        total = sum(
+            len(tiling.windows(picture.size)) for picture in pictures if picture.name not in complete
+        ) - sum(begin.values())
         counter = Counter(total, "windows")
         overlay_size = self.task.overlay_size if "overlay" in self.folder.formats else None
         planned = batches(pictures, tiling, self.task.batch, begin, complete)
@@ -164,7 +177,10 @@ class _Prediction:
             for seen in reading:
                 self._look_at(seen, complete)
                 over = len(self.detections) + len(self.failed)
-                counter.add(sum(one.piece.picture.name not in complete for one in seen), f" · {over}/{len(files)} images done")
+                counter.add(
+                    sum(one.piece.picture.name not in complete for one in seen),
+                    f" · {over}/{len(files)} images done",
+                )
         if "dota" in self.folder.formats:
             write_task1(self.folder, list(self.detections), self.task.classes)
         self.folder.end()
@@ -223,7 +239,8 @@ class _Prediction:
             return self.task.detect([one.pixels for one in seen]) if seen else []
         except torch.OutOfMemoryError as error:
             raise ResourceError(
-                f"a batch must fit into the device's memory, {len(seen)} windows do not: {' '.join(str(error).split())[:200]}; lower --batch"
+                f"a batch must fit into the device's memory, {len(seen)} windows do not: "
+                f"{' '.join(str(error).split())[:200]}; lower --batch"
             ) from error
 
     def _finish(self, work: Work, lonlat: LonLat | None) -> None:

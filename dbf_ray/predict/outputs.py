@@ -29,7 +29,9 @@ _JPEG_QUALITY = 90
 
 
 class Result(NamedTuple):
-    """An image that has been looked at: what was found, its overlay so far if one is drawn, and where on earth its points lie if it tells."""
+    """An image that has been looked at: what was found, its overlay so far if one is drawn, and where on
+    earth its points lie if it tells.
+    """
 
     picture: Picture
     found: Detections
@@ -39,15 +41,23 @@ class Result(NamedTuple):
 
 
 def write_outputs(folder: OutFolder, result: Result, classes: Sequence[str], overlay_score: float) -> None:
-    """Write the detections of one image in the folder's formats, each file in one step; those from ``overlay_score`` on are drawn."""
-    boxes, labels, scores = result.found.boxes.double(), result.found.labels.tolist(), result.found.scores.double().numpy()
+    """Write the detections of one image in the folder's formats, each file in one step; those from
+    ``overlay_score`` on are drawn.
+    """
+    boxes, labels, scores = (
+        result.found.boxes.double(),
+        result.found.labels.tolist(),
+        result.found.scores.double().numpy(),
+    )
     corners = boxes_to_corners(boxes).numpy()
     name = result.picture.name
     if "dota" in folder.formats:
         names = text_names(classes)
         with _text(folder.file("dota", name)) as stream:
             for points, label, score in zip(corners.tolist(), labels, scores.tolist(), strict=True):
-                stream.write(" ".join([*(f"{value:.2f}" for value in points), names[label], f"{score:.6g}"]) + "\n")
+                stream.write(
+                    " ".join([*(f"{value:.2f}" for value in points), names[label], f"{score:.6g}"]) + "\n"
+                )
     if "geojson" in folder.formats:
         objects = Objects(boxes.numpy(), corners, [classes[label] for label in labels], scores)
         with _text(folder.file("geojson", name)) as stream:
@@ -67,7 +77,8 @@ def _text(file: Path) -> Iterator[TextIO]:
 
 
 def shown_names(names: Sequence[str]) -> Mapping[str, str]:
-    """What images are called in Task 1 files, where blanks separate fields: the last part of their name, or all of it where that is not unique.
+    """What images are called in Task 1 files, where blanks separate fields: the last part of their name, or
+    all of it where that is not unique.
 
     Raises:
         ConfigError: two would be called the same.
@@ -77,17 +88,22 @@ def shown_names(names: Sequence[str]) -> Mapping[str, str]:
         if len(set(texts)) == len(texts):
             return dict(zip(names, texts, strict=True))
     twice = next(text for text, count in Counter(texts).items() if count > 1)
-    raise ConfigError(f"images must differ in more than blanks, two would be called {twice!r} in Task 1 files; rename one")
+    raise ConfigError(
+        f"images must differ in more than blanks, two would be called {twice!r} in Task 1 files; rename one"
+    )
 
 
 def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str]) -> None:
-    """DOTA's Task 1 files of all images, and their archive, as :func:`dbf_ray.evaluation.submission.write_task1` writes them.
+    """DOTA's Task 1 files of all images, and their archive, as
+    :func:`dbf_ray.evaluation.submission.write_task1` writes them.
 
-    They are made from the text files of the images, line by line: detections of a large folder need not fit into memory.
+    They are made from the text files of the images, line by line: detections of a large folder need not fit
+    into memory.
 
     Args:
         folder: holds ``labels/``.
-        names: of the images, as :class:`.Picture` has them. In the files they are the last part of it, or all of it where that is not unique.
+        names: of the images, as :class:`.Picture` has them. In the files they are the last part of it, or all
+            of it where that is not unique.
         classes: in label order.
     """
     shown = shown_names(names)
@@ -103,7 +119,12 @@ def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str])
                     streams[name].write(" ".join([shown[image], score, *corners]) + "\n")
     with whole_file(place / ARCHIVE) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in text_names(classes):
-            entry = zipfile.ZipInfo(f"{PREFIX}{name}.txt")  # with a fixed date: the same detections are the same bytes
-            entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, (place / entry.filename).stat().st_size
+            entry = zipfile.ZipInfo(
+                f"{PREFIX}{name}.txt"
+            )  # with a fixed date: the same detections are the same bytes
+            entry.compress_type, entry.file_size = (
+                zipfile.ZIP_DEFLATED,
+                (place / entry.filename).stat().st_size,
+            )
             with (place / entry.filename).open("rb") as content, archive.open(entry, "w") as stored:
                 shutil.copyfileobj(content, stored)

@@ -1,4 +1,6 @@
-"""An image under way: detections of its windows so far, kept every few seconds, so that a kill costs no more than these."""
+"""An image under way: detections of its windows so far, kept every few seconds, so that a kill costs no more
+than these.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ _IMAGE, _CANVAS = "image.json", "canvas.npy"
 
 
 class Partial:
-    """Detections of an image's first windows, in files of a folder of its own: a file for each few seconds, whole or not there.
+    """Detections of an image's first windows, in files of a folder of its own: a file for each few seconds,
+    whole or not there.
 
-    The overlay so far is kept beside them, and written first: it may show windows that no file holds, which do it no harm when they come again.
+    The overlay so far is kept beside them, and written first: it may show windows that no file holds, which
+    do it no harm when they come again.
 
     Args:
         folder: of this image alone.
@@ -41,7 +45,9 @@ class Partial:
         self._last = time.monotonic()
 
     def resume(self, canvas: NDArray[np.uint8] | None) -> tuple[int, list[Detections]]:
-        """Windows that are done, and what was found in them; the overlay so far is put into ``canvas`` [H, W, 3], None for none."""
+        """Windows that are done, and what was found in them; the overlay so far is put into ``canvas`` [H, W,
+        3], None for none.
+        """
         found: list[Detections] = []
         try:
             if json.loads((self.folder / _IMAGE).read_text(encoding="utf-8")) != self._identity:
@@ -58,7 +64,13 @@ class Partial:
                 with np.load(file) as arrays:
                     found.append(Detections(*(torch.from_numpy(arrays[name]) for name in Detections._fields)))
                 self._kept = after
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # there is nothing, or nothing of use
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+        ):  # there is nothing, or nothing of use
             self.remove()
             self._kept, found = 0, []
         self._seen = self._kept
@@ -70,7 +82,9 @@ class Partial:
         self._seen += 1
 
     def keep(self, canvas: NDArray[np.uint8] | None) -> None:
-        """Write what was found since, and the overlay so far, if it is time to; to be called when all windows of a batch are added."""
+        """Write what was found since, and the overlay so far, if it is time to; to be called when all windows
+        of a batch are added.
+        """
         if not self._pending or time.monotonic() - self._last < self.every:
             return
         if not self._kept:
@@ -78,8 +92,13 @@ class Partial:
         if canvas is not None:
             with whole_file(self.folder / _CANVAS) as file, file.open("wb") as stream:
                 np.save(stream, canvas)
-        with whole_file(self.folder / f"{self._kept:08d}-{self._seen:08d}.npz") as file, file.open("wb") as stream:
-            np.savez(stream, **{name: tensor.numpy() for name, tensor in joined(self._pending)._asdict().items()})
+        with (
+            whole_file(self.folder / f"{self._kept:08d}-{self._seen:08d}.npz") as file,
+            file.open("wb") as stream,
+        ):
+            np.savez(
+                stream, **{name: tensor.numpy() for name, tensor in joined(self._pending)._asdict().items()}
+            )
         self._kept, self._pending, self._last = self._seen, [], time.monotonic()
 
     def remove(self) -> None:

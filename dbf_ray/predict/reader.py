@@ -1,7 +1,8 @@
 """Windows read ahead: while the network looks at one batch, a thread of its own reads the next.
 
-Only that thread opens, reads and closes images, one at a time: what an image takes in memory is given back before the next is opened. Of a
-window that has been read no more is kept than what the network sees and what an overlay shows, and no more than three batches of these.
+Only that thread opens, reads and closes images, one at a time: what an image takes in memory is given back
+before the next is opened. Of a window that has been read no more is kept than what the network sees and what
+an overlay shows, and no more than three batches of these.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Seen(NamedTuple):
     Attributes:
         pixels: uint8 [3, h, w], resized.
         patch: of the overlay; None where none is drawn.
-        lonlat: longitudes and latitudes of points [n, 2] of the image, if it tells; good after the image is closed.
+        lonlat: longitudes and latitudes of points [n, 2] of the image, if it tells; good after the image is
+            closed.
     """
 
     piece: Piece
@@ -47,9 +49,13 @@ class Unreadable(NamedTuple):
 
 
 def read_ahead(
-    batches: Iterable[list[Piece]], tiling: Tiling, overlay_size: int | None = None, open_image: OpenImage = open_raster
+    batches: Iterable[list[Piece]],
+    tiling: Tiling,
+    overlay_size: int | None = None,
+    open_image: OpenImage = open_raster,
 ) -> Generator[list[Seen | Unreadable], None, None]:
-    """Read batches of windows, one batch ahead of who asks for them; to be closed by who does not ask for all.
+    """Read batches of windows, one batch ahead of who asks for them; to be closed by who does not ask for
+    all.
 
     Args:
         batches: what to read, in this order.
@@ -84,7 +90,10 @@ def _read(
                     if raster is None or piece.picture.name != name:
                         raster = None  # its pixels go before others come
                         opened.close()
-                        raster, name = opened.enter_context(open_image(piece.picture.file)), piece.picture.name
+                        raster, name = (
+                            opened.enter_context(open_image(piece.picture.file)),
+                            piece.picture.name,
+                        )
                         _check_size(raster, piece)
                     seen.append(_see(raster, piece, tiling, overlay_size))
                 except DataError as error:
@@ -96,7 +105,8 @@ def _read(
 def _check_size(raster: Raster, piece: Piece) -> None:
     if raster.size != piece.picture.size:
         raise DataError(
-            f"{piece.picture.file}: an image must not change while it is looked at, its (height, width) was {piece.picture.size} and is now "
+            f"{piece.picture.file}: an image must not change while it is looked at, its (height, width) was "
+            f"{piece.picture.size} and is now "
             f"{raster.size}; start again"
         )
 

@@ -1,7 +1,8 @@
 """How images are cut into windows, and windows put into batches.
 
-All windows of an image have one size, so that a batch is padded as each of its windows would be alone. Batches are the same whatever was done
-before: how a network rounds depends on the company, and a resumed prediction shall end in the same bytes as one that was never interrupted.
+All windows of an image have one size, so that a batch is padded as each of its windows would be alone.
+Batches are the same whatever was done before: how a network rounds depends on the company, and a resumed
+prediction shall end in the same bytes as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ class Tiling:
 
     @property
     def scale(self) -> float:
-        """Pixels that the network sees for a pixel of an image: the same for all windows of all images, smaller ones too."""
+        """Pixels that the network sees for a pixel of an image: the same for all windows of all images,
+        smaller ones too.
+        """
         return self.image_size / self.window
 
     def windows(self, size: tuple[int, int]) -> list[Window]:
         """The windows of an image of ``size`` (height, width), row by row, as most files are stored."""
-        return sorted(sliding_windows(*size, [self.window], [self.overlap]), key=lambda window: (window.y, window.x))
+        return sorted(
+            sliding_windows(*size, [self.window], [self.overlap]), key=lambda window: (window.y, window.x)
+        )
 
     def resize(self, pixels: Tensor) -> Tensor:
         """Pixels uint8 [3, h, w] as the network sees them, resized as training resizes its images."""
@@ -69,16 +74,22 @@ class Piece(NamedTuple):
 
 
 def batches(
-    pictures: Sequence[Picture], tiling: Tiling, size: int, begin: Mapping[str, int], complete: Collection[str]
+    pictures: Sequence[Picture],
+    tiling: Tiling,
+    size: int,
+    begin: Mapping[str, int],
+    complete: Collection[str],
 ) -> Iterator[list[Piece]]:
-    """Batches of ``size`` windows or fewer: of one image, or of neighbouring images of equal size that have one window each.
+    """Batches of ``size`` windows or fewer: of one image, or of neighbouring images of equal size that have
+    one window each.
 
     Args:
         pictures: all images, those that are complete too.
         tiling: how they are cut.
         size: of a batch.
         begin: by name, how many windows of an image are done, where some are.
-        complete: names of images that are done. They come again only to keep others the company that they had.
+        complete: names of images that are done. They come again only to keep others the company that they
+            had.
     """
 
     def alike(picture: Picture) -> tuple[str, tuple[int, int]]:

@@ -1,4 +1,6 @@
-"""How several runs learned, by epoch and by training time, with what was frozen when: first the plain data, then the drawing."""
+"""How several runs learned, by epoch and by training time, with what was frozen when: first the plain data,
+then the drawing.
+"""
 
 from __future__ import annotations
 
@@ -39,18 +41,28 @@ class LearningCurve(NamedTuple):
     frozen: tuple[float, ...]
 
 
-def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], num_stages: int | Mapping[str, int] = 4) -> tuple[LearningCurve, ...]:
+def learning_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], num_stages: int | Mapping[str, int] = 4
+) -> tuple[LearningCurve, ...]:
     """The plain data of the picture.
 
     Args:
-        runs: name -> records of ``epochs.jsonl`` (epoch, map50, device_seconds, frozen_stages). Where an epoch comes twice, the last one counts.
+        runs: name -> records of ``epochs.jsonl`` (epoch, map50, device_seconds, frozen_stages). Where an
+            epoch comes twice, the last one counts.
         num_stages: stages of the backbone, of all runs or by name.
     """
-    return tuple(_curve(name, records, num_stages if isinstance(num_stages, int) else num_stages[name]) for name, records in runs.items())
+    return tuple(
+        _curve(name, records, num_stages if isinstance(num_stages, int) else num_stages[name])
+        for name, records in runs.items()
+    )
 
 
-def learning_png(curves: Sequence[LearningCurve], title: str = "Learning curves", width: float = 11.0, dpi: int = 150) -> bytes:
-    """The picture as PNG bytes: map50 by epoch (and below, what was frozen when), and against cumulative device seconds; width in inches."""
+def learning_png(
+    curves: Sequence[LearningCurve], title: str = "Learning curves", width: float = 11.0, dpi: int = 150
+) -> bytes:
+    """The picture as PNG bytes: map50 by epoch (and below, what was frozen when), and against cumulative
+    device seconds; width in inches.
+    """
     strips = 0.24 * max(1, len(curves))
     head = 0.82 + 0.23 * math.ceil(len(_legend(curves)) / _LEGEND_COLUMNS)
     height = head + 4.0 + strips
@@ -59,7 +71,15 @@ def learning_png(curves: Sequence[LearningCurve], title: str = "Learning curves"
         FigureCanvasAgg(figure)
         figure.text(0.02, 1 - 0.33 / height, title, fontsize=14, fontweight="bold")
         grid = figure.add_gridspec(
-            2, 2, height_ratios=(3.4, strips), left=0.075, right=0.98, bottom=0.6 / height, top=1 - head / height, hspace=0.08, wspace=0.14
+            2,
+            2,
+            height_ratios=(3.4, strips),
+            left=0.075,
+            right=0.98,
+            bottom=0.6 / height,
+            top=1 - head / height,
+            hspace=0.08,
+            wspace=0.14,
         )
         by_epoch = figure.add_subplot(grid[0, 0])
         strip = figure.add_subplot(grid[1, 0], sharex=by_epoch)
@@ -72,7 +92,11 @@ def learning_png(curves: Sequence[LearningCurve], title: str = "Learning curves"
             _strip(strip, curve, index, color)
         _finish(by_epoch, strip, by_time, curves, unit_name)
         figure.legend(
-            handles=_legend(curves), loc="upper left", bbox_to_anchor=(0.012, 1 - 0.43 / height), ncols=_LEGEND_COLUMNS, fontsize=9
+            handles=_legend(curves),
+            loc="upper left",
+            bbox_to_anchor=(0.012, 1 - 0.43 / height),
+            ncols=_LEGEND_COLUMNS,
+            fontsize=9,
         )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi)
@@ -96,9 +120,13 @@ def _curve(name: str, records: Sequence[Mapping[str, Any]], num_stages: int) -> 
 
 
 def _line(axes: Axes, curve: LearningCurve, x: Sequence[float], color: str) -> None:
-    """A run's evaluated epochs: filled marks after epochs that trained the whole backbone, hollow ones where it was frozen."""
+    """A run's evaluated epochs: filled marks after epochs that trained the whole backbone, hollow ones where
+    it was frozen.
+    """
     shown = [
-        (place, value, share) for place, value, share in zip(x, curve.map50, curve.frozen, strict=True) if math.isfinite(value + place)
+        (place, value, share)
+        for place, value, share in zip(x, curve.map50, curve.frozen, strict=True)
+        if math.isfinite(value + place)
     ]
     if not shown:
         return
@@ -109,12 +137,23 @@ def _line(axes: Axes, curve: LearningCurve, x: Sequence[float], color: str) -> N
 
 
 def _strip(axes: Axes, curve: LearningCurve, row: int, color: str) -> None:
-    """One cell for each epoch: full colour where the backbone was trained, the paler the more of it was frozen."""
+    """One cell for each epoch: full colour where the backbone was trained, the paler the more of it was
+    frozen.
+    """
     fills = [pale(color, 1 - 0.88 * share) for share in curve.frozen]
-    axes.barh([row] * len(curve.epochs), 0.92, left=[epoch - 0.46 for epoch in curve.epochs], height=0.72, color=fills, linewidth=0)
+    axes.barh(
+        [row] * len(curve.epochs),
+        0.92,
+        left=[epoch - 0.46 for epoch in curve.epochs],
+        height=0.72,
+        color=fills,
+        linewidth=0,
+    )
 
 
-def _finish(by_epoch: Axes, strip: Axes, by_time: Axes, curves: Sequence[LearningCurve], unit_name: str) -> None:
+def _finish(
+    by_epoch: Axes, strip: Axes, by_time: Axes, curves: Sequence[LearningCurve], unit_name: str
+) -> None:
     by_epoch.set_ylabel("map50: AP at IoU 0.5 (fraction)", labelpad=8)
     by_epoch.tick_params(labelbottom=False, bottom=False)
     by_time.set_xlabel(f"training time so far (device {unit_name})", labelpad=6)
@@ -137,13 +176,27 @@ def _finish(by_epoch: Axes, strip: Axes, by_time: Axes, curves: Sequence[Learnin
 
 def _legend(curves: Sequence[LearningCurve]) -> list[Line2D | Patch]:
     entries: list[Line2D | Patch] = [
-        Line2D([], [], color=RUNS[i % len(RUNS)], linewidth=1.8, label=curve.name) for i, curve in enumerate(curves)
+        Line2D([], [], color=RUNS[i % len(RUNS)], linewidth=1.8, label=curve.name)
+        for i, curve in enumerate(curves)
     ]
     states = {share if share in (0.0, 1.0) else 0.5 for curve in curves for share in curve.frozen}
-    for state, fill, text in ((0.0, INK, "backbone trained"), (0.5, pale(INK, 0.45), "partly frozen"), (1.0, "white", "backbone frozen")):
+    for state, fill, text in (
+        (0.0, INK, "backbone trained"),
+        (0.5, pale(INK, 0.45), "partly frozen"),
+        (1.0, "white", "backbone frozen"),
+    ):
         if state in states:
             entries.append(
-                Line2D([], [], linestyle="none", marker="o", markersize=6, markerfacecolor=fill, markeredgecolor=INK, label=text)
+                Line2D(
+                    [],
+                    [],
+                    linestyle="none",
+                    marker="o",
+                    markersize=6,
+                    markerfacecolor=fill,
+                    markeredgecolor=INK,
+                    label=text,
+                )
             )
     return entries
 

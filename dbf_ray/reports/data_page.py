@@ -18,14 +18,16 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <title>{title}</title>
 <style>
-body {{ margin: 0 auto; padding: 22px 28px; max-width: 1500px; font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif;
+body {{ margin: 0 auto; padding: 22px 28px; max-width: 1500px;
+  font-family: system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif;
   color: {ink}; background: white; font-size: 14px; line-height: 1.45; }}
 h1 {{ font-size: 20px; margin: 0 0 4px; }}
 h2 {{ font-size: 16px; margin: 28px 0 8px; }}
 p {{ margin: 0 0 4px; }}
 .muted {{ color: {muted}; }}
 table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-bottom: 1px solid {grid}; overflow-wrap: anywhere; }}
+th, td {{ text-align: left; vertical-align: top; padding: 4px 10px 4px 0;
+  border-bottom: 1px solid {grid}; overflow-wrap: anywhere; }}
 th {{ color: {muted}; font-weight: normal; }}
 td.number {{ white-space: nowrap; }}
 summary {{ cursor: pointer; padding: 5px 0; }}
@@ -47,12 +49,14 @@ img {{ max-width: 100%; }}
 """
 
 
-def data_page(report: Mapping[str, Any], meanings: Mapping[str, str], statistics: bytes, samples: bytes | None) -> str:
+def data_page(
+    report: Mapping[str, Any], meanings: Mapping[str, str], statistics: bytes, samples: bytes | None
+) -> str:
     """The page as text.
 
     Args:
-        report: ``root``, ``format``, ``errors``, ``warnings``, ``images``, ``objects``, ``notes``; ``problems``: each with ``kind``, ``severity``,
-            ``file``, ``line`` and ``message``.
+        report: ``root``, ``format``, ``errors``, ``warnings``, ``images``, ``objects``, ``notes``;
+            ``problems``: each with ``kind``, ``severity``, ``file``, ``line`` and ``message``.
         meanings: what each kind of problem means.
         statistics: PNG.
         samples: PNG; None: there is nothing to draw.
@@ -65,7 +69,9 @@ def data_page(report: Mapping[str, Any], meanings: Mapping[str, str], statistics
         notes="".join(f"<p class='muted'>{html.escape(note)}</p>" for note in report["notes"]),
         problems=_problems(report, meanings) or "<p>none</p>",
         statistics=_image(statistics, "statistics"),
-        samples="<p class='muted'>no image has objects</p>" if samples is None else _image(samples, "samples"),
+        samples="<p class='muted'>no image has objects</p>"
+        if samples is None
+        else _image(samples, "samples"),
         ink=INK,
         muted=MUTED,
         grid=GRID,
@@ -75,7 +81,11 @@ def data_page(report: Mapping[str, Any], meanings: Mapping[str, str], statistics
 def summary(report: Mapping[str, Any]) -> str:
     """One line: how much there is, and how much is wrong."""
     errors, warnings = report["errors"], report["warnings"]
-    found = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}" if errors + warnings else "no problems"
+    found = (
+        f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+        if errors + warnings
+        else "no problems"
+    )
     return f"{found} in {report['images']} images with {report['objects']} objects"
 
 
@@ -89,16 +99,25 @@ def _problems(report: Mapping[str, Any], meanings: Mapping[str, str]) -> str:
         severity = rows[0]["severity"]
         head = f"<b style='color:{_COLORS[severity]}'>{html.escape(kind)}</b> ({severity}), {len(rows)}"
         meaning = f" <span class='muted'>· {html.escape(meanings.get(kind, ''))}</span>"
-        more = f"<p class='muted'>and {len(rows) - MOST_ROWS} more, see problems.txt</p>" if len(rows) > MOST_ROWS else ""
+        more = (
+            f"<p class='muted'>and {len(rows) - MOST_ROWS} more, see problems.txt</p>"
+            if len(rows) > MOST_ROWS
+            else ""
+        )
         body = "".join(_row(problem) for problem in rows[:MOST_ROWS])
         table = f"<table><tr><th>file</th><th>line</th><th>what is wrong</th></tr>{body}</table>{more}"
-        parts.append(f"<details{'' if parts else ' open'}><summary>{head}{meaning}</summary>{table}</details>")
+        parts.append(
+            f"<details{'' if parts else ' open'}><summary>{head}{meaning}</summary>{table}</details>"
+        )
     return "\n".join(parts)
 
 
 def _row(problem: Mapping[str, Any]) -> str:
     line = "" if problem["line"] is None else problem["line"]
-    return f"<tr><td>{html.escape(problem['file'])}</td><td class='number'>{line}</td><td>{html.escape(problem['message'])}</td></tr>"
+    return (
+        f"<tr><td>{html.escape(problem['file'])}</td><td "
+        f"class='number'>{line}</td><td>{html.escape(problem['message'])}</td></tr>"
+    )
 
 
 def _image(png: bytes, name: str) -> str:

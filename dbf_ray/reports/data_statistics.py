@@ -18,18 +18,25 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from dbf_ray.reports.style import FRONT, MATPLOTLIB, MUTED, RUNS, pale
 
 MOST_CLASSES = 20  # bars; the rest are one
-_SIDES = (("long_side", "long side", RUNS[2]), ("short_side", "short side", RUNS[1]), ("size", "√ area", RUNS[0]))
+_SIDES = (
+    ("long_side", "long side", RUNS[2]),
+    ("short_side", "short side", RUNS[1]),
+    ("size", "√ area", RUNS[0]),
+)
 
 Histogram = Mapping[str, Sequence[float]]
 
 
-def statistics_png(statistics: Mapping[str, Any], title: str = "Data set", width: float = 13.0, dpi: int = 130) -> bytes:
+def statistics_png(
+    statistics: Mapping[str, Any], title: str = "Data set", width: float = 13.0, dpi: int = 130
+) -> bytes:
     """The picture as PNG bytes.
 
     Args:
-        statistics: ``images``, ``objects``, ``difficult``, ``images_without_objects``; ``splits`` and ``classes`` (name -> counts); ``past_border``;
-            ``size``, ``long_side``, ``short_side``, ``angle``, ``aspect_ratio`` and ``objects_per_image`` with ``histogram`` (``edges``
-            [k + 1], ``counts`` [k]) and ``quantiles``; ``image_sizes``: [width, height, images] each.
+        statistics: ``images``, ``objects``, ``difficult``, ``images_without_objects``; ``splits`` and
+            ``classes`` (name -> counts); ``past_border``; ``size``, ``long_side``, ``short_side``, ``angle``,
+            ``aspect_ratio`` and ``objects_per_image`` with ``histogram`` (``edges`` [k + 1], ``counts`` [k])
+            and ``quantiles``; ``image_sizes``: [width, height, images] each.
         title: at the top.
         width: of the picture, inches.
         dpi: pixels an inch.
@@ -39,7 +46,9 @@ def statistics_png(statistics: Mapping[str, Any], title: str = "Data set", width
         FigureCanvasAgg(figure)
         figure.text(0.02, 0.958, title, fontsize=14, fontweight="bold")
         figure.text(0.02, 0.928, subtitle(statistics), fontsize=10, color=MUTED)
-        grid = figure.add_gridspec(2, 3, left=0.115, right=0.975, bottom=0.075, top=0.865, wspace=0.27, hspace=0.36)
+        grid = figure.add_gridspec(
+            2, 3, left=0.115, right=0.975, bottom=0.075, top=0.865, wspace=0.27, hspace=0.36
+        )
         _classes(figure.add_subplot(grid[0, 0]), statistics)
         _sizes(figure.add_subplot(grid[0, 1]), statistics)
         _aspects(figure.add_subplot(grid[0, 2]), statistics["aspect_ratio"])
@@ -58,7 +67,10 @@ def subtitle(statistics: Mapping[str, Any]) -> str:
     parts = [f"{statistics['images']} images" + (f" ({splits})" if len(counts) > 1 else "")]
     if statistics["images_without_objects"]:
         parts[0] += f", {statistics['images_without_objects']} without objects"
-    parts.append(f"{statistics['objects']} objects" + (f", {statistics['difficult']} difficult" if statistics["difficult"] else ""))
+    parts.append(
+        f"{statistics['objects']} objects"
+        + (f", {statistics['difficult']} difficult" if statistics["difficult"] else "")
+    )
     if statistics["past_border"]["objects"]:
         parts.append(f"{statistics['past_border']['share']:.1%} of them reach past the border")
     return "  ·  ".join(parts)
@@ -74,12 +86,22 @@ def _classes(axes: Axes, statistics: Mapping[str, Any]) -> None:
         return
     names, values = zip(*shown, strict=True)
     axes.barh(range(len(shown)), values, color=FRONT, height=min(0.75, 0.09 * len(shown) + 0.1))
-    axes.set_yticks(range(len(shown)), [_shortened(name) for name in names], fontsize=8 if len(shown) > 12 else 9)
+    axes.set_yticks(
+        range(len(shown)), [_shortened(name) for name in names], fontsize=8 if len(shown) > 12 else 9
+    )
     axes.set_ylim(max(len(shown), 3) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.set_xlim(min(1.0, min(values)) * 0.7, max(values) * 3.5)
     for row, value in enumerate(values):
-        axes.annotate(f"{value:,}", (value, row), (3, 0), textcoords="offset points", va="center", fontsize=8, color=MUTED)
+        axes.annotate(
+            f"{value:,}",
+            (value, row),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=MUTED,
+        )
     axes.xaxis.set_major_locator(LogLocator(numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
@@ -94,7 +116,9 @@ def _sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
         return
     filled = []
     for key, label, color in _SIDES:
-        edges, counts = (np.asarray(statistics[key]["histogram"][part], dtype=float) for part in ("edges", "counts"))
+        edges, counts = (
+            np.asarray(statistics[key]["histogram"][part], dtype=float) for part in ("edges", "counts")
+        )
         filled += [*edges[:-1][counts > 0], *edges[1:][counts > 0]]
         median = statistics[key]["quantiles"]["0.5"]
         axes.stairs(counts, edges, color=color, linewidth=1.6, label=f"{label}, median {median:.3g}")
@@ -112,7 +136,10 @@ def _aspects(axes: Axes, aspects: Mapping[str, Any]) -> None:
         return
     last = int(np.flatnonzero(counts)[-1]) + 1
     axes.stairs(counts[:last], edges[: last + 1], fill=True, color=FRONT)
-    axes.set_xlabel("long side / short side" + (f" (last: {edges[-1]:g} and more)" if last == len(counts) else ""), labelpad=6)
+    axes.set_xlabel(
+        "long side / short side" + (f" (last: {edges[-1]:g} and more)" if last == len(counts) else ""),
+        labelpad=6,
+    )
     axes.set_xlim(1, max(edges[last], 2))
     _count_axis(axes)
     _median(axes, aspects["quantiles"]["0.5"])
@@ -131,7 +158,14 @@ def _angles(figure: Figure, axes: Axes, histogram: Histogram) -> None:
     axes.set_thetamin(-90)
     axes.set_thetamax(90)
     widths = np.deg2rad(np.diff(edges))
-    axes.bar(np.deg2rad(edges[:-1]) + widths / 2, counts, width=widths, color=FRONT, linewidth=0.4, edgecolor="white")
+    axes.bar(
+        np.deg2rad(edges[:-1]) + widths / 2,
+        counts,
+        width=widths,
+        color=FRONT,
+        linewidth=0.4,
+        edgecolor="white",
+    )
     axes.set_thetagrids(range(-90, 91, 30), [f"{angle}°" for angle in range(-90, 91, 30)], fontsize=9)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.tick_params(axis="y", labelsize=8)
@@ -149,9 +183,15 @@ def _per_image(axes: Axes, per_image: Mapping[str, Any]) -> None:
         return
     last = int(np.flatnonzero(counts)[-1]) + 1
     axes.bar(range(last), counts[:last], color=FRONT, width=0.94)
-    axes.set_xticks(np.arange(last + 1) - 0.5, [f"{edge:g}" for edge in edges[: last + 1]], fontsize=9 if last < 11 else 7.5)
+    axes.set_xticks(
+        np.arange(last + 1) - 0.5,
+        [f"{edge:g}" for edge in edges[: last + 1]],
+        fontsize=9 if last < 11 else 7.5,
+    )
     axes.set_xlim(-0.5, max(last, 3) - 0.3)
-    axes.set_xlabel(f"objects (mean {per_image['mean']:.3g}, most {per_image['quantiles']['1']:.0f})", labelpad=6)
+    axes.set_xlabel(
+        f"objects (mean {per_image['mean']:.3g}, most {per_image['quantiles']['1']:.0f})", labelpad=6
+    )
     _count_axis(axes, "images")
 
 
@@ -161,10 +201,18 @@ def _image_sizes(axes: Axes, sizes: Sequence[Sequence[int]]) -> None:
         return
     widths, heights, counts = (np.asarray(column, dtype=float) for column in zip(*sizes, strict=True))
     areas = 34 + 240 * np.sqrt(counts / counts.max()) * (counts > 1)
-    axes.scatter(widths, heights, s=areas, color=FRONT, alpha=0.4, edgecolors="white", linewidths=0.6, zorder=3)
-    for set_scale, set_limits, values in ((axes.set_xscale, axes.set_xlim, widths), (axes.set_yscale, axes.set_ylim, heights)):
+    axes.scatter(
+        widths, heights, s=areas, color=FRONT, alpha=0.4, edgecolors="white", linewidths=0.6, zorder=3
+    )
+    for set_scale, set_limits, values in (
+        (axes.set_xscale, axes.set_xlim, widths),
+        (axes.set_yscale, axes.set_ylim, heights),
+    ):
         set_scale("log", base=2)
-        middle, half = math.sqrt(values.min() * values.max()), max(1.5, 1.25 * math.sqrt(values.max() / values.min()))
+        middle, half = (
+            math.sqrt(values.min() * values.max()),
+            max(1.5, 1.25 * math.sqrt(values.max() / values.min())),
+        )
         set_limits(middle / half, middle * half)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5), numticks=20))
@@ -177,7 +225,13 @@ def _image_sizes(axes: Axes, sizes: Sequence[Sequence[int]]) -> None:
     most = max(sizes, key=lambda row: row[2])
     if most[2] > 1:
         axes.text(
-            0.98, 0.03, f"most often {most[0]} x {most[1]} ({most[2]})", transform=axes.transAxes, ha="right", fontsize=8.5, color=MUTED
+            0.98,
+            0.03,
+            f"most often {most[0]} x {most[1]} ({most[2]})",
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=8.5,
+            color=MUTED,
         )
 
 
@@ -201,7 +255,15 @@ def _count_axis(axes: Axes, label: str = "objects") -> None:
 
 def _median(axes: Axes, value: float) -> None:
     axes.axvline(value, color=RUNS[1], linewidth=1.4)
-    axes.annotate(f"median {value:.3g}", (value, 0.95), (4, 0), ("data", "axes fraction"), "offset points", color=RUNS[1], fontsize=8.5)
+    axes.annotate(
+        f"median {value:.3g}",
+        (value, 0.95),
+        (4, 0),
+        ("data", "axes fraction"),
+        "offset points",
+        color=RUNS[1],
+        fontsize=8.5,
+    )
 
 
 def _is_empty(axes: Axes, count: float) -> bool:

@@ -1,4 +1,6 @@
-"""The trade-off of a study as one interactive page: the same plain data as the PNG, drawn by plotly. Needs no network."""
+"""The trade-off of a study as one interactive page: the same plain data as the PNG, drawn by plotly. Needs no
+network.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <title>{title}</title>
 <style>
-body {{ margin: 0; padding: 22px 28px; height: 100vh; box-sizing: border-box; display: flex; flex-direction: column;
-  font-family: {font}; color: {ink}; background: white; }}
+body {{ margin: 0; padding: 22px 28px; height: 100vh; box-sizing: border-box; display: flex;
+  flex-direction: column; font-family: {font}; color: {ink}; background: white; }}
 h1 {{ font-size: 20px; margin: 0 0 4px; }}
 p {{ font-size: 14px; margin: 0 0 4px; max-width: 110ch; line-height: 1.45; }}
 .muted {{ color: {muted}; }}
@@ -45,7 +47,13 @@ def pareto_html(data: ParetoData) -> str:
     )
     answer = f"<p><b>Recommended:</b> {html.escape(data.answer)}</p>" if data.answer else ""
     return _PAGE.format(
-        title=html.escape(data.study), subtitle=html.escape(subtitle(data)), answer=answer, plot=plot, font=_FONT, ink=INK, muted=MUTED
+        title=html.escape(data.study),
+        subtitle=html.escape(subtitle(data)),
+        answer=answer,
+        plot=plot,
+        font=_FONT,
+        ink=INK,
+        muted=MUTED,
     )
 
 
@@ -53,17 +61,39 @@ def _figure(data: ParetoData) -> go.Figure:
     figure = go.Figure()
     if data.region:
         x, y = zip(*data.region, strict=True)
-        area = {"fill": "toself", "mode": "lines", "line": {"width": 0}, "fillcolor": REGION, "hoverinfo": "skip"}
+        area = {
+            "fill": "toself",
+            "mode": "lines",
+            "line": {"width": 0},
+            "fillcolor": REGION,
+            "hoverinfo": "skip",
+        }
         figure.add_scatter(x=x, y=y, name="hypervolume", legendrank=1002, **area)
     if data.front:
         x, y = zip(*data.front, strict=True)
-        figure.add_scatter(x=x, y=y, mode="lines", line={"color": FRONT, "width": 2}, name="front", hoverinfo="skip", legendrank=1001)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            line={"color": FRONT, "width": 2},
+            name="front",
+            hoverinfo="skip",
+            legendrank=1001,
+        )
     if data.reference:
         cross = {"symbol": "cross-thin", "size": 10, "line": {"color": MUTED, "width": 1.8}}
         hover = f"reference point<br>map50: {data.reference[0]:.4f}<br>compute_ratio: {data.reference[1]:.4f}"
         floor, budget = data.reference
         text = {"hovertext": hover, "hoverinfo": "text"}
-        figure.add_scatter(x=[budget], y=[floor], mode="markers", marker=cross, name="reference point", legendrank=1003, **text)
+        figure.add_scatter(
+            x=[budget],
+            y=[floor],
+            mode="markers",
+            marker=cross,
+            name="reference point",
+            legendrank=1003,
+            **text,
+        )
     styles = policy_styles(point.policy for point in data.points)
     crowded = _crowded(data)
     for on_front in (False, True):
@@ -74,20 +104,32 @@ def _figure(data: ParetoData) -> go.Figure:
     for knee in (point for point in data.points if point.is_knee):
         ring = {"size": 25, "color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 1.6}}
         place = {"x": [knee.compute_ratio], "y": [knee.map50]}
-        figure.add_scatter(**place, mode="markers", marker=ring, name="recommended (knee)", hoverinfo="skip", legendrank=1004)
+        figure.add_scatter(
+            **place, mode="markers", marker=ring, name="recommended (knee)", hoverinfo="skip", legendrank=1004
+        )
     _style(figure)
     if data.points:
         x_range, y_range = limits(data)
         figure.update_layout(xaxis_range=x_range, yaxis_range=y_range)
     else:
         figure.add_annotation(
-            text="no finished trial yet", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"color": MUTED}
+            text="no finished trial yet",
+            showarrow=False,
+            x=0.5,
+            y=0.5,
+            xref="paper",
+            yref="paper",
+            font={"color": MUTED},
         )
     return figure
 
 
-def _add_points(figure: go.Figure, points: list[ParetoPoint], color: str, symbol: str, rank: int, crowded: set[int]) -> None:
-    """One policy's front points, or its dominated ones: these are pale and tell their setting only under the pointer (baselines: hollow)."""
+def _add_points(
+    figure: go.Figure, points: list[ParetoPoint], color: str, symbol: str, rank: int, crowded: set[int]
+) -> None:
+    """One policy's front points, or its dominated ones: these are pale and tell their setting only under the
+    pointer (baselines: hollow).
+    """
     on_front, is_baseline = points[0].on_front, points[0].is_baseline
     strong = on_front or is_baseline
     fill = color if on_front else ("white" if is_baseline else pale(color))
@@ -109,21 +151,32 @@ def _add_points(figure: go.Figure, points: list[ParetoPoint], color: str, symbol
 
 
 def _crowded(data: ParetoData) -> set[int]:
-    """Numbers of labelled points whose usual place for the label, at their upper left, is another labelled point's."""
+    """Numbers of labelled points whose usual place for the label, at their upper left, is another labelled
+    point's.
+    """
     shown = [point for point in data.points if point.on_front or point.is_baseline]
     if not shown:
         return set()
     (left, right), (low, high) = limits(data)
 
     def near(point: ParetoPoint, other: ParetoPoint) -> bool:
-        before, under = (point.compute_ratio - other.compute_ratio) / (right - left), (point.map50 - other.map50) / (high - low)
+        before, under = (
+            (point.compute_ratio - other.compute_ratio) / (right - left),
+            (point.map50 - other.map50) / (high - low),
+        )
         return other.number != point.number and 0 <= before < 0.08 and abs(under) < 0.06
 
     return {point.number for point in shown if any(near(point, other) for other in shown)}
 
 
 def _style(figure: go.Figure) -> None:
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": "#b4bcc5", "ticks": "outside", "tickcolor": "#b4bcc5"}
+    axis = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": "#b4bcc5",
+        "ticks": "outside",
+        "tickcolor": "#b4bcc5",
+    }
     figure.update_layout(
         template="none",
         font={"family": _FONT, "color": INK, "size": 13},

@@ -1,4 +1,6 @@
-"""Overlays: large images made small, window by window, with what was found drawn over them and a line that says what the colours are."""
+"""Overlays: large images made small, window by window, with what was found drawn over them and a line that
+says what the colours are.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Patch(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How an image of ``height`` x ``width`` pixels is shown in ``rows`` x ``columns``, which are not more."""
+    """How an image of ``height`` x ``width`` pixels is shown in ``rows`` x ``columns``, which are not
+    more.
+    """
 
     height: int
     width: int
@@ -48,7 +52,8 @@ class Layout(NamedTuple):
     def shrink(self, pixels: NDArray[np.uint8], x: int, y: int) -> Patch:
         """What a window [h, w, 3] of the image, whose top left pixel is (x, y), adds to the overlay.
 
-        Each pixel of the image belongs to the pixel of the overlay that its centre lies in, which is the mean of its own.
+        Each pixel of the image belongs to the pixel of the overlay that its centre lies in, which is the mean
+        of its own.
         """
         if (self.rows, self.columns) == (self.height, self.width):
             return Patch(y, x, pixels.copy())
@@ -66,17 +71,27 @@ def paste(canvas: NDArray[np.uint8], patch: Patch) -> None:
     canvas[patch.row : patch.row + height, patch.column : patch.column + width] = patch.pixels
 
 
-def _cells(start: int, length: int, cells: int, pixels: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Of ``cells`` that ``pixels`` share, those of ``length`` pixels from ``start`` on: the first one's number, first pixels and their counts."""
+def _cells(
+    start: int, length: int, cells: int, pixels: int
+) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """Of ``cells`` that ``pixels`` share, those of ``length`` pixels from ``start`` on: the first one's
+    number, first pixels and their counts.
+    """
     numbers = (2 * np.arange(start, start + length, dtype=np.int64) + 1) * cells // (2 * pixels)
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     return int(numbers[0]), starts, np.diff(np.append(starts, length))
 
 
 def draw_overlay(
-    canvas: NDArray[np.uint8], layout: Layout, found: Outlines, classes: Sequence[str], *, score_threshold: float = 0.3
+    canvas: NDArray[np.uint8],
+    layout: Layout,
+    found: Outlines,
+    classes: Sequence[str],
+    *,
+    score_threshold: float = 0.3,
 ) -> Image.Image:
-    """An overlay with oriented outlines in the colours of their classes, the best on top, and beneath it a legend with numbers.
+    """An overlay with oriented outlines in the colours of their classes, the best on top, and beneath it a
+    legend with numbers.
 
     Args:
         canvas: the image as :class:`Layout` shows it, uint8 [rows, columns, 3].
@@ -90,21 +105,34 @@ def draw_overlay(
     """
     if canvas.shape != (layout.rows, layout.columns, 3) or canvas.dtype != np.uint8:
         raise DataError(
-            f"a canvas must be uint8 [{layout.rows}, {layout.columns}, 3] for this layout, got {canvas.dtype} {list(canvas.shape)}"
+            f"a canvas must be uint8 [{layout.rows}, {layout.columns}, 3] for this layout, got "
+            f"{canvas.dtype} {list(canvas.shape)}"
         )
     if found.scores is None:
         raise DataError("detections to draw must have scores, got none; give them to outlines()")
     order = np.argsort(found.scores, kind="stable")
     order = order[found.scores[order] >= score_threshold]
-    points = found.corners[order].reshape(-1, 4, 2) * (layout.columns / layout.width, layout.rows / layout.height)
+    points = found.corners[order].reshape(-1, 4, 2) * (
+        layout.columns / layout.width,
+        layout.rows / layout.height,
+    )
     labels, scores = found.labels[order], found.scores[order]
     picture = Image.fromarray(canvas)
     if len(order):
         _draw_outlines(picture, points, labels)
     if 0 < len(order) <= _CAPTIONS:
-        _write_captions(picture, points, labels, [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)])
+        _write_captions(
+            picture,
+            points,
+            labels,
+            [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)],
+        )
     said = f"{len(order):,} of {len(found.scores):,} detections: score >= {score_threshold:g}"
-    return _with_legend(picture, [(classes[label], label, count) for label, count in sorted(Counter(labels.tolist()).items())], said)
+    return _with_legend(
+        picture,
+        [(classes[label], label, count) for label, count in sorted(Counter(labels.tolist()).items())],
+        said,
+    )
 
 
 def _draw_outlines(picture: Image.Image, points: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
@@ -119,7 +147,9 @@ def _draw_outlines(picture: Image.Image, points: NDArray[np.float64], labels: ND
     picture.paste(small, (0, 0), small)
 
 
-def _write_captions(picture: Image.Image, points: NDArray[np.float64], labels: NDArray[np.int64], texts: Sequence[str]) -> None:
+def _write_captions(
+    picture: Image.Image, points: NDArray[np.float64], labels: NDArray[np.int64], texts: Sequence[str]
+) -> None:
     """A plate above each object, best first; one that would cover another is left out."""
     font, pen = _font(picture), ImageDraw.Draw(picture)
     taken: list[tuple[float, float, float, float]] = []
@@ -129,7 +159,10 @@ def _write_captions(picture: Image.Image, points: NDArray[np.float64], labels: N
         left = min(max(0.0, x - length / 2), max(0.0, picture.width - length))
         top = min(max(0.0, y - high - 2), max(0.0, picture.height - high))
         plate = (left, top, left + length, top + high)
-        if not any(plate[0] < other[2] and other[0] < plate[2] and plate[1] < other[3] and other[1] < plate[3] for other in taken):
+        if not any(
+            plate[0] < other[2] and other[0] < plate[2] and plate[1] < other[3] and other[1] < plate[3]
+            for other in taken
+        ):
             taken.append(plate)
             pen.rectangle(plate, fill=_color(label))
             pen.text((left + length / 2, top + high / 2), text, font=font, fill="#101418", anchor="mm")
@@ -145,7 +178,9 @@ def _with_legend(picture: Image.Image, counts: Sequence[tuple[str, int, int]], s
     pen = ImageDraw.Draw(picture)
     entries: list[tuple[int, int, str, str | None]] = []
     x, line = gap, 0
-    for text, color in [(f"{name} {count:,}", _color(label)) for name, label, count in counts] + [(said, None)]:
+    for text, color in [(f"{name} {count:,}", _color(label)) for name, label, count in counts] + [
+        (said, None)
+    ]:
         length = round(pen.textlength(text, font=font)) + (side + gap if color else 0) + 2 * gap
         if x > gap and x + length > picture.width:
             x, line = gap, line + 1

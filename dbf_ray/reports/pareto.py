@@ -1,8 +1,9 @@
 """Arithmetic of the trade-off between accuracy (more is better) and training compute (less is better).
 
-A point is (map50, compute_ratio). It *dominates* another if it is no worse in both and better in one; the *front* is what no point
-dominates (K. Deb, "Multi-Objective Optimization using Evolutionary Algorithms", 2001, definitions 2.5 and 2.6). Equal points do not
-dominate each other, so all copies are on the front. A point with a missing or non-finite value is on no front and spans nothing.
+A point is (map50, compute_ratio). It *dominates* another if it is no worse in both and better in one; the
+*front* is what no point dominates (K. Deb, "Multi-Objective Optimization using Evolutionary Algorithms",
+2001, definitions 2.5 and 2.6). Equal points do not dominate each other, so all copies are on the front. A
+point with a missing or non-finite value is on no front and spans nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
     """
     values = _array(points)
     finite = np.flatnonzero(np.isfinite(values).all(1))
-    order = finite[np.lexsort((-values[finite, 0], values[finite, 1]))]  # cheapest first; of equally cheap ones the most accurate
+    order = finite[
+        np.lexsort((-values[finite, 0], values[finite, 1]))
+    ]  # cheapest first; of equally cheap ones the most accurate
     front: list[int] = []
     best = -math.inf
     for index in order.tolist():
@@ -44,8 +47,9 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 def hypervolume(points: Sequence[Point], reference: Sequence[float]) -> float:
     """Area that the points dominate within the quadrant that ``reference`` = (map50, compute_ratio) bounds.
 
-    The S-metric of Zitzler and Thiele ("Multiobjective optimization using evolutionary algorithms - a comparative case study", PPSN V, 1998) in
-    two dimensions. Points that are not better than the reference in both values add nothing.
+    The S-metric of Zitzler and Thiele ("Multiobjective optimization using evolutionary algorithms - a
+    comparative case study", PPSN V, 1998) in two dimensions. Points that are not better than the reference in
+    both values add nothing.
 
     Raises:
         ConfigError: the reference is not finite, or a point does not have two numbers.
@@ -54,7 +58,9 @@ def hypervolume(points: Sequence[Point], reference: Sequence[float]) -> float:
     values = _array(points)
     total, best = 0.0, floor
     front = pareto_front(points)
-    for accuracy, cost in sorted((values[index].tolist() for index in front), key=lambda point: (point[1], -point[0])):
+    for accuracy, cost in sorted(
+        (values[index].tolist() for index in front), key=lambda point: (point[1], -point[0])
+    ):
         if cost < budget and accuracy > best:
             total += (accuracy - best) * (budget - cost)
             best = accuracy
@@ -62,11 +68,13 @@ def hypervolume(points: Sequence[Point], reference: Sequence[float]) -> float:
 
 
 def knee_point(points: Sequence[Point]) -> int:
-    """Index of the front's knee: the point that bulges furthest from the straight line between the front's two ends.
+    """Index of the front's knee: the point that bulges furthest from the straight line between the front's
+    two ends.
 
-    Both values are first scaled to [0, 1] over the front, so the answer does not depend on their units (I. Das, "On characterizing the
-    'knee' of the Pareto curve based on normal-boundary intersection", Structural Optimization 18, 1999). If nothing bulges (one or two
-    points, or a front that is straight or hollow) it is the most accurate point; of equal points the first.
+    Both values are first scaled to [0, 1] over the front, so the answer does not depend on their units (I.
+    Das, "On characterizing the 'knee' of the Pareto curve based on normal-boundary intersection", Structural
+    Optimization 18, 1999). If nothing bulges (one or two points, or a front that is straight or hollow) it is
+    the most accurate point; of equal points the first.
 
     Raises:
         ConfigError: no point is finite, or a point does not have two numbers.
@@ -74,12 +82,17 @@ def knee_point(points: Sequence[Point]) -> int:
     values = _array(points)
     front = pareto_front(points)
     if not front:
-        raise ConfigError(f"a knee needs at least one point with finite map50 and compute_ratio, got none among {len(values)} points")
+        raise ConfigError(
+            f"a knee needs at least one point with finite map50 and compute_ratio, got none among "
+            f"{len(values)} points"
+        )
     low, high = values[front].min(0), values[front].max(0)
     span = np.where(high > low, high - low, 1.0)
     scaled = (values - low) / span
     ranked = sorted(front, key=lambda index: -values[index, 0])  # stable: equal points stay in order
-    bulges = [float(scaled[index, 0] - scaled[index, 1]) for index in ranked]  # 0 at both ends; the distance times the square root of 2
+    bulges = [
+        float(scaled[index, 0] - scaled[index, 1]) for index in ranked
+    ]  # 0 at both ends; the distance times the square root of 2
     most = max(bulges)
     if most <= bulges[0] + _TIE:
         return ranked[0]
@@ -87,13 +100,17 @@ def knee_point(points: Sequence[Point]) -> int:
 
 
 def staircase(points: Sequence[Point], reference: Sequence[float] | None = None) -> list[tuple[float, float]]:
-    """Corners (compute_ratio, map50) of the border of what the front dominates, cheapest first, to be drawn as a line.
+    """Corners (compute_ratio, map50) of the border of what the front dominates, cheapest first, to be drawn
+    as a line.
 
-    Between two front points the border keeps the accuracy of the cheaper one. With a reference it starts at that accuracy under the cheapest
-    point and ends at that compute_ratio; without, it joins the front's points only.
+    Between two front points the border keeps the accuracy of the cheaper one. With a reference it starts at
+    that accuracy under the cheapest point and ends at that compute_ratio; without, it joins the front's
+    points only.
     """
     values = _array(points)
-    front = sorted({tuple(values[index].tolist()) for index in pareto_front(points)}, key=lambda point: point[1])
+    front = sorted(
+        {tuple(values[index].tolist()) for index in pareto_front(points)}, key=lambda point: point[1]
+    )
     corners: list[tuple[float, float]] = []
     if reference is not None:
         floor, budget = _reference(reference)
@@ -121,5 +138,7 @@ def _array(points: Sequence[Point]) -> NDArray[np.float64]:
 def _reference(reference: Sequence[float]) -> tuple[float, float]:
     values = _array([reference])[0]
     if not np.isfinite(values).all():
-        raise ConfigError(f"the reference point must be two finite numbers (map50, compute_ratio), got {tuple(reference)!r}")
+        raise ConfigError(
+            f"the reference point must be two finite numbers (map50, compute_ratio), got {tuple(reference)!r}"
+        )
     return float(values[0]), float(values[1])

@@ -1,4 +1,6 @@
-"""The trade-off of a study as a picture: first the plain data, then the function that draws it (as a page: see ``interactive.py``)."""
+"""The trade-off of a study as a picture: first the plain data, then the function that draws it (as a page:
+see ``interactive.py``).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class ParetoPoint(NamedTuple):
 
 
 class ParetoData(NamedTuple):
-    """All that the picture shows. ``front`` and ``region`` are corners (compute_ratio, map50); ``region`` is a closed polygon or empty."""
+    """All that the picture shows. ``front`` and ``region`` are corners (compute_ratio, map50); ``region`` is
+    a closed polygon or empty.
+    """
 
     study: str
     points: tuple[ParetoPoint, ...]
@@ -93,7 +97,9 @@ def pareto_png(data: ParetoData, width: float = 10.0, height: float = 5.8, dpi: 
         axes.grid(True)
         axes.set_xlabel(X_TITLE, labelpad=8)
         axes.set_ylabel(Y_TITLE, labelpad=8)
-        figure.text(0.02, 0.945, f"{data.study}: accuracy against training compute", fontsize=14, fontweight="bold")
+        figure.text(
+            0.02, 0.945, f"{data.study}: accuracy against training compute", fontsize=14, fontweight="bold"
+        )
         figure.text(0.02, 0.903, subtitle(data), fontsize=10, color=MUTED)
         if data.points:
             _draw(axes, data)
@@ -116,26 +122,65 @@ def _draw(axes: Axes, data: ParetoData) -> None:
         color, marker, _ = styles[point.policy]
         size = 80 if point.is_baseline or point.on_front else 48
         fill = color if point.on_front else ("white" if point.is_baseline else pale(color))
-        edge: dict[str, Any] = {"edgecolors": color if point.is_baseline else "white", "linewidths": 1.6 if point.is_baseline else 1.0}
-        axes.scatter(point.compute_ratio, point.map50, s=size, c=fill, marker=marker, zorder=5 if point.on_front else 4, **edge)
+        edge: dict[str, Any] = {
+            "edgecolors": color if point.is_baseline else "white",
+            "linewidths": 1.6 if point.is_baseline else 1.0,
+        }
+        axes.scatter(
+            point.compute_ratio,
+            point.map50,
+            s=size,
+            c=fill,
+            marker=marker,
+            zorder=5 if point.on_front else 4,
+            **edge,
+        )
         if point.is_knee:
-            axes.scatter(point.compute_ratio, point.map50, s=300, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=6)
+            axes.scatter(
+                point.compute_ratio,
+                point.map50,
+                s=300,
+                facecolors="none",
+                edgecolors=INK,
+                linewidths=1.4,
+                zorder=6,
+            )
     x_range, y_range = limits(data)
     axes.set_xlim(x_range)
     axes.set_ylim(y_range)
     _label(axes, data, {name: style[0] for name, style in styles.items()})
     _legend(axes, data, styles)
     arrow = {"arrowstyle": "->", "color": MUTED}
-    axes.annotate("better", (0.012, 0.985), (0.06, 0.925), "axes fraction", "axes fraction", arrow, color=MUTED, fontsize=9)
+    axes.annotate(
+        "better",
+        (0.012, 0.985),
+        (0.06, 0.925),
+        "axes fraction",
+        "axes fraction",
+        arrow,
+        color=MUTED,
+        fontsize=9,
+    )
 
 
 def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, str]]) -> None:
     """Beside the plot, so that it never hides a point: policies, then what lines, areas and rings mean."""
 
     def mark(marker: str, face: str, edge: str, size: float, label: str) -> Line2D:
-        return Line2D([], [], linestyle="none", marker=marker, markerfacecolor=face, markeredgecolor=edge, markersize=size, label=label)
+        return Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=marker,
+            markerfacecolor=face,
+            markeredgecolor=edge,
+            markersize=size,
+            label=label,
+        )
 
-    entries: list[Line2D | Patch] = [mark(marker, color, "white", 9, name) for name, (color, marker, _) in styles.items()]
+    entries: list[Line2D | Patch] = [
+        mark(marker, color, "white", 9, name) for name, (color, marker, _) in styles.items()
+    ]
     if any(not point.on_front and not point.is_baseline for point in data.points):
         entries.append(mark("o", "#c3c9cf", "white", 7.5, "dominated (pale)"))
     if any(not point.on_front and point.is_baseline for point in data.points):
@@ -147,12 +192,20 @@ def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, s
         entries.append(mark("+", MUTED, MUTED, 9, "reference point"))
     entries.append(mark("o", "none", INK, 13, "recommended (knee)"))
     axes.legend(
-        handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1.01), fontsize=9, handletextpad=0.6, labelspacing=0.75, borderaxespad=0.0
+        handles=entries,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.01),
+        fontsize=9,
+        handletextpad=0.6,
+        labelspacing=0.75,
+        borderaxespad=0.0,
     )
 
 
 def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ranges of compute_ratio and map50 to show: all points and the reference, with a margin for the labels."""
+    """Ranges of compute_ratio and map50 to show: all points and the reference, with a margin for the
+    labels.
+    """
     x = [point.compute_ratio for point in data.points] + ([data.reference[1]] if data.reference else [])
     y = [point.map50 for point in data.points] + ([data.reference[0]] if data.reference else [])
     pad_x, pad_y = (0.08 * ((max(values) - min(values)) or 0.1) for values in (x, y))
@@ -160,7 +213,9 @@ def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
-    """Write each point's label at the first place around it that is free; front points choose first, dominated ones may go without."""
+    """Write each point's label at the first place around it that is free; front points choose first,
+    dominated ones may go without.
+    """
     canvas = axes.figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     renderer = canvas.get_renderer()
@@ -169,14 +224,29 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
     centers = [axes.transData.transform((point.compute_ratio, point.map50)) for point in data.points]
     taken = [Bbox.from_bounds(x - 5 * scale, y - 5 * scale, 10 * scale, 10 * scale) for x, y in centers]
     corners = axes.transData.transform(data.front)
-    taken += [Bbox([low, high]) for low, high in itertools.pairwise(corners)]  # the front's pieces, to be kept readable too
-    for point in sorted(data.points, key=lambda point: (not point.is_baseline, not point.is_knee, not point.on_front)):
+    taken += [
+        Bbox([low, high]) for low, high in itertools.pairwise(corners)
+    ]  # the front's pieces, to be kept readable too
+    for point in sorted(
+        data.points, key=lambda point: (not point.is_baseline, not point.is_knee, not point.on_front)
+    ):
         away = 11 if point.is_knee else 7
         strong = point.on_front or point.is_baseline
         for dx, dy in ((0, 1), (-1, 0.6), (1, 0.6), (1, -0.6), (-1, -0.6), (0, -1), (0, 2.4), (0, -2.4)):
-            align: dict[str, Any] = {"ha": ("right", "center", "left")[dx + 1], "va": "bottom" if dy > 0 else "top"}
+            align: dict[str, Any] = {
+                "ha": ("right", "center", "left")[dx + 1],
+                "va": "bottom" if dy > 0 else "top",
+            }
             place = (point.compute_ratio, point.map50)
-            text = axes.annotate(point.label, place, (away * dx, away * dy), textcoords="offset points", fontsize=9, zorder=7, **align)
+            text = axes.annotate(
+                point.label,
+                place,
+                (away * dx, away * dy),
+                textcoords="offset points",
+                fontsize=9,
+                zorder=7,
+                **align,
+            )
             text.set_color(colors[point.policy] if strong else pale(colors[point.policy], 0.6))
             text.set_fontweight("bold" if strong else "normal")
             box = text.get_window_extent(renderer).padded(1.0)
@@ -189,14 +259,19 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
 
 def _point(trial: Mapping[str, Any], result: Mapping[str, Any]) -> ParetoPoint:
     known = parameters(trial)
-    details = [f"<b>{trial['policy']}</b>", *(f"{'ρ' if key == 'rho' else key}: {brief(value)}" for key, value in known.items())]
+    details = [
+        f"<b>{trial['policy']}</b>",
+        *(f"{'ρ' if key == 'rho' else key}: {brief(value)}" for key, value in known.items()),
+    ]
     details.append(f"map50: {trial['map50']:.4f}")
     if trial.get("map50_best") is not None:
         details.append(f"map50_best: {trial['map50_best']:.4f}")
     details.append(f"compute_ratio: {trial['compute_ratio']:.4f}")
     if trial.get("device_seconds") is not None:
         details.append(f"device seconds: {trial['device_seconds']:.1f}")
-    details.append(f"trial {trial['number']}" + (f", seed {trial['seed']}" if trial.get("seed") is not None else ""))
+    details.append(
+        f"trial {trial['number']}" + (f", seed {trial['seed']}" if trial.get("seed") is not None else "")
+    )
     return ParetoPoint(
         number=trial["number"],
         policy=str(trial["policy"]),

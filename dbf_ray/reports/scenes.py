@@ -17,7 +17,9 @@ _SMOOTH = 2  # outlines are drawn this much larger and scaled down: PIL has no s
 
 
 class Outlines(NamedTuple):
-    """Objects of one image: corners [n, 8] (x1, y1, ..., x4, y4) in pixels, labels [n], scores [n] or None for ground truth."""
+    """Objects of one image: corners [n, 8] (x1, y1, ..., x4, y4) in pixels, labels [n], scores [n] or None
+    for ground truth.
+    """
 
     corners: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -38,7 +40,9 @@ def outlines(corners: ArrayLike, labels: ArrayLike, scores: ArrayLike | None = N
         raise DataError(f"corners must have shape [n, 8] (x1, y1, ..., x4, y4), got {points.shape}")
     if len(names) != len(points) or (values is not None and len(values) != len(points)):
         found = "no" if values is None else len(values)
-        raise DataError(f"corners, labels and scores must have equal length, got {len(points)}, {len(names)} and {found}")
+        raise DataError(
+            f"corners, labels and scores must have equal length, got {len(points)}, {len(names)} and {found}"
+        )
     return Outlines(points, names, values)
 
 
@@ -52,11 +56,13 @@ def draw_scene(
     scale: float = 1.0,
     captions: bool = True,
 ) -> Image.Image:
-    """An image with ground truth as thin white dashed outlines and detections as outlines coloured by class, with class and score.
+    """An image with ground truth as thin white dashed outlines and detections as outlines coloured by class,
+    with class and score.
 
     Args:
         image: uint8 [H, W, 3], RGB; it is not changed.
-        detections: what was found; objects with less than ``score_threshold`` are left out, the best are drawn on top.
+        detections: what was found; objects with less than ``score_threshold`` are left out, the best are
+            drawn on top.
         ground_truth: what is there.
         classes: names by label, for the captions; by default the numbers.
         scale: the picture is this many times as large as the image.
@@ -80,14 +86,18 @@ def draw_scene(
             _dashed(pen, _polygon(corners, scale * _SMOOTH), width)
     for corners, label, _ in kept:
         polygon = _polygon(corners, scale * _SMOOTH)
-        pen.line([*polygon, polygon[0], polygon[1]], fill=_color(label), width=round(1.5 * width), joint="curve")
+        pen.line(
+            [*polygon, polygon[0], polygon[1]], fill=_color(label), width=round(1.5 * width), joint="curve"
+        )
     picture.paste(small := layer.resize(size, Image.Resampling.LANCZOS), (0, 0), small)
     if captions:
         _captions(picture, kept, classes, scale)
     return picture
 
 
-def scene_grid(pictures: Sequence[Image.Image], columns: int = 3, titles: Sequence[str] | None = None, gap: int = 12) -> Image.Image:
+def scene_grid(
+    pictures: Sequence[Image.Image], columns: int = 3, titles: Sequence[str] | None = None, gap: int = 12
+) -> Image.Image:
     """Several pictures in rows on white, each at the top of its cell, with a title above it if given.
 
     Raises:
@@ -96,15 +106,21 @@ def scene_grid(pictures: Sequence[Image.Image], columns: int = 3, titles: Sequen
     if not pictures or columns < 1 or (titles is not None and len(titles) != len(pictures)):
         found = "no titles" if titles is None else f"{len(titles)} titles"
         raise DataError(
-            f"a grid needs pictures, columns >= 1 and a title for each or none, got {len(pictures)} pictures, {columns} columns, {found}"
+            f"a grid needs pictures, columns >= 1 and a title for each or none, got {len(pictures)} "
+            f"pictures, {columns} columns, {found}"
         )
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     width = max(picture.width for picture in pictures)
-    heights = [max(picture.height for picture in pictures[row * columns : (row + 1) * columns]) for row in range(rows)]
+    heights = [
+        max(picture.height for picture in pictures[row * columns : (row + 1) * columns])
+        for row in range(rows)
+    ]
     font = _font(max(12, width // 28))
     head = round(1.6 * font.size) if titles else 0
-    grid = Image.new("RGB", (columns * (width + gap) + gap, sum(heights) + rows * (head + gap) + gap), "white")
+    grid = Image.new(
+        "RGB", (columns * (width + gap) + gap, sum(heights) + rows * (head + gap) + gap), "white"
+    )
     pen = ImageDraw.Draw(grid)
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
@@ -115,19 +131,33 @@ def scene_grid(pictures: Sequence[Image.Image], columns: int = 3, titles: Sequen
     return grid
 
 
-def _best(detections: Outlines | None, threshold: float) -> list[tuple[NDArray[np.float64], int, float | None]]:
+def _best(
+    detections: Outlines | None, threshold: float
+) -> list[tuple[NDArray[np.float64], int, float | None]]:
     """Detections from the threshold on, worst first."""
     if detections is None:
         return []
     scores = detections.scores
     if scores is None:
-        return [(corners, int(label), None) for corners, label in zip(detections.corners, detections.labels, strict=True)]
+        return [
+            (corners, int(label), None)
+            for corners, label in zip(detections.corners, detections.labels, strict=True)
+        ]
     order = [index for index in np.argsort(scores, kind="stable") if scores[index] >= threshold]
-    return [(detections.corners[index], int(detections.labels[index]), float(scores[index])) for index in order]
+    return [
+        (detections.corners[index], int(detections.labels[index]), float(scores[index])) for index in order
+    ]
 
 
-def _captions(picture: Image.Image, kept: Sequence[tuple[Any, int, float | None]], classes: Sequence[str] | None, scale: float) -> None:
-    """Class and score on a plate above each detection, best first; one that would cover another is left out."""
+def _captions(
+    picture: Image.Image,
+    kept: Sequence[tuple[Any, int, float | None]],
+    classes: Sequence[str] | None,
+    scale: float,
+) -> None:
+    """Class and score on a plate above each detection, best first; one that would cover another is left
+    out.
+    """
     font = _font(max(9, min(picture.size) // 42))
     pen = ImageDraw.Draw(picture)
     taken: list[tuple[float, float, float, float]] = []
@@ -139,7 +169,10 @@ def _captions(picture: Image.Image, kept: Sequence[tuple[Any, int, float | None]
         x = min(max(0.0, top[0] - length / 2), max(0.0, picture.width - length))
         y = min(max(0.0, top[1] - high - 3), max(0.0, picture.height - high))
         plate = (x, y, x + length, y + high)
-        if any(plate[0] < other[2] and other[0] < plate[2] and plate[1] < other[3] and other[1] < plate[3] for other in taken):
+        if any(
+            plate[0] < other[2] and other[0] < plate[2] and plate[1] < other[3] and other[1] < plate[3]
+            for other in taken
+        ):
             continue
         taken.append(plate)
         pen.rounded_rectangle(plate, radius=2, fill=_color(label))
@@ -152,7 +185,10 @@ def _dashed(pen: ImageDraw.ImageDraw, polygon: Sequence[tuple[float, float]], wi
     for start, end in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
         pieces = 2 * max(1, round(math.dist(start, end) / (8 * width))) + 1
         for piece in range(0, pieces, 2):
-            ends = [tuple(a + (b - a) * (piece + more) / pieces for a, b in zip(start, end, strict=True)) for more in (0, 1)]
+            ends = [
+                tuple(a + (b - a) * (piece + more) / pieces for a, b in zip(start, end, strict=True))
+                for more in (0, 1)
+            ]
             pen.line(ends, fill=(255, 255, 255, 255), width=round(width))
 
 

@@ -1,6 +1,7 @@
 """What a study found, as plain data, and the files that hold it.
 
-:func:`study_result` turns trials into the content of ``pareto.json``; :func:`write_study` writes that beside a CSV table and two plots.
+:func:`study_result` turns trials into the content of ``pareto.json``; :func:`write_study` writes that beside
+a CSV table and two plots.
 """
 
 from __future__ import annotations
@@ -21,28 +22,44 @@ from dbf_ray.reports.plots import pareto_data, pareto_png
 from dbf_ray.reports.trials import BASELINES, is_complete, setting
 
 OBJECTIVES = {"map50": "maximize", "compute_ratio": "minimize"}
-TRIAL_KEYS = ("number", "state", "policy", "parameters", "rho", "map50", "compute_ratio", "map50_best", "seed", "run")
+TRIAL_KEYS = (
+    "number",
+    "state",
+    "policy",
+    "parameters",
+    "rho",
+    "map50",
+    "compute_ratio",
+    "map50_best",
+    "seed",
+    "run",
+)
 _FLOOR_MARGIN = 0.01  # the reference point lies this much map50 under the worse baseline
 _BUDGET = 1.0  # and at the compute_ratio of full fine-tuning
 
 
-def study_result(study: str, trials: Sequence[Mapping[str, Any]], reference: Sequence[float] | None = None) -> dict[str, Any]:
+def study_result(
+    study: str, trials: Sequence[Mapping[str, Any]], reference: Sequence[float] | None = None
+) -> dict[str, Any]:
     """The content of ``pareto.json``: plain values that JSON can hold, NaN as None.
 
     Args:
         study: the study's name.
-        trials: in any order, with the keys of ``TRIAL_KEYS`` as far as known (``number``, ``state`` and ``policy`` always); others, such as
-            ``device_seconds``, are kept. Only those of state COMPLETE with finite map50 and compute_ratio count.
-        reference: (map50, compute_ratio) as stored when the study began; by default (map50 of the worse baseline minus 0.01, 1.0), the
-            baselines being the complete trials of the policies ``full`` and ``frozen``. Without any it stays None, and so do the
-            hypervolumes.
+        trials: in any order, with the keys of ``TRIAL_KEYS`` as far as known (``number``, ``state`` and
+            ``policy`` always); others, such as ``device_seconds``, are kept. Only those of state COMPLETE
+            with finite map50 and compute_ratio count.
+        reference: (map50, compute_ratio) as stored when the study began; by default (map50 of the worse
+            baseline minus 0.01, 1.0), the baselines being the complete trials of the policies ``full`` and
+            ``frozen``. Without any it stays None, and so do the hypervolumes.
 
     Returns:
-        study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone), front (trial numbers, ascending), knee
-        (trial number or None), answer (the recommended setting and, in words, what it saves and costs; empty without a complete trial), trials.
+        study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone),
+        front (trial numbers, ascending), knee (trial number or None), answer (the recommended setting and, in
+        words, what it saves and costs; empty without a complete trial), trials.
 
     Raises:
-        ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is not usable.
+        ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
+            not usable.
     """
     rows = _rows(trials)
     complete = [row for row in rows if is_complete(row)]
@@ -50,7 +67,11 @@ def study_result(study: str, trials: Sequence[Mapping[str, Any]], reference: Seq
     if reference is None and baselines:
         reference = (min(row["map50"] for row in baselines) - _FLOOR_MARGIN, _BUDGET)
     volume = hypervolume(_points(complete), reference) if reference is not None else None
-    gain = volume - hypervolume(_points(baselines), reference) if volume is not None and reference is not None else None
+    gain = (
+        volume - hypervolume(_points(baselines), reference)
+        if volume is not None and reference is not None
+        else None
+    )
     knee = complete[knee_point(_points(complete))] if complete else None
     return {
         "study": study,
@@ -66,10 +87,11 @@ def study_result(study: str, trials: Sequence[Mapping[str, Any]], reference: Seq
 
 
 def write_study(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``pareto.json``, ``trials.csv``, ``pareto.html`` and ``pareto.png`` into ``folder`` (made if missing).
+    """Write ``pareto.json``, ``trials.csv``, ``pareto.html`` and ``pareto.png`` into ``folder`` (made if
+    missing).
 
-    All is drawn before anything is written, and each file is replaced as a whole: a reader never sees half of one, and a failure
-    leaves the earlier files.
+    All is drawn before anything is written, and each file is replaced as a whole: a reader never sees half of
+    one, and a failure leaves the earlier files.
     """
     data = pareto_data(result)
     contents = {
@@ -86,7 +108,9 @@ def write_study(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def trials_csv(result: Mapping[str, Any]) -> str:
-    """The trials as CSV, one line each: ``TRIAL_KEYS``, then other keys by alphabet, then whether the trial is on the front."""
+    """The trials as CSV, one line each: ``TRIAL_KEYS``, then other keys by alphabet, then whether the trial
+    is on the front.
+    """
     extra = sorted({key for trial in result["trials"] for key in trial} - set(TRIAL_KEYS))
     front = set(result["front"])
     text = io.StringIO()
@@ -99,7 +123,9 @@ def trials_csv(result: Mapping[str, Any]) -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or untouched: into a temporary one beside it, which then takes its name."""
+    """Write a file so that it is whole or untouched: into a temporary one beside it, which then takes its
+    name.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -113,9 +139,14 @@ def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for trial in trials:
         missing = [key for key in ("number", "state", "policy") if trial.get(key) is None]
         if missing:
-            raise ConfigError(f"every trial needs number, state and policy, got one without {', '.join(missing)}: {dict(trial)!r}")
+            raise ConfigError(
+                f"every trial needs number, state and policy, got one without {', '.join(missing)}: "
+                f"{dict(trial)!r}"
+            )
         if trial["number"] in rows:
-            raise ConfigError(f"trial numbers must be unique, got {trial['number']} twice; give each trial once")
+            raise ConfigError(
+                f"trial numbers must be unique, got {trial['number']} twice; give each trial once"
+            )
         row = {key: trial.get(key) for key in TRIAL_KEYS} | dict(trial)
         rows[trial["number"]] = _plain(row | {"parameters": row["parameters"] or {}})
     return [rows[number] for number in sorted(rows)]
@@ -133,24 +164,36 @@ def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
     """What the recommended setting saves against full fine-tuning, and what it costs."""
     name = f"{setting(knee)} (trial {knee['number']})"
     if full is None:
-        return f"{name}: map50 {knee['map50']:.3f} at compute_ratio {knee['compute_ratio']:.3f}; no complete run of full to compare with."
+        return (
+            f"{name}: map50 {knee['map50']:.3f} at compute_ratio {knee['compute_ratio']:.3f}; no complete "
+            f"run of full to compare with."
+        )
     if knee["policy"] == "full":
         return (
-            f"{name}: no setting tried stands out on the way from cheap to accurate, so full fine-tuning is the one to keep: "
+            f"{name}: no setting tried stands out on the way from cheap to accurate, so full fine-tuning is "
+            f"the one to keep: "
             f"map50 {knee['map50']:.3f}."
         )
     saved = 1 - knee["compute_ratio"] / full["compute_ratio"]
     change = knee["map50"] - full["map50"]
-    effect = "the same map50" if abs(change) < 5e-4 else f"{abs(change):.3f} {'more' if change > 0 else 'less'} map50"
+    effect = (
+        "the same map50"
+        if abs(change) < 5e-4
+        else f"{abs(change):.3f} {'more' if change > 0 else 'less'} map50"
+    )
     text = (
-        f"{name}: {100 * saved:.0f} % less training compute than full fine-tuning (compute_ratio {knee['compute_ratio']:.3f}) for {effect} "
+        f"{name}: {100 * saved:.0f} % less training compute than full fine-tuning (compute_ratio "
+        f"{knee['compute_ratio']:.3f}) for {effect} "
         f"({knee['map50']:.3f} against {full['map50']:.3f})"
     )
     seconds, full_seconds = knee.get("device_seconds"), full.get("device_seconds")
     if seconds and full_seconds:
         text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
     if knee.get("val_map50") is not None and full.get("val_map50") is not None:
-        text += f"; on val, which the search did not see: map50 {knee['val_map50']:.3f} against {full['val_map50']:.3f}"
+        text += (
+            f"; on val, which the search did not see: map50 {knee['val_map50']:.3f} against "
+            f"{full['val_map50']:.3f}"
+        )
     return text + "."
 
 

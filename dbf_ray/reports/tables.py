@@ -11,14 +11,20 @@ HEADER = ("policy", "ρ", "map50", "map50_best", "compute_ratio", "device second
 
 
 def study_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row of text cells for each trial, in the columns of ``HEADER``: dearest first, what did not complete last.
+    """One row of text cells for each trial, in the columns of ``HEADER``: dearest first, what did not
+    complete last.
 
     Args:
         result: the content of ``pareto.json``.
     """
-    done = sorted((trial for trial in result["trials"] if is_complete(trial)), key=lambda trial: (-trial["compute_ratio"], -trial["map50"]))
+    done = sorted(
+        (trial for trial in result["trials"] if is_complete(trial)),
+        key=lambda trial: (-trial["compute_ratio"], -trial["map50"]),
+    )
     rest = [trial for trial in result["trials"] if not is_complete(trial)]
-    return [_row(trial, _standing(trial, result)) for trial in done] + [_row(trial, _failure(trial)) for trial in rest]
+    return [_row(trial, _standing(trial, result)) for trial in done] + [
+        _row(trial, _failure(trial)) for trial in rest
+    ]
 
 
 def text_table(result: Mapping[str, Any]) -> str:

@@ -12,7 +12,9 @@ BASELINES = ("full", "frozen")
 def is_complete(trial: Mapping[str, Any]) -> bool:
     """Whether a trial finished and has both objectives as finite numbers."""
     values = (trial.get("map50"), trial.get("compute_ratio"))
-    return str(trial["state"]).upper() == "COMPLETE" and all(value is not None and math.isfinite(value) for value in values)
+    return str(trial["state"]).upper() == "COMPLETE" and all(
+        value is not None and math.isfinite(value) for value in values
+    )
 
 
 def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:

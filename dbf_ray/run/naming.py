@@ -15,10 +15,15 @@ def run_name(config: Config) -> str:
     """The run's name: the configured one, or made from what varies between runs."""
     if config.name:
         return config.name
-    parameters = "".join(f"-{key}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items()))
+    parameters = "".join(
+        f"-{key}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items())
+    )
     interval = config.freezing.interval
-    held = "" if (interval.unit, interval.every) == ("epochs", 1) else f"-every{interval.every}{interval.unit}"
-    return f"{config.freezing.policy}{parameters}{held}-{config.detector.backbone}-{config.data.name}-seed{config.seed}"
+    held = (
+        "" if (interval.unit, interval.every) == ("epochs", 1) else f"-every{interval.every}{interval.unit}"
+    )
+    trained = f"{config.detector.backbone}-{config.data.name}-seed{config.seed}"
+    return f"{config.freezing.policy}{parameters}{held}-{trained}"
 
 
 def _in_a_name(value: Any) -> str:
@@ -39,4 +44,6 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
     """Where in MLflow a single run goes; None if it is switched off."""
     if not config.tracking.mlflow:
         return None
-    return MlflowTarget(uri=resolve_uri(config.tracking.uri), experiment=config.tracking.experiment, run_name=run_name(config))
+    return MlflowTarget(
+        uri=resolve_uri(config.tracking.uri), experiment=config.tracking.experiment, run_name=run_name(config)
+    )

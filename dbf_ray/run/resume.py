@@ -1,4 +1,6 @@
-"""From a run's folder to a training that resumes: which checkpoint, what is in it, and what may have changed since."""
+"""From a run's folder to a training that resumes: which checkpoint, what is in it, and what may have changed
+since.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.run.summary import facts_of, training_window
 from dbf_ray.tracking import read_summary
 from dbf_ray.tracking.base import finite
-from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
+from dbf_ray.training.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from dbf_ray.training.loop import LoopState, Training
 
 
@@ -31,10 +39,13 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     if not checkpoints:
         return None
     _, record = load_checkpoint(checkpoints[-1])
-    differing = _differences(_effective(record["config"], checkpoints[-1]), _effective(to_dict(config), checkpoints[-1]))
+    differing = _differences(
+        _effective(record["config"], checkpoints[-1]), _effective(to_dict(config), checkpoints[-1])
+    )
     if differing:
         raise ConfigError(
-            f"run {directory.name!r} in {directory.parent} was started with another configuration, it differs in {', '.join(differing)}; "
+            f"run {directory.name!r} in {directory.parent} was started with another configuration, it "
+            f"differs in {', '.join(differing)}; "
             "give the same, or another --name"
         )
     return checkpoints[-1]
@@ -55,15 +66,22 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
     facts = {"epochs": state.records, "facts": facts_of(spec)}
-    record = finite({"config": to_dict(config), "classes": training.classes, "window": training_window(spec), **facts})
-    return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints)
+    record = finite(
+        {"config": to_dict(config), "classes": training.classes, "window": training_window(spec), **facts}
+    )
+    return save_checkpoint(
+        directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints
+    )
 
 
 def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
     """Undo of :func:`save`, on every rank."""
     tensors, record = load_checkpoint(checkpoint, training.device)
     if record["classes"] != training.classes:
-        raise ConfigError(f"checkpoint {checkpoint} was trained for classes {record['classes']}, this run has {training.classes}")
+        raise ConfigError(
+            f"checkpoint {checkpoint} was trained for classes {record['classes']}, this run has "
+            f"{training.classes}"
+        )
     training.detector.load_state_dict(tensors["model"])
     training.optimizer.load_state_dict(tensors["optimizer"])
     training.ledger.load_state_dict(tensors["ledger"])
@@ -76,10 +94,27 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
     state.epoch, state.records = tensors["epoch"], record["epochs"]
 
 
-# What may change between a run's start and its resume: where things are and how they are run, not what is trained.
+# What may change between a run's start and its resume: where things are and how they are run, not what is
+# trained.
 MAY_DIFFER = (
-    *("name", "runs_dir", "tracking", "cluster", "search", "data.loader_workers", "training.keep_checkpoints", "training.threads"),
-    *("training.device", "evaluation.batch_size", "data.prefetch", "data.decoded_gb", "freezing.cache_gb", "freezing.cache_dir"),
+    *(
+        "name",
+        "runs_dir",
+        "tracking",
+        "cluster",
+        "search",
+        "data.loader_workers",
+        "training.keep_checkpoints",
+        "training.threads",
+    ),
+    *(
+        "training.device",
+        "evaluation.batch_size",
+        "data.prefetch",
+        "data.decoded_gb",
+        "freezing.cache_gb",
+        "freezing.cache_dir",
+    ),
 )
 
 
@@ -87,7 +122,9 @@ PATHS = ("data.root", "detector.weights_backbone", "detector.weights_mmrotate")
 
 
 def _effective(tree: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """A configuration with everything in it that it leaves to defaults, so that one from an older version can be compared."""
+    """A configuration with everything in it that it leaves to defaults, so that one from an older version can
+    be compared.
+    """
     frozen = {"engine": False, **tree.get("freezing", {})}  # before there was an engine there was none
     tree = to_dict(make_config({**tree, "freezing": frozen}, f"checkpoint {checkpoint}"))
     detector = tree["detector"]
@@ -100,7 +137,12 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     found = []
     for key in sorted(old.keys() | new.keys()):
         dotted, was, now = f"{prefix}{key}", old.get(key), new.get(key)
-        if dotted in PATHS and was is not None and now is not None and Path(was).absolute() == Path(now).absolute():
+        if (
+            dotted in PATHS
+            and was is not None
+            and now is not None
+            and Path(was).absolute() == Path(now).absolute()
+        ):
             continue
         if dotted in MAY_DIFFER:
             continue

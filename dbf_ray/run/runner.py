@@ -1,7 +1,8 @@
 """One training run, without Ray: configuration in, record out.
 
-The run's folder holds config.yaml, epochs.jsonl, summary.json and checkpoints/; a checkpoint alone restores weights, optimizer,
-policy, ledger and the record so far. Inside an initialised process group every rank calls :func:`run`; rank 0 writes.
+The run's folder holds config.yaml, epochs.jsonl, summary.json and checkpoints/; a checkpoint alone restores
+weights, optimizer, policy, ledger and the record so far. Inside an initialised process group every rank calls
+:func:`run`; rank 0 writes.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def run(
         config: the run.
         directory: the run's folder; None: ``runs_dir/name``.
         trackers: who is told of it; None: JSON lines and, if configured, MLflow. Used on rank 0 only.
-        on_epoch: called on every rank after each epoch with its record and, on rank 0, the checkpoint written; when rank 0's answer is
-            False the run ends.
+        on_epoch: called on every rank after each epoch with its record and, on rank 0, the checkpoint
+            written; when rank 0's answer is False the run ends.
         resume: checkpoint folder to go on from; None: from the beginning.
         label: put before every line of progress.
         quiet: print no progress.
@@ -64,8 +65,14 @@ def run(
         torch.set_num_threads(config.training.threads)
     spec = prepare(config)
     writes = rank() == 0
-    with only_writer(directory, "training", "give another --name", LOCK_PATIENCE) if writes else contextlib.nullcontext():
-        training = build_training(spec, journal=directory / "costs.jsonl", features=directory / "features", label=label, quiet=quiet)
+    with (
+        only_writer(directory, "training", "give another --name", LOCK_PATIENCE)
+        if writes
+        else contextlib.nullcontext()
+    ):
+        training = build_training(
+            spec, journal=directory / "costs.jsonl", features=directory / "features", label=label, quiet=quiet
+        )
         for line in notes_of(spec):
             training.progress.note(line)
         state = LoopState()
@@ -84,7 +91,9 @@ def run(
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
             for tracker in told:
                 tracker.fail(reason)
-            if isinstance(error, DbfRayError) and training.frozen is not None:  # not a crash: the same would only come again
+            if (
+                isinstance(error, DbfRayError) and training.frozen is not None
+            ):  # not a crash: the same would only come again
                 training.frozen.close()
             raise
         summary = summarize(spec, training, state, directory, stopped_early)
@@ -97,13 +106,19 @@ def run(
 
 
 def notes_of(spec: RunSpec) -> list[str]:
-    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are chosen."""
+    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are
+    chosen.
+    """
     notes = [] if spec.forecast is None else [str(spec.forecast)]
     options = ", ".join(f"data.augment.{name}" for name in augmentation(spec.config).switched_on)
     if spec.config.freezing.cache != "off" and options:
         notes.append(f"feature cache: off, since {options} leave no image that comes twice")
     elif spec.config.freezing.cache != "off" and spec.forecast is None:
-        why = "the policy decides while it trains" if spec.frozen_prefixes is None else "blocks of freezing.interval are not whole epochs"
+        why = (
+            "the policy decides while it trains"
+            if spec.frozen_prefixes is None
+            else "blocks of freezing.interval are not whole epochs"
+        )
         notes.append(f"feature cache: how often it will hit is not known beforehand, since {why}")
     if spec.micro_batches is not None:
         counts = ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(spec.micro_batches))
@@ -111,8 +126,17 @@ def notes_of(spec: RunSpec) -> list[str]:
     return notes
 
 
-def _train(spec: RunSpec, training: Training, state: LoopState, directory: Path, told: Sequence[Tracker], on_epoch: OnEpoch | None) -> bool:
-    """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether it was stopped early."""
+def _train(
+    spec: RunSpec,
+    training: Training,
+    state: LoopState,
+    directory: Path,
+    told: Sequence[Tracker],
+    on_epoch: OnEpoch | None,
+) -> bool:
+    """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether
+    it was stopped early.
+    """
     go_on = True
 
     def after_epoch(record: dict[str, Any]) -> bool:

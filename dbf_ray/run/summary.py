@@ -47,7 +47,9 @@ def facts_of(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def summarize(spec: RunSpec, training: Training, state: LoopState, directory: Path, stopped_early: bool) -> dict[str, Any]:
+def summarize(
+    spec: RunSpec, training: Training, state: LoopState, directory: Path, stopped_early: bool
+) -> dict[str, Any]:
     """The content of summary.json."""
     prefixes = training.scheduler.state.prefixes
     steps = prefix_steps(state.records)
@@ -76,13 +78,17 @@ def prefix_steps(records: Sequence[dict[str, Any]]) -> dict[int, int]:
     """Optimizer steps that each frozen prefix had, over all epochs' records."""
     total: dict[int, int] = {}
     for record in records:
-        for prefix, steps in record.get("steps_per_prefix", {record["frozen_stages"]: record["steps"]}).items():
+        for prefix, steps in record.get(
+            "steps_per_prefix", {record["frozen_stages"]: record["steps"]}
+        ).items():
             total[int(prefix)] = total.get(int(prefix), 0) + steps
     return total
 
 
 def training_window(spec: RunSpec) -> int:
-    """Pixels that ``data.image_size`` pixels stand for: the median long side of the training images as they are stored."""
+    """Pixels that ``data.image_size`` pixels stand for: the median long side of the training images as they
+    are stored.
+    """
     sizes = sizes_of(spec.train_set)
     return round(statistics.median(max(size) for size in sizes)) if sizes else spec.config.data.image_size
 
@@ -96,7 +102,9 @@ def draw(directory: Path, state: LoopState, spec: RunSpec) -> list[Path]:
         return []
     file = directory / "learning_curve.png"
     try:
-        replace_file(file, learning_png(learning_curves({run_name(spec.config): state.records}, spec.num_stages)))
+        replace_file(
+            file, learning_png(learning_curves({run_name(spec.config): state.records}, spec.num_stages))
+        )
     except Exception as error:  # a picture must not cost the record
         warnings.warn(f"cannot draw {file}: {type(error).__name__}: {error}", stacklevel=2)
         return []
@@ -108,7 +116,9 @@ def machine() -> str:
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            processor = next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))
+            processor = next(
+                line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         pass
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

@@ -1,4 +1,6 @@
-"""Search for the freezing schedule with the best trade-off of accuracy against compute: Ray Tune runs the trials, Optuna draws them."""
+"""Search for the freezing schedule with the best trade-off of accuracy against compute: Ray Tune runs the
+trials, Optuna draws them.
+"""
 
 from dbf_ray.search.spaces import SearchSpace, load_space
 from dbf_ray.search.tuner import concurrency, search

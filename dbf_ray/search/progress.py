@@ -1,4 +1,6 @@
-"""What a person sees while a search runs, in lines: which trials run, which are done, the front so far, and how long it will take."""
+"""What a person sees while a search runs, in lines: which trials run, which are done, the front so far, and
+how long it will take.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ EPOCH_LINES_EVERY = 20.0  # seconds
 class SearchProgress:
     """Collects what happens and prints it through ``show``."""
 
-    def __init__(self, show: Print, *, done: int, total: int, concurrent: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        show: Print,
+        *,
+        done: int,
+        total: int,
+        concurrent: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._show, self._clock = show, clock
         self._done, self._total, self._concurrent = done, total, concurrent
         self._running: dict[int, str] = {}
@@ -37,13 +47,19 @@ class SearchProgress:
         """A running trial has done an epoch; a line now and then says where all of them are."""
         map50 = report.get("epoch_map50")
         score = f" map50 {map50:.3f}" if isinstance(map50, float) else ""
-        self._running[number] = f"trial {number} {self._names.get(number, '')} epoch {report.get('epoch', 0) + 1}/{epochs}{score}"
+        self._running[number] = (
+            f"trial {number} {self._names.get(number, '')} epoch {report.get('epoch', 0) + 1}/{epochs}{score}"
+        )
         if self._clock() - self._shown >= EPOCH_LINES_EVERY:
             self._shown = self._clock()
             self._show("running: " + "; ".join(self._running[key] for key in sorted(self._running)))
 
-    def end(self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]) -> None:
-        """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json). Only complete trials count as done."""
+    def end(
+        self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]
+    ) -> None:
+        """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json). Only
+        complete trials count as done.
+        """
         self._running.pop(number, None)
         seconds = self._clock() - self._since.pop(number, self._clock())
         self._done += failure is None
@@ -51,7 +67,9 @@ class SearchProgress:
         if failure is None:
             self._seconds.append(seconds)
             summary = report["summary"]
-            outcome = f"map50 {summary['map50']:.3f}, compute_ratio {summary['compute_ratio']:.3f}, {seconds:.0f} s"
+            outcome = (
+                f"map50 {summary['map50']:.3f}, compute_ratio {summary['compute_ratio']:.3f}, {seconds:.0f} s"
+            )
         else:
             outcome = f"FAILED: {failure}"
         self._show(f"[{self._done}/{self._total}] {name}: {outcome} | {standing(result)}{self._eta()}")

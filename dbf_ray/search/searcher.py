@@ -16,11 +16,14 @@ DIED = "the trial's process died; Ray's logs say why"
 
 
 class StudySearcher(Searcher):
-    """Hands the study's next setting to Tune, and Tune's results to the study, until the wanted number of trials is complete.
+    """Hands the study's next setting to Tune, and Tune's results to the study, until the wanted number of
+    trials is complete.
 
-    A failed trial is made up for by another one, but not for ever: after ``wanted + SPARE`` failures no more are started.
+    A failed trial is made up for by another one, but not for ever: after ``wanted + SPARE`` failures no more
+    are started.
 
-    A trainable gets ``{"number", "config" (complete tree), "retry_of"}``; its last report is ``{"outcome": JSON text}`` with a summary or a failure.
+    A trainable gets ``{"number", "config" (complete tree), "retry_of"}``; its last report is
+    ``{"outcome": JSON text}`` with a summary or a failure.
     """
 
     def __init__(
@@ -31,14 +34,18 @@ class StudySearcher(Searcher):
         on_epoch: Callable[[int, Mapping[str, Any]], None],
         on_end: Callable[[int, Mapping[str, Any], str | None], None],
     ) -> None:
-        """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_end`` the outcome, and the failure if any."""
+        """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_end`` the
+        outcome, and the failure if any.
+        """
         super().__init__()  # no metric: the study has both objectives
         self._study, self._wanted, self._failures_left = study, wanted, wanted + SPARE
         self._on_begin, self._on_epoch, self._on_end = on_begin, on_epoch, on_end
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's configuration; None: only if one of those running fails; FINISHED: never, or the space has nothing new."""
+        """The next trial's configuration; None: only if one of those running fails; FINISHED: never, or the
+        space has nothing new.
+        """
         if self._wanted <= 0 or self._failures_left <= 0:
             return Searcher.FINISHED
         if len(self._numbers) >= self._wanted:
@@ -55,7 +62,9 @@ class StudySearcher(Searcher):
         if trial_id in self._numbers and "outcome" not in result:
             self._on_epoch(self._numbers[trial_id], result)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Tell the study how the trial ended."""
         number = self._numbers.pop(trial_id, None)
         if number is None:
@@ -66,7 +75,7 @@ class StudySearcher(Searcher):
         self._wanted -= complete
         self._failures_left -= not complete
         if not complete and failure is None:
-            failure = str(self._study.study.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
+            failure = str(self._study.optuna.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
         self._on_end(number, last, failure)
 
     @staticmethod

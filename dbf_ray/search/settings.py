@@ -1,7 +1,8 @@
 """What a trial would train, and when two trials would train the same.
 
-Two settings are the same if everything that shapes the training is: the configuration without names and places, and with a freezing policy
-that is known before training replaced by what it does in each epoch. So at 8 epochs step(10) and step(12) are one setting, and step(1) is full.
+Two settings are the same if everything that shapes the training is: the configuration without names and
+places, and with a freezing policy that is known before training replaced by what it does in each epoch. So at
+8 epochs step(10) and step(12) are one setting, and step(1) is full.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Settings:
     """Makes settings out of overrides of one base configuration."""
 
     def __init__(self, config: Config, begin: Begin) -> None:
-        """``begin(config)`` gives a policy's progress at the run's begin; asked once for all configurations that differ only in policies and in how
-        they optimize.
+        """``begin(config)`` gives a policy's progress at the run's begin; asked once for all configurations
+        that differ only in policies and in how they optimize.
         """
         self.config = config
         self._begin = begin
@@ -68,7 +69,9 @@ class Settings:
         """
         config = with_overrides(self.config, overrides)
         policy = make_policy(config.freezing.policy, **config.freezing.parameters)
-        given = {name: value for name, value in policy.parameters().items() if name in config.freezing.parameters}
+        given = {
+            name: value for name, value in policy.parameters().items() if name in config.freezing.parameters
+        }
         return Setting(dict(overrides), config, self._key(config, policy), policy.name, given)
 
     def _key(self, config: Config, policy: Policy) -> str:
@@ -77,11 +80,15 @@ class Settings:
         return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def _freezing(self, config: Config, policy: Policy) -> Any:
-        """The policy's timeline, or its name and parameters where the timeline is only known while training; and what else shapes freezing."""
+        """The policy's timeline, or its name and parameters where the timeline is only known while training;
+        and what else shapes freezing.
+        """
         tree = to_dict(config)
         freezing = tree["freezing"]
         rest = [freezing[key] for key in ("interval", "momentum", "rewarm_steps", "rewarm_after")]
-        executed = [freezing[key] for key in ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype")]
+        executed = [
+            freezing[key] for key in ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype")
+        ]
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
         asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
         if asked not in self._known:
@@ -90,7 +97,8 @@ class Settings:
         policy.check(run)
         if policy.needs_signals:
             return [policy.name, policy.parameters(), rest, executed]
-        timeline: list[Any] = []  # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
+        # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
+        timeline: list[Any] = []
         for block, decision in enumerate(policy.timeline(run)):
             factors = decision.lr_factors
             if factors is not None and set(factors) == {1.0}:

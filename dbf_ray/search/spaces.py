@@ -1,7 +1,9 @@
-"""Search-space files: one Python file with a function ``space`` and a list ``BASELINES`` (search_spaces/rho.py explains how to write one).
+"""Search-space files: one Python file with a function ``space`` and a list ``BASELINES``
+(search_spaces/rho.py explains how to write one).
 
-``space(trial)`` or ``space(trial, config)`` draws with ``trial.suggest_*`` and returns overrides, dotted configuration key -> value.
-``BASELINES`` lists overrides that are trained first, whether or not the space could draw them.
+``space(trial)`` or ``space(trial, config)`` draws with ``trial.suggest_*`` and returns overrides, dotted
+configuration key -> value. ``BASELINES`` lists overrides that are trained first, whether or not the space
+could draw them.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class SearchSpace:
         except Exception as error:
             place = _line_in(self.file, error)
             raise ConfigError(f"{place}: space(trial) raised {type(error).__name__}: {error}") from error
-        return _checked(drawn, f"{self.file}: space(trial) must return a mapping of dotted configuration keys to values")
+        return _checked(
+            drawn, f"{self.file}: space(trial) must return a mapping of dotted configuration keys to values"
+        )
 
 
 def load_space(file: Path) -> SearchSpace:
@@ -56,17 +60,23 @@ def load_space(file: Path) -> SearchSpace:
     if not callable(draw):
         raise ConfigError(f"{file} must define a function space(trial), found {draw!r}; {HINT}")
     if not 1 <= len(inspect.signature(draw).parameters) <= 2:
-        raise ConfigError(f"{file}: space must take (trial) or (trial, config), got space{inspect.signature(draw)}; {HINT}")
+        raise ConfigError(
+            f"{file}: space must take (trial) or (trial, config), got space{inspect.signature(draw)}; {HINT}"
+        )
     baselines = getattr(module, "BASELINES", None)
     if not isinstance(baselines, list):
-        raise ConfigError(f"{file} must define a list BASELINES (it may be empty), found {baselines!r}; {HINT}")
+        raise ConfigError(
+            f"{file} must define a list BASELINES (it may be empty), found {baselines!r}; {HINT}"
+        )
     rule = f"{file}: each of BASELINES must be a mapping of dotted configuration keys to values"
     return SearchSpace(Path(file), draw, [_checked(baseline, rule) for baseline in baselines])
 
 
 def _module(file: Path) -> ModuleType:
     if not file.is_file():
-        raise ConfigError(f"the search space {file} does not exist; give a Python file, for example search_spaces/rho.py")
+        raise ConfigError(
+            f"the search space {file} does not exist; give a Python file, for example search_spaces/rho.py"
+        )
     spec = importlib.util.spec_from_file_location(f"search_space_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"the search space must be a Python file (.py), got {file}; {HINT}")
@@ -76,16 +86,26 @@ def _module(file: Path) -> ModuleType:
     except SyntaxError as error:
         raise ConfigError(f"{file}, line {error.lineno}: not valid Python ({error.msg})") from error
     except Exception as error:
-        raise ConfigError(f"{_line_in(file, error)}: loading the search space raised {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{_line_in(file, error)}: loading the search space raised {type(error).__name__}: {error}"
+        ) from error
     return module
 
 
 def _checked(overrides: Any, rule: str) -> Overrides:
-    if not isinstance(overrides, Mapping) or not overrides or not all(isinstance(key, str) for key in overrides):
-        raise ConfigError(f"{rule}, such as {{'freezing.policy': 'step', 'freezing.rho': 4}}, got {overrides!r}")
+    if (
+        not isinstance(overrides, Mapping)
+        or not overrides
+        or not all(isinstance(key, str) for key in overrides)
+    ):
+        raise ConfigError(
+            f"{rule}, such as {{'freezing.policy': 'step', 'freezing.rho': 4}}, got {overrides!r}"
+        )
     return dict(overrides)
 
 
 def _line_in(file: Path, error: Exception) -> str:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file
+    ]
     return f"{file}, line {lines[-1]}" if lines else str(file)

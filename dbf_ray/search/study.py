@@ -1,8 +1,8 @@
 """A study: which settings were tried, with what result, and which one is next. Optuna without Ray.
 
-Rules that Optuna alone does not keep: baselines come first and once, also when a study is opened again; the same setting is never trained
-twice; a trial without finite objectives is marked failed; no trial stays RUNNING when its process is gone. A space of which nothing can be
-trained is refused before the first trial.
+Rules that Optuna alone does not keep: baselines come first and once, also when a study is opened again; the
+same setting is never trained twice; a trial without finite objectives is marked failed; no trial stays
+RUNNING when its process is gone. A space of which nothing can be trained is refused before the first trial.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random
 RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
 FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
 Recover = Callable[[int], Mapping[str, Any] | None]
-STARTUP_TRIALS = (4, 10)  # random trials before TPE's model is used: a third of the study, within these bounds
+STARTUP_TRIALS = (
+    4,
+    10,
+)  # random trials before TPE's model is used: a third of the study, within these bounds
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class _Planned:
 
 
 def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study:
-    """Open or make the study in an sqlite file, with two objectives and Optuna's TPE sampler (independent, as is its default for two).
+    """Open or make the study in an sqlite file, with two objectives and Optuna's TPE sampler (independent, as
+    is its default for two).
 
     Raises:
         ConfigError: the file cannot be used, or holds a study with other objectives.
@@ -57,15 +61,22 @@ def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
-        study = optuna.create_study(storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True)
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
+        )
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True
+        )
         before = len(study.get_trials(deepcopy=False))
     except Exception as error:
         raise ConfigError(
-            f"cannot open the study {name!r} in {file}: {' '.join(str(error).split())[:300]}; give another --study"
+            f"cannot open the study {name!r} in {file}: {' '.join(str(error).split())[:300]}; give another "
+            f"--study"
         ) from error
     low, high = STARTUP_TRIALS
-    study.sampler = TPESampler(seed=seed + before, n_startup_trials=max(low, min(high, trials // 3)))  # opened again: other draws
+    study.sampler = TPESampler(
+        seed=seed + before, n_startup_trials=max(low, min(high, trials // 3))
+    )  # opened again: other draws
     return study
 
 
@@ -73,7 +84,13 @@ class Study:
     """Asks for the next setting to train and takes the results."""
 
     def __init__(
-        self, optuna_study: optuna.Study, space: SearchSpace, settings: Settings, *, seed: int = 0, recover: Recover = lambda number: None
+        self,
+        optuna_study: optuna.Study,
+        space: SearchSpace,
+        settings: Settings,
+        *,
+        seed: int = 0,
+        recover: Recover = lambda number: None,
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
@@ -85,7 +102,8 @@ class Study:
             recover: gives the summary of a trial that ended while nobody was there to record it, or None.
 
         Raises:
-            ConfigError: the study was begun with another configuration, a baseline is not valid, or nothing that ``space`` draws is.
+            ConfigError: the study was begun with another configuration, a baseline is not valid, or nothing
+                that ``space`` draws is.
         """
         self.optuna, self.space, self.settings = optuna_study, space, settings
         self.interrupted: list[int] = []
@@ -99,13 +117,18 @@ class Study:
         planned = dict(self._take_up(recover))
         baselines = {settings.make(overrides).key: overrides for overrides in space.baselines}
         self._baseline_keys = set(baselines)
-        first = [planned.pop(key, _Planned(overrides, None)) for key, overrides in baselines.items() if key not in self._numbers]
+        first = [
+            planned.pop(key, _Planned(overrides, None))
+            for key, overrides in baselines.items()
+            if key not in self._numbers
+        ]
         self._plans = [*first, *planned.values()]
 
     def ask(self) -> Trial | None:
         """The next trial to train, or None when the space has nothing new.
 
-        ``exhausted`` is then true, ``invalid_draws`` counts draws that made no valid setting, and ``last_invalid`` says why the last did not.
+        ``exhausted`` is then true, ``invalid_draws`` counts draws that made no valid setting, and
+        ``last_invalid`` says why the last did not.
         """
         while self._plans:
             asked = self._begin(self._plans.pop(0))
@@ -128,7 +151,8 @@ class Study:
         Args:
             number: the trial.
             summary: the content of its summary.json; None if it did not end well.
-            failure: why it failed, if it did. A summary whose objectives are missing or not finite is a failure too.
+            failure: why it failed, if it did. A summary whose objectives are missing or not finite is a
+                failure too.
         """
         values = [(summary or {}).get(name) for name in OBJECTIVES]
         if failure is None and summary is None:
@@ -147,7 +171,11 @@ class Study:
 
     def complete(self) -> list[FrozenTrial]:
         """Trials that were trained to the end, without duplicates."""
-        return [trial for trial in self._trials() if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs]
+        return [
+            trial
+            for trial in self._trials()
+            if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs
+        ]
 
     def baselines_done(self) -> bool:
         """Whether every baseline is complete."""
@@ -155,17 +183,29 @@ class Study:
         return self._baseline_keys <= keys
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
-        """The trials as ``dbf_ray.reports.study_result`` takes them; duplicates left out. ``folder``: where the trials' run folders are."""
-        return [_row(trial, folder) for trial in self._trials() if "setting" in trial.user_attrs and "duplicate_of" not in trial.user_attrs]
+        """The trials as ``dbf_ray.reports.study_result`` takes them; duplicates left out. ``folder``: where
+        the trials' run folders are.
+        """
+        return [
+            _row(trial, folder)
+            for trial in self._trials()
+            if "setting" in trial.user_attrs and "duplicate_of" not in trial.user_attrs
+        ]
 
     def _begin(self, plan: _Planned) -> Trial | None:
-        """Open a trial for ``plan``; None if its setting is known or not valid (the trial is then closed and says why)."""
+        """Open a trial for ``plan``; None if its setting is known or not valid (the trial is then closed and
+        says why).
+        """
         if plan.params:
             self.optuna.enqueue_trial(plan.params)
         trial = self.optuna.ask()
         number = trial.number
         try:
-            overrides = plan.overrides if plan.overrides is not None else self.space.overrides(trial, self.settings.config)
+            overrides = (
+                plan.overrides
+                if plan.overrides is not None
+                else self.space.overrides(trial, self.settings.config)
+            )
             setting = self.settings.make(overrides)
         except DbfRayError as error:
             self._note_invalid(error)
@@ -185,7 +225,9 @@ class Study:
         self._set(number, "duplicate_of", original)
         known = self.optuna.get_trials(deepcopy=False)[original]
         if known.state == TrialState.COMPLETE:
-            self.optuna.tell(number, values=list(known.values))  # the sampler learns from it what training it again would say
+            self.optuna.tell(
+                number, values=list(known.values)
+            )  # the sampler learns from it what training it again would say
         else:
             self.optuna.tell(number, state=TrialState.FAIL)
 
@@ -199,30 +241,41 @@ class Study:
                 yield params
 
     def _scratch_draws(self) -> Iterator[tuple[dict[str, Any], Setting | DbfRayError]]:
-        """Random draws in a scratch study, without end: parameters, and the setting that they make or the reason why they make none."""
+        """Random draws in a scratch study, without end: parameters, and the setting that they make or the
+        reason why they make none.
+        """
         scratch = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=self._seed))
         while True:
             trial = scratch.ask()
             try:
-                drawn: Setting | DbfRayError = self.settings.make(self.space.overrides(trial, self.settings.config))
+                drawn: Setting | DbfRayError = self.settings.make(
+                    self.space.overrides(trial, self.settings.config)
+                )
             except DbfRayError as error:
                 drawn = error
             yield dict(trial.params), drawn
 
     def _check_space(self) -> None:
-        """Refuse a space that draws no valid setting in FIRST_TRIES tries: the search would train the baselines and then have nothing to do."""
+        """Refuse a space that draws no valid setting in FIRST_TRIES tries: the search would train the
+        baselines and then have nothing to do.
+        """
         reason = ""
         for _, drawn in islice(self._scratch_draws(), FIRST_TRIES):
             if not isinstance(drawn, DbfRayError):
                 return
             reason = str(drawn)
-        raise ConfigError(f"{self.space.file}: space(trial) must draw valid settings, but none of {FIRST_TRIES} was; the last: {reason}")
+        raise ConfigError(
+            f"{self.space.file}: space(trial) must draw valid settings, but none of {FIRST_TRIES} was; the "
+            f"last: {reason}"
+        )
 
     def _note_invalid(self, error: DbfRayError) -> None:
         self.invalid_draws, self.last_invalid = self.invalid_draws + 1, str(error)
 
     def _take_up(self, recover: Recover) -> Iterator[tuple[str, _Planned]]:
-        """Learn the complete trials, close those that an earlier process left open, and plan these again (key of the setting, plan)."""
+        """Learn the complete trials, close those that an earlier process left open, and plan these again (key
+        of the setting, plan).
+        """
         before = self._trials()
         for trial in before:
             if trial.state == TrialState.WAITING:
@@ -240,7 +293,9 @@ class Study:
                 yield self._key(trial), _Planned(overrides, dict(trial.params), trial.number)
 
     def _key(self, trial: FrozenTrial) -> str:
-        """The key of a trial's setting as this version would write it; the stored one may be an older version's."""
+        """The key of a trial's setting as this version would write it; the stored one may be an older
+        version's.
+        """
         stored = trial.user_attrs["setting"]
         if stored["key"] not in self._keys:
             try:
@@ -250,7 +305,9 @@ class Study:
         return self._keys[stored["key"]]
 
     def _close(self, trial: FrozenTrial, recover: Recover) -> bool:
-        """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a failure."""
+        """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a
+        failure.
+        """
         summary = recover(trial.number) if "setting" in trial.user_attrs else None
         if summary is not None:
             self.tell(trial.number, summary)
@@ -264,13 +321,18 @@ class Study:
             self.optuna.set_user_attr("config", base)
             self.optuna.set_user_attr("complete_config", to_dict(self.settings.config))
             return
-        whole = make_config(begun, f"study {self.optuna.study_name!r}")  # with what an older version did not know
+        whole = make_config(
+            begun, f"study {self.optuna.study_name!r}"
+        )  # with what an older version did not know
         before, now = _flat(shaping(whole)), _flat(base)
-        changed = [f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value]
+        changed = [
+            f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value
+        ]
         changed += [f"{key} (new)" for key in now.keys() - before.keys()]
         if changed:
             raise ConfigError(
-                f"the study {self.optuna.study_name!r} was begun with other settings ({', '.join(changed[:5])}); "
+                f"the study {self.optuna.study_name!r} was begun with other settings "
+                f"({', '.join(changed[:5])}); "
                 "give the same ones to continue it, or another --study"
             )
 
@@ -278,8 +340,12 @@ class Study:
         return self.optuna.get_trials(deepcopy=False)
 
     def _set(self, number: int, name: str, value: Any) -> None:
-        storage = self.optuna._storage  # Study has no public way to annotate a trial that another process opened
-        storage.set_trial_user_attr(storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number), name, value)
+        storage = (
+            self.optuna._storage
+        )  # Study has no public way to annotate a trial that another process opened
+        storage.set_trial_user_attr(
+            storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number), name, value
+        )
 
 
 def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
@@ -297,13 +363,22 @@ def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
     )
     complete = trial.state == TrialState.COMPLETE
     row = {name: setting[name] for name in ("policy", "parameters", "rho", "seed")}
-    row |= {"number": trial.number, "state": trial.state.name, "run": str(folder / str(trial.number)), "overrides": setting["overrides"]}
+    row |= {
+        "number": trial.number,
+        "state": trial.state.name,
+        "run": str(folder / str(trial.number)),
+        "overrides": setting["overrides"],
+    }
     row |= {name: result.get(name) if complete else None for name in OBJECTIVES}
     row |= {name: result[name] for name in more if name in result}
-    return row | {name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs}
+    return row | {
+        name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs
+    }
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
-    return {name: value for key, item in tree.items() for name, value in _flat(item, f"{prefix}{key}.").items()}
+    return {
+        name: value for key, item in tree.items() for name, value in _flat(item, f"{prefix}{key}.").items()
+    }

@@ -1,4 +1,6 @@
-"""What runs in a trial's process: one complete training run with its own folder, here or on a worker group of its own."""
+"""What runs in a trial's process: one complete training run with its own folder, here or on a worker group of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,12 @@ class TrialSetup:
 
 
 def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
-    """The Tune trainable: trains, reports each epoch, and last its outcome, ``{"summary", "records"}`` or ``{"failure"}``, as JSON text.
+    """The Tune trainable: trains, reports each epoch, and last its outcome, ``{"summary", "records"}`` or
+    ``{"failure"}``, as JSON text.
 
-    Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason reaches the study. Called again for
-    the same trial (its process was killed), it goes on from the trial's last checkpoint.
+    Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason
+    reaches the study. Called again for the same trial (its process was killed), it goes on from the trial's
+    last checkpoint.
     """
     number = assignment["number"]
     directory = setup.directory(number)
@@ -75,18 +79,32 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         return fit(Job(to_dict(config), str(directory), target, str(resume) if resume else None, setup.run))
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
-    return run(config, directory=directory, trackers=make_trackers(directory, target), on_epoch=_report, resume=resume)
+    return run(
+        config,
+        directory=directory,
+        trackers=make_trackers(directory, target),
+        on_epoch=_report,
+        resume=resume,
+    )
 
 
 def _take_journal(interrupted: Path, directory: Path) -> None:
-    """Copy what the interrupted trial had spent beyond its checkpoint, once: from then on ``directory`` has the longer journal."""
+    """Copy what the interrupted trial had spent beyond its checkpoint, once: from then on ``directory`` has
+    the longer journal.
+    """
     journal = interrupted / JOURNAL
     if journal.exists() and not (directory / JOURNAL).exists():
         shutil.copyfile(journal, directory / JOURNAL)
 
 
 def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
-    ray.tune.report({"epoch": record["epoch"], "epoch_map50": record.get("map50"), "frozen_stages": record.get("frozen_stages")})
+    ray.tune.report(
+        {
+            "epoch": record["epoch"],
+            "epoch_map50": record.get("map50"),
+            "frozen_stages": record.get("frozen_stages"),
+        }
+    )
     return True
 
 
@@ -101,5 +119,9 @@ def _target(mlflow: MlflowTarget | None, number: int, config: Config) -> MlflowT
 @contextlib.contextmanager
 def _log_file(file: Path) -> Iterator[None]:
     """What the training prints goes to the trial's folder; the search shows its own progress."""
-    with file.open("a", encoding="utf-8", buffering=1) as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+    with (
+        file.open("a", encoding="utf-8", buffering=1) as stream,
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+    ):
         yield

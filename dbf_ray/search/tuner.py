@@ -1,7 +1,7 @@
 """A search: Ray Tune runs the trials, the study says which, and the study's folder tells how far it came.
 
-``studies/<name>/`` holds study.db (Optuna), trials/<number>/ (each a complete run folder), trials.csv, pareto.json, pareto.html and pareto.png. The
-same name again goes on with the trials that are missing.
+``studies/<name>/`` holds study.db (Optuna), trials/<number>/ (each a complete run folder), trials.csv,
+pareto.json, pareto.html and pareto.png. The same name again goes on with the trials that are missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from typing import Any
 from ray import tune
 
 from dbf_ray.build import prepare
-from dbf_ray.cluster.ray_runtime import Resources, available_resources, cluster_address, connected_ray, require
+from dbf_ray.cluster.ray_runtime import (
+    Resources,
+    available_resources,
+    cluster_address,
+    connected_ray,
+    require,
+)
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
@@ -36,7 +42,9 @@ from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epoc
 from dbf_ray.tracking.base import write_json
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
-DRIVER_MEMORY = 64 * 1024**2  # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
+DRIVER_MEMORY = (
+    64 * 1024**2
+)  # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
 
 
 def search(
@@ -57,9 +65,10 @@ def search(
         config: what all trials share.
         space_file: see :mod:`dbf_ray.search.spaces`.
         study_name: names the folder, the Optuna study and the MLflow experiment.
-        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed ones are made up for, within bounds
-            (:class:`StudySearcher`).
-        concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``, else as many as fit.
+        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed
+            ones are made up for, within bounds (:class:`StudySearcher`).
+        concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``,
+            else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
         run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
@@ -83,7 +92,13 @@ def search(
     folder = studies_dir / study_name
     with only_writer(folder, "searching the study", "give another --study"):
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
-        study = Study(optuna_study, space, settings, seed=config.seed, recover=lambda number: read_summary(folder / "trials" / str(number)))
+        study = Study(
+            optuna_study,
+            space,
+            settings,
+            seed=config.seed,
+            recover=lambda number: read_summary(folder / "trials" / str(number)),
+        )
         save_config(config, folder / "config.yaml")
         return _Search(config, folder, study, wanted, concurrent, progress, run, space_file).execute()
 
@@ -119,7 +134,14 @@ class _Search:
         run: RunFunction | None,
         space_file: Path,
     ) -> None:
-        self.config, self.folder, self.study, self.trials, self.concurrent, self.show = config, folder, study, trials, concurrent, show
+        self.config, self.folder, self.study, self.trials, self.concurrent, self.show = (
+            config,
+            folder,
+            study,
+            trials,
+            concurrent,
+            show,
+        )
         self.run, self.space_file = run, space_file
         self.name = folder.name
         self._written = 0.0
@@ -137,7 +159,11 @@ class _Search:
             parent = self._mlflow_parent()
             if parent is not None:
                 for number in self.study.interrupted:
-                    _end_mlflow_run(self.folder / "trials" / str(number), resolve_uri(self.config.tracking.uri), "interrupted")
+                    _end_mlflow_run(
+                        self.folder / "trials" / str(number),
+                        resolve_uri(self.config.tracking.uri),
+                        "interrupted",
+                    )
             reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
             failure: str | None = "interrupted"
             try:
@@ -149,7 +175,10 @@ class _Search:
                     parent.finish(self._files(), failure)
         if failure is not None:
             reasons = [row["failure"] for row in result["trials"] if row.get("failure")]
-            raise TrainingError(f"study {self.name}: not one trial ended well; the last one said: {reasons[-1] if reasons else 'nothing'}")
+            raise TrainingError(
+                f"study {self.name}: not one trial ended well; the last one said: "
+                f"{reasons[-1] if reasons else 'nothing'}"
+            )
         self._say_what_is_missing()
         if self.run is None:
             validate_front(result, self.folder / "trials", self.config, self.show)
@@ -165,7 +194,9 @@ class _Search:
         if complete < self.trials:
             why = "the space has no further setting" if self.study.exhausted else "too many failed"
             if self.study.exhausted and self.study.invalid_draws:
-                why += f" ({self.study.invalid_draws} draws were not valid, the last: {self.study.last_invalid})"
+                why += (
+                    f" ({self.study.invalid_draws} draws were not valid, the last: {self.study.last_invalid})"
+                )
             self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
 
     def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
@@ -198,10 +229,13 @@ class _Search:
         except tune.TuneError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise TrainingError(
-                f"study {self.name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command continues it"
+                f"study {self.name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command "
+                f"continues it"
             ) from error
         finally:
-            shutil.rmtree(self.folder / "tune", ignore_errors=True)  # Tune's own notes; the study's state is in study.db
+            shutil.rmtree(
+                self.folder / "tune", ignore_errors=True
+            )  # Tune's own notes; the study's state is in study.db
 
     def _resources(self) -> dict[str, float]:
         cluster = self.config.cluster
@@ -209,7 +243,15 @@ class _Search:
             return {"memory": DRIVER_MEMORY}
         return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
 
-    def _end(self, number: int, report: Mapping[str, Any], failure: str | None, *, reporter: SearchProgress, parent: Any) -> None:
+    def _end(
+        self,
+        number: int,
+        report: Mapping[str, Any],
+        failure: str | None,
+        *,
+        reporter: SearchProgress,
+        parent: Any,
+    ) -> None:
         directory = self.folder / "trials" / str(number)
         if failure is not None:
             self._failures.append(failure)
@@ -222,8 +264,15 @@ class _Search:
         reporter.end(number, report, failure, result)
         if parent is not None:
             scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
-            metrics = {"front": float(len(result["front"])), "hypervolume": result["hypervolume"], "best_map50": max(scores, default=None)}
-            parent.progress(len(self.study.complete()), {key: value for key, value in metrics.items() if value is not None})
+            metrics = {
+                "front": float(len(result["front"])),
+                "hypervolume": result["hypervolume"],
+                "best_map50": max(scores, default=None),
+            }
+            parent.progress(
+                len(self.study.complete()),
+                {key: value for key, value in metrics.items() if value is not None},
+            )
 
     def _result(self) -> dict[str, Any]:
         """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
@@ -250,15 +299,21 @@ class _Search:
 
     def _greet(self, done: int, at_once: int, resources: Resources) -> None:
         cluster = self.config.cluster
-        workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (f" and {cluster.workers} GPUs" if cluster.gpu else "")
+        workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (
+            f" and {cluster.workers} GPUs" if cluster.gpu else ""
+        )
         self.show(
-            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each on {workers} "
+            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, "
+            f"each on {workers} "
             f"({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
         )
         if self.concurrent and at_once < min(self.concurrent, self.trials - done):
             self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
         if self.study.interrupted:
-            self.show(f"study {self.name}: going on with the interrupted trials {', '.join(map(str, self.study.interrupted))}")
+            self.show(
+                f"study {self.name}: going on with the interrupted trials "
+                f"{', '.join(map(str, self.study.interrupted))}"
+            )
 
     def _mlflow_parent(self) -> Any:
         """The study's parent run in MLflow, or None without MLflow: off, not installed, or not reachable."""
@@ -268,15 +323,30 @@ class _Search:
             from dbf_ray.tracking.mlflow import MlflowStudy
         except ImportError:
             return None
-        parameters = {"space": self.space_file.name, "trials": self.trials, "seed": self.config.seed, "epochs": self.config.training.epochs}
-        parameters |= {"backbone": self.config.detector.backbone, "detector": self.config.detector.name, "data": self.config.data.name}
+        parameters = {
+            "space": self.space_file.name,
+            "trials": self.trials,
+            "seed": self.config.seed,
+            "epochs": self.config.training.epochs,
+        }
+        parameters |= {
+            "backbone": self.config.detector.backbone,
+            "detector": self.config.detector.name,
+            "data": self.config.data.name,
+        }
         parent = MlflowStudy(self.folder, resolve_uri(self.config.tracking.uri), self.name, parameters)
         return parent if parent.run_id else None
 
     def _target(self, parent: Any) -> MlflowTarget | None:
         if parent is None:
             return None
-        return MlflowTarget(resolve_uri(self.config.tracking.uri), self.name, None, parent.run_id, {"dbf_ray.study": self.name})
+        return MlflowTarget(
+            resolve_uri(self.config.tracking.uri),
+            self.name,
+            None,
+            parent.run_id,
+            {"dbf_ray.study": self.name},
+        )
 
 
 def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
@@ -288,4 +358,7 @@ def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(f"a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, got {name!r}")
+        raise ConfigError(
+            f"a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
+            f"got {name!r}"
+        )

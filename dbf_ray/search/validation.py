@@ -1,4 +1,6 @@
-"""Val, reported once and for the front alone: a search selects on images held out of train, so its own map50 values are those it chose by."""
+"""Val, reported once and for the front alone: a search selects on images held out of train, so its own map50
+values are those it chose by.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ def validate_front(
     show: Callable[[str], None],
     evaluate: Callable[[Path, Config], dict[str, float]] = evaluate_checkpoint,
 ) -> None:
-    """Evaluate the last checkpoint of each trial on the front on val, once; its metrics go to the trial's ``val.json``.
+    """Evaluate the last checkpoint of each trial on the front on val, once; its metrics go to the trial's
+    ``val.json``.
 
-    Does nothing where trials were compared on val itself. A checkpoint that is not on this machine is left out, with a line that says so.
+    Does nothing where trials were compared on val itself. A checkpoint that is not on this machine is left
+    out, with a line that says so.
 
     Args:
         result: content of pareto.json.
@@ -48,13 +52,18 @@ def validate_front(
             show(f"trial {number}: not evaluated on val: {error}")
             continue
         write_json(trial / FILE, metrics)
-        show(f"trial {number}, on the front: val map50 {_text(metrics['map50'])} (selection map50 {_text(summary['map50'])})")
+        show(
+            f"trial {number}, on the front: val map50 {_text(metrics['map50'])} (selection map50 "
+            f"{_text(summary['map50'])})"
+        )
 
 
 def _trial_config(checkpoint: Path, config: Config) -> Config:
     """The configuration that the checkpoint was trained with, on the study's data folder and device."""
     root = None if config.data.root is None else str(config.data.root)
-    return with_overrides(config_of(checkpoint), {"data.root": root, "training.device": config.training.device})
+    return with_overrides(
+        config_of(checkpoint), {"data.root": root, "training.device": config.training.device}
+    )
 
 
 def val_map50(trial: Path) -> float | None:

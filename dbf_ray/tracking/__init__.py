@@ -25,20 +25,25 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 
 
 def make_trackers(directory: Path, mlflow: MlflowTarget | None = None) -> list[Tracker]:
-    """The trackers of a run in ``directory``: JSON lines first, then MLflow if there is a target and MLflow is installed."""
+    """The trackers of a run in ``directory``: JSON lines first, then MLflow if there is a target and MLflow
+    is installed.
+    """
     trackers: list[Tracker] = [JsonlTracker(directory)]
     if mlflow is not None:
         try:
             from dbf_ray.tracking.mlflow import MlflowTracker
         except ImportError as error:
-            warnings.warn(f"MLflow cannot be imported ({error}); the record in {directory} stays complete", stacklevel=2)
+            warnings.warn(
+                f"MLflow cannot be imported ({error}); the record in {directory} stays complete", stacklevel=2
+            )
         else:
             trackers.append(MlflowTracker(directory, mlflow))
     return trackers
 
 
 def resolve_uri(uri: str | None, environment: Mapping[str, str] | None = None) -> str:
-    """The tracking URI to use: ``uri``, else MLFLOW_TRACKING_URI, else ``sqlite:///mlflow.db``; relative sqlite paths made absolute.
+    """The tracking URI to use: ``uri``, else MLFLOW_TRACKING_URI, else ``sqlite:///mlflow.db``; relative
+    sqlite paths made absolute.
 
     Call it in the process that the person started: workers have other working directories and environments.
     """

@@ -1,7 +1,8 @@
 """What every tracker can do, and the plain values that say where records go.
 
-A run tells its trackers four things: that it starts, each finished epoch, how it ended, or why it failed. Trackers are idempotent by
-epoch: telling the same epoch twice leaves one, so a run that was killed and came back may repeat itself.
+A run tells its trackers four things: that it starts, each finished epoch, how it ended, or why it failed.
+Trackers are idempotent by epoch: telling the same epoch twice leaves one, so a run that was killed and came
+back may repeat itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class Tracker(Protocol):
     """Keeps the record of one training run. Called on rank 0 only."""
 
     def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
-        """The run begins with epoch ``resume_epoch`` (0 unless resumed): records of that and later epochs no longer count."""
+        """The run begins with epoch ``resume_epoch`` (0 unless resumed): records of that and later epochs no
+        longer count.
+        """
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One epoch is done; ``record["epoch"]`` is its 0-based number. A known epoch is not added twice."""
@@ -48,7 +51,9 @@ class MlflowTarget:
 
 
 def finite(value: Any) -> Any:
-    """``value`` with every NaN and infinity in it replaced by None, tuples by lists and paths by text: what JSON can hold."""
+    """``value`` with every NaN and infinity in it replaced by None, tuples by lists and paths by text: what
+    JSON can hold.
+    """
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """The record that every run leaves in its own folder, whatever else is switched on.
 
-``config.yaml`` (complete, reusable), ``epochs.jsonl`` (one JSON object a line and epoch), ``summary.json`` when the run is done, or
-``failure.json`` while it is not because it failed.
+``config.yaml`` (complete, reusable), ``epochs.jsonl`` (one JSON object a line and epoch), ``summary.json``
+when the run is done, or ``failure.json`` while it is not because it failed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class JsonlTracker:
         self._known: set[int] = set()
 
     def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
-        """Write config.yaml and drop what a resumed run will do again: epochs from ``resume_epoch`` on, a torn line, an old end, and files that a
-        process was writing when it was killed.
+        """Write config.yaml and drop what a resumed run will do again: epochs from ``resume_epoch`` on, a
+        torn line, an old end, and files that a process was writing when it was killed.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, EPOCHS, SUMMARY, FAILURE):
@@ -67,7 +67,9 @@ class JsonlTracker:
 
 
 def read_epochs(directory: Path) -> list[dict[str, Any]]:
-    """The epoch records in ``directory``, by epoch, each once (the last written wins); torn or foreign lines are left out."""
+    """The epoch records in ``directory``, by epoch, each once (the last written wins); torn or foreign lines
+    are left out.
+    """
     file = directory / EPOCHS
     if not file.exists():
         return []

@@ -1,7 +1,8 @@
-"""Runs and studies in MLflow, through ``MlflowClient`` with an explicit URI: MLflow's global state is never touched.
+"""Runs and studies in MLflow, through ``MlflowClient`` with an explicit URI: MLflow's global state is never
+touched.
 
-Tracking must not cost a training: every call to the store goes through a to-do list (:mod:`dbf_ray.tracking.todo`), which never raises. The
-run's own folder has the whole record anyway.
+Tracking must not cost a training: every call to the store goes through a to-do list
+(:mod:`dbf_ray.tracking.todo`), which never raises. The run's own folder has the whole record anyway.
 """
 
 from __future__ import annotations
@@ -29,15 +30,23 @@ from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, s
 from dbf_ray.tracking.todo import ToDoList, public
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
-LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_DISABLE_TELEMETRY": "true"}
+LIMITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 IDENTITY = "mlflow.json"  # in the run's folder: which MLflow run it is
 
 
 class MlflowTracker:
-    """One MLflow run for one training run; re-opened, without repeating steps, when the training is resumed."""
+    """One MLflow run for one training run; re-opened, without repeating steps, when the training is
+    resumed.
+    """
 
     def __init__(self, directory: Path, target: MlflowTarget) -> None:
-        """``directory``: the run's folder, which keeps the MLflow run's id and, in epochs.jsonl, the epochs to catch up on."""
+        """``directory``: the run's folder, which keeps the MLflow run's id and, in epochs.jsonl, the epochs
+        to catch up on.
+        """
         self.directory = Path(directory)
         self.target = target
         self.run_id: str | None = None
@@ -46,12 +55,16 @@ class MlflowTracker:
         self._steps: set[int] | None = None  # logged already; None: ask the store
 
     def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
-        """Open the run (the one this folder had, if any) with parameters, tags and config.yaml; log resumed epochs it does not have."""
+        """Open the run (the one this folder had, if any) with parameters, tags and config.yaml; log resumed
+        epochs it does not have.
+        """
 
         def open_run() -> None:
             if self.run_id is None:
                 self.run_id = self._open(config, facts)
-            self._store.client.log_text(self.run_id, yaml.safe_dump(finite(config), sort_keys=False), "config.yaml")
+            self._store.client.log_text(
+                self.run_id, yaml.safe_dump(finite(config), sort_keys=False), "config.yaml"
+            )
 
         self._work.do(open_run, vital=True)
         for record in read_epochs(self.directory):
@@ -71,7 +84,9 @@ class MlflowTracker:
             assert self.run_id is not None  # the to-do list keeps its order
             step = max(int(summary.get("epochs") or 1) - 1, 0)
             present = self._store.client.get_run(self.run_id).data.metrics
-            metrics = {name: value for name, value in summary_metrics(summary).items() if present.get(name) != value}
+            metrics = {
+                name: value for name, value in summary_metrics(summary).items() if present.get(name) != value
+            }
             tags = {name: str(summary[name]) for name in ("checkpoint", "machine") if summary.get(name)}
             self._store.log(self.run_id, step=step, metrics=metrics, tags=tags)
 
@@ -110,10 +125,15 @@ class MlflowTracker:
     def _log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         assert self.run_id is not None
         if self._steps is None:
-            self._steps = {metric.step for metric in self._store.client.get_metric_history(self.run_id, EPOCHS_DONE)}
+            self._steps = {
+                metric.step for metric in self._store.client.get_metric_history(self.run_id, EPOCHS_DONE)
+            }
         if step in self._steps:
             return
-        steps, self._steps = self._steps, None  # should the call fail half-way, the store is asked before the next try
+        steps, self._steps = (
+            self._steps,
+            None,
+        )  # should the call fail half-way, the store is asked before the next try
         self._store.log(self.run_id, step=step, metrics=metrics)
         self._steps = steps | {step}
 
@@ -138,7 +158,11 @@ class MlflowStudy:
                 return
             run_id = self._store.create(experiment, study, {"dbf_ray.kind": "study"})
             _remember(self.directory, uri, run_id)
-            self._store.log(run_id, step=0, params={name: str(value) for name, value in parameters.items() if value is not None})
+            self._store.log(
+                run_id,
+                step=0,
+                params={name: str(value) for name, value in parameters.items() if value is not None},
+            )
             self.run_id = run_id
 
         self._work.do(open_run, vital=True)
@@ -161,7 +185,9 @@ class MlflowStudy:
 
 
 def end_abandoned_run(directory: Path, uri: str, reason: str) -> None:
-    """Mark the MLflow run of the run folder ``directory`` FAILED where its process died before it could; quiet if there is none."""
+    """Mark the MLflow run of the run folder ``directory`` FAILED where its process died before it could;
+    quiet if there is none.
+    """
     run_id = _identity(directory, uri)
     if run_id is None:
         return
@@ -195,7 +221,9 @@ class _Store:
             found = client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return client.create_experiment(name, artifact_location=_artifacts_beside(self._uri, name))
+                    return client.create_experiment(
+                        name, artifact_location=_artifacts_beside(self._uri, name)
+                    )
                 except Exception:  # another machine may have been quicker
                     found = client.get_experiment_by_name(name)
                     if found is None:
@@ -242,7 +270,9 @@ class _Store:
 
 @contextlib.contextmanager
 def _one_process(uri: str) -> Iterator[None]:
-    """Hold a lock on this machine for a database URI (its first use migrates the schema); a server guards itself."""
+    """Hold a lock on this machine for a database URI (its first use migrates the schema); a server guards
+    itself.
+    """
     if urlsplit(uri).scheme in ("http", "https"):
         yield
         return
@@ -253,10 +283,14 @@ def _one_process(uri: str) -> Iterator[None]:
 
 
 def _artifacts_beside(uri: str, experiment: str) -> str | None:
-    """Without a server, artifacts lie beside the sqlite file (MLflow's default would be the working directory of whoever asks)."""
+    """Without a server, artifacts lie beside the sqlite file (MLflow's default would be the working directory
+    of whoever asks).
+    """
     if not uri.startswith("sqlite:///"):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment.replace("/", "_")).as_uri()
+    return (
+        Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment.replace("/", "_")
+    ).as_uri()
 
 
 def _identity(directory: Path, uri: str) -> str | None:

@@ -1,7 +1,8 @@
-"""Which parameters and metrics of a run go to a comparison UI, and under which names: few, numeric where they can be, and stable.
+"""Which parameters and metrics of a run go to a comparison UI, and under which names: few, numeric where they
+can be, and stable.
 
-A UI that shows a hundred runs side by side is only readable if every run has the same short list. Everything else is in config.yaml,
-which is stored as an artifact.
+A UI that shows a hundred runs side by side is only readable if every run has the same short list. Everything
+else is in config.yaml, which is stored as an artifact.
 """
 
 from __future__ import annotations
@@ -45,19 +46,42 @@ PARAMETERS = {
     "orientation_per": "data.orientation_per",
 }
 FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine")
-TAKEN = {*PARAMETERS, *FACTS} - {"rho"}  # names that a policy's parameter must not hide; rho is the policy's own
-TOTALS = ("executed_flops", "device_seconds", "wall_seconds", "allreduce_bytes", "energy_joules", "cache_seconds_saved")
+TAKEN = {*PARAMETERS, *FACTS} - {
+    "rho"
+}  # names that a policy's parameter must not hide; rho is the policy's own
+TOTALS = (
+    "executed_flops",
+    "device_seconds",
+    "wall_seconds",
+    "allreduce_bytes",
+    "energy_joules",
+    "cache_seconds_saved",
+)
 SUMMARY = (
     *("map50", "map50_best", "map50_voc07", "map75", "map50_95", "merged/map50", "merged/map50_95"),
-    *("compute_ratio", "budget", "backbone_share", "peak_memory_bytes", "mean_memory_bytes", "data_wait_share"),
+    *(
+        "compute_ratio",
+        "budget",
+        "backbone_share",
+        "peak_memory_bytes",
+        "mean_memory_bytes",
+        "data_wait_share",
+    ),
 )
-EPOCH_COSTS = (*TOTALS, "peak_memory_bytes", "mean_memory_bytes", "data_wait_share")  # of one epoch other than of the whole run
+EPOCH_COSTS = (
+    *TOTALS,
+    "peak_memory_bytes",
+    "mean_memory_bytes",
+    "data_wait_share",
+)  # of one epoch other than of the whole run
 LONGEST_NAME = 240  # MLflow takes 250 signs
 EPOCHS_DONE = "epochs_done"  # logged with every epoch: which steps a run already has
 
 
 def parameters_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters to log, as text: the listed ones, the policy's own (``rho``, ``phase``) and facts known before training."""
+    """The parameters to log, as text: the listed ones, the policy's own (``rho``, ``phase``) and facts known
+    before training.
+    """
     named = {name: _at(config, place) for name, place in PARAMETERS.items()}
     freezing = config.get("freezing") or {}
     own = {name: value for name, value in freezing.items() if name not in FreezingConfig.model_fields}
@@ -73,24 +97,33 @@ def _as_text(value: Any) -> str:
 
 
 def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of one epoch record, nested ones with a slash (``losses/box``); missing and non-finite values are left out.
+    """The numbers of one epoch record, nested ones with a slash (``losses/box``); missing and non-finite
+    values are left out.
 
-    Costs are named ``epoch_<cost>``, so that those of the whole run are never mixed with them. Names are :func:`valid_names`.
+    Costs are named ``epoch_<cost>``, so that those of the whole run are never mixed with them. Names are
+    :func:`valid_names`.
     """
     names = valid_names(name for name, _ in _leaves(record))
-    metrics = {f"epoch_{name}" if name in EPOCH_COSTS else names[name]: value for name, value in _numbers(record) if name != "epoch"}
+    metrics = {
+        f"epoch_{name}" if name in EPOCH_COSTS else names[name]: value
+        for name, value in _numbers(record)
+        if name != "epoch"
+    }
     return {**metrics, EPOCHS_DONE: float(record["epoch"] + 1)}
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a finished run: final metrics, and costs as ``total_<cost>``."""
     values = dict(_numbers({name: summary.get(name) for name in SUMMARY}))
-    values.update({f"total_{name}": value for name, value in _numbers({name: summary.get(name) for name in TOTALS})})
+    values.update(
+        {f"total_{name}": value for name, value in _numbers({name: summary.get(name) for name in TOTALS})}
+    )
     return values
 
 
 def valid_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name as every MLflow store takes it: signs other than letters, digits and ``_-. /`` become ``_``, and so do empty parts of a path.
+    """Each name as every MLflow store takes it: signs other than letters, digits and ``_-. /`` become ``_``,
+    and so do empty parts of a path.
 
     Where two become the same, the later one gets a number (``ap50/a_b``, ``ap50/a_b_2``).
     """

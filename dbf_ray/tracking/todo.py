@@ -1,7 +1,9 @@
-"""A to-do list of calls to a store that may be away, slow, or refuse what it is told: whatever happens, a training goes on.
+"""A to-do list of calls to a store that may be away, slow, or refuse what it is told: whatever happens, a
+training goes on.
 
-What fails stays on the list, is said once as a warning, and is tried again with the next call (after two failures in a row only at the end).
-What the store refuses as invalid would be refused again, and hold up all that follows: it is left out, with a warning.
+What fails stays on the list, is said once as a warning, and is tried again with the next call (after two
+failures in a row only at the end). What the store refuses as invalid would be refused again, and hold up all
+that follows: it is left out, with a warning.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ class ToDoList:
             return
         self._warned.add(what)
         reason = " ".join(str(error).split()).replace(_secret(self._uri), "")[:300]
-        warnings.warn(f"MLflow at {public(self._uri)} {what} ({type(error).__name__}: {reason}); {self._comfort}", stacklevel=4)
+        warnings.warn(
+            f"MLflow at {public(self._uri)} {what} ({type(error).__name__}: {reason}); {self._comfort}",
+            stacklevel=4,
+        )
 
 
 def public(uri: str) -> str:

@@ -12,10 +12,12 @@ from dbf_ray.detectors import Detector
 
 
 class WeightAverage:
-    """Polyak averaging of all parameters and buffers, frozen ones too: they go on moving towards where they were frozen.
+    """Polyak averaging of all parameters and buffers, frozen ones too: they go on moving towards where they
+    were frozen.
 
-    After t >= 1 updates the average keeps min(decay, (1 + t) / (10 + t)) of itself (the ramp of TensorFlow's ``ExponentialMovingAverage`` with
-    ``num_updates``), so that a short training is not an average of its beginning. The first update copies.
+    After t >= 1 updates the average keeps min(decay, (1 + t) / (10 + t)) of itself (the ramp of TensorFlow's
+    ``ExponentialMovingAverage`` with ``num_updates``), so that a short training is not an average of its
+    beginning. The first update copies.
 
     Args:
         detector: copied; the copy is what :attr:`detector` gives.
@@ -24,7 +26,8 @@ class WeightAverage:
 
     def __init__(self, detector: Detector, decay: float) -> None:
         self.decay = decay
-        self._updates = 0  # AveragedModel's own count comes as a tensor on the device, and asking it would wait for the device
+        # AveragedModel's own count comes as a tensor on the device, and asking it would wait for the device
+        self._updates = 0
         self._averaged = AveragedModel(detector, multi_avg_fn=self._mix, use_buffers=True)
         self._averaged.requires_grad_(False)
 
@@ -49,7 +52,12 @@ class WeightAverage:
         self._averaged.n_averaged.fill_(self._updates)
 
     @torch.no_grad()
-    def _mix(self, averages: tuple[Tensor, ...] | list[Tensor], values: tuple[Tensor, ...] | list[Tensor], _: Tensor | int) -> None:
+    def _mix(
+        self,
+        averages: tuple[Tensor, ...] | list[Tensor],
+        values: tuple[Tensor, ...] | list[Tensor],
+        _: Tensor | int,
+    ) -> None:
         keep = min(self.decay, (1 + self._updates) / (10 + self._updates))
         if averages[0].is_floating_point():
             torch._foreach_lerp_(list(averages), list(values), 1 - keep)

@@ -1,6 +1,8 @@
-"""Checkpoints: a folder per epoch that alone restores a run, written so that a crash leaves either the whole folder or nothing.
+"""Checkpoints: a folder per epoch that alone restores a run, written so that a crash leaves either the whole
+folder or nothing.
 
-``checkpoint.pt`` holds tensors and states (read with ``weights_only=True``), ``record.json`` the configuration and every epoch's record so far.
+``checkpoint.pt`` holds tensors and states (read with ``weights_only=True``), ``record.json`` the
+configuration and every epoch's record so far.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from dbf_ray.errors import WeightsError
 _NAME = re.compile(r"epoch-(\d{5})")
 
 
-def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], record: dict[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, epoch: int, state: dict[str, Any], record: dict[str, Any], keep: int = 2
+) -> Path:
     """Write ``folder/epoch-NNNNN`` whole or not at all, then remove all but the ``keep`` newest checkpoints.
 
     Args:
@@ -40,7 +44,9 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], record: dic
     for file in partial.iterdir():
         _flush(file)
     if final.exists():
-        final.rename(folder / f".partial-old-{epoch:05d}")  # removed by the next save; a crash here leaves it or the new one whole
+        final.rename(
+            folder / f".partial-old-{epoch:05d}"
+        )  # removed by the next save; a crash here leaves it or the new one whole
     partial.rename(final)
     _flush(folder)
     for old in list_checkpoints(folder)[:-keep]:
@@ -52,11 +58,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "checkpoint.pt").is_file()]
+    found = [
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "checkpoint.pt").is_file()
+    ]
     return sorted(found, key=lambda path: path.name)
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read (state, record) of a checkpoint folder.
 
     Raises:
@@ -67,11 +77,14 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[d
         state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{folder} is not a checkpoint: {Path(str(error.filename)).name} is missing; give a folder like runs/NAME/checkpoints/epoch-00012"
+            f"{folder} is not a checkpoint: {Path(str(error.filename)).name} is missing; give a folder like "
+            f"runs/NAME/checkpoints/epoch-00012"
         ) from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read checkpoint {folder}: {reason}; choose an older one beside it") from error
+        raise WeightsError(
+            f"cannot read checkpoint {folder}: {reason}; choose an older one beside it"
+        ) from error
     return state, record
 
 

@@ -1,8 +1,9 @@
 """A DDP that may change what they train, and the few collectives that the loop needs.
 
-``DistributedDataParallel`` fixes the set of trained parameters when it is made. Freezing afterwards makes it fail or all-reduce
-in vain, and a parameter unfrozen afterwards is *silently* left out, so that the ranks drift apart. Hence a new wrapper at every
-change, around the same module and under the same optimizer. All functions are no-ops, or the identity, without a process group.
+``DistributedDataParallel`` fixes the set of trained parameters when it is made. Freezing afterwards makes it
+fail or all-reduce in vain, and a parameter unfrozen afterwards is *silently* left out, so that the ranks
+drift apart. Hence a new wrapper at every change, around the same module and under the same optimizer. All
+functions are no-ops, or the identity, without a process group.
 """
 
 import contextlib
@@ -20,9 +21,12 @@ from dbf_ray.errors import TrainingError
 
 T = TypeVar("T")
 
-# DDP's default overwrites other ranks' buffers with rank 0's in every forward, frozen ones too; newer torch has renamed the switch.
+# DDP's default overwrites other ranks' buffers with rank 0's in every forward, frozen ones too; newer torch
+# has renamed the switch.
 _OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
-_KEEP_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False}
+_KEEP_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
+}
 
 
 def world_size() -> int:
@@ -36,7 +40,9 @@ def rank() -> int:
 
 
 def broadcast_object(obj: T, source: int = 0) -> T:
-    """Rank ``source``'s object, on every rank. The object must be picklable; other ranks' arguments are ignored."""
+    """Rank ``source``'s object, on every rank. The object must be picklable; other ranks' arguments are
+    ignored.
+    """
     if world_size() == 1:
         return obj
     box: list[Any] = [obj if rank() == source else None]
@@ -68,23 +74,28 @@ def all_reduce_max(tensor: Tensor) -> Tensor:
 
 
 class DynamicDDP:
-    """One copy of a module per rank, called like the module; gradients are averaged over ranks in ``backward``.
+    """One copy of a module per rank, called like the module; gradients are averaged over ranks in
+    ``backward``.
 
-    Call :meth:`rebuild` once before the first call and after every change of the trained set. Gradients are divided by the world size
-    (DDP's default), so a loss must be normalised by (total over the effective batch / world size). With one rank this is the plain module.
+    Call :meth:`rebuild` once before the first call and after every change of the trained set. Gradients are
+    divided by the world size (DDP's default), so a loss must be normalised by (total over the effective batch
+    / world size). With one rank this is the plain module.
 
     Args:
-        module: the module, already on its device. Its parameters and buffers must be the same objects for ever.
+        module: the module, already on its device. Its parameters and buffers must be the same objects for
+            ever.
         device: where the collectives' small tensors live (nccl needs CUDA tensors); None: the CPU.
         alone: go through DDP also where there is one rank, in a process group of one; for tests of a backend.
 
     Attributes:
-        allreduce_bytes: bytes of gradients that *this rank* has handed to all-reduce since it was made, counted in the communication
-            hook, not computed; 0 with one rank.
+        allreduce_bytes: bytes of gradients that *this rank* has handed to all-reduce since it was made,
+            counted in the communication hook, not computed; 0 with one rank.
         rebuilds: how often :meth:`rebuild` has run.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device | str | None = None, alone: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device | str | None = None, alone: bool = False
+    ) -> None:
         self.module, self._alone = module, alone
         self.device = torch.device(device or "cpu")
         self.rebuilds = 0
@@ -107,19 +118,23 @@ class DynamicDDP:
             return self.module(*args, **kwargs)
         if self._wrapped is None or self._trained_ids() != self._trained:
             raise TrainingError(
-                "the set of trained parameters is not the one that DDP was built for, so ranks would drift apart; "
+                "the set of trained parameters is not the one that DDP was built for, so ranks would drift "
+                "apart; "
                 "call rebuild() on every rank after each change of what is frozen"
             )
         return self._wrapped(*args, **kwargs)
 
     def rebuild(self) -> None:
-        """Wrap the module anew for the parameters that are trained now. A collective: every rank must call it.
+        """Wrap the module anew for the parameters that are trained now. A collective: every rank must call
+        it.
 
-        The first time rank 0's parameters and buffers are copied to all ranks. Later nothing is copied, only compared.
+        The first time rank 0's parameters and buffers are copied to all ranks. Later nothing is copied, only
+        compared.
 
         Raises:
-            TrainingError: on all ranks alike, if ranks differ in the names, shapes or dtypes of parameters, buffers and trained
-                parameters, or (from the second time on) in the bits of any parameter or buffer. Names the first that differ.
+            TrainingError: on all ranks alike, if ranks differ in the names, shapes or dtypes of parameters,
+                buffers and trained parameters, or (from the second time on) in the bits of any parameter or
+                buffer. Names the first that differ.
         """
         self._wrapped = None  # nothing else refers to it, so the old reducer and its hooks go at once
         self._trained = self._trained_ids()
@@ -139,7 +154,9 @@ class DynamicDDP:
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Within it ``backward`` only adds to the local gradients: for all but the last micro-batch of a step."""
+        """Within it ``backward`` only adds to the local gradients: for all but the last micro-batch of a
+        step.
+        """
         if isinstance(self._wrapped, DistributedDataParallel):
             with self._wrapped.no_sync():
                 yield
@@ -156,11 +173,17 @@ class DynamicDDP:
 def equalize_norm_buffers(module: nn.Module) -> None:
     """Make the running statistics of all norm layers equal on all ranks: the mean over ranks. A collective.
 
-    Call it at each epoch's end, before evaluation, a checkpoint or a freeze. Where all ranks agree already, as on frozen norms, values
-    keep their bits: sums are taken in float64, where W times a float32 number, and that divided by W, is exact for any W < 2**29.
+    Call it at each epoch's end, before evaluation, a checkpoint or a freeze. Where all ranks agree already,
+    as on frozen norms, values keep their bits: sums are taken in float64, where W times a float32 number, and
+    that divided by W, is exact for any W < 2**29.
     """
     norms = [m for m in module.modules() if isinstance(m, _NormBase)]
-    buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var, norm.num_batches_tracked) if b is not None]
+    buffers = [
+        b
+        for norm in norms
+        for b in (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+        if b is not None
+    ]
     if world_size() == 1 or not buffers:
         return
     mean = all_reduce_sum(torch.cat([b.detach().double().flatten() for b in buffers])) / world_size()
@@ -204,7 +227,9 @@ def _checksums(module: nn.Module) -> dict[str, Any]:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """The tensor's bits as the widest integers that they fill, [m]: eight bytes at a time sum up several times faster than four."""
+    """The tensor's bits as the widest integers that they fill, [m]: eight bytes at a time sum up several
+    times faster than four.
+    """
     flat = tensor.detach().contiguous().flatten()
     size, start = flat.element_size() * flat.numel(), flat.element_size() * flat.storage_offset()
     wide = next(width for width in (8, 4, 2, 1) if size % width == 0 and start % width == 0)
@@ -217,10 +242,13 @@ def _compare_ranks(what: str, mine: dict[str, Any]) -> None:
         names = [name for name in {**rows[0], **row} if rows[0].get(name) != row.get(name)]
         if names:
             shown = "; ".join(
-                f"{name}: {rows[0].get(name, 'absent')} on rank 0, {row.get(name, 'absent')} on rank {number}" for name in names[:3]
+                f"{name}: {rows[0].get(name, 'absent')} on rank 0, {row.get(name, 'absent')} on rank {number}"
+                for name in names[:3]
             )
             more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
             raise TrainingError(
-                f"all ranks must agree on {what} before training goes on, but rank {number} differs from rank 0 in {shown}{more}; "
-                "a decision or a norm layer must have gone apart: decide by seed and epoch only, and equalise norm buffers at each epoch's end"
+                f"all ranks must agree on {what} before training goes on, but rank {number} differs from "
+                f"rank 0 in {shown}{more}; "
+                "a decision or a norm layer must have gone apart: decide by seed and epoch only, and "
+                "equalise norm buffers at each epoch's end"
             )

@@ -1,4 +1,6 @@
-"""What a frozen prefix gives for a batch: from the cache where it is known, else from the inference engine, else from the backbone itself."""
+"""What a frozen prefix gives for a batch: from the cache where it is known, else from the inference engine,
+else from the backbone itself.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,16 @@ class EngineOptions:
 class FrozenPrefix:
     """Call it with every micro-batch that is trained, under the training's autocast.
 
-    Engine and cached features belong to one prefix with one set of weights. That these have not moved is looked at before each use, by the tensors'
-    version counters; where they were written to, by their bits.
+    Engine and cached features belong to one prefix with one set of weights. That these have not moved is
+    looked at before each use, by the tensors' version counters; where they were written to, by their bits.
 
     Args:
         detector: its backbone's ``num_frozen`` says what is frozen.
         ledger: is told of hits and misses, and at an epoch's end of seconds and bytes.
         engine: None: the prefix runs as it is.
         cache: None: nothing is kept.
-        facts: whatever features depend on beside the prefix with its weights, the normalisation, the images' names, their orientation and padded size.
+        facts: whatever features depend on beside the prefix with its weights, the normalisation, the images'
+            names, their orientation and padded size.
     """
 
     def __init__(
@@ -49,8 +52,11 @@ class FrozenPrefix:
         self.backbone, self.device = detector.backbone, detector.mean.device
         self._normalisation = (detector.mean, detector.std)
         self.ledger, self.options, self.cache, self.facts = ledger, engine, cache, facts
-        self._engines: dict[int, PrefixEngine] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen span
-        self._warm = False  # whether the prefix has run before, so that its time is not that of compiling and choosing kernels
+        self._engines: dict[
+            int, PrefixEngine
+        ] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen span
+        # whether the prefix has run before, so that its time is not that of compiling and choosing kernels
+        self._warm = False
         self._versions: tuple[int, ...] = ()
         self._fingerprint = ""
         self._dtypes: list[torch.dtype | None] | None = None
@@ -64,7 +70,9 @@ class FrozenPrefix:
         return self._engines.get(self.backbone.num_frozen)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with its frozen features; as it is where nothing is frozen or the backbone does it itself."""
+        """The batch with its frozen features; as it is where nothing is frozen or the backbone does it
+        itself.
+        """
         if self.backbone.num_frozen == 0:
             self._versions, self._fingerprint = (), ""
             if self.options is None or not self.options.compiled:
@@ -80,7 +88,9 @@ class FrozenPrefix:
         return replace(batch, frozen=self._from_cache(self.cache, batch, batch.orientations))
 
     def end_epoch(self) -> None:
-        """Tell the ledger what the cache holds and how much time it saved, after the epoch's steps and after waiting for the device."""
+        """Tell the ledger what the cache holds and how much time it saved, after the epoch's steps and after
+        waiting for the device.
+        """
         ran, spent = self._run_clock.take(), self._cache_clock.take()
         if self._timed:
             self._seconds_an_image = ran / self._timed
@@ -108,8 +118,12 @@ class FrozenPrefix:
         if versions == self._versions:
             return
         self._versions = versions
-        structure = repr(self.backbone.stages[:prefix])  # with what is no tensor, as a norm's eps or a convolution's stride
-        fingerprint = fingerprint_of(state, prefix, structure, self.backbone.read_from, self.backbone.float32_stages, *self.facts)
+        structure = repr(
+            self.backbone.stages[:prefix]
+        )  # with what is no tensor, as a norm's eps or a convolution's stride
+        fingerprint = fingerprint_of(
+            state, prefix, structure, self.backbone.read_from, self.backbone.float32_stages, *self.facts
+        )
         if fingerprint == self._fingerprint:
             return
         self._fingerprint, self._dtypes = fingerprint, None
@@ -137,7 +151,9 @@ class FrozenPrefix:
         with self._run_clock:
             return self._run(images)
 
-    def _from_cache(self, cache: FeatureCache, batch: Batch, orientations: list[tuple[str, str]]) -> FrozenFeatures:
+    def _from_cache(
+        self, cache: FeatureCache, batch: Batch, orientations: list[tuple[str, str]]
+    ) -> FrozenFeatures:
         with self._cache_clock:
             keys = [Key(image, orientation, batch.padded) for image, orientation in orientations]
             found = [cache.get(key) for key in keys]
@@ -162,9 +178,15 @@ class FrozenPrefix:
 
 
 def joined(
-    found: list[Maps | None], computed: FrozenFeatures, missing: list[int], dtypes: list[torch.dtype | None], device: torch.device
+    found: list[Maps | None],
+    computed: FrozenFeatures,
+    missing: list[int],
+    dtypes: list[torch.dtype | None],
+    device: torch.device,
 ) -> FrozenFeatures:
-    """Features of a batch from those of its images: ``found`` [C, H, W] each, and ``computed`` [missing, C, H, W] for the ``missing`` ones."""
+    """Features of a batch from those of its images: ``found`` [C, H, W] each, and ``computed`` [missing, C,
+    H, W] for the ``missing`` ones.
+    """
     whole: FrozenFeatures = []
     for number, dtype in enumerate(dtypes):
         if dtype is None:
@@ -189,7 +211,9 @@ def joined(
 
 
 class Stopwatch:
-    """Adds up the seconds spent within it, on a GPU those of its stream; nothing waits for the device before :meth:`take`."""
+    """Adds up the seconds spent within it, on a GPU those of its stream; nothing waits for the device before
+    :meth:`take`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"

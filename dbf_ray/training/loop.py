@@ -1,7 +1,8 @@
 """The training loop; the file to read first.
 
-One epoch: before a step that begins a block (usually the epoch's first) the freezing scheduler asks the policy how many leading backbone
-stages are frozen and makes it so; the steps are trained, the ledger adds what they cost, and the detector is evaluated.
+One epoch: before a step that begins a block (usually the epoch's first) the freezing scheduler asks the
+policy how many leading backbone stages are frozen and makes it so; the steps are trained, the ledger adds
+what they cost, and the detector is evaluated.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from dbf_ray.detectors import Batch, Detector, padded_size
 from dbf_ray.errors import TrainingError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.training.average import WeightAverage
-from dbf_ray.training.ddp import DynamicDDP, all_reduce_max, all_reduce_sum, equalize_norm_buffers, rank, world_size
+from dbf_ray.training.ddp import (
+    DynamicDDP,
+    all_reduce_max,
+    all_reduce_sum,
+    equalize_norm_buffers,
+    rank,
+    world_size,
+)
 from dbf_ray.training.frozen import FrozenPrefix
 from dbf_ray.training.micro_batches import merged
 from dbf_ray.training.optim import LearningRate, set_learning_rate
@@ -41,7 +49,8 @@ class Training:
 
     Attributes:
         accumulation: micro-batches of each rank in an optimizer step, as the loader gives them.
-        micro_batches: for each frozen prefix 0..K into how many these are merged before they are trained; None: they stay as they are.
+        micro_batches: for each frozen prefix 0..K into how many these are merged before they are trained;
+            None: they stay as they are.
         frozen: what runs the frozen prefix instead of the backbone itself; None: nothing.
         originals: objects of the images that the evaluated patches were cut from; None: they are no patches.
     """
@@ -83,7 +92,8 @@ class LoopState:
 
 
 def fit(training: Training, state: LoopState, after_epoch: Callable[[dict[str, Any]], bool]) -> None:
-    """Train from ``state`` on; ``after_epoch(record)`` is called on every rank and ends the training by returning False.
+    """Train from ``state`` on; ``after_epoch(record)`` is called on every rank and ends the training by
+    returning False.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -113,7 +123,15 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
         equalize_norm_buffers(detector)
     due = (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs
     metrics = (
-        evaluate(training.eval_detector, training.eval_loader, training.classes, training.precision, training.originals) if due else {}
+        evaluate(
+            training.eval_detector,
+            training.eval_loader,
+            training.classes,
+            training.precision,
+            training.originals,
+        )
+        if due
+        else {}
     )
     if metrics:
         scheduler.on_evaluation(metrics)
@@ -137,7 +155,9 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """Seed of torch's generators for an epoch, which drop-path draws from: another on each rank, the same after a resume."""
+    """Seed of torch's generators for an epoch, which drop-path draws from: another on each rank, the same
+    after a resume.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{rank}".encode()).digest()[:7], "big")
 
 
@@ -145,7 +165,8 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
     """Train one epoch.
 
     Returns:
-        The mean of each loss, and of the gradient norm before clipping, over its steps and all ranks; and how many steps each frozen prefix had.
+        The mean of each loss, and of the gradient norm before clipping, over its steps and all ranks; and how
+        many steps each frozen prefix had.
     """
     training.detector.train()
     scheduler, steps = training.scheduler, training.train_loader.steps_per_epoch
@@ -163,8 +184,12 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
         if training.micro_batches is not None:
             images_and_targets = merged(images_and_targets, training.micro_batches[scheduler.num_frozen])
         set_learning_rate(training.optimizer, training.learning_rate.at(of_run, steps), stage_factors)
-        pad_to = common_pad_to([image for images, _ in images_and_targets for image in images], training.device)
-        batches = [training.detector.prepare(images, targets, pad_to) for images, targets in images_and_targets]
+        pad_to = common_pad_to(
+            [image for images, _ in images_and_targets for image in images], training.device
+        )
+        batches = [
+            training.detector.prepare(images, targets, pad_to) for images, targets in images_and_targets
+        ]
         log.add(train_step(training, batches))
         scheduler.after_step(of_run)
         steps_per_prefix[scheduler.num_frozen] = steps_per_prefix.get(scheduler.num_frozen, 0) + 1
@@ -173,7 +198,9 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             log.check()
             loss = sum(value for name, value in log.means().items() if name != GRADIENT_NORM)
-            training.progress.step(epoch, scheduler.num_frozen, step + 1, steps, training.ledger.images_per_second(), loss)
+            training.progress.step(
+                epoch, scheduler.num_frozen, step + 1, steps, training.ledger.images_per_second(), loss
+            )
     log.check()
     return log.means(), steps_per_prefix
 
@@ -181,12 +208,13 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
 def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
     """One optimizer step over this rank's micro-batches.
 
-    Losses are divided by the counts of the *effective* batch, summed over micro-batches and ranks before any forward pass, so that the step does not
-    depend on how the batch is spread. DDP averages gradients over ranks; hence counts are divided by the world size.
+    Losses are divided by the counts of the *effective* batch, summed over micro-batches and ranks before any
+    forward pass, so that the step does not depend on how the batch is spread. DDP averages gradients over
+    ranks; hence counts are divided by the world size.
 
     Returns:
-        This rank's share of each loss, summed over its micro-batches (the mean over ranks is the effective batch's loss), and the norm of the
-        trained parameters' gradients before clipping.
+        This rank's share of each loss, summed over its micro-batches (the mean over ranks is the effective
+        batch's loss), and the norm of the trained parameters' gradients before clipping.
     """
     counts = all_reduce_sum(torch.stack([batch.normalizers for batch in batches]).sum(0))
     normalizers = training.detector.at_least(counts) / world_size()
@@ -202,7 +230,9 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
             total[name] = total.get(name, 0) + loss.detach()
     training.scheduler.on_gradients()
     limit = math.inf if training.clip_norm is None else training.clip_norm
-    total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(training.detector.parameters(), limit)  # frozen parameters have no gradient
+    total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(
+        training.detector.parameters(), limit
+    )  # frozen parameters have no gradient
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.scheduler.on_optimizer_step()
@@ -212,9 +242,11 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
 
 
 def common_pad_to(images: list[Tensor], device: torch.device) -> tuple[int, int]:
-    """Size (height, width) that the images [3, h, w] of an effective batch are all padded to, the same on every rank.
+    """Size (height, width) that the images [3, h, w] of an effective batch are all padded to, the same on
+    every rank.
 
-    How far an image is padded changes features near its border, so it must not depend on how the batch is spread.
+    How far an image is padded changes features near its border, so it must not depend on how the batch is
+    spread.
     """
     height, width = padded_size([(image.shape[-2], image.shape[-1]) for image in images])
     if world_size() > 1:
@@ -232,7 +264,8 @@ def check_weights(detector: Detector, epoch: int) -> None:
     if not bool(torch.stack([tensor.isfinite().all() for _, tensor in state]).all()):
         broken = next(name for name, tensor in state if not bool(tensor.isfinite().all()))
         raise TrainingError(
-            f"every weight must be finite, {broken} is not after the last step of epoch {epoch}; the last checkpoint is from before this epoch. "
+            f"every weight must be finite, {broken} is not after the last step of epoch {epoch}; the last "
+            f"checkpoint is from before this epoch. "
             "Lower training.lr or training.clip_norm, and resume"
         )
 
@@ -245,10 +278,11 @@ def evaluate(
     precision: str = "float32",
     originals: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, float]:
-    """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode is restored.
+    """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode
+    is restored.
 
-    Where the images are patches, ``originals`` are the objects of the images they were cut from, and the metrics on these come too, as
-    :meth:`.Evaluator.compute_merged` names them.
+    Where the images are patches, ``originals`` are the objects of the images they were cut from, and the
+    metrics on these come too, as :meth:`.Evaluator.compute_merged` names them.
     """
     evaluator = Evaluator(len(classes), classes)
     was_training = detector.training
@@ -280,7 +314,8 @@ class LossLog:
         self._pending.append(losses)
 
     def check(self) -> None:
-        """Average the steps added since the last look over ranks, and stop the training at the first loss that is not finite.
+        """Average the steps added since the last look over ranks, and stop the training at the first loss
+        that is not finite.
 
         Raises:
             TrainingError: naming the step and the losses, on every rank.
@@ -288,7 +323,9 @@ class LossLog:
         if not self._pending:
             return
         names = list(self._pending[0])
-        table = torch.stack([torch.stack([losses[name].double() for name in names]) for losses in self._pending])
+        table = torch.stack(
+            [torch.stack([losses[name].double() for name in names]) for losses in self._pending]
+        )
         rows = (all_reduce_sum(table) / world_size()).tolist()
         self._pending.clear()
         for row in rows:
@@ -296,9 +333,11 @@ class LossLog:
             if not all(map(math.isfinite, row)):
                 named = ", ".join(f"{name} {value:g}" for name, value in losses.items())
                 raise TrainingError(
-                    f"every loss and gradient must be finite, got {named} in epoch {self.epoch}, step {self._seen} of {self.steps}; "
+                    f"every loss and gradient must be finite, got {named} in epoch {self.epoch}, step "
+                    f"{self._seen} of {self.steps}; "
                     "the last checkpoint is from before this epoch. "
-                    "Lower training.lr, lengthen training.warmup_steps, or lower training.clip_norm, and resume"
+                    "Lower training.lr, lengthen training.warmup_steps, or lower training.clip_norm, and "
+                    "resume"
                 )
             for name, value in losses.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value

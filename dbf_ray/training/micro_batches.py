@@ -1,4 +1,6 @@
-"""Micro-batches: the parts of an effective batch that pass through the network one after the other, larger where more of it is frozen."""
+"""Micro-batches: the parts of an effective batch that pass through the network one after the other, larger
+where more of it is frozen.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,20 @@ MicroBatch = tuple[list[Any], list[Any]]
 
 
 def merged(micro_batches: Sequence[MicroBatch], count: int) -> list[MicroBatch]:
-    """The images and targets of a step's micro-batches in ``count`` larger ones, a divisor of their number, in the same order."""
+    """The images and targets of a step's micro-batches in ``count`` larger ones, a divisor of their number,
+    in the same order.
+    """
     size = len(micro_batches) // count
     groups = [micro_batches[first : first + size] for first in range(0, len(micro_batches), size)]
-    return [([i for images, _ in group for i in images], [t for _, targets in group for t in targets]) for group in groups]
+    return [
+        ([i for images, _ in group for i in images], [t for _, targets in group for t in targets])
+        for group in groups
+    ]
 
 
-def fewest(accumulation: int, images: int, counts: Iterable[int], needed: Callable[[int, int], int], limit: int) -> int:
+def fewest(
+    accumulation: int, images: int, counts: Iterable[int], needed: Callable[[int, int], int], limit: int
+) -> int:
     """Into how few micro-batches a step can be merged within a limit of memory.
 
     Args:
@@ -34,7 +43,9 @@ def fewest(accumulation: int, images: int, counts: Iterable[int], needed: Callab
     fitting = [count for count in divisors if needed(images * accumulation // count, count) <= limit]
     if not fitting:
         raise ResourceError(
-            f"a step must fit into training.micro_batch_gb = {limit / 1e9:g}, with {images} images in a micro-batch it needs "
-            f"{needed(images, accumulation) / 1e9:.2f} GB; raise training.accumulation or training.micro_batch_gb"
+            f"a step must fit into training.micro_batch_gb = {limit / 1e9:g}, with {images} images in a "
+            f"micro-batch it needs "
+            f"{needed(images, accumulation) / 1e9:.2f} GB; raise training.accumulation or "
+            f"training.micro_batch_gb"
         )
     return fitting[0]

@@ -14,12 +14,17 @@ from dbf_ray.errors import ConfigError
 
 
 def parameter_groups(
-    detector: nn.Module, stages: Sequence[Sequence[nn.Parameter]], weight_decay: float, backbone_lr_factor: float = 1.0
+    detector: nn.Module,
+    stages: Sequence[Sequence[nn.Parameter]],
+    weight_decay: float,
+    backbone_lr_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Optimizer groups: one per backbone stage and one for the rest, each split into decayed and not decayed parameters.
+    """Optimizer groups: one per backbone stage and one for the rest, each split into decayed and not decayed
+    parameters.
 
-    Parameters of one dimension (norms, biases) have no weight decay. Every group carries ``stage`` (0-based, -1 for the rest) and ``factor``, its
-    constant share of the learning rate. Frozen parameters are in, too: freezing never changes the groups.
+    Parameters of one dimension (norms, biases) have no weight decay. Every group carries ``stage`` (0-based,
+    -1 for the rest) and ``factor``, its constant share of the learning rate. Frozen parameters are in, too:
+    freezing never changes the groups.
     """
     stage_of = {id(parameter): index for index, stage in enumerate(stages) for parameter in stage}
     members: dict[tuple[int, bool], list[nn.Parameter]] = {}
@@ -36,7 +41,9 @@ def parameter_groups(
     ]
 
 
-def make_optimizer(name: Literal["sgd", "adamw"], groups: list[dict[str, Any]], lr: float, momentum: float = 0.9) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: Literal["sgd", "adamw"], groups: list[dict[str, Any]], lr: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW (betas 0.9, 0.999), over :func:`parameter_groups`."""
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
@@ -51,8 +58,8 @@ class LearningRate:
 
     Attributes:
         base: learning rate after warm-up.
-        schedule: "constant"; "step": times ``gamma`` from each milestone epoch on; "cosine": down to ``final_factor`` (arXiv 1608.03983, eq. 5,
-            one cycle, by step).
+        schedule: "constant"; "step": times ``gamma`` from each milestone epoch on; "cosine": down to
+            ``final_factor`` (arXiv 1608.03983, eq. 5, one cycle, by step).
         epochs: E.
         milestones: 0-based epochs from which the next factor ``gamma`` applies.
         warmup_steps: steps over which the rate rises linearly from ``warmup_factor`` times its value.
@@ -81,8 +88,12 @@ class LearningRate:
         return self.base * factor
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, stage_factors: Sequence[float] | None = None) -> None:
-    """Set every group's rate to ``lr`` times its constant factor, times its stage's entry in ``stage_factors`` if given."""
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, lr: float, stage_factors: Sequence[float] | None = None
+) -> None:
+    """Set every group's rate to ``lr`` times its constant factor, times its stage's entry in
+    ``stage_factors`` if given.
+    """
     for group in optimizer.param_groups:
         stage = group["stage"]
         chosen = 1.0 if stage_factors is None or stage < 0 else stage_factors[stage]
@@ -90,6 +101,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, stage_factors
 
 
 def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Drop the optimizer's state (momentum, moments, step counts) of ``parameters``, as if they had never been stepped."""
+    """Drop the optimizer's state (momentum, moments, step counts) of ``parameters``, as if they had never
+    been stepped.
+    """
     for parameter in parameters:
         optimizer.state.pop(parameter, None)

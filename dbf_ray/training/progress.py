@@ -8,7 +8,8 @@ from typing import TextIO
 
 
 class Progress:
-    """Prints at most one line every ``interval`` seconds and one at each epoch's end; silent on ranks other than 0.
+    """Prints at most one line every ``interval`` seconds and one at each epoch's end; silent on ranks other
+    than 0.
 
     Args:
         epochs: E.
@@ -18,9 +19,21 @@ class Progress:
     """
 
     def __init__(
-        self, epochs: int, num_stages: int, stream: TextIO | None = None, interval: float = 15.0, label: str = "", quiet: bool = False
+        self,
+        epochs: int,
+        num_stages: int,
+        stream: TextIO | None = None,
+        interval: float = 15.0,
+        label: str = "",
+        quiet: bool = False,
     ) -> None:
-        self.epochs, self.num_stages, self.interval, self.label, self.quiet = epochs, num_stages, interval, label, quiet
+        self.epochs, self.num_stages, self.interval, self.label, self.quiet = (
+            epochs,
+            num_stages,
+            interval,
+            label,
+            quiet,
+        )
         self.stream = stream or sys.stderr
         self._printed = time.perf_counter()
         self._begun = self._printed
@@ -35,14 +48,17 @@ class Progress:
         """A line about the training as a whole."""
         self._say(text)
 
-    def step(self, epoch: int, prefix: int, step: int, steps: int, images_per_second: float, loss: float) -> None:
+    def step(
+        self, epoch: int, prefix: int, step: int, steps: int, images_per_second: float, loss: float
+    ) -> None:
         """An optimizer step is done; ``step`` counts from 1 within the epoch."""
         now = time.perf_counter()
         if now - self._printed < self.interval:
             return
         self._printed = now
         self._say(
-            f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · step {step}/{steps} · {images_per_second:.1f} img/s · "
+            f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · step {step}/{steps} · "
+            f"{images_per_second:.1f} img/s · "
             f"loss {loss:.3f} · {self._left(epoch + step / steps)} left"
         )
 
@@ -51,7 +67,8 @@ class Progress:
         self._printed = time.perf_counter()
         score = "" if map50 is None else f" · map50 {map50:.3f}"
         self._say(
-            f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · loss {loss:.3f}{score} · {seconds:.0f} s · "
+            f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · loss {loss:.3f}{score} "
+            f"· {seconds:.0f} s · "
             f"{self._left(epoch + 1)} left"
         )
 
@@ -61,7 +78,9 @@ class Progress:
             return "?"
         seconds = round((time.perf_counter() - self._begun) / share * (self.epochs - done))
         return (
-            f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"
+            f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+            if seconds >= 3600
+            else f"{seconds // 60}:{seconds % 60:02d}"
         )
 
     def _say(self, text: str) -> None:

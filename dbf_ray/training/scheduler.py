@@ -1,7 +1,9 @@
-"""The freezing scheduler: asks the policy when a block of optimizer steps begins, and makes its decision true on every rank.
+"""The freezing scheduler: asks the policy when a block of optimizer steps begins, and makes its decision true
+on every rank.
 
-A block is an epoch, several, or ``every`` optimizer steps. In order: the signals of the block before, the decision, norm buffers made equal on
-all ranks, the freezer, optimizer state of what thaws, DDP built anew if the set of trained parameters changed, and signals of the new block.
+A block is an epoch, several, or ``every`` optimizer steps. In order: the signals of the block before, the
+decision, norm buffers made equal on all ranks, the freezer, optimizer state of what thaws, DDP built anew if
+the set of trained parameters changed, and signals of the new block.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class Thaw:
     """What happens to a stage that is trained again after a frozen span.
 
     Attributes:
-        momentum: "keep" the optimizer's state of its parameters, or "reset" it, as if they had never been stepped.
+        momentum: "keep" the optimizer's state of its parameters, or "reset" it, as if they had never been
+            stepped.
         rewarm_steps: optimizer steps over which its learning rate rises linearly to its value; 0: none.
         rewarm_after: least number of frozen blocks in a row after which it does.
         rewarm_factor: the rate starts at this share of its value.
@@ -64,7 +67,8 @@ class SchedulerState:
 
 
 class FreezingScheduler:
-    """Call :meth:`before_step` before each optimizer step, :meth:`on_gradients` and :meth:`on_optimizer_step` within it, :meth:`after_step` after it.
+    """Call :meth:`before_step` before each optimizer step, :meth:`on_gradients` and :meth:`on_optimizer_step`
+    within it, :meth:`after_step` after it.
 
     Args:
         policy: decides.
@@ -92,7 +96,9 @@ class FreezingScheduler:
         policy.check(run)
         self.policy, self.run, self.freezer, self.ddp, self.optimizer = policy, run, freezer, ddp, optimizer
         self.signals, self.thaw = dict(signals or {}), thaw or Thaw()
-        self.state = SchedulerState(frozen_blocks=[0] * freezer.num_stages, thawed_at=[None] * freezer.num_stages)
+        self.state = SchedulerState(
+            frozen_blocks=[0] * freezer.num_stages, thawed_at=[None] * freezer.num_stages
+        )
         self._in_force = False  # whether the freezer holds the state's last decision
         self._loaded_signals: dict[str, Any] = {}
         self._stages = stage_parameters(ddp.module.backbone)  # type: ignore[arg-type]
@@ -103,7 +109,7 @@ class FreezingScheduler:
         return self.freezer.num_stages
 
     @property
-    def prefix(self) -> int:
+    def num_frozen(self) -> int:
         """The effective prefix in force."""
         return self.freezer.num_frozen
 
@@ -123,12 +129,13 @@ class FreezingScheduler:
         return [factor * self._rewarm_factor(stage, step) for stage, factor in enumerate(factors)]
 
     def orientations_of(self, epoch: int) -> int:
-        """The epoch whose orientations an epoch shows where each image has one orientation per frozen span; asked after :meth:`before_step` of its first step.
+        """The epoch whose orientations an epoch shows where each image has one orientation per frozen span;
+        asked after :meth:`before_step` of its first step.
 
-        A frozen span goes on while a policy freezes the same prefix, beyond what is always frozen. For one that begins within an epoch orientations are
-        drawn at the next epoch's begin.
+        A frozen span goes on while a policy freezes the same prefix, beyond what is always frozen. For one
+        that begins within an epoch orientations are drawn at the next epoch's begin.
         """
-        if self.state.drawn_for != self.state.span or self.prefix <= self.freezer.always_frozen:
+        if self.state.drawn_for != self.state.span or self.num_frozen <= self.freezer.always_frozen:
             self.state.orientations, self.state.drawn_for = epoch, self.state.span
         return self.state.orientations
 
@@ -147,7 +154,9 @@ class FreezingScheduler:
         last = step + 1 == self.run.all_steps  # after which nobody decides
         if (step + 1) % self.run.block_steps == 0 and self.signals and not last:
             equalize_norm_buffers(self.ddp.module)
-            self.state.values = {name: signal.value() for name, signal in self.signals.items() if signal.complete_at_end}
+            self.state.values = {
+                name: signal.value() for name, signal in self.signals.items() if signal.complete_at_end
+            }
 
     def on_evaluation(self, metrics: dict[str, float]) -> None:
         """The detector was evaluated after the last step."""
@@ -156,7 +165,10 @@ class FreezingScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint between two optimizer steps."""
-        return {"state": vars(self.state).copy(), "signals": {name: signal.state_dict() for name, signal in self.signals.items()}}
+        return {
+            "state": vars(self.state).copy(),
+            "signals": {name: signal.state_dict() for name, signal in self.signals.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo of :meth:`state_dict`; the decision in force is applied before the next step."""
@@ -203,7 +215,9 @@ class FreezingScheduler:
         began, froze = state.thawed_at[stage], step - state.frozen_blocks[stage] * self.run.block_steps
         if thaw.rewarm_steps > 0 and state.frozen_blocks[stage] >= thaw.rewarm_after:
             state.thawed_at[stage] = step
-        elif began is not None and froze < began + thaw.rewarm_steps:  # a short span cut a warm-up off: it goes on
+        elif (
+            began is not None and froze < began + thaw.rewarm_steps
+        ):  # a short span cut a warm-up off: it goes on
             state.thawed_at[stage] = began + step - froze
         else:
             state.thawed_at[stage] = None
@@ -213,4 +227,6 @@ class FreezingScheduler:
         began = self.state.thawed_at[stage]
         if began is None or step >= began + self.thaw.rewarm_steps:
             return 1.0
-        return self.thaw.rewarm_factor + (1 - self.thaw.rewarm_factor) * (step - began) / self.thaw.rewarm_steps
+        return (
+            self.thaw.rewarm_factor + (1 - self.thaw.rewarm_factor) * (step - began) / self.thaw.rewarm_steps
+        )

@@ -1,7 +1,9 @@
-"""Signals: what adaptive policies decide by, measured while a block of optimizer steps is trained. The same value on every rank.
+"""Signals: what adaptive policies decide by, measured while a block of optimizer steps is trained. The same
+value on every rank.
 
-A signal is measured only where a policy asks for it. What it costs is in the ledger: its time in the seconds of the steps, forward passes of
-the backbone in ``executed_flops``. A new signal is a class and a row in :data:`SIGNALS`.
+A signal is measured only where a policy asks for it. What it costs is in the ledger: its time in the seconds
+of the steps, forward passes of the backbone in ``executed_flops``. A new signal is a class and a row in
+:data:`SIGNALS`.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Signal(ABC):
     """One signal. All methods are called on every rank, between two optimizer steps.
 
     Attributes:
-        complete_at_end: its value can be taken after the block's last step; else only after the evaluation that may follow.
+        complete_at_end: its value can be taken after the block's last step; else only after the evaluation
+            that may follow.
     """
 
     complete_at_end = True
@@ -56,7 +59,9 @@ class Signal(ABC):
         self.sources = sources
 
     def begin(self, frozen: int, frozen_before: int) -> None:
-        """A block begins with the first ``frozen`` stages frozen; before it there were ``frozen_before``, K before the first block."""
+        """A block begins with the first ``frozen`` stages frozen; before it there were ``frozen_before``, K
+        before the first block.
+        """
 
     def on_gradients(self) -> None:
         """Gradients of a step are complete, and not clipped yet."""
@@ -69,7 +74,9 @@ class Signal(ABC):
 
     @abstractmethod
     def value(self) -> Any:
-        """The block's value as plain JSON-able data, equal on all ranks; None if the block gave none. A collective."""
+        """The block's value as plain JSON-able data, equal on all ranks; None if the block gave none. A
+        collective.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint within a block must keep."""
@@ -80,8 +87,9 @@ class Signal(ABC):
 
 
 class GradientNorms(Signal):
-    """For each stage the mean over the block's steps of its gradient's Euclidean norm, after averaging over ranks and before clipping; None for
-    frozen stages; None altogether where every stage is. (AutoFreeze sums gradients up before it takes the norm; a mean of norms keeps no gradient.)
+    """For each stage the mean over the block's steps of its gradient's Euclidean norm, after averaging over
+    ranks and before clipping; None for frozen stages; None altogether where every stage is. (AutoFreeze sums
+    gradients up before it takes the norm; a mean of norms keeps no gradient.)
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -120,7 +128,8 @@ class GradientNorms(Signal):
 
 
 class EffectivePerturbation(Signal):
-    """P = norm(sum of updates) / sum of norms, 0..1, over the block's optimizer steps and all trained backbone parameters; None where none is.
+    """P = norm(sum of updates) / sum of norms, 0..1, over the block's optimizer steps and all trained
+    backbone parameters; None where none is.
 
     Keeps two copies of these parameters while it is measured.
     """
@@ -145,7 +154,9 @@ class EffectivePerturbation(Signal):
         """Add the step's length, without waiting for the device."""
         if not self._trained:
             return
-        length = torch.nn.utils.get_total_norm([p - last for p, last in zip(self._trained, self._last, strict=True)]).double()
+        length = torch.nn.utils.get_total_norm(
+            [p - last for p, last in zip(self._trained, self._last, strict=True)]
+        ).double()
         self._path = length if self._path is None else self._path + length
         for p, last in zip(self._trained, self._last, strict=True):
             last.copy_(p)
@@ -156,13 +167,19 @@ class EffectivePerturbation(Signal):
         result = None
         if self._path is not None:
             way = float(self._path)
-            net = float(torch.nn.utils.get_total_norm([p - start for p, start in zip(self._trained, self._start, strict=True)]))
+            net = float(
+                torch.nn.utils.get_total_norm(
+                    [p - start for p, start in zip(self._trained, self._start, strict=True)]
+                )
+            )
             result = min(1.0, net / way) if way > 0 else 0.0
         self._trained, self._start, self._last, self._path = [], [], [], None
         return broadcast_object(result)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the block started, and the way so far. The last step's parameters are the checkpoint's own."""
+        """Where the block started, and the way so far. The last step's parameters are the checkpoint's
+        own.
+        """
         return {"start": self._start, "path": self._path}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -173,10 +190,11 @@ class EffectivePerturbation(Signal):
 
 
 class FeatureDrift(Signal):
-    """D = 1 - linear CKA, 0..1, of the last stage's features now and at the last unfreezing; None after a block whose backbone was frozen.
+    """D = 1 - linear CKA, 0..1, of the last stage's features now and at the last unfreezing; None after a
+    block whose backbone was frozen.
 
-    Examples are the cells of a 4 x 4 grid over the padded pad_to, whose features are averaged, of each probe image; in eval mode and float32.
-    Each rank computes a share of the images.
+    Examples are the cells of a 4 x 4 grid over the padded pad_to, whose features are averaged, of each probe
+    image; in eval mode and float32. Each rank computes a share of the images.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -208,7 +226,9 @@ class FeatureDrift(Signal):
 
     @torch.no_grad()
     def _features(self) -> Tensor:
-        """[images x 16, C] float32 on the CPU, of all ranks' shares, in an order that does not depend on the number of ranks."""
+        """[images x 16, C] float32 on the CPU, of all ranks' shares, in an order that does not depend on the
+        number of ranks.
+        """
         detector = self.sources.detector
         mode = detector.training
         detector.eval()
@@ -216,14 +236,25 @@ class FeatureDrift(Signal):
         parts = []
         with no_autocast(detector.mean.device):
             for first in range(0, len(images), self.sources.probe_batch):
-                batch = detector.prepare(images[first : first + self.sources.probe_batch], pad_to=self.sources.probe_canvas)
+                batch = detector.prepare(
+                    images[first : first + self.sources.probe_batch], pad_to=self.sources.probe_canvas
+                )
                 maps = detector.backbone(batch.images)[-1]
-                parts.append(nn.functional.adaptive_avg_pool2d(maps, GRID).flatten(2).transpose(1, 2).flatten(0, 1).float().cpu())
+                parts.append(
+                    nn.functional.adaptive_avg_pool2d(maps, GRID)
+                    .flatten(2)
+                    .transpose(1, 2)
+                    .flatten(0, 1)
+                    .float()
+                    .cpu()
+                )
                 self.sources.ledger.add_probe(len(batch.images), batch.padded)
         detector.train(mode)
         shares = [list(part) for part in gather_objects(torch.cat(parts).split(GRID**2) if parts else [])]
         count = sum(map(len, shares))
-        return torch.cat([shares[index % len(shares)][index // len(shares)] for index in range(count)])  # in the order of the images
+        return torch.cat(
+            [shares[index % len(shares)][index // len(shares)] for index in range(count)]
+        )  # in the order of the images
 
 
 class Score(Signal):

@@ -1,7 +1,8 @@
 """What a training step needs in memory, known before training.
 
-Weights, their copies and the network's activations are counted on the meta device. Assignment, sampling, pooled regions and losses depend on
-values and cannot be: up to three images with many objects are run through all that follows the backbone, on the CPU.
+Weights, their copies and the network's activations are counted on the meta device. Assignment, sampling,
+pooled regions and losses depend on values and cannot be: up to three images with many objects are run through
+all that follows the backbone, on the CPU.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from dbf_ray.detectors import Detector
 from dbf_ray.detectors.backbones import FrozenFeatures
 
 OBJECTS = 100  # of an image in the rehearsal
-MARGIN = 1.1  # over what was rehearsed: which regions are pooled from which level moved it by 2 % where it was measured
-# Autocast on a GPU runs group and layer norms in float32: input, output and the output in bf16 are 10 bytes a number where float32 has 8.
+# over what was rehearsed: which regions are pooled from which level moved it by 2 % where it was measured
+MARGIN = 1.1
+# Autocast on a GPU runs group and layer norms in float32: input, output and the output in bf16 are 10 bytes a
+# number where float32 has 8.
 FLOAT32_NORMS = 1.25
 
 
@@ -32,7 +35,8 @@ class Rehearsal:
     Attributes:
         prepared: of an image that is ready for the network, and its assignment.
         preparing: beyond these the most while images are made ready; of one image, two, three.
-        running: beyond these and the backbone's features the most from the neck's forward to its backward pass; of one image, two, three.
+        running: beyond these and the backbone's features the most from the neck's forward to its backward
+            pass; of one image, two, three.
     """
 
     prepared: int
@@ -41,10 +45,12 @@ class Rehearsal:
 
 
 def rehearse(detector: Detector, table: FlopTable, side: int, most_images: int = 3) -> Rehearsal:
-    """Run steps of one to three images of ``side`` x ``side`` pixels with 100 objects each through what follows the backbone.
+    """Run steps of one to three images of ``side`` x ``side`` pixels with 100 objects each through what
+    follows the backbone.
 
-    Three, since memory is the larger of several sums: that of one image may be for what is done image by image, as suppression is. The backbone's
-    features are random numbers. Neither the detector nor torch's global generators are touched.
+    Three, since memory is the larger of several sums: that of one image may be for what is done image by
+    image, as suppression is. The backbone's features are random numbers. Neither the detector nor torch's
+    global generators are touched.
 
     Args:
         detector: on any device.
@@ -59,16 +65,24 @@ def rehearse(detector: Detector, table: FlopTable, side: int, most_images: int =
         copied.backbone.num_frozen = copied.backbone.num_stages
         copied.train()
         shapes = table.feature_shapes(side, side, copied.backbone.num_stages)
-        prepared, preparing, running = zip(*(_rehearsed(copied, shapes, side, n) for n in range(1, min(3, most_images) + 1)), strict=True)
+        prepared, preparing, running = zip(
+            *(_rehearsed(copied, shapes, side, n) for n in range(1, min(3, most_images) + 1)), strict=True
+        )
     return Rehearsal(prepared[0], preparing, running)
 
 
-def _rehearsed(detector: Detector, shapes: Sequence[tuple[int, ...] | None], side: int, images: int) -> tuple[int, int, int]:
+def _rehearsed(
+    detector: Detector, shapes: Sequence[tuple[int, ...] | None], side: int, images: int
+) -> tuple[int, int, int]:
     """As :class:`Rehearsal` has them, for so many images."""
     pixels = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(images)]
     targets: list[dict[str, Any]] = []
     for index in range(images):
-        middles, sides, angles = torch.rand(OBJECTS, 2) * side, torch.rand(OBJECTS, 2) * side / 8 + 8, torch.rand(OBJECTS, 1) * 180 - 90
+        middles, sides, angles = (
+            torch.rand(OBJECTS, 2) * side,
+            torch.rand(OBJECTS, 2) * side / 8 + 8,
+            torch.rand(OBJECTS, 1) * 180 - 90,
+        )
         labels = torch.randint(0, detector.num_classes, (OBJECTS,))
         targets.append({"boxes": torch.cat([middles, sides, angles], 1), "labels": labels, "seed": index})
     features: FrozenFeatures = [None if shape is None else torch.rand(images, *shape) for shape in shapes]
@@ -93,16 +107,17 @@ def extrapolated(measured: Sequence[int], images: int) -> int:
 class StepMemory:
     """The most bytes of tensors that are alive on one rank in a training step.
 
-    Eager, with all images of a micro-batch at once in the frozen stages, and activations in float32: under autocast they need less where it has
-    no norms that stay in float32. Not in it: what operators use inside, what an allocator keeps, what adaptive policies' signals keep, objects beyond
-    100 an image.
+    Eager, with all images of a micro-batch at once in the frozen stages, and activations in float32: under
+    autocast they need less where it has no norms that stay in float32. Not in it: what operators use inside,
+    what an allocator keeps, what adaptive policies' signals keep, objects beyond 100 an image.
 
     Args:
         detector: on any device.
         table: of it.
         side: of the square that images are padded to, in pixels.
         most_images: that a micro-batch may have.
-        kept: copies of the weights that are there all the time: 1, and those of the optimizer and of an average.
+        kept: copies of the weights that are there all the time: 1, and those of the optimizer and of an
+            average.
         engine: frozen stages have a copy for inference.
         replicated: gradients have a copy for their all-reduce.
         low_precision: autocast keeps a copy of the trained weights in bf16 for a step.
@@ -133,12 +148,18 @@ class StepMemory:
         table, side, rehearsal = self._table, self._side, self._rehearsal
         prefix = max(prefix, self._always_frozen)
         trained = self._weights - sum(self._stages[:prefix])  # gradients have the weights' size
-        copies = self._kept * self._weights + self._engine * (self._weights - trained) + round(self._of_trained * trained)
+        copies = (
+            self._kept * self._weights
+            + self._engine * (self._weights - trained)
+            + round(self._of_trained * trained)
+        )
         every_image = 3 * side**2 + rehearsal.prepared  # as it was loaded, and as it is ready
         earlier = (micro_batches > 1) * trained  # gradients of the micro-batches before
         # Both have a micro-batch's images once more than is there, which is a margin for what is counted.
         network = table.network_bytes(side, side, prefix, images)
-        losses = table.backbone_bytes(side, side, prefix, images) + round(MARGIN * extrapolated(rehearsal.running, images))
+        losses = table.backbone_bytes(side, side, prefix, images) + round(
+            MARGIN * extrapolated(rehearsal.running, images)
+        )
         running = round(self._activations * max(network, losses)) + earlier
         features = images * 4 * table.feature_numbers(side, side, prefix)  # of the last micro-batch
         update = features + 2 * trained  # gradients, and what an optimizer computes of all of them at once

@@ -1,4 +1,5 @@
-"""Draws augmentations.png: a generated scene in each of the eight views, and some random augmentations of it, with the boxes that move along.
+"""Draws augmentations.png: a generated scene in each of the eight views, and some random augmentations of it,
+with the boxes that move along.
 
 Run from the repository's root: ``python docs/pictures/draw_augmentations.py``
 """
@@ -40,7 +41,9 @@ def main() -> None:
     for name, augmentation in RANDOM.items():
         for draw in (1, 2):
             pictures[name + " " * draw] = augmentation(image, target, Stream(AUGMENT, 0, draw, 1))
-    grid = scene_grid([drawn(sample, dataset.classes) for sample in pictures.values()], columns=4, titles=list(pictures))
+    grid = scene_grid(
+        [drawn(sample, dataset.classes) for sample in pictures.values()], columns=4, titles=list(pictures)
+    )
     grid.quantize(128).save(Path(__file__).with_name("augmentations.png"), optimize=True)
 
 

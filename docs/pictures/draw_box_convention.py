@@ -21,7 +21,9 @@ INK, MUTED, BOX, ANGLE = "#1f2933", "#6b7785", "#0072b2", "#d55e00"
 CORNER_NAMES = ("1", "2", "3", "4")
 
 
-def draw_box(axes: Axes, box: tuple[float, float, float, float, float], color: str = BOX) -> list[tuple[float, float]]:
+def draw_box(
+    axes: Axes, box: tuple[float, float, float, float, float], color: str = BOX
+) -> list[tuple[float, float]]:
     """Outline a box (cx, cy, w, h, angle in degrees) with numbered corners; returns them."""
     flat = boxes_to_corners(torch.tensor([box], dtype=torch.float64))[0].tolist()
     corners = list(zip(flat[0::2], flat[1::2], strict=True))
@@ -30,7 +32,9 @@ def draw_box(axes: Axes, box: tuple[float, float, float, float, float], color: s
     for name, (x, y) in zip(CORNER_NAMES, corners, strict=True):
         axes.plot(x, y, "o", color=color, markersize=5)
         away = 15 / ((x - cx) ** 2 + (y - cy) ** 2) ** 0.5
-        axes.text(x + (x - cx) * away, y + (y - cy) * away, name, color=color, ha="center", va="center", fontsize=10)
+        axes.text(
+            x + (x - cx) * away, y + (y - cy) * away, name, color=color, ha="center", va="center", fontsize=10
+        )
     return corners
 
 
@@ -54,7 +58,8 @@ def draw_parts(axes: Axes) -> None:
     (x2, y2), (x3, y3) = corners[1], corners[2]
     middle = ((x2 + x3) / 2, (y2 + y3) / 2)
     axes.plot([cx, middle[0]], [cy, middle[1]], "-", color=ANGLE, linewidth=1.2)
-    # matplotlib's arcs run from x to y; y points down here, so counter-clockwise as seen is the negative direction
+    # matplotlib's arcs run from x to y; y points down here, so counter-clockwise as seen is the negative
+    # direction
     axes.add_patch(Arc((cx, cy), 124, 124, theta1=-angle, theta2=0, color=ANGLE, linewidth=1.8))
     axes.text(cx + 67, cy - 17, "30°", color=ANGLE, fontsize=11, va="center")
     axes.plot(cx, cy, "+", color=INK, markersize=10)
@@ -63,7 +68,14 @@ def draw_parts(axes: Axes) -> None:
         x, y = (corners[a][0] + corners[b][0]) / 2, (corners[a][1] + corners[b][1]) / 2
         reach = ((x - cx) ** 2 + (y - cy) ** 2) ** 0.5
         axes.text(
-            x + (x - cx) / reach * 13, y + (y - cy) / reach * 13, name, color=BOX, fontsize=13, style="italic", ha="center", va="center"
+            x + (x - cx) / reach * 13,
+            y + (y - cy) / reach * 13,
+            name,
+            color=BOX,
+            fontsize=13,
+            style="italic",
+            ha="center",
+            va="center",
         )
 
 
@@ -78,18 +90,33 @@ def draw_angles(axes: Axes) -> None:
 
 def draw_names(axes: Axes) -> None:
     """Names of one rectangle, and the one that canonicalize chooses."""
-    names = torch.tensor([[160.0, 105.0, 150.0, 60.0, 20.0], [160.0, 105.0, 60.0, 150.0, -70.0], [160.0, 105.0, 150.0, 60.0, 200.0]])
+    names = torch.tensor(
+        [
+            [160.0, 105.0, 150.0, 60.0, 20.0],
+            [160.0, 105.0, 60.0, 150.0, -70.0],
+            [160.0, 105.0, 150.0, 60.0, 200.0],
+        ]
+    )
     frame(axes, "canonicalize: many names, one (dark)", 310, 245)
     draw_box(axes, tuple(canonicalize(names)[0].tolist()))
     for row, box in enumerate(names.tolist()):
         text = f"w {box[2]:.0f}, h {box[3]:.0f}, angle {box[4]:.0f}"
-        axes.text(160, 203 + 18 * row, text.replace("-", "−"), color=INK if row == 0 else MUTED, fontsize=10, ha="center")
+        axes.text(
+            160,
+            203 + 18 * row,
+            text.replace("-", "−"),
+            color=INK if row == 0 else MUTED,
+            fontsize=10,
+            ha="center",
+        )
 
 
 def main() -> None:
     """Draw the three panels side by side."""
     with plt.rc_context({"font.family": ["DejaVu Sans"]}):
-        figure, panels = plt.subplots(1, 3, figsize=(13.2, 3.7), width_ratios=(324, 424, 324), constrained_layout=True)
+        figure, panels = plt.subplots(
+            1, 3, figsize=(13.2, 3.7), width_ratios=(324, 424, 324), constrained_layout=True
+        )
         for draw, axes in zip((draw_parts, draw_angles, draw_names), panels, strict=True):
             draw(axes)
         figure.savefig(Path(__file__).with_name("box_convention.png"), dpi=130, metadata={"Software": None})

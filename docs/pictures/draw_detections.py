@@ -1,4 +1,5 @@
-"""Draws a grid of validation images with what a checkpoint detects on them (coloured) and what is there (dashed).
+"""Draws a grid of validation images with what a checkpoint detects on them (coloured) and what is there
+(dashed).
 
 Run from the repository's root, for example the picture in the README:
 ``python -m docs.pictures.draw_detections CHECKPOINT docs/pictures/demo_scenes.png --images 6``
@@ -10,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import torch
-
 from dbf_ray.build_data import make_split
+
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.data import EvalView
 from dbf_ray.evaluate import load_detector
@@ -35,7 +36,9 @@ def draw(checkpoint: Path, out: Path, images: int, root: Path | None, threshold:
         pictures.append(
             draw_scene(
                 image.permute(1, 2, 0).numpy(),
-                outlines(boxes_to_corners(found["boxes"]).cpu(), found["labels"].cpu(), found["scores"].cpu()),
+                outlines(
+                    boxes_to_corners(found["boxes"]).cpu(), found["labels"].cpu(), found["scores"].cpu()
+                ),
                 outlines(boxes_to_corners(target["boxes"].as_subclass(torch.Tensor)), target["labels"]),
                 classes,
                 score_threshold=threshold,

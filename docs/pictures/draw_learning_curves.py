@@ -1,6 +1,7 @@
 """Draws the learning curves of several runs in one picture, by epoch and by training time.
 
-Run from the repository's root: ``python -m docs.pictures.draw_learning_curves OUT.png NAME=runs/FOLDER ... --title TEXT``
+Run from the repository's root:
+``python -m docs.pictures.draw_learning_curves OUT.png NAME=runs/FOLDER ... --title TEXT``
 """
 
 from __future__ import annotations

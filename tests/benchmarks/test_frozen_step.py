@@ -28,7 +28,9 @@ def test_the_quick_run_prints_a_row_for_each_way(capsys: pytest.CaptureFixture[s
     flops = [rows[way]["flops"] for way in WAYS]
     assert flops == sorted(flops, reverse=True)
     held = {way: row["held_bytes"] for way, row in rows.items()}
-    assert 0.8 * held["full"] < held["official"] <= held["full"]  # DBF's own code keeps the backbone's activations until the neck is done
+    assert (
+        0.8 * held["full"] < held["official"] <= held["full"]
+    )  # DBF's own code keeps the backbone's activations until the neck is done
     assert all(held[way] < held["official"] / 2 for way in ("frozen", "engine", "cached"))
     peak = {way: row["peak_bytes"] for way, row in rows.items()}
     if PeakMemory().exact:  # else what is gone before the look is not seen
@@ -42,17 +44,32 @@ def test_the_quick_run_prints_a_row_for_each_way(capsys: pytest.CaptureFixture[s
 
 
 def test_two_widths_of_a_backbone_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {way: dict.fromkeys(("step_ms", "step_ms_min", "peak_bytes", "held_bytes"), 1.0) for way in WAYS}
+    measured = {
+        way: dict.fromkeys(("step_ms", "step_ms_min", "peak_bytes", "held_bytes"), 1.0) for way in WAYS
+    }
     monkeypatch.setattr(frozen_step, "measure", lambda *_: measured)
     widths = ["mobilenet_v2:64x2", "mobilenet_v2:16x1"]
     result = command(["--detectors", "rotated_retinanet", "--backbones", *widths, "--size", "64"])
     assert list(dict.fromkeys(row["backbone"] for row in result["rows"])) == widths
     assert list(result["b"]) == [f"rotated_retinanet/{width}" for width in widths]
-    assert len(set(result["b"].values())) == len({ceiling["cached"] for ceiling in result["ceiling"].values()}) == 2
+    assert (
+        len(set(result["b"].values()))
+        == len({ceiling["cached"] for ceiling in result["ceiling"].values()})
+        == 2
+    )
 
 
 def test_some_of_the_ways(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--detectors", "rotated_retinanet", "--backbones", "mobilenet_v2:16x1", "--size", "64", "--rounds", "1"]
+    small = [
+        "--detectors",
+        "rotated_retinanet",
+        "--backbones",
+        "mobilenet_v2:16x1",
+        "--size",
+        "64",
+        "--rounds",
+        "1",
+    ]
     result = command([*small, "--ways", "engine", "frozen"])
     assert [row["way"] for row in result["rows"]] == ["frozen", "engine"]
     assert "nan" in capsys.readouterr().out  # no ratio without full
@@ -71,7 +88,11 @@ def test_all_frozen_ways_give_the_head_the_same_gradients() -> None:
     assert len(heads) < len(found["full"])
     for way in WAYS[1:]:
         assert set(found[way]) == heads
-        off = torch.stack([(found[way][name] - found["full"][name]).square().sum() for name in heads]).sum().sqrt()
+        off = (
+            torch.stack([(found[way][name] - found["full"][name]).square().sum() for name in heads])
+            .sum()
+            .sqrt()
+        )
         whole = torch.stack([found["full"][name].square().sum() for name in heads]).sum().sqrt()
         assert off < (5e-2 if way == "cached" else 1e-3) * whole, way
 

@@ -1,4 +1,6 @@
-"""The benchmark of low precision trains every way, compares pairs of one seed, and goes on where it stopped."""
+"""The benchmark of low precision trains every way, compares pairs of one seed, and goes on where it
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,18 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import load_detector
 
 TINY = {
-    **{"data.train_images": "4", "data.val_images": "2", "data.image_size": "64", "detector.backbone": "mobilenet_v2"},
-    **{"detector.fpn_channels": "8", "detector.head_convs": "0", "training.epochs": "1", "training.batch_size": "2"},
+    **{
+        "data.train_images": "4",
+        "data.val_images": "2",
+        "data.image_size": "64",
+        "detector.backbone": "mobilenet_v2",
+    },
+    **{
+        "detector.fpn_channels": "8",
+        "detector.head_convs": "0",
+        "training.epochs": "1",
+        "training.batch_size": "2",
+    },
 }
 
 
@@ -33,7 +45,9 @@ def arguments(folder: Path, **changes: str) -> list[str]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(low_precision, "in_processes", lambda work, calls, _: [work(*arguments) for arguments in calls])
+    monkeypatch.setattr(
+        low_precision, "in_processes", lambda work, calls, _: [work(*arguments) for arguments in calls]
+    )
 
 
 def test_a_row_for_each_way_and_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +59,9 @@ def test_a_row_for_each_way_and_seed(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained: list[tuple[str | None, int]] = []
     evaluated: list[str] = []
 
@@ -64,7 +80,9 @@ def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(tm
     assert trained == [("float32-0", 3), ("kept in bf16-0", 3)]
     assert command(arguments(tmp_path, **{"training.epochs": "3"}))["rows"] == first
     assert len(trained) == 2
-    command(arguments(tmp_path))  # another recipe is another measurement; no checkpoint of the first is left to be taken for it
+    command(
+        arguments(tmp_path)
+    )  # another recipe is another measurement; no checkpoint of the first is left to be taken for it
     assert trained[2:] == [("float32-0", 1), ("kept in bf16-0", 1)]
     assert evaluated[2:] == ["float32-0 epoch-00001", "kept in bf16-0 epoch-00001"]
     monkeypatch.setattr(low_precision.PrefixEngine, "revision", -1)
@@ -76,8 +94,14 @@ def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(tm
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [option for option in arguments(tmp_path, **{"training.epochs": "2", "data.val_images": "4"}) if option != "--wide"]
+def test_without_wide_map50_is_that_of_the_last_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        option
+        for option in arguments(tmp_path, **{"training.epochs": "2", "data.val_images": "4"})
+        if option != "--wide"
+    ]
     for row in command(options)["rows"]:
         assert "wide" not in row
         records = (tmp_path / f"{row['way']}-0" / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
@@ -85,14 +109,17 @@ def test_without_wide_map50_is_that_of_the_last_epoch(tmp_path: Path, capsys: py
     assert "wide" not in capsys.readouterr().out
     more = {"orientations", "horizontal", "vertical", "diagonal"}
     assert all(
-        set(row) == {"way", "seed", "map50", "seconds", *more} for row in command([*options, "--orientations"])["rows"]
+        set(row) == {"way", "seed", "map50", "seconds", *more}
+        for row in command([*options, "--orientations"])["rows"]
     )  # measured anew
     assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # and another
 
 
 @pytest.mark.usefixtures("in_this_process")
 def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is evaluated once, by a detector that was not trained on it, and the figures that are compared are means over folds."""
+    """Each is evaluated once, by a detector that was not trained on it, and the figures that are compared are
+    means over folds.
+    """
     held: dict[str, list[set[str]]] = {}
 
     def run(config: Config, **options: Any) -> dict[str, Any]:
@@ -107,7 +134,9 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(low_precision, "run", run)
     monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": next(scores), "orientations": 0.4})
     changes = {"data.train_images": "9", "training.batch_size": "3"}
-    everything = set(low_precision.make_datasets(low_precision.load_config(None, {**TINY, **changes}))[0].image_ids)
+    everything = set(
+        low_precision.make_datasets(low_precision.load_config(None, {**TINY, **changes}))[0].image_ids
+    )
     options = [option for option in arguments(tmp_path, **changes) if option != "--wide"]
     result = command([*options, "--folds", "3", "--orientations"])
     for folds in (held["float32-0"], held["kept in bf16-0"]):
@@ -125,9 +154,13 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     assert len(held["float32-0"]) == 3
     monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": 0.4, "orientations": 0.4})
     command([*options, "--folds", "2", "--orientations"])
-    assert command([*options, "--folds", "3", "--orientations"])["rows"] == result["rows"]  # another division leaves these alone
+    assert (
+        command([*options, "--folds", "3", "--orientations"])["rows"] == result["rows"]
+    )  # another division leaves these alone
     both = command([*options, "--folds", "3", "--orientations", "--seeds", "2"])["rows"]
-    assert {(row["seed"], row["fold"]) for row in both} == {(seed, fold) for seed in range(2) for fold in range(3)}
+    assert {(row["seed"], row["fold"]) for row in both} == {
+        (seed, fold) for seed in range(2) for fold in range(3)
+    }
     assert held["float32-1"] != held["float32-0"][:3]
 
 
@@ -167,7 +200,9 @@ def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
     assert calls == [("start-5", None, 2), ("float32-5", start, 3), ("kept in bf16-5", start, 3)]
     command([*arguments(tmp_path, **changes), "--alike", "2"])
     assert len(calls) == 3
-    with pytest.raises(ConfigError, match=r"--alike must be 0 or more and less than training\.epochs 3, got 3"):
+    with pytest.raises(
+        ConfigError, match=r"--alike must be 0 or more and less than training\.epochs 3, got 3"
+    ):
         command([*arguments(tmp_path, **changes), "--alike", "3"])
     with pytest.raises(ConfigError, match=r"got data\.augment"):
         command(arguments(tmp_path, **{"data.augment.hue": "0.1"}))
@@ -175,11 +210,18 @@ def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("seen", low_precision.ORIENTATIONS)
 def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
-    """Of a detector that finds everything in one view of the evaluated images and nothing else: precision 1 up to its share of all objects."""
-    config = low_precision.load_config(None, {"data.train_images": 3, "data.val_images": 4, "data.image_size": 64})
+    """Of a detector that finds everything in one view of the evaluated images and nothing else: precision 1
+    up to its share of all objects.
+    """
+    config = low_precision.load_config(
+        None, {"data.train_images": 3, "data.val_images": 4, "data.image_size": 64}
+    )
     train_set, eval_set, _ = low_precision.make_datasets(config)
     view = EvalView(eval_set, 64)
-    known = {image.numpy().tobytes(): target for image, target in (flip(*view[index], seen) for index in range(len(view)))}
+    known = {
+        image.numpy().tobytes(): target
+        for image, target in (flip(*view[index], seen) for index in range(len(view)))
+    }
 
     def wanted(target: Any) -> list[int]:
         return list(target["labels"][~target["difficult"]].tolist())
@@ -188,15 +230,36 @@ def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
         found = []
         for image in images:
             target = known.get(image.numpy().tobytes())
-            boxes, labels = (target["boxes"], target["labels"]) if target else (torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
-            found.append({"boxes": boxes.as_subclass(torch.Tensor), "labels": labels, "scores": torch.ones(len(labels))})
+            boxes, labels = (
+                (target["boxes"], target["labels"])
+                if target
+                else (torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
+            )
+            found.append(
+                {
+                    "boxes": boxes.as_subclass(torch.Tensor),
+                    "labels": labels,
+                    "scores": torch.ones(len(labels)),
+                }
+            )
         return found
 
     found = low_precision.map50_of(detect, train_set.classes, config)  # type: ignore[arg-type]
-    objects = [Counter(label for index in range(len(part)) for label in wanted(part.load(index)[1])) for part in (eval_set, train_set)]
-    shares = [objects[0][label] / (4 * objects[0][label] + objects[1][label]) for label in objects[0] | objects[1]]
-    alone = {"map50" if name == "identity" else name: float(name == seen) for name in low_precision.ORIENTATIONS}
-    assert found == {**alone, "orientations": pytest.approx(1 / 4, abs=1e-6), "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6)}
+    objects = [
+        Counter(label for index in range(len(part)) for label in wanted(part.load(index)[1]))
+        for part in (eval_set, train_set)
+    ]
+    shares = [
+        objects[0][label] / (4 * objects[0][label] + objects[1][label]) for label in objects[0] | objects[1]
+    ]
+    alone = {
+        "map50" if name == "identity" else name: float(name == seen) for name in low_precision.ORIENTATIONS
+    }
+    assert found == {
+        **alone,
+        "orientations": pytest.approx(1 / 4, abs=1e-6),
+        "wide": pytest.approx(sum(shares) / len(shares), abs=1e-6),
+    }
     assert low_precision.map50_of(detect, train_set.classes, config, ["orientations"]) == {
         key: found[key] for key in (*alone, "orientations")
     }  # type: ignore[arg-type]
@@ -204,8 +267,15 @@ def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
 
 
 def test_pairs_of_one_seed_are_compared() -> None:
-    scores = {("float32", 0): 0.30, ("float32", 1): 0.20, ("kept in bf16", 1): 0.21, ("kept in bf16", 0): 0.27}
-    rows = [{"way": way, "seed": seed, "map50": map50, "wide": 2 * map50} for (way, seed), map50 in scores.items()]
+    scores = {
+        ("float32", 0): 0.30,
+        ("float32", 1): 0.20,
+        ("kept in bf16", 1): 0.21,
+        ("kept in bf16", 0): 0.27,
+    }
+    rows = [
+        {"way": way, "seed": seed, "map50": map50, "wide": 2 * map50} for (way, seed), map50 in scores.items()
+    ]
     found = summary(rows)["kept in bf16"]
     assert found["seeds"] == 2
     assert found["map50_mean"] == pytest.approx(0.24)
@@ -215,7 +285,12 @@ def test_pairs_of_one_seed_are_compared() -> None:
     assert found["map50_off_largest"] == pytest.approx(-0.03)
     assert found["wide_off"] == pytest.approx(-0.02)
     assert summary(rows)["float32"]["map50_off"] == 0
-    assert "wide_off" not in summary([{key: value for key, value in row.items() if key != "wide"} for row in rows])["kept in bf16"]
+    assert (
+        "wide_off"
+        not in summary([{key: value for key, value in row.items() if key != "wide"} for row in rows])[
+            "kept in bf16"
+        ]
+    )
     assert math.isnan(spread([0.3]))
 
 
@@ -225,7 +300,9 @@ def test_ways_differ_in_nothing_but_how_frozen_stages_are_run() -> None:
     assert len({json.dumps(tree["freezing"]) for tree in trees.values()}) == len(WAYS)
     for tree in trees.values():
         tree["freezing"] = {
-            key: value for key, value in tree["freezing"].items() if key not in ("engine", "engine_precision", "cache_dtype")
+            key: value
+            for key, value in tree["freezing"].items()
+            if key not in ("engine", "engine_precision", "cache_dtype")
         }
         assert tree.pop("name").endswith("-3")
     assert all(tree == trees["float32"] for tree in trees.values())

@@ -8,12 +8,26 @@ import pytest
 import torch
 
 from benchmarks import rotated_ops
-from benchmarks.rotated_ops import Settings, clustered, command, greedy_over_matrix, retinanet_anchors, scattered, take_turns
+from benchmarks.rotated_ops import (
+    Settings,
+    clustered,
+    command,
+    greedy_over_matrix,
+    retinanet_anchors,
+    scattered,
+    take_turns,
+)
 from dbf_ray.geometry import batched_nms_rotated
 
 
-def test_the_quick_run_prints_rows_whose_variants_agree(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = [case for case in rotated_ops.CASES if case not in (rotated_ops.iou_of_anchors, rotated_ops.nms_15_classes)]
+def test_the_quick_run_prints_rows_whose_variants_agree(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap = [
+        case
+        for case in rotated_ops.CASES
+        if case not in (rotated_ops.iou_of_anchors, rotated_ops.nms_15_classes)
+    ]
     monkeypatch.setattr(rotated_ops, "CASES", cheap)
     result = command(["--quick", "--rounds", "1", "--json"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == result["rows"]
@@ -41,5 +55,7 @@ def test_the_least_time_of_each_variant_counts() -> None:
 def test_the_reference_loop_keeps_the_same_with_classes() -> None:
     boxes = torch.cat([scattered(150, 200, 200, 1), clustered(150, 10, 200, 2)])
     scores, labels = torch.rand(300), torch.randint(4, (300,))
-    assert torch.equal(greedy_over_matrix(boxes, scores, labels, 0.3), batched_nms_rotated(boxes, scores, labels, 0.3))
+    assert torch.equal(
+        greedy_over_matrix(boxes, scores, labels, 0.3), batched_nms_rotated(boxes, scores, labels, 0.3)
+    )
     assert Settings(1, quick=True).count(2000) == 200

@@ -16,11 +16,14 @@ PAIR = Resources(8, 2, "the Ray cluster", ((4, 2), (4, 0)))
 def test_a_worker_is_placed_whole_on_one_node():
     require(2, 4, False, PAIR)
     with pytest.raises(
-        ResourceError, match=r"each worker needs 5 CPUs of one node, but the nodes of the Ray cluster \(4 CPUs\) hold 0 of 1 wor"
+        ResourceError,
+        match=r"each worker needs 5 CPUs of one node, but the nodes of the Ray cluster \(4 CPUs\) hold 0 of "
+        r"1 wor",
     ):
         require(1, 5, False, PAIR)
     with pytest.raises(
-        ResourceError, match=r"3 CPUs and a GPU of one node, .*\(4 CPUs and 0 GPUs, 4 CPUs and 2 GPUs\) hold 1 of 2 workers"
+        ResourceError,
+        match=r"3 CPUs and a GPU of one node, .*\(4 CPUs and 0 GPUs, 4 CPUs and 2 GPUs\) hold 1 of 2 workers",
     ):
         require(2, 3, True, PAIR)
 

@@ -58,7 +58,13 @@ def run_and_die_once(config: Config, *, directory: Path, on_epoch: Any, **more: 
 def test_a_worker_killed_in_a_real_training_changes_nothing_in_its_record(tmp_path):
     if ray.is_initialized():
         ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 * 1024**2, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=128 * 1024**2,
+        log_to_driver=False,
+    )
     try:
         summary = train_on_ray(tiny(2), directory=tmp_path / "pair", run=run_and_die_once)
     finally:
@@ -70,9 +76,14 @@ def test_a_worker_killed_in_a_real_training_changes_nothing_in_its_record(tmp_pa
     assert [record["epoch"] for record in pair] == [0, 1, 2, 3]
     assert len((tmp_path / "pair" / "epochs.jsonl").read_text().splitlines()) == 4
     assert [record["frozen_stages"] for record in pair] == [0, 4, 0, 4]
-    assert [record["loss"] for record in pair] == pytest.approx([record["loss"] for record in alone], rel=1e-3)
+    assert [record["loss"] for record in pair] == pytest.approx(
+        [record["loss"] for record in alone], rel=1e-3
+    )
     assert summary["world_size"] == 2
-    assert summary["compute_ratio"] == json.loads((tmp_path / "alone" / "summary.json").read_text())["compute_ratio"]
+    assert (
+        summary["compute_ratio"]
+        == json.loads((tmp_path / "alone" / "summary.json").read_text())["compute_ratio"]
+    )
     assert Path(summary["checkpoint"]).is_dir()
     assert sorted(file.name for file in (tmp_path / "pair").iterdir() if file.name != "died") == sorted(
         file.name for file in (tmp_path / "alone").iterdir()

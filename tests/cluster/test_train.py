@@ -1,4 +1,6 @@
-"""Runs on real Ray Train workers. The run function is a small fake here (the real one has its own file), so these are quick."""
+"""Runs on real Ray Train workers. The run function is a small fake here (the real one has its own file), so
+these are quick.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
-    """Counts epochs and adds up ranks over the process group, with the real one's records, trackers and checkpoints."""
+    """Counts epochs and adds up ranks over the process group, with the real one's records, trackers and
+    checkpoints.
+    """
     rank, world = dist.get_rank(), dist.get_world_size()
     records = record_of(resume) if resume else []
     first = len(records)
@@ -53,7 +57,9 @@ def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **
             checkpoint = directory / "checkpoints" / f"epoch-{epoch + 1:05d}"
             checkpoint.mkdir(parents=True, exist_ok=True)
             torch.save({"weight": weight}, checkpoint / "checkpoint.pt")
-            (checkpoint / "record.json").write_text(json.dumps({"config": to_dict(config), "epochs": records}))
+            (checkpoint / "record.json").write_text(
+                json.dumps({"config": to_dict(config), "epochs": records})
+            )
         for tracker in trackers:
             tracker.epoch(record)
         if on_epoch is not None and not on_epoch(record, checkpoint):
@@ -73,7 +79,14 @@ def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **
 
 def tiny(**changes: Any) -> Config:
     return with_overrides(
-        Config(), {"training.epochs": 3, "training.batch_size": 4, "cluster.workers": 2, "tracking.mlflow": False, **changes}
+        Config(),
+        {
+            "training.epochs": 3,
+            "training.batch_size": 4,
+            "cluster.workers": 2,
+            "tracking.mlflow": False,
+            **changes,
+        },
     )
 
 
@@ -87,14 +100,22 @@ def two_cpus():
     if ray.is_initialized():
         ray.shutdown()
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 * 1024**2, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=128 * 1024**2,
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_killed_worker_comes_back_from_the_last_checkpoint_and_each_epoch_is_recorded_once(two_cpus, tmp_path):
+def test_a_killed_worker_comes_back_from_the_last_checkpoint_and_each_epoch_is_recorded_once(
+    two_cpus, tmp_path
+):
     directory = tmp_path / "killed"
     killed: list[int] = []
 
@@ -108,7 +129,9 @@ def test_a_killed_worker_comes_back_from_the_last_checkpoint_and_each_epoch_is_r
     killer = threading.Thread(target=kill_once, daemon=True)
     killer.start()
     summary = train_on_ray(
-        tiny(**{"training.epochs": 5, "freezing.policy": "step", "freezing.seconds": 0.4}), directory=directory, run=fake_run
+        tiny(**{"training.epochs": 5, "freezing.policy": "step", "freezing.seconds": 0.4}),
+        directory=directory,
+        run=fake_run,
     )
     assert killed
     records = lines(directory)
@@ -119,10 +142,14 @@ def test_a_killed_worker_comes_back_from_the_last_checkpoint_and_each_epoch_is_r
 
 
 @pytest.mark.ray
-def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_started_again(two_cpus, tmp_path, capsys):
+def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_started_again(
+    two_cpus, tmp_path, capsys
+):
     directory = tmp_path / "again"
     (tmp_path / "kill").touch()
-    with pytest.raises(TrainingError, match=r"more than 0 failures of its workers.* the same command continues"):
+    with pytest.raises(
+        TrainingError, match=r"more than 0 failures of its workers.* the same command continues"
+    ):
         train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=fake_run)
     assert [record["epoch"] for record in lines(directory)] == [0, 1]
     (tmp_path / "kill").unlink()
@@ -141,25 +168,37 @@ def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_st
 @pytest.mark.ray
 def test_bad_input_on_one_rank_is_one_clear_error_and_not_retried_for_ever(two_cpus, tmp_path):
     with pytest.raises(DataError, match="image 7 cannot be decoded"):
-        train_on_ray(tiny(**{"freezing.policy": "step", "freezing.bad_rank": 1}), directory=tmp_path / "bad", run=fake_run)
+        train_on_ray(
+            tiny(**{"freezing.policy": "step", "freezing.bad_rank": 1}),
+            directory=tmp_path / "bad",
+            run=fake_run,
+        )
     assert not (tmp_path / "bad" / "summary.json").exists()
 
 
 @pytest.mark.ray
 def test_a_cluster_that_is_too_small_is_refused_at_once(two_cpus, tmp_path):
-    with pytest.raises(ResourceError, match=r"3 workers with 2 CPUs each need 6 CPUs, but the Ray cluster has 2"):
+    with pytest.raises(
+        ResourceError, match=r"3 workers with 2 CPUs each need 6 CPUs, but the Ray cluster has 2"
+    ):
         train_on_ray(
-            tiny(**{"cluster.workers": 3, "cluster.cpus_per_worker": 2, "training.batch_size": 6}), directory=tmp_path / "no", run=fake_run
+            tiny(**{"cluster.workers": 3, "cluster.cpus_per_worker": 2, "training.batch_size": 6}),
+            directory=tmp_path / "no",
+            run=fake_run,
         )
     assert not (tmp_path / "no").exists()
 
 
 def test_more_workers_than_the_machine_has_are_refused_before_ray_starts(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(cluster_train, "available_resources", lambda: Resources(cpus=2, gpus=0, place="this machine"))
+    monkeypatch.setattr(
+        cluster_train, "available_resources", lambda: Resources(cpus=2, gpus=0, place="this machine")
+    )
     monkeypatch.setattr(cluster_train, "connected_ray", lambda *_: pytest.fail("Ray must not start"))
     monkeypatch.setattr(cluster_train.ray, "is_initialized", lambda: False)
-    with pytest.raises(ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"):
+    with pytest.raises(
+        ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"
+    ):
         train_on_ray(tiny(**{"cluster.workers": 4}), directory=tmp_path / "no", run=fake_run)
     assert not (tmp_path / "no").exists()
 
@@ -176,20 +215,28 @@ def test_an_address_that_does_not_answer_is_a_clear_error(monkeypatch):
 
     monkeypatch.setattr("dbf_ray.cluster.ray_runtime.ray.is_initialized", lambda: False)
     monkeypatch.setattr("dbf_ray.cluster.ray_runtime.ray.init", init)
-    with pytest.raises(ResourceError, match=r"cannot reach the Ray cluster at 10\.0\.0\.1:6379"), connected_ray("10.0.0.1:6379"):
+    with (
+        pytest.raises(ResourceError, match=r"cannot reach the Ray cluster at 10\.0\.0\.1:6379"),
+        connected_ray("10.0.0.1:6379"),
+    ):
         pytest.fail("never here")
 
 
 def test_paths_are_made_absolute_and_names_of_weights_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").touch()
-    config = tiny(**{"data.root": "images", "detector.weights_backbone": "w.pth", "freezing.cache_dir": "scratch"})
+    config = tiny(
+        **{"data.root": "images", "detector.weights_backbone": "w.pth", "freezing.cache_dir": "scratch"}
+    )
     made = absolute_paths(config)
     assert made.data.root == tmp_path / "images"
     assert made.detector.weights_backbone == str(tmp_path / "w.pth")
     assert made.runs_dir == tmp_path / "runs"
     assert made.freezing.cache_dir == tmp_path / "scratch"
-    assert absolute_paths(tiny(**{"detector.weights_backbone": "DEFAULT"})).detector.weights_backbone == "DEFAULT"
+    assert (
+        absolute_paths(tiny(**{"detector.weights_backbone": "DEFAULT"})).detector.weights_backbone
+        == "DEFAULT"
+    )
 
 
 def test_a_checkpoint_without_a_record_is_refused(tmp_path):

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from dbf_ray.cost.flops import FlopTable, backbone_share, flop_counter, forward_flops, meta_copy, training_flops
+from dbf_ray.cost.flops import (
+    FlopTable,
+    backbone_share,
+    flop_counter,
+    forward_flops,
+    meta_copy,
+    training_flops,
+)
 from dbf_ray.detectors import make_detector
 from dbf_ray.detectors.backbones import BACKBONES, make_backbone
 from dbf_ray.errors import ConfigError
@@ -22,7 +29,9 @@ from dbf_ray.freezing import Freezer
 
 
 def small_detector(backbone: str = "mobilenet_v2", **options: Any) -> nn.Module:
-    return make_detector("rotated_retinanet", backbone=backbone, num_classes=2, fpn_channels=16, head_convs=1, **options)
+    return make_detector(
+        "rotated_retinanet", backbone=backbone, num_classes=2, fpn_channels=16, head_convs=1, **options
+    )
 
 
 def count(module: nn.Module, image: Tensor, counter: FlopCounterMode | None = None) -> tuple[int, int]:
@@ -35,7 +44,9 @@ def count(module: nn.Module, image: Tensor, counter: FlopCounterMode | None = No
 
 
 def by_hand(detector: nn.Module, images: Tensor) -> tuple[int, int]:
-    """Second witness: each layer's multiply-adds from its own sizes and flags, seen by hooks in a real eager forward pass."""
+    """Second witness: each layer's multiply-adds from its own sizes and flags, seen by hooks in a real eager
+    forward pass.
+    """
     total = [0, 0]
 
     def add(cost: int, out: Tensor, *operands: Tensor) -> None:
@@ -44,13 +55,20 @@ def by_hand(detector: nn.Module, images: Tensor) -> tuple[int, int]:
             total[1] += cost * sum(operand.requires_grad for operand in operands)
 
     def convolution(layer: nn.Conv2d, inputs: tuple[Tensor], out: Tensor) -> None:
-        add(2 * out.numel() * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size), out, inputs[0], layer.weight)
+        add(
+            2 * out.numel() * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size),
+            out,
+            inputs[0],
+            layer.weight,
+        )
 
     def linear(layer: nn.Linear, inputs: tuple[Tensor], out: Tensor) -> None:
         add(2 * out.numel() * layer.in_features, out, inputs[0], layer.weight)
 
     def attention(layer: ShiftedWindowAttention, inputs: tuple[Tensor], out: Tensor) -> None:
-        """Queries, keys and values of whole windows, each query with each key of its window, each weight with each value, projection."""
+        """Queries, keys and values of whole windows, each query with each key of its window, each weight with
+        each value, projection.
+        """
         batch, height, width, channels = inputs[0].shape
         side = layer.window_size[0]
         tokens = batch * side * side * math.ceil(height / side) * math.ceil(width / side)
@@ -93,17 +111,42 @@ def test_backward_of_a_convolution_costs_a_forward_per_gradient(
     forward, backward = count(layer, image)
     out = layer(image)
     pixels = math.prod((image if isinstance(layer, nn.ConvTranspose2d) else out).shape[2:])
-    assert forward == 2 * 3 * pixels * layer.in_channels * layer.out_channels * math.prod(layer.kernel_size) // layer.groups
+    assert (
+        forward
+        == 2
+        * 3
+        * pixels
+        * layer.in_channels
+        * layer.out_channels
+        * math.prod(layer.kernel_size)
+        // layer.groups
+    )
     assert backward == times * forward
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), st.booleans())
+@given(
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 2),
+    st.booleans(),
+)
 @settings(max_examples=60, deadline=None)
 def test_backward_is_twice_forward_whatever_the_groups(
     inputs: int, outputs: int, groups: int, kernel: int, stride: int, padding: int, transposed: bool
 ) -> None:
     make = nn.ConvTranspose2d if transposed else nn.Conv2d
-    layer = make(inputs * groups, outputs * groups, kernel, stride, min(padding, kernel - 1), groups=groups, device="meta")
+    layer = make(
+        inputs * groups,
+        outputs * groups,
+        kernel,
+        stride,
+        min(padding, kernel - 1),
+        groups=groups,
+        device="meta",
+    )
     forward, backward = count(layer, torch.empty(2, inputs * groups, 7, 6, device="meta").requires_grad_())
     assert backward == 2 * forward > 0
 
@@ -112,7 +155,9 @@ def test_torch_itself_charges_the_weight_gradient_once_for_each_group() -> None:
     """What is corrected. If this fails, torch has been repaired and the correction can go."""
     for groups in (1, 2, 8):
         layer = nn.Conv2d(8, 8, 3, groups=groups, device="meta")
-        forward, backward = count(layer, torch.empty(1, 8, 9, 9, device="meta").requires_grad_(), FlopCounterMode(display=False))
+        forward, backward = count(
+            layer, torch.empty(1, 8, 9, 9, device="meta").requires_grad_(), FlopCounterMode(display=False)
+        )
         assert backward == (1 + groups) * forward
 
 
@@ -120,7 +165,9 @@ EXAMPLES = ("mobilenet_v2", "resnet18", "swin_t", "convnext_tiny")  # the others
 LARGE = ("mobilenet_v3_large", "resnet34", "resnet101", "swin_s", "regnet_y_800mf", "regnet_y_1_6gf")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in BACKBONES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in BACKBONES]
+)
 def test_backward_is_twice_forward_for_every_backbone(name: str) -> None:
     backbone = meta_copy(make_backbone(name))
     image = torch.empty(1, 3, 96, 64, device="meta")
@@ -128,12 +175,18 @@ def test_backward_is_twice_forward_for_every_backbone(name: str) -> None:
     assert backward == 2 * forward
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     first_cost, _ = count(first, image.clone().requires_grad_())
-    assert count(backbone, image) == (forward, 2 * forward - first_cost)  # nobody needs the gradient of the image
+    assert count(backbone, image) == (
+        forward,
+        2 * forward - first_cost,
+    )  # nobody needs the gradient of the image
 
 
 @pytest.mark.parametrize(
     ("name", "always"),
-    [*(pytest.param(name, 0, marks=[] if name in EXAMPLES else [pytest.mark.slow]) for name in BACKBONES), ("resnet18", 1)],
+    [
+        *(pytest.param(name, 0, marks=[] if name in EXAMPLES else [pytest.mark.slow]) for name in BACKBONES),
+        ("resnet18", 1),
+    ],
 )
 def test_a_detectors_flops_equal_the_sum_over_its_layers_for_every_prefix(name: str, always: int) -> None:
     detector = small_detector(name, frozen_stages=always)
@@ -155,35 +208,59 @@ def test_a_detectors_flops_equal_the_sum_over_its_layers_for_every_prefix(name: 
 def test_the_backbones_share() -> None:
     detector = small_detector()
     expected = count(meta_copy(make_backbone("mobilenet_v2")), torch.empty(1, 3, 128, 128, device="meta"))[0]
-    assert backbone_share(detector, 128, 128) == pytest.approx(expected / forward_flops(detector, 128, 128), rel=1e-12)
+    assert backbone_share(detector, 128, 128) == pytest.approx(
+        expected / forward_flops(detector, 128, 128), rel=1e-12
+    )
     assert 0.5 < backbone_share(detector, 128, 128) < 1
 
 
 @pytest.mark.parametrize(
     ("backbone", "width", "convs", "share", "ratio"),
-    [("mobilenet_v2", 256, 4, 0.048, 0.97), ("mobilenet_v2", 64, 2, 0.58, 0.61), ("resnet18", 256, 4, 0.25, 0.84)],
+    [
+        ("mobilenet_v2", 256, 4, 0.048, 0.97),
+        ("mobilenet_v2", 64, 2, 0.58, 0.61),
+        ("resnet18", 256, 4, 0.25, 0.84),
+    ],
 )
-def test_shares_are_near_those_of_the_reference_head(backbone: str, width: int, convs: int, share: float, ratio: float) -> None:
-    """Shares computed elsewhere for a RetinaNet head of that width at 384 px; anchors per cell differ a little, hence the tolerance."""
-    table = FlopTable(make_detector("rotated_retinanet", backbone=backbone, num_classes=5, fpn_channels=width, head_convs=convs))
+def test_shares_are_near_those_of_the_reference_head(
+    backbone: str, width: int, convs: int, share: float, ratio: float
+) -> None:
+    """Shares computed elsewhere for a RetinaNet head of that width at 384 px; anchors per cell differ a
+    little, hence the tolerance.
+    """
+    table = FlopTable(
+        make_detector(
+            "rotated_retinanet", backbone=backbone, num_classes=5, fpn_channels=width, head_convs=convs
+        )
+    )
     costs = table.per_prefix(384, 384)
     assert table.backbone_share(384, 384) == pytest.approx(share, abs=0.06)
     assert costs[-1] / costs[0] == pytest.approx(ratio, abs=0.05)
 
 
-@pytest.mark.parametrize(("backbone", "always", "share", "speedup"), [("resnet50", 1, 0.395, 1.29), ("swin_t", 0, 0.437, 1.41)])
+@pytest.mark.parametrize(
+    ("backbone", "always", "share", "speedup"), [("resnet50", 1, 0.395, 1.29), ("swin_t", 0, 0.437, 1.41)]
+)
 def test_share_and_ceiling_of_what_freezing_saves_are_those_computed_elsewhere(
     backbone: str, always: int, share: float, speedup: float
 ) -> None:
-    """RetinaNet at 800 px, R50 with stage 1 always frozen; 20 classes; theirs are not said, hence the tolerance."""
-    table = FlopTable(make_detector("rotated_retinanet", backbone=backbone, num_classes=20, frozen_stages=always))
+    """RetinaNet at 800 px, R50 with stage 1 always frozen; 20 classes; theirs are not said, hence the
+    tolerance.
+    """
+    table = FlopTable(
+        make_detector("rotated_retinanet", backbone=backbone, num_classes=20, frozen_stages=always)
+    )
     assert table.backbone_share(800, 800) == pytest.approx(share, abs=0.004)
     assert table(800, 800, 0) / table(800, 800, 4) == pytest.approx(speedup, abs=0.01)
 
 
 def test_flops_are_per_image_and_proportional_to_the_area() -> None:
     table = FlopTable(small_detector())
-    assert table.step(128, 256, 0).forward == 2 * table.step(128, 128, 0).forward == table.step(256, 128, 0).forward
+    assert (
+        table.step(128, 256, 0).forward
+        == 2 * table.step(128, 128, 0).forward
+        == table.step(256, 128, 0).forward
+    )
 
 
 def test_the_detector_is_not_touched() -> None:
@@ -238,7 +315,9 @@ def test_prefixes_out_of_range_are_refused(n: int) -> None:
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "swin_t"])
 def test_a_backbones_stages_add_up_to_it(backbone: str) -> None:
-    detector = make_detector("rotated_retinanet", backbone=backbone, num_classes=1, fpn_channels=16, head_convs=1)
+    detector = make_detector(
+        "rotated_retinanet", backbone=backbone, num_classes=1, fpn_channels=16, head_convs=1
+    )
     table = FlopTable(detector)
     with flop_counter() as counter, torch.no_grad():
         meta_copy(detector).backbone(torch.empty(1, 3, 64, 96, device="meta"))  # type: ignore[operator]

@@ -90,7 +90,10 @@ def test_totals_are_the_sums_of_epochs(world: World) -> None:
     totals = ledger.totals()
     for key in ("executed_flops", "device_seconds", "data_wait_seconds", "wall_seconds", "allreduce_bytes"):
         assert totals[key] == first[key] + second[key]
-    assert (first["allreduce_bytes"], second["allreduce_bytes"]) == (70, 20)  # the wrappers' counter only rises
+    assert (first["allreduce_bytes"], second["allreduce_bytes"]) == (
+        70,
+        20,
+    )  # the wrappers' counter only rises
     assert totals["peak_memory_bytes"] == 200
     assert totals["mean_memory_bytes"] == 155
     assert totals["images_per_second"] == 1.6
@@ -114,11 +117,20 @@ def test_ranks_are_combined(world: World, gathered: bool) -> None:
     def gather(row: dict[str, Any]) -> list[dict[str, Any]]:
         return [
             row,
-            {**row, "device_seconds": 7.0, "wall_seconds": 12.0, "peak_memory_bytes": 500, "memory_seconds": 3500.0, "energy_joules": 4.0},
+            {
+                **row,
+                "device_seconds": 7.0,
+                "wall_seconds": 12.0,
+                "peak_memory_bytes": 500,
+                "memory_seconds": 3500.0,
+                "energy_joules": 4.0,
+            },
         ]
 
     world.energy = 0.0
-    cost = one_epoch(Ledger(flops, world_size=2, gather=gather if gathered else None), world, 0, 3, reduced=70)
+    cost = one_epoch(
+        Ledger(flops, world_size=2, gather=gather if gathered else None), world, 0, 3, reduced=70
+    )
     assert cost["executed_flops"] == 2 * 9800
     assert cost["allreduce_bytes"] == 70
     assert cost["data_wait_seconds"] == 2.0
@@ -176,7 +188,9 @@ def test_repeated_epochs_cost_again_without_a_journal_from_the_checkpoint_on(wor
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_work_that_a_killed_attempt_had_done_is_counted_from_the_journal(world: World, tmp_path: Path, ranks: int) -> None:
+def test_work_that_a_killed_attempt_had_done_is_counted_from_the_journal(
+    world: World, tmp_path: Path, ranks: int
+) -> None:
     journal = tmp_path / "run" / "cost.jsonl"
 
     def make() -> Ledger:
@@ -206,7 +220,9 @@ def test_work_that_a_killed_attempt_had_done_is_counted_from_the_journal(world: 
     third.load_state_dict(later)  # nothing new was lost: nothing is counted twice
     assert third.totals() == {**second.totals(), "attempts": 3}
     fourth = make()
-    fourth.load_state_dict(checkpoint)  # from the first checkpoint again: attempt 2's epoch 1 is now lost work as well
+    fourth.load_state_dict(
+        checkpoint
+    )  # from the first checkpoint again: attempt 2's epoch 1 is now lost work as well
     assert fourth.totals()["executed_flops"] == 3 * whole["executed_flops"] + lost
     assert fourth.totals()["attempts"] == 3
 
@@ -242,7 +258,9 @@ def test_flops_of_huge_runs_stay_exact_through_json() -> None:
 
 
 def test_a_detector_in_use_is_measured_with_real_clocks_and_memory() -> None:
-    detector = make_detector("rotated_retinanet", backbone="mobilenet_v2", num_classes=2, fpn_channels=16, head_convs=1)
+    detector = make_detector(
+        "rotated_retinanet", backbone="mobilenet_v2", num_classes=2, fpn_channels=16, head_convs=1
+    )
     ledger = Ledger(detector)
     ledger.begin_epoch(0)
     ledger.step(2, (64, 96), 4)
@@ -262,12 +280,16 @@ def test_an_epoch_without_steps_costs_nothing(world: World) -> None:
     ledger = Ledger(flops)
     ledger.begin_epoch(0)
     cost = ledger.end_epoch()
-    assert [cost[key] for key in ("executed_flops", "device_seconds", "images_per_second", "mean_memory_bytes")] == [0, 0.0, 0.0, 0]
+    assert [
+        cost[key] for key in ("executed_flops", "device_seconds", "images_per_second", "mean_memory_bytes")
+    ] == [0, 0.0, 0.0, 0]
     assert Ledger(flops).totals()["executed_flops"] == 0
 
 
 def test_cached_images_cost_no_forward_pass_of_what_is_frozen(world: World) -> None:
-    detector = make_detector("rotated_retinanet", backbone="resnet18", num_classes=1, fpn_channels=8, head_convs=0)
+    detector = make_detector(
+        "rotated_retinanet", backbone="resnet18", num_classes=1, fpn_channels=8, head_convs=0
+    )
     table = FlopTable(detector)
     ledger = Ledger(table, world_size=2)
     for epoch, (hits, misses, held) in enumerate([(0, 4, 700), (3, 1, 500)]):
@@ -279,10 +301,19 @@ def test_cached_images_cost_no_forward_pass_of_what_is_frozen(world: World) -> N
         ledger.cache_holds(held, 0.25 * hits)
         row = ledger.end_epoch()
         assert row["executed_flops"] == 2 * (4 * table(64, 96, 2) - hits * table.prefix_forward(64, 96, 2))
-        assert (row["cache_hits"], row["cache_misses"], row["cache_bytes"]) == (2 * hits, 2 * misses, 2 * held)
+        assert (row["cache_hits"], row["cache_misses"], row["cache_bytes"]) == (
+            2 * hits,
+            2 * misses,
+            2 * held,
+        )
         assert row["cache_seconds_saved"] == 2 * 0.25 * hits
     totals = ledger.totals()
-    assert (totals["cache_hits"], totals["cache_misses"], totals["cache_bytes"], totals["cache_seconds_saved"]) == (6, 10, 1400, 1.5)
+    assert (
+        totals["cache_hits"],
+        totals["cache_misses"],
+        totals["cache_bytes"],
+        totals["cache_seconds_saved"],
+    ) == (6, 10, 1400, 1.5)
     assert (
         table.prefix_forward(64, 96, 4)
         == table.backbone_forward(64, 96)

@@ -30,7 +30,9 @@ def test_the_peak_between_two_looks_is_seen_and_forgotten() -> None:
     assert memory.take() < seen - 0.9 * 4 * BLOCK
 
 
-def test_without_a_resettable_mark_the_present_size_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_resettable_mark_the_present_size_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(memory_module, "CLEAR", str(tmp_path / "none" / "clear_refs"))
     memory = PeakMemory()
     assert not memory.exact
@@ -85,7 +87,9 @@ def test_energy_is_read_in_joules_from_the_device_in_use(monkeypatch: pytest.Mon
     )
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr(energy_module.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(energy_module.torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="ab-cd"))
+    monkeypatch.setattr(
+        energy_module.torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="ab-cd")
+    )
     meter = EnergyMeter("cuda:1")
     assert asked == ["GPU-ab-cd"]
     assert meter.joules() == 12.5

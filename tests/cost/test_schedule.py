@@ -59,7 +59,9 @@ def test_ratios_lie_between_the_lowest_and_one(prefixes: list[int], always: int)
         ([0, 1], FLOPS, 0, [2, -1], "one number >= 0"),
     ],
 )
-def test_impossible_schedules_are_refused(prefixes: Any, flops: Any, always: int, weights: Any, words: str) -> None:
+def test_impossible_schedules_are_refused(
+    prefixes: Any, flops: Any, always: int, weights: Any, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         compute_ratio(prefixes, flops, always, weights)
 
@@ -83,7 +85,9 @@ def test_published_ceilings(share: float, always: float, without: float, cached:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.floats(0.01, 0.99), st.floats(0, 0.9))
-def test_the_analytic_ratio_of_whole_epochs_is_one_less_the_saving(frozen: list[bool], b: float, p: float) -> None:
+def test_the_analytic_ratio_of_whole_epochs_is_one_less_the_saving(
+    frozen: list[bool], b: float, p: float
+) -> None:
     ratio = analytic_ratio([2 if is_frozen else 0 for is_frozen in frozen], b, [0.0, p, 1.0], always_frozen=1)
     assert ratio == pytest.approx(1 - analytic_saving(sum(frozen) / len(frozen), b, p), abs=1e-12)
 

@@ -17,7 +17,9 @@ LabelFiles = dict[str, str | bytes | None]
 
 @pytest.fixture
 def make_root(tmp_path: Path) -> Callable[..., Path]:
-    """Write ROOT/SPLIT/images/NAME.png and labelTxt/NAME.txt for each (name, text); text None: no label file."""
+    """Write ROOT/SPLIT/images/NAME.png and labelTxt/NAME.txt for each (name, text); text None: no label
+    file.
+    """
 
     def make(files: LabelFiles, split: str | None = "train") -> Path:
         folder = tmp_path / split if split else tmp_path
@@ -27,7 +29,9 @@ def make_root(tmp_path: Path) -> Callable[..., Path]:
             noise = np.random.default_rng(len(name)).integers(0, 255, (40, 60, 3), dtype=np.uint8)
             Image.fromarray(noise).save(folder / "images" / f"{name}.png")
             if text is not None:
-                (folder / "labelTxt" / f"{name}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+                (folder / "labelTxt" / f"{name}.txt").write_bytes(
+                    text if isinstance(text, bytes) else text.encode()
+                )
         return tmp_path
 
     return make

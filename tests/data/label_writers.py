@@ -1,7 +1,9 @@
-"""Small data folders in every format that there is a reader of, for the exam of readers and for planted faults.
+"""Small data folders in every format that there is a reader of, for the exam of readers and for planted
+faults.
 
-Each writer puts one split into a folder, images included: ``write(root, split, images)``, where ``images`` has the objects of each image by the
-image's name, and an object is (corners, class name, difficult). Called again for another split, it adds that one.
+Each writer puts one split into a folder, images included: ``write(root, split, images)``, where ``images``
+has the objects of each image by the image's name, and an object is (corners, class name, difficult). Called
+again for another split, it adds that one.
 """
 
 from __future__ import annotations
@@ -44,17 +46,29 @@ def write_text(file: Path, text: str) -> None:
 def write_dota(root: Path, split: str, images: Images) -> None:
     write_images(root / split / "images", list(images), ".png")
     for name, objects in images.items():
-        lines = [f"{' '.join(f'{value:.4f}' for value in corners)} {label} {int(difficult)}\n" for corners, label, difficult in objects]
-        write_text(root / split / "labelTxt" / f"{name}.txt", "".join(["imagesource:generated\n", "gsd:0.5\n", *lines]))
+        lines = [
+            f"{' '.join(f'{value:.4f}' for value in corners)} {label} {int(difficult)}\n"
+            for corners, label, difficult in objects
+        ]
+        write_text(
+            root / split / "labelTxt" / f"{name}.txt",
+            "".join(["imagesource:generated\n", "gsd:0.5\n", *lines]),
+        )
 
 
 def write_dior(root: Path, split: str, images: Images) -> None:
-    write_images(root / ("JPEGImages-test" if split == "test" else "JPEGImages-trainval"), list(images), ".jpg")
+    write_images(
+        root / ("JPEGImages-test" if split == "test" else "JPEGImages-trainval"), list(images), ".jpg"
+    )
     write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{name}\n" for name in images))
     for name, objects in images.items():
         inner = "".join(dior_object(*one) for one in objects)
-        size = f"  <size>\n    <width>{SIZE[1]}</width>\n    <height>{SIZE[0]}</height>\n    <depth>3</depth>\n  </size>\n"
-        text = f'<?xml version="1.0" encoding="UTF-8"?>\n<annotation>\n  <filename>{name}.jpg</filename>\n{size}{inner}</annotation>\n'
+        size = (
+            f"  <size>\n    <width>{SIZE[1]}</width>\n    <height>{SIZE[0]}</height>\n    "
+            f"<depth>3</depth>\n  </size>\n"
+        )
+        head = '<?xml version="1.0" encoding="UTF-8"?>\n'
+        text = f"{head}<annotation>\n  <filename>{name}.jpg</filename>\n{size}{inner}</annotation>\n"
         write_text(root / "Annotations" / "Oriented Bounding Boxes" / f"{name}.xml", text)
 
 
@@ -70,15 +84,24 @@ def write_hrsc(root: Path, split: str, images: Images) -> None:
     write_text(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in images))
     for name, objects in images.items():
         inner = "".join(hrsc_object(*one) for one in objects)
-        text = f"<HRSC_Image>\n  <Img_ID>{name}</Img_ID>\n  <HRSC_Objects>\n{inner}  </HRSC_Objects>\n</HRSC_Image>\n"
+        text = (
+            f"<HRSC_Image>\n  <Img_ID>{name}</Img_ID>\n  <HRSC_Objects>\n{inner}  "
+            f"</HRSC_Objects>\n</HRSC_Image>\n"
+        )
         write_text(root / "FullDataSet" / "Annotations" / f"{name}.xml", text)
 
 
 def hrsc_object(corners: Sequence[float], label: str, difficult: bool) -> str:
     number = next((number for number, name in TYPES.items() if name == label), UNKNOWN_TYPE)
     [[cx, cy, w, h, degrees]] = corners_to_boxes(torch.tensor([corners], dtype=torch.float64)).tolist()
-    box = "".join(f"      <{tag}>{value:.6f}</{tag}>\n" for tag, value in zip(BOX, (cx, cy, w, h, -math.radians(degrees)), strict=True))
-    head = f"      <Class_ID>{number}</Class_ID>\n      <truncated>0</truncated>\n      <difficult>{int(difficult)}</difficult>\n"
+    box = "".join(
+        f"      <{tag}>{value:.6f}</{tag}>\n"
+        for tag, value in zip(BOX, (cx, cy, w, h, -math.radians(degrees)), strict=True)
+    )
+    head = (
+        f"      <Class_ID>{number}</Class_ID>\n      <truncated>0</truncated>\n      "
+        f"<difficult>{int(difficult)}</difficult>\n"
+    )
     return f"    <HRSC_Object>\n{head}{box}    </HRSC_Object>\n"
 
 
@@ -88,10 +111,16 @@ def write_yolo_obb(root: Path, split: str, images: Images) -> None:
     names = list(yaml.safe_load(file.read_text())["names"].values()) if file.is_file() else []
     names = list(dict.fromkeys([*names, *(label for objects in images.values() for _, label, _ in objects)]))
     write_images(root / "images" / split, list(images), ".png")
-    write_text(file, yaml.safe_dump({"path": ".", split: f"images/{split}", "names": dict(enumerate(names))}, sort_keys=False))
+    write_text(
+        file,
+        yaml.safe_dump(
+            {"path": ".", split: f"images/{split}", "names": dict(enumerate(names))}, sort_keys=False
+        ),
+    )
     for name, objects in images.items():
         lines = [
-            f"{names.index(label)} {' '.join(f'{value / SIZE[1 - place % 2]:.8f}' for place, value in enumerate(corners))}\n"
+            f"{names.index(label)} "
+            f"{' '.join(f'{value / SIZE[1 - place % 2]:.8f}' for place, value in enumerate(corners))}\n"
             for corners, label, _ in objects
         ]
         write_text(root / "labels" / split / f"{name}.txt", "".join(lines))
@@ -101,7 +130,10 @@ def write_coco(root: Path, split: str, images: Images) -> None:
     """Names in order of their coming, ids from 1."""
     write_images(root / "images" / split, list(images), ".png")
     names = list(dict.fromkeys(label for objects in images.values() for _, label, _ in objects))
-    entries = [{"id": 10 + key, "file_name": f"{name}.png", "width": SIZE[1], "height": SIZE[0]} for key, name in enumerate(images)]
+    entries = [
+        {"id": 10 + key, "file_name": f"{name}.png", "width": SIZE[1], "height": SIZE[0]}
+        for key, name in enumerate(images)
+    ]
     annotations = [
         {
             "image_id": 10 + key,

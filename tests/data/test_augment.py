@@ -1,4 +1,6 @@
-"""Random augmentations: boxes move with the image, everything comes from the stream, and no feature is kept of what comes but once."""
+"""Random augmentations: boxes move with the image, everything comes from the stream, and no feature is kept
+of what comes but once.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,30 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import box_iou_rotated_aligned
 
 SIZES = [(160, 240), (240, 160), (200, 200), (121, 301)]
-ALL: dict[str, Any] = {"rotate": 180.0, "scales": [0.5, 1.5], "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+ALL: dict[str, Any] = {
+    "rotate": 180.0,
+    "scales": [0.5, 1.5],
+    "brightness": 0.3,
+    "contrast": 0.3,
+    "saturation": 0.3,
+    "hue": 0.1,
+}
 ALWAYS = Augmentation(**{**ALL, "rotate_probability": 1.0})
 TURNED_AND_SCALED = dataclasses.replace(ALWAYS, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
 
 
 def render(boxes: Tensor, height: int, width: int, fine: int = 4) -> np.ndarray:
-    """How much of each pixel [height, width] the boxes cover, 0..1, from fine x fine points in it and the definition of the convention."""
+    """How much of each pixel [height, width] the boxes cover, 0..1, from fine x fine points in it and the
+    definition of the convention.
+    """
     mask = np.zeros((height * fine, width * fine), bool)
     y, x = ((np.arange(side * fine, dtype=np.float32) + 0.5) / fine for side in (height, width))
     y = y[:, None]
     for cx, cy, w, h, angle in boxes.tolist():
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        mask |= (abs((x - cx) * cos - (y - cy) * sin) <= w / 2) & (abs((x - cx) * sin + (y - cy) * cos) <= h / 2)
+        mask |= (abs((x - cx) * cos - (y - cy) * sin) <= w / 2) & (
+            abs((x - cx) * sin + (y - cy) * cos) <= h / 2
+        )
     return mask.reshape(height, fine, width, fine).mean((1, 3))
 
 
@@ -51,7 +64,9 @@ def overlap(one: np.ndarray, two: np.ndarray) -> float:
 def sample(boxes: list[tuple[float, ...]], size: tuple[int, int], labels: list[int] | None = None) -> Sample:
     """A picture of the boxes, white on black, of class 0 and so on, every second one difficult."""
     numbers = labels or list(range(len(boxes)))
-    target = make_target(torch.tensor(boxes).reshape(-1, 5), numbers, [n % 2 == 1 for n in numbers], "x", size)
+    target = make_target(
+        torch.tensor(boxes).reshape(-1, 5), numbers, [n % 2 == 1 for n in numbers], "x", size
+    )
     target["scale"] = 1.0
     mask = torch.from_numpy(render(target["boxes"], *size))
     return mask.mul(255).round().to(torch.uint8).expand(3, -1, -1).contiguous(), target
@@ -85,14 +100,19 @@ CHANGES: dict[str, Callable[[Tensor, Target, Stream], Sample]] = {
 @pytest.mark.parametrize("change", CHANGES)
 @settings(max_examples=6, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**31 - 1))
-def test_box_masks_move_with_the_image(change: str, size: tuple[int, int], data: st.DataObject, seed: int) -> None:
+def test_box_masks_move_with_the_image(
+    change: str, size: tuple[int, int], data: st.DataObject, seed: int
+) -> None:
     image, target = sample([data.draw(sensible(size))], size)
     moved, changed = CHANGES[change](image, target, Stream(seed))
     assert_canonical(changed, moved)
     if len(changed["boxes"]):
         white, _ = CHANGES[change](torch.full_like(image, 255), target, Stream(seed))
         there = (white[0] == 255).numpy()  # of a box that was cut no more than that is in the image
-        assert overlap(moved[0].numpy() / 255 * there, render(changed["boxes"], *moved.shape[-2:]) * there) >= 0.95
+        assert (
+            overlap(moved[0].numpy() / 255 * there, render(changed["boxes"], *moved.shape[-2:]) * there)
+            >= 0.95
+        )
     assert image.shape[-2:] == size  # neither argument was changed
     assert torch.equal(image, sample([tuple(target["boxes"][0].tolist())], size)[0])
 
@@ -106,13 +126,17 @@ def test_colour_leaves_boxes_alone_and_draws_apart(data: st.DataObject, seed: in
     assert coloured_image.shape == plain_image.shape
     assert torch.equal(coloured["boxes"], plain["boxes"])
     assert_canonical(coloured, coloured_image)
-    only_image, only = augment(image, target, dataclasses.replace(ALWAYS, rotate=0.0, scales=None), Stream(seed))
+    only_image, only = augment(
+        image, target, dataclasses.replace(ALWAYS, rotate=0.0, scales=None), Stream(seed)
+    )
     assert torch.equal(only["boxes"], target["boxes"])
     assert only_image.shape == image.shape
 
 
 def turned_slowly(image: Tensor, degrees: float) -> np.ndarray:
-    """Pixel by pixel: where does this pixel's centre come from, and what is between the four pixels there? Outside is the mean colour."""
+    """Pixel by pixel: where does this pixel's centre come from, and what is between the four pixels there?
+    Outside is the mean colour.
+    """
     pixels, (_, height, width) = image.numpy().astype(float), image.shape
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     result = np.zeros_like(pixels)
@@ -154,11 +178,15 @@ def test_no_seam_runs_between_image_and_filling() -> None:
 
 
 def test_torchvisions_boxes_agree_if_nothing_clamps_and_only_then() -> None:
-    boxes = torch.rand(300, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([300.0, 200, 80, 40, 180])
+    boxes = torch.rand(300, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [300.0, 200, 80, 40, 180]
+    )
     target = make_target(boxes + torch.tensor([0.0, 0, 8, 4, -90]), [0] * 300, [False] * 300, "x", (200, 300))
 
     def overlaps(mode: str | None) -> Tensor:
-        theirs = tv_tensors.BoundingBoxes(target["boxes"].clone(), format="CXCYWHR", canvas_size=(200, 300), clamping_mode=mode)
+        theirs = tv_tensors.BoundingBoxes(
+            target["boxes"].clone(), format="CXCYWHR", canvas_size=(200, 300), clamping_mode=mode
+        )
         turned = functional.rotate(theirs, 33.0).as_subclass(Tensor)
         return box_iou_rotated_aligned(turned[torch.tensor(kept)], torch.Tensor(ours["boxes"]))
 
@@ -172,15 +200,27 @@ def test_torchvisions_boxes_agree_if_nothing_clamps_and_only_then() -> None:
 
 
 def test_objects_whose_centre_leaves_the_image_are_dropped_with_label_and_flag() -> None:
-    boxes = [(150.0, 100.0, 40.0, 20.0, 0.0), (290.0, 100.0, 30.0, 8.0, 0.0), (150.0, 30.0, 30.0, 8.0, 0.0), (10.0, 100.0, 30.0, 8.0, 5.0)]
+    boxes = [
+        (150.0, 100.0, 40.0, 20.0, 0.0),
+        (290.0, 100.0, 30.0, 8.0, 0.0),
+        (150.0, 30.0, 30.0, 8.0, 0.0),
+        (10.0, 100.0, 30.0, 8.0, 5.0),
+    ]
     image, target = sample(boxes, (200, 300), [3, 4, 5, 6])
     turned_image, turned = rotate(image, target, 90.0)
     assert turned_image.shape == image.shape
-    assert turned["labels"].tolist() == [3, 5]  # 140 px beside the centre of an image that is 100 px to either side of it
+    assert turned["labels"].tolist() == [
+        3,
+        5,
+    ]  # 140 px beside the centre of an image that is 100 px to either side of it
     assert turned["difficult"].tolist() == [True, True]
     assert turned["boxes"][:, :2].tolist() == [[150.0, 100.0], [80.0, 100.0]]
     nothing = rotate(*sample(boxes[1:2], (200, 300)), 90.0)[1]
-    assert (nothing["boxes"].shape, nothing["labels"].shape, nothing["difficult"].shape) == ((0, 5), (0,), (0,))
+    assert (nothing["boxes"].shape, nothing["labels"].shape, nothing["difficult"].shape) == (
+        (0, 5),
+        (0,),
+        (0,),
+    )
     outside = rotate(*sample([(-3.0, 100.0, 40.0, 20.0, 0.0)], (200, 300)), 1.0)[1]
     assert len(outside["boxes"]) == 0
 
@@ -190,7 +230,9 @@ def test_objects_whose_centre_leaves_the_image_are_dropped_with_label_and_flag()
 def test_labels_and_flags_stay_with_their_boxes(data: st.DataObject, seed: int) -> None:
     """Each box has sides that only it has, so that it is known again."""
     count = data.draw(st.integers(0, 8))
-    centers = data.draw(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=count, max_size=count))
+    centers = data.draw(
+        st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=count, max_size=count)
+    )
     boxes = [(x, y, 40.0 + 4 * number, 8.0, 0.0) for number, (x, y) in enumerate(centers)]
     image, target = sample(boxes, (200, 300))
     _, changed = augment(image, target, ALWAYS, Stream(seed))
@@ -216,10 +258,15 @@ def test_scales_multiply() -> None:
     assert scaled["scale"] == 0.125
     torch.testing.assert_close(torch.Tensor(scaled["boxes"]), torch.tensor([[30.0, 20, 25, 10, 30]]))
     assert rescale(image, target, 0.0001)[0].shape == (3, 1, 2)
-    factors = Counter(augment(image, target, Augmentation(scales=(0.5, 1.0, 1.25)), Stream(n))[0].shape[-1] for n in range(600))
+    factors = Counter(
+        augment(image, target, Augmentation(scales=(0.5, 1.0, 1.25)), Stream(n))[0].shape[-1]
+        for n in range(600)
+    )
     assert set(factors) == {60, 120, 150}
     assert all(abs(count - 200) < 50 for count in factors.values())  # standard deviation 12
-    widths = [augment(image, target, Augmentation(scales=(0.5, 1.5)), Stream(n))[0].shape[-1] for n in range(300)]
+    widths = [
+        augment(image, target, Augmentation(scales=(0.5, 1.5)), Stream(n))[0].shape[-1] for n in range(300)
+    ]
     assert 60 <= min(widths) < 66 < 174 < max(widths) <= 180
     assert np.mean(widths) == pytest.approx(120, abs=8)  # standard deviation 2
 
@@ -227,13 +274,19 @@ def test_scales_multiply() -> None:
 def test_rotations_are_spread_and_as_frequent_as_asked() -> None:
     image, target = sample([(45.0, 30.0, 30.0, 10.0, 0.0)], (60, 90))
     angles = [
-        augment(image, target, Augmentation(rotate=40, rotate_probability=0.25), Stream(n))[1]["boxes"][0, 4].item() for n in range(800)
+        augment(image, target, Augmentation(rotate=40, rotate_probability=0.25), Stream(n))[1]["boxes"][
+            0, 4
+        ].item()
+        for n in range(800)
     ]
     turned = [angle for angle in angles if angle]
     assert abs(len(turned) - 200) < 50  # standard deviation 12
     assert -40 <= min(turned) < -36 < 36 < max(turned) <= 40
     assert abs(float(np.mean(turned))) < 8  # standard deviation 1.6
-    assert not any(augment(image, target, Augmentation(rotate=40, rotate_probability=0.0), Stream(n))[1]["boxes"][0, 4] for n in range(20))
+    assert not any(
+        augment(image, target, Augmentation(rotate=40, rotate_probability=0.0), Stream(n))[1]["boxes"][0, 4]
+        for n in range(20)
+    )
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
@@ -251,9 +304,17 @@ def test_colours_beside_their_definitions(name: str) -> None:
                 hue, saturation, brightness = colorsys.rgb_to_hsv(red, green, blue)
                 wanted = colorsys.hsv_to_rgb((hue + value) % 1, saturation, brightness)
             else:
-                pivot = {"brightness": 0.0, "contrast": float(grey.mean()), "saturation": float(grey[row, column])}[name]
-                wanted = tuple(min(1.0, max(0.0, pivot + value * (part - pivot))) for part in (red, green, blue))
-            assert changed[:, row, column].tolist() == pytest.approx([255 * part for part in wanted], abs=0.51)
+                pivot = {
+                    "brightness": 0.0,
+                    "contrast": float(grey.mean()),
+                    "saturation": float(grey[row, column]),
+                }[name]
+                wanted = tuple(
+                    min(1.0, max(0.0, pivot + value * (part - pivot))) for part in (red, green, blue)
+                )
+            assert changed[:, row, column].tolist() == pytest.approx(
+                [255 * part for part in wanted], abs=0.51
+            )
     middle = 0.0 if name == "hue" else 1.0
     assert middle - 0.4 <= min(values) < middle - 0.2 < middle + 0.2 < max(values) <= middle + 0.4
 
@@ -267,10 +328,16 @@ def test_colour_changes_come_in_every_order() -> None:
 def test_uniform_numbers() -> None:
     # Computed once; a change that moves them changes every augmentation.
     stream = Stream(AUGMENT, 0, 1, 2)
-    assert [stream.uniform(-1, 1) for _ in range(3)] == [0.6606037163471306, 0.3350144727337716, -0.6813406633345087]
+    assert [stream.uniform(-1, 1) for _ in range(3)] == [
+        0.6606037163471306,
+        0.3350144727337716,
+        -0.6813406633345087,
+    ]
     values = [stream.uniform(2, 5) for _ in range(20000)]
     assert 2 <= min(values) < 2.001 < 4.999 < max(values) <= 5
-    assert np.histogram(values, 6, (2, 5))[0] == pytest.approx(np.full(6, 20000 / 6), abs=220)  # standard deviation 53
+    assert np.histogram(values, 6, (2, 5))[0] == pytest.approx(
+        np.full(6, 20000 / 6), abs=220
+    )  # standard deviation 53
 
 
 @pytest.fixture(scope="module")
@@ -293,16 +360,23 @@ def test_training_views_are_augmented_after_the_flip_and_name_no_view(scenes: Da
     for epoch, index in ((0, 0), (3, 7)):
         image, target = plain[epoch, index]
         expected: Any = augment(image, target, ALWAYS, Stream(AUGMENT, 5, epoch, index))
-        without_orientation = (expected[0], {key: value for key, value in expected[1].items() if key != "orientation"})
+        without_orientation = (
+            expected[0],
+            {key: value for key, value in expected[1].items() if key != "orientation"},
+        )
         same(view[epoch, index], without_orientation)
         assert "orientation" in target
         assert "orientation" not in view[epoch, index][1]
         assert view[epoch, index][1]["scale"] == pytest.approx(max(view[epoch, index][0].shape) / 96)
     same(view[4, 3, 4], view[4, 3])
-    assert not torch.equal(view[4, 3, 1][0], view[5, 3, 1][0])  # another epoch is another augmentation, whatever its orientation
+    assert not torch.equal(
+        view[4, 3, 1][0], view[5, 3, 1][0]
+    )  # another epoch is another augmentation, whatever its orientation
 
 
-@pytest.mark.parametrize("change", [{"rotate": 5.0}, {"scales": (0.9, 1.1)}, {"brightness": 0.1}, {"hue": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"rotate": 5.0}, {"scales": (0.9, 1.1)}, {"brightness": 0.1}, {"hue": 0.1}], ids=str
+)
 def test_whatever_is_changed_leaves_no_fixed_set(scenes: Dataset, change: dict[str, Any]) -> None:
     view = TrainView(scenes, 64, augmentation=Augmentation(**change))
     assert view.orientations is None
@@ -311,7 +385,9 @@ def test_whatever_is_changed_leaves_no_fixed_set(scenes: Dataset, change: dict[s
 
 
 @pytest.mark.parametrize(
-    "nothing", [{}, {"rotate": 9.0, "rotate_probability": 0.0}, {"scales": (1.0, 1.0)}, {"rotate_probability": 1.0}], ids=str
+    "nothing",
+    [{}, {"rotate": 9.0, "rotate_probability": 0.0}, {"scales": (1.0, 1.0)}, {"rotate_probability": 1.0}],
+    ids=str,
 )
 def test_an_augmentation_that_changes_nothing_is_none(scenes: Dataset, nothing: dict[str, Any]) -> None:
     view = TrainView(scenes, 64, augmentation=Augmentation(**nothing))
@@ -322,7 +398,11 @@ def test_an_augmentation_that_changes_nothing_is_none(scenes: Dataset, nothing: 
 
 
 def test_samples_depend_on_seed_epoch_and_index_alone(scenes: Dataset) -> None:
-    first = [TrainView(scenes, 64, seed=1, augmentation=ALWAYS)[epoch, index] for epoch in (0, 1) for index in range(4)]
+    first = [
+        TrainView(scenes, 64, seed=1, augmentation=ALWAYS)[epoch, index]
+        for epoch in (0, 1)
+        for index in range(4)
+    ]
     torch.manual_seed(9)
     np.random.seed(3)
     view = TrainView(scenes, 64, seed=1, augmentation=ALWAYS)
@@ -337,11 +417,19 @@ def test_every_world_size_and_loading_process_sees_the_same_samples(scenes: Data
 
     def epoch_of(**feeding: Any) -> dict[str, Sample]:
         loader = train_loader(view, batch_size=12, seed=1, **feeding)
-        return {target["image_id"]: (image, target) for batch in loader.epoch(2) for image, target in zip(*batch, strict=True)}
+        return {
+            target["image_id"]: (image, target)
+            for batch in loader.epoch(2)
+            for image, target in zip(*batch, strict=True)
+        }
 
     alone = epoch_of()
     assert len(alone) == 12
-    others = [epoch_of(rank=0, world_size=2) | epoch_of(rank=1, world_size=2), epoch_of(accumulation=3), epoch_of(workers=2)]
+    others = [
+        epoch_of(rank=0, world_size=2) | epoch_of(rank=1, world_size=2),
+        epoch_of(accumulation=3),
+        epoch_of(workers=2),
+    ]
     for found in others:
         assert found.keys() == alone.keys()
         for image_id, seen in alone.items():
@@ -351,12 +439,19 @@ def test_every_world_size_and_loading_process_sees_the_same_samples(scenes: Data
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rotate": -1.0}, r"data\.augment\.rotate must be in 0\.\.180 degrees, got -1\.0; 0 switches it off"),
+        (
+            {"rotate": -1.0},
+            r"data\.augment\.rotate must be in 0\.\.180 degrees, got -1\.0; 0 switches it off",
+        ),
         ({"rotate": 181.0}, r"rotate must be in 0\.\.180 degrees, got 181"),
         ({"rotate_probability": 1.5}, r"rotate_probability must be in 0\.\.1, got 1\.5"),
         ({"brightness": float("nan")}, r"brightness must be in 0\.\.1, got nan"),
         ({"hue": 0.6}, r"hue must be in 0\.\.0\.5, got 0\.6"),
-        ({"scales": (1.5, 0.5)}, r"scales must be \[low, high\] .*, got \[1\.5, 0\.5\]; \[0\.5, 1\.5\] is usual, null switches it off"),
+        (
+            {"scales": (1.5, 0.5)},
+            r"scales must be \[low, high\] .*, got \[1\.5, 0\.5\]; \[0\.5, 1\.5\] is usual, null switches "
+            r"it off",
+        ),
         ({"scales": (1.0,)}, r"got \[1\.0\]"),
         ({"scales": (0.0, 1.0)}, r"got \[0\.0, 1\.0\]"),
         ({"scales": (1.0, float("inf"))}, r"got \[1\.0, inf\]"),
@@ -372,7 +467,9 @@ def test_images_stay_of_a_sane_size() -> None:
     assert Augmentation(scales=(2.0, 0.5, 1.0)).long_sides(100) == (50, 200)
     assert Augmentation().long_sides(384) == (384, 384)
     with pytest.raises(
-        ConfigError, match=r"must leave .* between 32 and 8192 pixels, got \[0\.1, 1\.0\] x data\.image_size 96 = 10 to 96; change"
+        ConfigError,
+        match=r"must leave .* between 32 and 8192 pixels, got \[0\.1, 1\.0\] x data\.image_size 96 = 10 to "
+        r"96; change",
     ):
         Augmentation(scales=(0.1, 1.0)).long_sides(96)
     with pytest.raises(ConfigError, match="= 4096 to 12288"):

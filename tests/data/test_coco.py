@@ -45,7 +45,9 @@ def written(root: Path, edit: Edit) -> Path:
 
 
 def smallest_area(points: list[tuple[float, float]]) -> float:
-    """Area of the smallest rectangle around points, from the rectangles along every line through two of them."""
+    """Area of the smallest rectangle around points, from the rectangles along every line through two of
+    them.
+    """
     areas = []
     for (x1, y1), (x2, y2) in itertools.combinations(points, 2):
         if (length := math.hypot(x2 - x1, y2 - y1)) > 0:
@@ -66,7 +68,9 @@ def test_the_rectangle_around_more_points_is_the_smallest(whole: list[tuple[int,
     (x1, y1), (x2, y2), (x3, y3), (x4, y4) = corners
     assert (x1 + x3, y1 + y3) == pytest.approx((x2 + x4, y2 + y4), abs=1e-6)
     assert (x2 - x1) * (x3 - x2) + (y2 - y1) * (y3 - y2) == pytest.approx(0, abs=1e-6)
-    assert math.hypot(x2 - x1, y2 - y1) * math.hypot(x3 - x2, y3 - y2) == pytest.approx(smallest_area(points), abs=1e-6)
+    assert math.hypot(x2 - x1, y2 - y1) * math.hypot(x3 - x2, y3 - y2) == pytest.approx(
+        smallest_area(points), abs=1e-6
+    )
     for x, y in points:
         for (ax, ay), (bx, by) in itertools.pairwise([*corners, corners[0]]):
             turn = (x3 - x1) * (y2 - y1) - (y3 - y1) * (x2 - x1)  # which side of an edge is inside
@@ -76,7 +80,10 @@ def test_the_rectangle_around_more_points_is_the_smallest(whole: list[tuple[int,
 @pytest.mark.parametrize(
     ("fields", "corners"),
     [
-        ({"segmentation": [[0, 0, 9, 1, 8, 5, 1, 6]]}, (0, 0, 9, 1, 8, 5, 1, 6)),  # not a rectangle, and kept as it is
+        (
+            {"segmentation": [[0, 0, 9, 1, 8, 5, 1, 6]]},
+            (0, 0, 9, 1, 8, 5, 1, 6),
+        ),  # not a rectangle, and kept as it is
         ({"segmentation": [[0, 0, 10, 10, 10, 0, 0, 10]]}, (0, 0, 10, 10, 10, 0, 0, 10)),  # crosses itself
         ({"segmentation": [[0, 0, 9, 1, 8, 5, 1, 6, 0, 0]]}, (0, 0, 9, 1, 8, 5, 1, 6)),  # closed
         ({"segmentation": [0, 0, 9, 1, 8, 5, 1, 6]}, (0, 0, 9, 1, 8, 5, 1, 6)),
@@ -157,7 +164,13 @@ def test_difficult(fields: dict[str, Any], difficult: bool) -> None:
 
 def test_crowds_are_left_out(tmp_path: Path) -> None:
     def edit(content: dict[str, Any]) -> None:
-        crowd = {"id": 7, "image_id": 10, "category_id": 1, "iscrowd": 1, "segmentation": {"counts": [], "size": [1, 1]}}
+        crowd = {
+            "id": 7,
+            "image_id": 10,
+            "category_id": 1,
+            "iscrowd": 1,
+            "segmentation": {"counts": [], "size": [1, 1]},
+        }
         content["annotations"].append(crowd)
 
     written(tmp_path, edit)
@@ -214,11 +227,31 @@ def test_categories_above_others_are_classes_where_nobody_says_they_are_not(tmp_
             ["missing_image"],
             "image 10: listed images must be there, got 'ghost.png'",
         ),
-        (lambda c: c["images"][0].pop("file_name"), ["syntax", "unknown_image"], "must have an id and a file_name"),
-        (lambda c: c["images"][1].update(id=10), ["duplicate_name", "unknown_image"], "got 10 or 'b.png' twice"),
-        (lambda c: c["images"][1].update(file_name="a.png"), ["duplicate_name", "unknown_image"], "got 11 or 'a.png' twice"),
-        (lambda c: c["categories"][0].update(name=" "), ["syntax"], "categories must have an id of their own and a name"),
-        (lambda c: c["categories"][0].update(id=2), ["syntax"], "categories must have an id of their own and a name"),
+        (
+            lambda c: c["images"][0].pop("file_name"),
+            ["syntax", "unknown_image"],
+            "must have an id and a file_name",
+        ),
+        (
+            lambda c: c["images"][1].update(id=10),
+            ["duplicate_name", "unknown_image"],
+            "got 10 or 'b.png' twice",
+        ),
+        (
+            lambda c: c["images"][1].update(file_name="a.png"),
+            ["duplicate_name", "unknown_image"],
+            "got 11 or 'a.png' twice",
+        ),
+        (
+            lambda c: c["categories"][0].update(name=" "),
+            ["syntax"],
+            "categories must have an id of their own and a name",
+        ),
+        (
+            lambda c: c["categories"][0].update(id=2),
+            ["syntax"],
+            "categories must have an id of their own and a name",
+        ),
     ],
 )
 def test_problems_of_the_file(edit: Edit, kinds: list[str], part: str, tmp_path: Path) -> None:
@@ -238,7 +271,10 @@ def test_problems_of_the_file(edit: Edit, kinds: list[str], part: str, tmp_path:
         ("", r"train\.json, line 1: label files must be JSON, got: Expecting value at column 1"),
         ('{"images": [],\n "annotations": [}', r"train\.json, line 2: .* at column 18"),
         ("[" * 100_000, r"train\.json: label files must be JSON, got: maximum recursion"),
-        ('{"images": [' + "9" * 5000 + "]}", r"train\.json: label files must be JSON, got: Exceeds the limit"),
+        (
+            '{"images": [' + "9" * 5000 + "]}",
+            r"train\.json: label files must be JSON, got: Exceeds the limit",
+        ),
         ("[]", r"must be a mapping with images, annotations and categories, got \[\]"),
         ('{"annotations": []}', r"must be a mapping with images"),
         ('{"images": {"id": 1}}', r"images must be a list, got {'id': 1}"),
@@ -283,18 +319,31 @@ def test_layouts(json_file: str, images: str, split: str, splits: list[str], tmp
     write_images(root / images, list(IMAGES), ".png")
     assert reader.recognises(root)
     assert reader.splits(root) == splits
-    assert [item.image for item in reader.listing(root, split).items] == [root / images / "a.png", root / images / "b.png"]
+    assert [item.image for item in reader.listing(root, split).items] == [
+        root / images / "a.png",
+        root / images / "b.png",
+    ]
     assert coco(root, split).classes == ["cargo-ship", "plane"]
 
 
 @pytest.mark.parametrize(
-    "name", ["images/train/a.png", "images\\train\\a.png", "train/a.png", "/elsewhere/upload/1/a.png", "..\\..\\media\\a.png"]
+    "name",
+    [
+        "images/train/a.png",
+        "images\\train\\a.png",
+        "train/a.png",
+        "/elsewhere/upload/1/a.png",
+        "..\\..\\media\\a.png",
+    ],
 )
 def test_names_of_images_with_folders(name: str, tmp_path: Path) -> None:
     """With any system's separators; folders that are not here are not looked at."""
     written(tmp_path, lambda content: content["images"][0].update(file_name=name))
     found = [item.image for item in reader.listing(tmp_path, "train").items]
-    assert [image.resolve() for image in found] == [tmp_path / "images" / "train" / "a.png", tmp_path / "images" / "train" / "b.png"]
+    assert [image.resolve() for image in found] == [
+        tmp_path / "images" / "train" / "a.png",
+        tmp_path / "images" / "train" / "b.png",
+    ]
 
 
 def test_images_of_a_split_before_others_of_the_same_name(tmp_path: Path) -> None:
@@ -302,22 +351,34 @@ def test_images_of_a_split_before_others_of_the_same_name(tmp_path: Path) -> Non
         write_coco(tmp_path, split, IMAGES)
     write_images(tmp_path / "images", ["a", "b"], ".png")
     for split in ("train", "val"):
-        assert {item.image.parent for item in reader.listing(tmp_path, split).items} == {tmp_path / "images" / split}
+        assert {item.image.parent for item in reader.listing(tmp_path, split).items} == {
+            tmp_path / "images" / split
+        }
 
 
 def test_which_file_is_a_splits(tmp_path: Path) -> None:
-    """COCO's files for other tasks are none, trainval is not train, and of several for one split none is taken."""
+    """COCO's files for other tasks are none, trainval is not train, and of several for one split none is
+    taken.
+    """
     write_coco(tmp_path, "train", IMAGES)
     folder = tmp_path / "annotations"
     text = (folder / "train.json").read_text()
     (folder / "train.json").unlink()
-    for name in ("instances_train2017", "instances_trainval", "captions_train2017", "person_keypoints_train2017"):
+    for name in (
+        "instances_train2017",
+        "instances_trainval",
+        "captions_train2017",
+        "person_keypoints_train2017",
+    ):
         (folder / f"{name}.json").write_text(text)
     (folder / "broken_link.json").symlink_to(folder / "nothing")
     assert reader.splits(tmp_path) == ["train2017", "trainval"]
     assert len(reader.listing(tmp_path, "train").items) == 2
     (folder / "instances_train2014.json").write_text(text)
-    with pytest.raises(DataError, match=r"one file must be that of 'train', 2 are; name one of train2014, train2017 as the split"):
+    with pytest.raises(
+        DataError,
+        match=r"one file must be that of 'train', 2 are; name one of train2014, train2017 as the split",
+    ):
         reader.listing(tmp_path, "train")
     write_images(tmp_path / "images" / "train2014", ["a", "b"], ".png")
     assert {item.image.parent.name for item in reader.listing(tmp_path, "train2014").items} == {"train2014"}
@@ -342,7 +403,9 @@ def test_images_without_annotations_are_empty(tmp_path: Path) -> None:
     written(tmp_path, lambda content: content["annotations"].pop(0))
     dataset = coco(tmp_path)
     assert dataset._labels == [[], [1]]
-    torch.testing.assert_close(torch.Tensor(dataset.load(1)[1]["boxes"]), torch.tensor([[20.0, 15, 20, 10, 0]]))
+    torch.testing.assert_close(
+        torch.Tensor(dataset.load(1)[1]["boxes"]), torch.tensor([[20.0, 15, 20, 10, 0]])
+    )
 
 
 def test_shapely_is_needed_for_polygons_of_more_points_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +415,9 @@ def test_shapely_is_needed_for_polygons_of_more_points_alone(monkeypatch: pytest
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    one = module.parse_annotation({"category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 1, 0, 1]]}, Path("here"), NAMES)
+    one = module.parse_annotation(
+        {"category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 1, 0, 1]]}, Path("here"), NAMES
+    )
     assert one.corners == (0, 0, 2, 0, 2, 1, 0, 1)
     with pytest.raises(DataError, match=r"needs shapely, which is not installed; pip install shapely"):
         module.parse_annotation({"category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 1]]}, Path("here"), NAMES)

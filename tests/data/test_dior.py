@@ -58,7 +58,11 @@ def test_an_upright_box_without_corners(tmp_path: Path) -> None:
 
 
 def test_names_of_other_classes_are_as_written(tmp_path: Path) -> None:
-    write_dior(tmp_path, "train", {"a": [(SQUARE, "A14", False), (SQUARE, " wind  mill ", False), (SQUARE, "R&D <x>", False)]})
+    write_dior(
+        tmp_path,
+        "train",
+        {"a": [(SQUARE, "A14", False), (SQUARE, " wind  mill ", False), (SQUARE, "R&D <x>", False)]},
+    )
     assert [one.name for one in read_one(tmp_path)[0]] == ["A14", "wind-mill", "R&D-<x>"]
     assert dior(tmp_path, classes=["A14", "wind-mill", "R&D-<x>"]).load(0)[1]["labels"].tolist() == [0, 1, 2]
     with pytest.raises(DataError, match=r"a\.xml, line 9: classes must be among .*windmill\), got 'A14'"):
@@ -68,13 +72,38 @@ def test_names_of_other_classes_are_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inner", "kind", "line", "parts"),
     [
-        (dior_object(SQUARE, "ship", False).replace("<y_right_top>10.0000", "<y_right_top>nan"), "coordinate", 5, ["finite", "'nan'"]),
-        (dior_object(SQUARE, "ship", False).replace("<y_right_top>10.0000", "<y_right_top>"), "syntax", 5, ["numbers", "got ''"]),
-        (dior_object(SQUARE, "ship", False).replace("y_right_top", "y_topright"), "syntax", 5, ["it lacks y_right_top"]),
-        (dior_object(SQUARE, "ship", False).replace("<difficult>0", "<difficult>2"), "syntax", 4, ["<difficult> must be 0 or 1", "'2'"]),
+        (
+            dior_object(SQUARE, "ship", False).replace("<y_right_top>10.0000", "<y_right_top>nan"),
+            "coordinate",
+            5,
+            ["finite", "'nan'"],
+        ),
+        (
+            dior_object(SQUARE, "ship", False).replace("<y_right_top>10.0000", "<y_right_top>"),
+            "syntax",
+            5,
+            ["numbers", "got ''"],
+        ),
+        (
+            dior_object(SQUARE, "ship", False).replace("y_right_top", "y_topright"),
+            "syntax",
+            5,
+            ["it lacks y_right_top"],
+        ),
+        (
+            dior_object(SQUARE, "ship", False).replace("<difficult>0", "<difficult>2"),
+            "syntax",
+            4,
+            ["<difficult> must be 0 or 1", "'2'"],
+        ),
         (dior_object(SQUARE, "", False), "syntax", 2, ["must have a <name>"]),
         ("<object><name>ship</name></object>", "syntax", 2, ["<robndbox> or a <bndbox>"]),
-        ("<object><name>ship</name><bndbox><xmin>1</xmin></bndbox></object>", "syntax", 2, ["lacks ymin, xmax, ymax"]),
+        (
+            "<object><name>ship</name><bndbox><xmin>1</xmin></bndbox></object>",
+            "syntax",
+            2,
+            ["lacks ymin, xmax, ymax"],
+        ),
         ("<object><name>ship</name>\n</abject>", "syntax", 3, ["well-formed XML", "mismatched tag"]),
         ("<object>&nbsp;</object>", "syntax", 2, ["well-formed XML", "undefined entity"]),
         ("</annotation><annotation>", "syntax", 2, ["well-formed XML", "junk after document element"]),
@@ -130,13 +159,17 @@ def test_entities_that_blow_up_or_look_elsewhere(tmp_path: Path) -> None:
     write_object(tmp_path, "")
     file = tmp_path / ORIENTED / "a.xml"
     grow = "".join(f'<!ENTITY l{number} "{f"&l{number - 1};" * 10}">' for number in range(1, 12))
-    file.write_text(f'<!DOCTYPE annotation [<!ENTITY l0 "{"lol" * 100}">{grow}]><annotation>&l11;</annotation>')
+    file.write_text(
+        f'<!DOCTYPE annotation [<!ENTITY l0 "{"lol" * 100}">{grow}]><annotation>&l11;</annotation>'
+    )
     [problem] = read_one(tmp_path)[1]
     assert "amplification" in problem.message
     secret = tmp_path / "secret"
     secret.write_text("ship")
     name = f"<object><name>&x;</name>{dior_object(SQUARE, '', False).split('</difficult>')[1]}"
-    file.write_text(f'<!DOCTYPE annotation [<!ENTITY x SYSTEM "{secret.as_uri()}">]><annotation>{name}</annotation>')
+    file.write_text(
+        f'<!DOCTYPE annotation [<!ENTITY x SYSTEM "{secret.as_uri()}">]><annotation>{name}</annotation>'
+    )
     objects, [problem] = read_one(tmp_path)
     assert objects == []
     assert "must have a <name>" in problem.message
@@ -156,7 +189,11 @@ def test_lists_that_name_what_is_not_there(tmp_path: Path) -> None:
     file.write_text(f"a\nghost\na\n{'x' * 5000}\nb\n")
     listing = reader.listing(tmp_path, "train")
     assert [item.image.stem for item in listing.items] == ["a", "b"]
-    assert [(one.kind, one.line) for one in listing.problems] == [("missing_image", 2), ("duplicate_name", 3), ("missing_image", 4)]
+    assert [(one.kind, one.line) for one in listing.problems] == [
+        ("missing_image", 2),
+        ("duplicate_name", 3),
+        ("missing_image", 4),
+    ]
     assert "'ghost', not in" in listing.problems[0].message
     assert str(tmp_path / "JPEGImages-trainval") in listing.problems[0].message
     assert "a is in line 1 too" in listing.problems[1].message
@@ -179,7 +216,10 @@ def test_splits_are_the_lists(tmp_path: Path) -> None:
     (tmp_path / "ImageSets" / "Main" / "readme.md").write_text("lists")
     assert reader.splits(tmp_path) == ["train", "val", "test", "mini"]
     assert len(reader.listing(tmp_path, "ship_train").items) == 1
-    with pytest.raises(DataError, match=r"the split must be one of those that are there \(train, val, test, mini\), got 'trainval'"):
+    with pytest.raises(
+        DataError,
+        match=r"the split must be one of those that are there \(train, val, test, mini\), got 'trainval'",
+    ):
         reader.listing(tmp_path, "trainval")
 
 
@@ -193,7 +233,9 @@ def test_folders_of_images(tmp_path: Path) -> None:
     (plain / "JPEGImages-trainval").rename(plain / "JPEGImages")
     assert dior(plain).image_ids == ["a"]
     (plain / "JPEGImages").rename(plain / "images")
-    with pytest.raises(DataError, match=r"must hold images in one of JPEGImages-trainval, JPEGImages-test, JPEGImages"):
+    with pytest.raises(
+        DataError, match=r"must hold images in one of JPEGImages-trainval, JPEGImages-test, JPEGImages"
+    ):
         dior(plain)
 
 

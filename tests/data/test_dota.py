@@ -20,9 +20,8 @@ SQUARE = "10 10 30 10 30 20 10 20 ship 0"
 
 
 def test_header_bom_crlf_missing_difficult_and_empty_file(make_root: Callable[..., Path]) -> None:
-    first = (
-        b"\xef\xbb\xbfimagesource:GoogleEarth\r\ngsd:0.1\r\n10 10 30 10 30 20 10 20 ship 1\r\n\r\n1.5 2.5 9.5 2.5 9.5 4.5 1.5 4.5 plane\r\n"
-    )
+    first = b"\xef\xbb\xbfimagesource:GoogleEarth\r\ngsd:0.1\r\n"
+    first += b"10 10 30 10 30 20 10 20 ship 1\r\n\r\n1.5 2.5 9.5 2.5 9.5 4.5 1.5 4.5 plane\r\n"
     root = make_root({"a": first, "b": "", "c": "imagesource:x\ngsd:null\n"})
     dataset = dota(root)
     assert dataset.classes == ["plane", "ship"]
@@ -32,7 +31,9 @@ def test_header_bom_crlf_missing_difficult_and_empty_file(make_root: Callable[..
     assert image.dtype == torch.uint8
     assert target["boxes"].format == BoundingBoxFormat.CXCYWHR
     assert target["boxes"].canvas_size == (40, 60)
-    torch.testing.assert_close(torch.Tensor(target["boxes"]), torch.tensor([[20.0, 15, 20, 10, 0], [5.5, 3.5, 8, 2, 0]]))
+    torch.testing.assert_close(
+        torch.Tensor(target["boxes"]), torch.tensor([[20.0, 15, 20, 10, 0], [5.5, 3.5, 8, 2, 0]])
+    )
     assert target["labels"].tolist() == [1, 0]
     assert target["difficult"].tolist() == [True, False]
     for index in (1, 2):
@@ -65,7 +66,9 @@ def test_drop_empty(make_root: Callable[..., Path]) -> None:
         ("gsd:0.1", ["1 fields", "gsd:0.1"]),
     ],
 )
-def test_bad_lines_are_named_at_construction(make_root: Callable[..., Path], line: str, parts: list[str]) -> None:
+def test_bad_lines_are_named_at_construction(
+    make_root: Callable[..., Path], line: str, parts: list[str]
+) -> None:
     root = make_root({"fine": SQUARE, "bad": f"imagesource:x\n{SQUARE}\n{line}\n"})
     with pytest.raises(DataError) as caught:
         dota(root, classes=["ship"])
@@ -76,7 +79,9 @@ def test_bad_lines_are_named_at_construction(make_root: Callable[..., Path], lin
 
 
 def test_crossed_corners_are_an_object() -> None:
-    line = parse_line("0 0 10 10 10 0 0 10 ship", Path("here"), 1)  # its shoelace area is zero, its hull's is not
+    line = parse_line(
+        "0 0 10 10 10 0 0 10 ship", Path("here"), 1
+    )  # its shoelace area is zero, its hull's is not
     assert isinstance(line, LabelledObject)
     assert line.difficult is False
     assert line.corners == (0, 0, 10, 10, 10, 0, 0, 10)
@@ -90,7 +95,10 @@ def test_cut_objects_of_other_splitters_are_difficult(flag: str, difficult: bool
 
 
 def test_commas_separate_as_well() -> None:
-    spaced, commas = (parse_line(text, Path("here"), 1) for text in ("0 0 10 0 10 5.5 0 5.5 ship 1", "0,0, 10,0,10,5.5,0 , 5.5,ship,1"))
+    spaced, commas = (
+        parse_line(text, Path("here"), 1)
+        for text in ("0 0 10 0 10 5.5 0 5.5 ship 1", "0,0, 10,0,10,5.5,0 , 5.5,ship,1")
+    )
     assert commas == spaced
 
 
@@ -115,14 +123,24 @@ def test_splits_taken_together(make_root: Callable[..., Path]) -> None:
     both = dota(root, "train+val", classes_from="train+val")
     assert (both.image_ids, both.classes) == (["a", "v"], ["ship", "tank"])
     make_root({"a": SQUARE}, "val")
-    with pytest.raises(DataError, match=r"val/images/a\.png: images must differ in their names, .*train/images/a\.png has the same"):
+    with pytest.raises(
+        DataError,
+        match=r"val/images/a\.png: images must differ in their names, .*train/images/a\.png has the same",
+    ):
         dota(root, "train+val", ["ship", "tank"])
 
 
 def test_public_class_lists(make_root: Callable[..., Path]) -> None:
     root = make_root({"a": SQUARE})
-    lists = {name: dota(root, classes=name).classes for name in ("dota-v1.0", "dota-v1.5", "dota-v2.0", "hrsc2016")}
-    assert {name: len(names) for name, names in lists.items()} == {"dota-v1.0": 15, "dota-v1.5": 16, "dota-v2.0": 18, "hrsc2016": 1}
+    lists = {
+        name: dota(root, classes=name).classes for name in ("dota-v1.0", "dota-v1.5", "dota-v2.0", "hrsc2016")
+    }
+    assert {name: len(names) for name, names in lists.items()} == {
+        "dota-v1.0": 15,
+        "dota-v1.5": 16,
+        "dota-v2.0": 18,
+        "hrsc2016": 1,
+    }
     assert lists["dota-v2.0"][:16] == lists["dota-v1.5"]
     assert dota(root, classes="dota-v1.0").load(0)[1]["labels"].tolist() == [6]
     with pytest.raises(DataError, match=r"a list of names, or one of dota-v1\.0, .* got 'dota'"):
@@ -131,7 +149,9 @@ def test_public_class_lists(make_root: Callable[..., Path]) -> None:
 
 def test_missing_label_file(make_root: Callable[..., Path]) -> None:
     root = make_root({"a": SQUARE, "b": None})
-    with pytest.raises(DataError, match=r"labelTxt/b\.txt: every image needs a label file.*empty if there are no objects"):
+    with pytest.raises(
+        DataError, match=r"labelTxt/b\.txt: every image needs a label file.*empty if there are no objects"
+    ):
         dota(root)
 
 
@@ -198,7 +218,9 @@ def test_two_images_for_one_label_file(make_root: Callable[..., Path]) -> None:
         dota(root)
 
 
-def test_label_without_image_is_reported(make_root: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_label_without_image_is_reported(
+    make_root: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_root({"a": SQUARE})
     (root / "train" / "labelTxt" / "orphan.txt").write_text(SQUARE)
     with caplog.at_level(logging.WARNING):
@@ -249,4 +271,9 @@ def test_dota_sample(shared: Path) -> None:
     targets = [dataset.load(index)[1] for index in range(4)]
     assert [len(target["labels"]) for target in targets] == [55, 130, 2, 64]
     assert [int(target["difficult"].sum()) for target in targets] == [13, 21, 0, 0]
-    assert [target["boxes"].canvas_size for target in targets] == [(1023, 1147), (977, 884), (839, 451), (557, 712)]
+    assert [target["boxes"].canvas_size for target in targets] == [
+        (1023, 1147),
+        (977, 884),
+        (839, 451),
+        (557, 712),
+    ]

@@ -32,7 +32,9 @@ def read_one(root: Path, inner: str, by: HrscReader = reader) -> Labels:
 
 
 def test_the_angle_is_clockwise_in_radians() -> None:
-    """The ship points right and a little up, so counter-clockwise: its bow is where the middle of its right end is."""
+    """The ship points right and a little up, so counter-clockwise: its bow is where the middle of its right
+    end is.
+    """
     corners = box_corners(*FIRST)
     bow = ((corners[2] + corners[4]) / 2, (corners[3] + corners[5]) / 2)
     assert bow == pytest.approx((964, 290), abs=25)
@@ -52,7 +54,14 @@ def test_against_the_same_ship_in_dotas_format(shared: Path) -> None:
 def test_types() -> None:
     """Names and numbers as in MMRotate's table; 21 and 23 are no type."""
     assert len(TYPES) == 31
-    by_number = {1: "ship", 2: "aircraft-carrier", 7: "Arleigh-Burke", 20: "Car-carrier([]==[])", 22: "Hovercraft", 24: "yacht"}
+    by_number = {
+        1: "ship",
+        2: "aircraft-carrier",
+        7: "Arleigh-Burke",
+        20: "Car-carrier([]==[])",
+        22: "Hovercraft",
+        24: "yacht",
+    }
     by_number |= {25: "CntShip(_|.--.--|_]=", 30: "Car-carrier(======|", 33: "Invincible-class"}
     assert {number: TYPES[f"1{number:08d}"] for number in by_number} == by_number
     assert "100000021" not in TYPES
@@ -79,9 +88,19 @@ GOOD = hrsc_object(SQUARE, "yacht", True)
         (GOOD.replace("100000024", "100000021"), typed, "unknown_class", ["31 types", "'100000021'", "hrsc"]),
         (GOOD.replace("<Class_ID>100000024</Class_ID>", ""), typed, "unknown_class", ["got ''"]),
         (GOOD.replace("<mbox_w>20.000000", "<mbox_w>nan"), reader, "coordinate", ["finite", "'nan'"]),
-        (GOOD.replace("<mbox_w>20.000000", "<mbox_w>-20"), reader, "coordinate", ["must be positive, got -20 and 10"]),
+        (
+            GOOD.replace("<mbox_w>20.000000", "<mbox_w>-20"),
+            reader,
+            "coordinate",
+            ["must be positive, got -20 and 10"],
+        ),
         (GOOD.replace("<mbox_w>20.000000", "<mbox_w>20px"), reader, "syntax", ["numbers", "'20px'"]),
-        (GOOD.replace("mbox_h", "mbox_height"), reader, "syntax", ["must hold mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang", "lacks mbox_h"]),
+        (
+            GOOD.replace("mbox_h", "mbox_height"),
+            reader,
+            "syntax",
+            ["must hold mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang", "lacks mbox_h"],
+        ),
         (GOOD.replace("<mbox_ang>-0.000000", "<mbox_ang>-45"), reader, "coordinate", ["radians", "got -45"]),
     ],
 )
@@ -96,7 +115,10 @@ def test_problems(inner: str, by: HrscReader, kind: str, parts: list[str], tmp_p
 
 
 def test_flags(tmp_path: Path) -> None:
-    labels = read_one(tmp_path, GOOD + GOOD.replace("<difficult>1</difficult>", "") + GOOD.replace("<difficult>1", "<difficult>yes"))
+    labels = read_one(
+        tmp_path,
+        GOOD + GOOD.replace("<difficult>1</difficult>", "") + GOOD.replace("<difficult>1", "<difficult>yes"),
+    )
     assert [one.difficult for one in labels.objects] == [True, False]
     assert ["<difficult> must be 0 or 1, got 'yes'" in one.message for one in labels.problems] == [True]
 
@@ -109,7 +131,10 @@ def test_no_objects(tmp_path: Path) -> None:
     file.write_text("<HRSC_Image></HRSC_Image>")
     assert hrsc(tmp_path).load(0)[1]["boxes"].shape == (0, 5)
     file.write_text("<annotation/>")
-    with pytest.raises(DataError, match=r"a\.xml, line 1: label files of this format must hold <HRSC_Image>, got <annotation>"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.xml, line 1: label files of this format must hold <HRSC_Image>, got <annotation>",
+    ):
         hrsc(tmp_path)
 
 
@@ -128,7 +153,10 @@ def test_train_and_test_in_folders_of_their_own(tmp_path: Path) -> None:
         write_hrsc(tmp_path, split, {name: [(SQUARE, "yacht", False)]})
         (tmp_path / "FullDataSet").rename(tmp_path / split.capitalize())
     places = {split: reader.listing(tmp_path, split).items[0] for split in ("train", "test")}
-    assert {split: item.image.parent.parent.name for split, item in places.items()} == {"train": "Train", "test": "Test"}
+    assert {split: item.image.parent.parent.name for split, item in places.items()} == {
+        "train": "Train",
+        "test": "Test",
+    }
     assert [item.labels for item in places.values()] == [
         tmp_path / "Train" / "Annotations" / "a.xml",
         tmp_path / "Test" / "Annotations" / "b.xml",
@@ -142,14 +170,18 @@ def test_lists(tmp_path: Path) -> None:
     listing = reader.listing(tmp_path, "trainval")
     assert [item.image.stem for item in listing.items] == ["b", "a"]
     assert [(one.kind, one.line) for one in listing.problems] == [("missing_image", 3)]
-    with pytest.raises(DataError, match=r"must be one of those that are there \(train, trainval\), got 'test'"):
+    with pytest.raises(
+        DataError, match=r"must be one of those that are there \(train, trainval\), got 'test'"
+    ):
         reader.listing(tmp_path, "test")
 
 
 def test_a_test_set_without_labels(tmp_path: Path) -> None:
     write_hrsc(tmp_path, "test", {"a": []})
     (tmp_path / HOLDER / "Annotations" / "a.xml").unlink()
-    assert [one.kind for item in reader.listing(tmp_path, "test").items for one in reader.read(item).problems] == ["missing_labels"]
+    assert [
+        one.kind for item in reader.listing(tmp_path, "test").items for one in reader.read(item).problems
+    ] == ["missing_labels"]
     (tmp_path / HOLDER / "Annotations").rmdir()
     listing = reader.listing(tmp_path, "test")
     assert listing.unlabelled == tmp_path / HOLDER / "Annotations"

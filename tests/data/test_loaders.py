@@ -17,19 +17,38 @@ LAYOUTS = [(1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4), (8, 1), (4, 2)]  # (a
 
 
 def sampler(
-    images: int, accumulation: int, rank: int, world_size: int, *, seed: int = 0, epoch: int = 0, batch: int = 8
+    images: int,
+    accumulation: int,
+    rank: int,
+    world_size: int,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    batch: int = 8,
 ) -> MicroBatchSampler:
-    made = MicroBatchSampler(images, batch_size=batch, accumulation=accumulation, rank=rank, world_size=world_size, seed=seed)
+    made = MicroBatchSampler(
+        images, batch_size=batch, accumulation=accumulation, rank=rank, world_size=world_size, seed=seed
+    )
     made.epoch = epoch
     return made
 
 
-def effective_batches(images: int, accumulation: int, world_size: int, seed: int, epoch: int) -> list[list[int]]:
+def effective_batches(
+    images: int, accumulation: int, world_size: int, seed: int, epoch: int
+) -> list[list[int]]:
     """Each step's images over all ranks and micro-batches, in global order."""
-    ranks = [list(sampler(images, accumulation, rank, world_size, seed=seed, epoch=epoch)) for rank in range(world_size)]
+    ranks = [
+        list(sampler(images, accumulation, rank, world_size, seed=seed, epoch=epoch))
+        for rank in range(world_size)
+    ]
     assert {len(batches) for batches in ranks} == {images // 8 * accumulation}
     return [
-        [index for micro in range(accumulation) for rank in range(world_size) for _, index in ranks[rank][step * accumulation + micro]]
+        [
+            index
+            for micro in range(accumulation)
+            for rank in range(world_size)
+            for _, index in ranks[rank][step * accumulation + micro]
+        ]
         for step in range(images // 8)
     ]
 
@@ -45,7 +64,9 @@ def test_every_layout_sees_the_same_effective_batches(images: int, seed: int, ep
 
 
 def test_order_changes_with_epoch_and_seed_only() -> None:
-    orders = {tuple(map(tuple, effective_batches(64, 1, 1, seed, epoch))) for seed in range(3) for epoch in range(4)}
+    orders = {
+        tuple(map(tuple, effective_batches(64, 1, 1, seed, epoch))) for seed in range(3) for epoch in range(4)
+    }
     assert len(orders) == 12
     torch.manual_seed(99)
     assert tuple(map(tuple, effective_batches(64, 1, 1, 0, 0))) in orders
@@ -56,7 +77,10 @@ def test_micro_batches_carry_their_epoch() -> None:
 
 
 def test_small_sets_and_bad_layouts_are_refused() -> None:
-    with pytest.raises(DataError, match=r"at least one effective batch of 8 images, got 7; add images, lower training\.batch_size"):
+    with pytest.raises(
+        DataError,
+        match=r"at least one effective batch of 8 images, got 7; add images, lower training\.batch_size",
+    ):
         sampler(7, 1, 0, 1)
     with pytest.raises(ConfigError, match=r"divisible by workers x accumulation = 3 x 1, got 8"):
         sampler(20, 1, 0, 3)
@@ -74,7 +98,9 @@ def test_train_loader(counting: Callable[[int], Dataset]) -> None:
     for epoch in (0, 1, 0):
         batches = list(loader.epoch(epoch))
         assert [len(images) for images, _ in batches] == [4] * 4
-        assert seen(batches) == [[index for _, index in batch] for batch in sampler(21, 2, 0, 1, seed=4, epoch=epoch)]
+        assert seen(batches) == [
+            [index for _, index in batch] for batch in sampler(21, 2, 0, 1, seed=4, epoch=epoch)
+        ]
         assert [[target["image_id"] for target in targets] for _, targets in batches] == [
             [f"image{i}" for i in batch] for batch in seen(batches)
         ]
@@ -82,10 +108,14 @@ def test_train_loader(counting: Callable[[int], Dataset]) -> None:
 
 def test_worker_processes_see_the_same_epochs(counting: Callable[[int], Dataset]) -> None:
     view = TrainView(counting(24), 48, seed=3)
-    here, there = (train_loader(view, batch_size=8, accumulation=2, seed=1, workers=workers) for workers in (0, 2))
+    here, there = (
+        train_loader(view, batch_size=8, accumulation=2, seed=1, workers=workers) for workers in (0, 2)
+    )
     next(there.epoch(9))  # an epoch left in the middle does no harm
     for epoch in (0, 1, 5):
-        for (images, targets), (other_images, other_targets) in zip(here.epoch(epoch), there.epoch(epoch), strict=True):
+        for (images, targets), (other_images, other_targets) in zip(
+            here.epoch(epoch), there.epoch(epoch), strict=True
+        ):
             assert all(bool((a == b).all()) for a, b in zip(images, other_images, strict=True))
             for a, b in zip(targets, other_targets, strict=True):
                 assert a["boxes"].tolist() == b["boxes"].tolist()
@@ -104,7 +134,10 @@ def test_global_random_numbers_are_left_alone(counting: Callable[[int], Dataset]
 
 @given(images=st.integers(1, 40), world_size=st.integers(1, 5), batch=st.integers(1, 7))
 def test_eval_shards_hold_each_image_once(images: int, world_size: int, batch: int) -> None:
-    shards = [list(ShardSampler(images, batch_size=batch, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    shards = [
+        list(ShardSampler(images, batch_size=batch, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
     flat = [index for shard in shards for part in shard for index in part]
     assert sorted(flat) == list(range(images))
     assert all(len(part) <= batch for shard in shards for part in shard)

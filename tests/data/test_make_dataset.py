@@ -22,7 +22,9 @@ def test_synthetic() -> None:
     assert len(dataset) == len(dataset.image_ids) == 5
     assert dataset.classes == CLASSES
     assert dataset.load(0)[0].shape == (3, 128, 128)
-    with pytest.raises(DataError, match=r"generated scenes have the classes plane, .*got \['boat'\]; leave data\.classes out"):
+    with pytest.raises(
+        DataError, match=r"generated scenes have the classes plane, .*got \['boat'\]; leave data\.classes out"
+    ):
         make_dataset("synthetic", classes=["boat"])
 
 
@@ -43,6 +45,14 @@ def test_splits_of_other_names(make_root: Callable[..., Path]) -> None:
     ship = "10 10 30 10 30 20 10 20 ship 0"
     make_root({"a": ship}, "trainval")
     root = make_root({"b": ship}, "test")
-    config = load_config(None, {"data.name": "dota", "data.root": str(root), "data.train_split": "trainval", "data.val_split": "test"})
+    config = load_config(
+        None,
+        {
+            "data.name": "dota",
+            "data.root": str(root),
+            "data.train_split": "trainval",
+            "data.val_split": "test",
+        },
+    )
     train, evaluated, split = make_datasets(config)
     assert (train.image_ids, evaluated.image_ids, split) == (["a"], ["b"], "val")

@@ -1,4 +1,6 @@
-"""The exam that every reader sits: the same images and objects in each format are the same data set, and no file makes a reader raise."""
+"""The exam that every reader sits: the same images and objects in each format are the same data set, and no
+file makes a reader raise.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,17 @@ KINDS = {
     "duplicate_name",
     "image",
 }
-CLASSES = {"dior": ("ship", "harbor"), "hrsc": ("ship", "ship"), "hrsc_types": ("Car-carrier([]==[])", "Ford-class")}
+CLASSES = {
+    "dior": ("ship", "harbor"),
+    "hrsc": ("ship", "ship"),
+    "hrsc_types": ("Car-carrier([]==[])", "Ford-class"),
+}
 BOXES = {  # cx, cy, w, h, degrees counter-clockwise; one reaches over the border
-    "first": [(80.0, 60.0, 60.0, 20.0, 30.0), (40.5, 30.25, 20.0, 8.0, -75.0), (150.0, 110.0, 40.0, 12.0, 0.0)],
+    "first": [
+        (80.0, 60.0, 60.0, 20.0, 30.0),
+        (40.5, 30.25, 20.0, 8.0, -75.0),
+        (150.0, 110.0, 40.0, 12.0, 0.0),
+    ],
     "second.1": [(100.0, 40.0, 50.0, 5.5, 89.0)],
     "third": [],
 }
@@ -48,12 +58,16 @@ def images_for(name: str) -> Images:
     images: Images = {}
     for image, boxes in BOXES.items():
         corners = boxes_to_corners(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 5)).tolist()
-        images[image] = [(tuple(one), classes[number % 2], FLAGS[image][number]) for number, one in enumerate(corners)]
+        images[image] = [
+            (tuple(one), classes[number % 2], FLAGS[image][number]) for number, one in enumerate(corners)
+        ]
     return images
 
 
 def read_all(name: str, root: Path, split: str = "train") -> list[Labels]:
-    """Everything that a reader says of a split, its claims about problems and objects checked; DataError where it lists none."""
+    """Everything that a reader says of a split, its claims about problems and objects checked; DataError
+    where it lists none.
+    """
     reader = READERS[name]
     listing = reader.listing(root, split)
     read = [reader.read(item) for item in listing.items]
@@ -130,7 +144,9 @@ def test_classes_that_the_config_names(name: str, tmp_path: Path) -> None:
     [first, *_] = {one[1]: None for one in images["first"]}
     own = ["zeppelin", *sorted({one[1] for objects in images.values() for one in objects})]
     assert LabelledDataset(READERS[name], tmp_path, classes=own).classes == own
-    with pytest.raises(DataError, match=r"classes must be among those of train or data\.classes \(zeppelin\), got") as caught:
+    with pytest.raises(
+        DataError, match=r"classes must be among those of train or data\.classes \(zeppelin\), got"
+    ) as caught:
         LabelledDataset(READERS[name], tmp_path, classes=["zeppelin"])
     assert repr(first) in str(caught.value)
 
@@ -174,7 +190,9 @@ def test_a_label_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
         elif fault != "missing":
             file.write_bytes(b"" if fault == "empty" else b"\xff\xfe\x00\x81")
         with pytest.raises(DataError, match="train") if name == "coco" else contextlib.nullcontext():
-            kinds[fault] = [problem.kind for labels in read_all(name, tmp_path) for problem in labels.problems]
+            kinds[fault] = [
+                problem.kind for labels in read_all(name, tmp_path) for problem in labels.problems
+            ]
     expected = {
         "dota": {"folder": ["syntax"], "missing": ["missing_labels"], "empty": [], "bytes": ["syntax"]},
         "yolo_obb": {"folder": ["syntax"], "missing": [], "empty": [], "bytes": ["syntax"]},
@@ -198,7 +216,11 @@ def test_byte_order_mark_and_line_ends_of_windows(name: str, tmp_path: Path) -> 
 @every_format
 @pytest.mark.parametrize(
     ("corners", "message"),
-    [((10, 10, 30, 10, 50, 10, 20, 10), "area"), ((7, 7, 7, 7, 7, 7, 7, 7), "area"), ((10, 10, 30, 10, 1e9, 20, 10, 20), "1000000")],
+    [
+        ((10, 10, 30, 10, 50, 10, 20, 10), "area"),
+        ((7, 7, 7, 7, 7, 7, 7, 7), "area"),
+        ((10, 10, 30, 10, 1e9, 20, 10, 20), "1000000"),
+    ],
 )
 def test_objects_that_are_none(name: str, corners: tuple[float, ...], message: str, tmp_path: Path) -> None:
     images = images_for(name)
@@ -223,8 +245,12 @@ def test_crossed_corners_are_an_object(name: str, tmp_path: Path) -> None:
 @every_format
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_label_file_makes_a_reader_raise(name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Bytes at random, and whole files with some bytes cut out, put in or put twice. COCO's listing may refuse the only file there is."""
+def test_no_label_file_makes_a_reader_raise(
+    name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Bytes at random, and whole files with some bytes cut out, put in or put twice. COCO's listing may
+    refuse the only file there is.
+    """
     root = _folder(name, tmp_path_factory.getbasetemp())
     file = FORMATS[name].label_file(root, "train", "first")
     whole = file.with_suffix(".whole").read_bytes()
@@ -239,7 +265,9 @@ def test_no_label_file_makes_a_reader_raise(name: str, data: st.DataObject, tmp_
 
 
 def mutated(whole: bytes) -> st.SearchStrategy[bytes]:
-    """A file with up to three changes: some bytes from one place to another are replaced by others, among them what parsers mind."""
+    """A file with up to three changes: some bytes from one place to another are replaced by others, among
+    them what parsers mind.
+    """
     place = st.integers(0, len(whole))
     odd = [
         b"",
@@ -260,7 +288,11 @@ def mutated(whole: bytes) -> st.SearchStrategy[bytes]:
         b" ",
         b"-",
     ]
-    change = st.tuples(place, st.integers(0, 12), st.sampled_from(odd) | st.binary(max_size=4) | place.map(lambda at: whole[at : at + 9]))
+    change = st.tuples(
+        place,
+        st.integers(0, 12),
+        st.sampled_from(odd) | st.binary(max_size=4) | place.map(lambda at: whole[at : at + 9]),
+    )
 
     def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
         content = whole
@@ -283,7 +315,9 @@ def _folder(name: str, base: Path) -> Path:
 
 @pytest.mark.parametrize("layout", ["flat", "split"])
 def test_dota_beside_folders_of_other_formats(layout: str, tmp_path: Path) -> None:
-    """images/ is in three layouts: labels in labelTxt/ make it DOTA's, whatever else has been exported beside."""
+    """images/ is in three layouts: labels in labelTxt/ make it DOTA's, whatever else has been exported
+    beside.
+    """
     folder = tmp_path if layout == "flat" else tmp_path / "train"
     for name in ("images", "labelTxt", "labels"):
         (folder / name).mkdir(parents=True)
@@ -305,13 +339,23 @@ def test_json_that_is_not_cocos_is_nothing(tmp_path: Path) -> None:
 
 def test_class_lists_are_usable() -> None:
     counts = {name: len(class_names(name)) for name in CLASS_LISTS}
-    assert counts == {"dota-v1.0": 15, "dota-v1.5": 16, "dota-v2.0": 18, "dior-r": 20, "hrsc2016": 1, "hrsc2016-types": 31}
+    assert counts == {
+        "dota-v1.0": 15,
+        "dota-v1.5": 16,
+        "dota-v2.0": 18,
+        "dior-r": 20,
+        "hrsc2016": 1,
+        "hrsc2016-types": 31,
+    }
     assert all(class_names(names) == names for names in CLASS_LISTS.values())
 
 
 def test_a_folder_that_declares_its_classes_is_asked_before_its_labels(tmp_path: Path) -> None:
     """Order of trust: data.classes, the format's own list, what the folder declares, the labels in train."""
-    images = {"a": [((10.0, 10, 30, 10, 30, 20, 10, 20), "zebra", False)], "b": [((10.0, 10, 30, 10, 30, 20, 10, 20), "ant", False)]}
+    images = {
+        "a": [((10.0, 10, 30, 10, 30, 20, 10, 20), "zebra", False)],
+        "b": [((10.0, 10, 30, 10, 30, 20, 10, 20), "ant", False)],
+    }
     FORMATS["yolo_obb"].write(tmp_path / "yolo", "train", images)
     make = partial(LabelledDataset, READERS["yolo_obb"], tmp_path / "yolo")
     assert make().classes == ["zebra", "ant"]

@@ -23,7 +23,9 @@ class Named:
         return len(self.image_ids)
 
     def load(self, index: int) -> Sample:
-        return torch.zeros(3, 4, 4, dtype=torch.uint8), make_target(torch.zeros(0, 5), [], [], self.image_ids[index], (4, 4))
+        return torch.zeros(3, 4, 4, dtype=torch.uint8), make_target(
+            torch.zeros(0, 5), [], [], self.image_ids[index], (4, 4)
+        )
 
 
 def test_target_is_canonical() -> None:
@@ -47,14 +49,17 @@ def test_parts_are_disjoint_complete_and_of_about_the_share(count: int, percent:
 def test_fixed_by_seed_and_not_by_order() -> None:
     names = [f"i{index}" for index in range(50)]
     first, again, turned, other = (
-        set(split_selection(Named(order), 0.3, seed)[1].image_ids) for order, seed in ((names, 0), (names, 0), (names[::-1], 0), (names, 1))
+        set(split_selection(Named(order), 0.3, seed)[1].image_ids)
+        for order, seed in ((names, 0), (names, 0), (names[::-1], 0), (names, 1))
     )
     assert first == again == turned
     assert first != other
 
 
 def test_patches_of_one_scene_stay_together() -> None:
-    names = [f"P{scene:04d}__1024__{x}___0" for scene in range(20) for x in range(0, 824 * (1 + scene % 3), 824)]
+    names = [
+        f"P{scene:04d}__1024__{x}___0" for scene in range(20) for x in range(0, 824 * (1 + scene % 3), 824)
+    ]
     train, held = split_selection(Named(names), 0.25, 3)
     assert not {scene_of(name) for name in train.image_ids} & {scene_of(name) for name in held.image_ids}
     assert 0.15 < len(held) / len(names) < 0.35
@@ -71,11 +76,15 @@ def test_folds_are_disjoint_and_together_nearly_everything(count: int, parts: in
 
 
 def test_folds_keep_the_patches_of_a_scene_together_and_end() -> None:
-    names = [f"P{scene:04d}__1024__{x}___0" for scene in range(9) for x in range(0, 824 * (1 + scene % 3), 824)]
+    names = [
+        f"P{scene:04d}__1024__{x}___0" for scene in range(9) for x in range(0, 824 * (1 + scene % 3), 824)
+    ]
     for fold in range(3):
         train, held = split_selection(Named(names), 0.3, 3, fold)
         assert not {scene_of(name) for name in train.image_ids} & {scene_of(name) for name in held.image_ids}
-    with pytest.raises(DataError, match=r"got fold 40: none of 9 scenes is left for it; lower data\.selection_fold"):
+    with pytest.raises(
+        DataError, match=r"got fold 40: none of 9 scenes is left for it; lower data\.selection_fold"
+    ):
         split_selection(Named(names), 0.3, 3, 40)
 
 

@@ -15,7 +15,9 @@ def test_pinned() -> None:
 
 
 @given(
-    key=st.tuples(st.integers(0, 9), st.integers(0, 2**31 - 1), st.integers(0, 10**6)), low=st.integers(-50, 50), span=st.integers(0, 100)
+    key=st.tuples(st.integers(0, 9), st.integers(0, 2**31 - 1), st.integers(0, 10**6)),
+    low=st.integers(-50, 50),
+    span=st.integers(0, 100),
 )
 def test_ranges(key: tuple[int, int, int], low: int, span: int) -> None:
     stream = Stream(*key)
@@ -29,7 +31,10 @@ def test_uniform_and_keys_differ() -> None:
     stream = Stream(0)
     counts = np.bincount([stream.below(6) for _ in range(60000)])
     assert abs(counts - 10000).max() < 400  # more than four standard deviations (91)
-    draws = {tuple(Stream(*key).below(1000) for _ in range(8)) for key in [(1, 2, 3), (1, 3, 2), (2, 2, 3), (1, 2, 4), (1, 2)]}
+    draws = {
+        tuple(Stream(*key).below(1000) for _ in range(8))
+        for key in [(1, 2, 3), (1, 3, 2), (2, 2, 3), (1, 2, 4), (1, 2)]
+    }
     assert len(draws) == 5
 
 

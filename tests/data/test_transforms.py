@@ -32,18 +32,30 @@ box = st.tuples(
 
 
 def render(boxes: Tensor, height: int, width: int, grow: float = 0.0) -> np.ndarray:
-    """Which pixel centres the boxes cover, each side moved out by ``grow`` pixels, straight from the definition of the convention."""
+    """Which pixel centres the boxes cover, each side moved out by ``grow`` pixels, straight from the
+    definition of the convention.
+    """
     mask = np.zeros((height, width), bool)
     y, x = np.mgrid[:height, :width] + 0.5
     for cx, cy, w, h, angle in boxes.tolist():
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        mask |= (abs((x - cx) * cos - (y - cy) * sin) <= w / 2 + grow) & (abs((x - cx) * sin + (y - cy) * cos) <= h / 2 + grow)
+        mask |= (abs((x - cx) * cos - (y - cy) * sin) <= w / 2 + grow) & (
+            abs((x - cx) * sin + (y - cy) * cos) <= h / 2 + grow
+        )
     return mask
 
 
 def sample(boxes: list[tuple[float, ...]], height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, Target]:
-    target = make_target(torch.tensor(boxes).reshape(-1, 5), [0] * len(boxes), [False] * len(boxes), "x", (height, width))
-    image = torch.from_numpy(render(target["boxes"], height, width)).to(torch.uint8).mul(255).expand(3, -1, -1).contiguous()
+    target = make_target(
+        torch.tensor(boxes).reshape(-1, 5), [0] * len(boxes), [False] * len(boxes), "x", (height, width)
+    )
+    image = (
+        torch.from_numpy(render(target["boxes"], height, width))
+        .to(torch.uint8)
+        .mul(255)
+        .expand(3, -1, -1)
+        .contiguous()
+    )
     return image, target
 
 
@@ -95,7 +107,10 @@ def test_views_are_pillows_and_all_different() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     seen = {
         "identity": pixels,
-        **{orientation: np.asarray(Image.fromarray(pixels).transpose(method)) for orientation, method in PILLOWS.items()},
+        **{
+            orientation: np.asarray(Image.fromarray(pixels).transpose(method))
+            for orientation, method in PILLOWS.items()
+        },
     }
     assert seen.keys() == ORIENTATIONS.keys()
     assert len({array.tobytes() + bytes(array.shape) for array in seen.values()}) == 8
@@ -121,7 +136,9 @@ def test_views_are_pillows_and_all_different() -> None:
         ("transverse", (HEIGHT - 20, WIDTH - 30), lambda angle: 90 - angle),
     ],
 )
-def test_known_angles(orientation: str, center: tuple[int, int], turned: Callable[[float], float], angle: float) -> None:
+def test_known_angles(
+    orientation: str, center: tuple[int, int], turned: Callable[[float], float], angle: float
+) -> None:
     _, target = flip(*sample([(30.0, 20.0, 12.0, 4.0, angle)]), orientation)
     [[cx, cy, w, h, found]] = target["boxes"].tolist()
     assert (cx, cy) == center
@@ -131,7 +148,9 @@ def test_known_angles(orientation: str, center: tuple[int, int], turned: Callabl
 
 
 def test_torchvisions_quarter_turn_agrees_but_for_rounding_and_the_canvas_of_no_boxes() -> None:
-    boxes = torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([90.0, 60, 60, 60, 360])
+    boxes = torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [90.0, 60, 60, 60, 360]
+    )
     boxes[:, 2:4] += 2
     _, target = sample(boxes.tolist())
     ours = torch.Tensor(flip(torch.zeros(3, HEIGHT, WIDTH), target, "rotate90")[1]["boxes"])
@@ -186,7 +205,12 @@ def test_image_of_the_right_size_is_untouched() -> None:
 
 def test_views_depend_on_seed_epoch_and_index_only() -> None:
     def draw() -> list[str]:
-        return [draw_orientation(FLIPS, seed, epoch, index) for seed in range(2) for epoch in range(3) for index in range(40)]
+        return [
+            draw_orientation(FLIPS, seed, epoch, index)
+            for seed in range(2)
+            for epoch in range(3)
+            for index in range(40)
+        ]
 
     first = draw()
     torch.manual_seed(123)
@@ -200,7 +224,9 @@ def test_views_are_equally_likely() -> None:
     assert set(counts) == {"identity", *FLIPS}
     assert all(abs(count - 1000) < 120 for count in counts.values())  # standard deviation 27
     everything = [orientation for orientation in ORIENTATIONS if orientation != "identity"]
-    counts = Counter(draw_orientation(everything, 0, epoch, index) for epoch in range(40) for index in range(100))
+    counts = Counter(
+        draw_orientation(everything, 0, epoch, index) for epoch in range(40) for index in range(100)
+    )
     assert set(counts) == set(ORIENTATIONS)
     assert all(abs(count - 500) < 90 for count in counts.values())  # standard deviation 21
     assert {draw_orientation(["vertical"], 0, 0, index) for index in range(50)} == {"identity", "vertical"}
@@ -227,13 +253,22 @@ def test_the_views_are_a_fixed_set(counting: Callable[[int], Dataset]) -> None:
     samples = [view[1, index] for index in range(40)]
     assert {target["orientation"] for _, target in samples} == {"identity", "rotate90", "transverse"}
     for image, target in samples:
-        assert image.shape[-2:] == orientation_size((64, 96), target["orientation"]) == target["boxes"].canvas_size
+        assert (
+            image.shape[-2:]
+            == orientation_size((64, 96), target["orientation"])
+            == target["boxes"].canvas_size
+        )
         assert target["scale"] == 2.0
 
 
 def test_training_views_carry_a_seed_of_seed_epoch_and_index(counting: Callable[[int], Dataset]) -> None:
     dataset = counting(3)
-    seeds = {(s, e, i): TrainView(dataset, 64, seed=s)[e, i][1]["seed"] for s in (1, 2) for e in (0, 1) for i in (0, 1, 2)}
+    seeds = {
+        (s, e, i): TrainView(dataset, 64, seed=s)[e, i][1]["seed"]
+        for s in (1, 2)
+        for e in (0, 1)
+        for i in (0, 1, 2)
+    }
     assert len(set(seeds.values())) == len(seeds)
     assert all(0 <= seed < 2**31 for seed in seeds.values())
     assert TrainView(dataset, 64, seed=1)[1, 2][1]["seed"] == seeds[1, 1, 2]
@@ -241,7 +276,9 @@ def test_training_views_carry_a_seed_of_seed_epoch_and_index(counting: Callable[
 
 
 def test_unknown_flip(counting: Callable[[int], Dataset]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.flips must be among horizontal, .* transpose, transverse, got 'sideways'"):
+    with pytest.raises(
+        ConfigError, match=r"data\.flips must be among horizontal, .* transpose, transverse, got 'sideways'"
+    ):
         TrainView(counting(2), 64, ["sideways"])
     with pytest.raises(ConfigError, match="sideways"):
         flip(*sample([]), "sideways")

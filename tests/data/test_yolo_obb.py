@@ -25,7 +25,9 @@ def test_documented_example() -> None:
     line = "0 0.780811 0.743961 0.782371 0.74686 0.777691 0.752174 0.776131 0.749758"
     one = parse_line(line, Path("here"), 3, (500, 1000), {0: "plane"})
     assert isinstance(one, LabelledObject)
-    assert one.corners == pytest.approx((780.811, 371.9805, 782.371, 373.43, 777.691, 376.087, 776.131, 374.879))
+    assert one.corners == pytest.approx(
+        (780.811, 371.9805, 782.371, 373.43, 777.691, 376.087, 776.131, 374.879)
+    )
     assert (one.name, one.difficult, one.line) == ("plane", False, 3)
 
 
@@ -105,7 +107,9 @@ def test_roboflows_layout(tmp_path: Path) -> None:
         write_images(tmp_path / split / "images", ["a", "b"], ".jpg")
         (tmp_path / split / "labels").mkdir()
         (tmp_path / split / "labels" / "a.txt").write_text(LINE.replace("0 ", "1 ", 1))
-    (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['cargo ship', 'ship']\n")
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['cargo ship', 'ship']\n"
+    )
     assert reader.splits(tmp_path) == ["other", "train", "valid"]
     assert yolo(tmp_path).classes == ["cargo-ship", "ship"]
     assert yolo(tmp_path, "val").load(0)[1]["labels"].tolist() == [1]
@@ -195,7 +199,9 @@ def test_a_test_set_and_orphans(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels/test is not there"):
         yolo(tmp_path, "test", ["ship"])
     (tmp_path / "labels" / "train" / "ghost.txt").write_text(LINE)
-    assert [(one.kind, one.file.name) for one in reader.listing(tmp_path, "train").problems] == [("orphan_labels", "ghost.txt")]
+    assert [(one.kind, one.file.name) for one in reader.listing(tmp_path, "train").problems] == [
+        ("orphan_labels", "ghost.txt")
+    ]
     (tmp_path / "images" / "empty").mkdir()
     with pytest.raises(DataError, match=r"images/empty must hold images .*found none"):
         reader.listing(tmp_path, "empty")

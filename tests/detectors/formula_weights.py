@@ -1,4 +1,6 @@
-"""Weights made by a formula from MMRotate's names, as the reference figures were made with; see the README beside the figures."""
+"""Weights made by a formula from MMRotate's names, as the reference figures were made with; see the README
+beside the figures.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LAST = ("retina_cls", "retina_reg", "conv_cls", "conv_reg", "conv_angle", "conv_centerness", "rpn_cls", "rpn_reg", "fc_cls", "fc_reg")
+LAST = (
+    "retina_cls",
+    "retina_reg",
+    "conv_cls",
+    "conv_reg",
+    "conv_angle",
+    "conv_centerness",
+    "rpn_cls",
+    "rpn_reg",
+    "fc_cls",
+    "fc_reg",
+)
 
 
 @cache

@@ -15,8 +15,12 @@ class Narrow(nn.Module):
     def __init__(self, weights: None = None) -> None:
         super().__init__()
         widths = (3, 8, 8, 16, 16)
-        convs = [nn.Conv2d(i, o, k, stride=k) for i, o, k in zip(widths, widths[1:], (4, 2, 2, 2), strict=False)]
-        self.stages = nn.ModuleList([nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()) for conv in convs])
+        convs = [
+            nn.Conv2d(i, o, k, stride=k) for i, o, k in zip(widths, widths[1:], (4, 2, 2, 2), strict=False)
+        ]
+        self.stages = nn.ModuleList(
+            [nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()) for conv in convs]
+        )
 
 
 def cut_narrow(network: Narrow) -> Parts:

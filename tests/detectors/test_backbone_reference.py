@@ -1,4 +1,6 @@
-"""ResNet-50 and Swin against the reference: parameters, and whole forward passes with weights by formula from its names."""
+"""ResNet-50 and Swin against the reference: parameters, and whole forward passes with weights by formula from
+its names.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from dbf_ray.freezing import Freezer
 
 
 def formula_tensor(name: str, shape: torch.Size) -> Tensor:
-    """A tensor of the reference, for names of backbones alone; the rule is in the README beside the figures."""
+    """A tensor of the reference, for names of backbones alone; the rule is in the README beside the
+    figures.
+    """
     count = math.prod(shape)
     phase = (zlib.crc32(name.encode()) % 100003) / 100003 * 2 * math.pi
     s = np.sin(12.9898 * np.arange(count) + phase) * 43758.5453
@@ -37,7 +41,9 @@ def formula_tensor(name: str, shape: torch.Size) -> Tensor:
 def formula_image() -> Tensor:
     """[1, 3, 256, 256]."""
     c, y, x = np.meshgrid(np.arange(3), np.arange(256), np.arange(256), indexing="ij")
-    return torch.from_numpy(np.sin(0.07 * x + c) * np.cos(0.05 * y - c) + 0.3 * np.sin(0.31 * (c + 1) * (x + y))).float()[None]
+    return torch.from_numpy(
+        np.sin(0.07 * x + c) * np.cos(0.05 * y - c) + 0.3 * np.sin(0.31 * (c + 1) * (x + y))
+    ).float()[None]
 
 
 def test_parameters_equal_the_references(shared: Path) -> None:
@@ -51,22 +57,32 @@ def test_parameters_equal_the_references(shared: Path) -> None:
         assert sum(p.numel() for p in backbone.parameters() if p.requires_grad) == wanted["trainable"]
 
 
-@pytest.mark.parametrize(("name", "model"), [("resnet50", "rotated_retinanet__r50"), ("swin_t", "rotated_retinanet__swin_t")])
+@pytest.mark.parametrize(
+    ("name", "model"), [("resnet50", "rotated_retinanet__r50"), ("swin_t", "rotated_retinanet__swin_t")]
+)
 def test_maps_equal_the_references(shared: Path, name: str, model: str) -> None:
     """The reference's own forward pass, with its weights by formula from its names."""
     backbone = make_backbone(name).eval()
     with torch.no_grad():
         for tensor, key in (resnet_names if name == "resnet50" else swin_names)(backbone):
             values = formula_tensor(key, tensor.shape)
-            tensor.copy_(merged_as_torchvision(values) if ".downsample." in key and name == "swin_t" else values)
+            tensor.copy_(
+                merged_as_torchvision(values) if ".downsample." in key and name == "swin_t" else values
+            )
         outputs = backbone(formula_image())
     for out, wanted in zip(
-        outputs, json.loads((shared / "reference" / "forward_formula_weights.json").read_text())[model]["backbone"], strict=True
+        outputs,
+        json.loads((shared / "reference" / "forward_formula_weights.json").read_text())[model]["backbone"],
+        strict=True,
     ):
         assert list(out.shape) == wanted["shape"]
-        torch.testing.assert_close(out.flatten()[wanted["sample_idx"]], torch.tensor(wanted["sample"]), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            out.flatten()[wanted["sample_idx"]], torch.tensor(wanted["sample"]), rtol=1e-5, atol=1e-5
+        )
         assert out.double().abs().sum().item() == pytest.approx(wanted["abs_sum"], rel=1e-6)
-        assert (out.min().item(), out.max().item()) == pytest.approx((wanted["min"], wanted["max"]), rel=1e-5, abs=1e-5)
+        assert (out.min().item(), out.max().item()) == pytest.approx(
+            (wanted["min"], wanted["max"]), rel=1e-5, abs=1e-5
+        )
 
 
 def resnet_names(backbone: StagedBackbone) -> Iterator[tuple[Tensor, str]]:
@@ -98,7 +114,11 @@ def swin_names(backbone: StagedBackbone) -> Iterator[tuple[Tensor, str]]:
 
 
 def merged_as_torchvision(values: Tensor) -> Tensor:
-    """The reference joins four neighbours by channel, row, column; torchvision takes all channels of (0, 0), (1, 0), (0, 1), (1, 1)."""
+    """The reference joins four neighbours by channel, row, column; torchvision takes all channels of (0, 0),
+    (1, 0), (0, 1), (1, 1).
+    """
     channels = values.shape[-1] // 4
-    order = [4 * c + 2 * row + column for row, column in ((0, 0), (1, 0), (0, 1), (1, 1)) for c in range(channels)]
+    order = [
+        4 * c + 2 * row + column for row, column in ((0, 0), (1, 0), (0, 1), (1, 1)) for c in range(channels)
+    ]
     return values[..., order]

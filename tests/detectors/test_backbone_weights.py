@@ -16,7 +16,13 @@ from dbf_ray.detectors.backbones import BACKBONES, is_weights_name, make_backbon
 from dbf_ray.detectors.backbones.weights import find_weights
 from dbf_ray.errors import WeightsError
 
-NAMED = {"DEFAULT": True, "IMAGENET1K_V1": True, "ResNet18_Weights.IMAGENET1K_V1": True, "ResNet18_Weights.V9": True, "V2": True}
+NAMED = {
+    "DEFAULT": True,
+    "IMAGENET1K_V1": True,
+    "ResNet18_Weights.IMAGENET1K_V1": True,
+    "ResNet18_Weights.V9": True,
+    "V2": True,
+}
 FILES = {
     "weights/r18.pth": False,
     "r18.pth": False,
@@ -35,15 +41,25 @@ def test_what_is_a_name_and_what_a_file(weights: str, named: bool) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_torchvisions_weights_are_found_by_name_and_others_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: pytest.fail("downloads"))
+def test_torchvisions_weights_are_found_by_name_and_others_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: pytest.fail("downloads")
+    )
     build = BACKBONES[name][0]
     known = get_model_weights(build)
     for member in ("DEFAULT", "IMAGENET1K_V1"):
-        assert find_weights(build, member, name) is find_weights(build, f"{known.__name__}.{member}", name) is known[member]
+        assert (
+            find_weights(build, member, name)
+            is find_weights(build, f"{known.__name__}.{member}", name)
+            is known[member]
+        )
     for wrong in ("IMAGENET1K_V9", f"{known.__name__}.V9", "VGG11_Weights.IMAGENET1K_V1"):
         with pytest.raises(
-            WeightsError, match=f"unknown weights '{wrong}' of {name}; known: IMAGENET1K_V1, .*DEFAULT .of {known.__name__}.*file"
+            WeightsError,
+            match=f"unknown weights '{wrong}' of {name}; known: IMAGENET1K_V1, .*DEFAULT .of "
+            f"{known.__name__}.*file",
         ):
             make_backbone(name, wrong)
 
@@ -61,25 +77,35 @@ def test_named_weights_are_downloaded_and_loaded(monkeypatch: pytest.MonkeyPatch
     assert asked == [(models.ResNet18_Weights.IMAGENET1K_V1.url, True)] * 3
     state = {"conv1.weight": state["conv1.weight"]}
     with pytest.raises(
-        WeightsError, match=r"torchvision's ResNet18_Weights.IMAGENET1K_V1 does not fit resnet18: \d+ tensors missing, first bn1"
+        WeightsError,
+        match=r"torchvision's ResNet18_Weights.IMAGENET1K_V1 does not fit resnet18: \d+ tensors missing, "
+        r"first bn1",
     ):
         make_backbone("resnet18", "DEFAULT")
 
 
-@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError('invalid hash value (expected "a", got "b")')])
+@pytest.mark.parametrize(
+    "error", [URLError("no route"), RuntimeError('invalid hash value (expected "a", got "b")')]
+)
 def test_a_failed_download_is_said_clearly(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    message = "cannot download torchvision's weights ResNet18_Weights.IMAGENET1K_V1 of resnet18: .*(no route|invalid hash).*; give a state_dict file"
+    message = (
+        "cannot download torchvision's weights ResNet18_Weights.IMAGENET1K_V1 of resnet18: .*(no "
+        "route|invalid hash).*; give a state_dict file"
+    )
     with pytest.raises(WeightsError, match=message):
         make_backbone("resnet18", "DEFAULT")
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
-    with pytest.raises(WeightsError, match="does not exist; give the path of a state_dict for torchvision's resnet18, or the name"):
+    with pytest.raises(
+        WeightsError,
+        match="does not exist; give the path of a state_dict for torchvision's resnet18, or the name",
+    ):
         make_backbone("resnet18", file)
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(WeightsError, match="cannot read weights file"):

@@ -53,17 +53,27 @@ def features(*numbers: int) -> tuple[str, str, str, str]:
 
 
 MEMBERS = {
-    "mobilenet_v2": Member(1_811_712, (24, 32, 96, 320), features(3, 6, 13, 17), ("features.18.", "classifier.")),
-    "mobilenet_v3_large": Member(2_816_432, (24, 40, 112, 160), features(3, 6, 12, 15), ("features.16.", "classifier.")),
-    "mobilenet_v3_small": Member(870_560, (16, 24, 48, 96), features(1, 3, 8, 11), ("features.12.", "classifier.")),
+    "mobilenet_v2": Member(
+        1_811_712, (24, 32, 96, 320), features(3, 6, 13, 17), ("features.18.", "classifier.")
+    ),
+    "mobilenet_v3_large": Member(
+        2_816_432, (24, 40, 112, 160), features(3, 6, 12, 15), ("features.16.", "classifier.")
+    ),
+    "mobilenet_v3_small": Member(
+        870_560, (16, 24, 48, 96), features(1, 3, 8, 11), ("features.12.", "classifier.")
+    ),
     "resnet18": Member(11_176_512, (64, 128, 256, 512), LAYERS, ("fc.",)),
     "resnet34": Member(21_284_672, (64, 128, 256, 512), LAYERS, ("fc.",)),
     "resnet50": Member(23_508_032, (256, 512, 1024, 2048), LAYERS, ("fc.",)),
     "resnet101": Member(42_500_160, (256, 512, 1024, 2048), LAYERS, ("fc.",)),
     "swin_t": Member(27_520_698, (96, 192, 384, 768), features(1, 3, 5, 7), ("norm.", "head."), normed=True),
     "swin_s": Member(48_838_602, (96, 192, 384, 768), features(1, 3, 5, 7), ("norm.", "head."), normed=True),
-    "convnext_tiny": Member(27_821_472, (96, 192, 384, 768), features(1, 3, 5, 7), ("classifier.",), normed=True),
-    "efficientnet_b0": Member(3_595_388, (24, 40, 112, 320), features(2, 3, 5, 7), ("features.8.", "classifier.")),
+    "convnext_tiny": Member(
+        27_821_472, (96, 192, 384, 768), features(1, 3, 5, 7), ("classifier.",), normed=True
+    ),
+    "efficientnet_b0": Member(
+        3_595_388, (24, 40, 112, 320), features(2, 3, 5, 7), ("features.8.", "classifier.")
+    ),
     "regnet_y_400mf": Member(3_903_144, (48, 104, 208, 440), BLOCKS, ("fc.",)),
     "regnet_y_800mf": Member(5_647_512, (64, 144, 320, 784), BLOCKS, ("fc.",)),
     "regnet_y_1_6gf": Member(10_313_430, (48, 120, 336, 888), BLOCKS, ("fc.",)),
@@ -72,7 +82,8 @@ MEMBERS = {
 
 @dataclass
 class Case:
-    """A backbone in eval mode, and what torchvision's classifier with the same weights computes of the same images.
+    """A backbone in eval mode, and what torchvision's classifier with the same weights computes of the same
+    images.
 
     ``network`` is that classifier without data.
     """
@@ -92,13 +103,21 @@ class Case:
         return backbone
 
 
-LARGE = ("resnet34", "resnet101", "swin_s", "regnet_y_800mf", "regnet_y_1_6gf")  # cut as smaller ones of their family are
+LARGE = (
+    "resnet34",
+    "resnet101",
+    "swin_s",
+    "regnet_y_800mf",
+    "regnet_y_1_6gf",
+)  # cut as smaller ones of their family are
 PARAMETERS = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in BACKBONES]
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Each backbone once, its weights by way of a file; the tests below go through it backbone by backbone."""
+    """Each backbone once, its weights by way of a file; the tests below go through it backbone by
+    backbone.
+    """
     name: str = request.param
     torch.manual_seed(1)
     network = BACKBONES[name][0](weights=None).eval()
@@ -120,7 +139,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def loss_of(outputs: list[Tensor]) -> Tensor:
-    """A sum with fixed random weights: a layer norm's output has a constant sum and a constant sum of squares."""
+    """A sum with fixed random weights: a layer norm's output has a constant sum and a constant sum of
+    squares.
+    """
     generator = torch.Generator().manual_seed(2)
     return torch.stack([(out * torch.randn(out.shape, generator=generator)).mean() for out in outputs]).sum()
 
@@ -143,12 +164,21 @@ def test_every_backbone_sits_the_exam() -> None:
 def test_shapes_strides_and_parameters_each_in_one_stage(name: str) -> None:
     backbone, member = meta_copy(make_backbone(name)), MEMBERS[name]
     assert isinstance(backbone, StagedBackbone)
-    assert (backbone.num_stages, backbone.strides, tuple(backbone.out_channels)) == (4, [4, 8, 16, 32], member.channels)
+    assert (backbone.num_stages, backbone.strides, tuple(backbone.out_channels)) == (
+        4,
+        [4, 8, 16, 32],
+        member.channels,
+    )
     assert sum(p.numel() for p in backbone.parameters()) == member.parameters
-    assert sorted(id(p) for stage in stage_parameters(backbone) for p in stage) == sorted(id(p) for p in backbone.parameters())
+    assert sorted(id(p) for stage in stage_parameters(backbone) for p in stage) == sorted(
+        id(p) for p in backbone.parameters()
+    )
     for height, width in ((64, 96), (67, 101)):
         outputs = backbone(torch.empty(1, 3, height, width, device="meta"))
-        expected = [(1, c, math.ceil(height / s), math.ceil(width / s)) for c, s in zip(member.channels, (4, 8, 16, 32), strict=True)]
+        expected = [
+            (1, c, math.ceil(height / s), math.ceil(width / s))
+            for c, s in zip(member.channels, (4, 8, 16, 32), strict=True)
+        ]
         assert [tuple(out.shape) for out in outputs] == expected
 
 
@@ -162,14 +192,18 @@ def test_sides_that_are_no_multiple_of_a_patch_are_padded_with_zeros(name: str) 
 
 
 def test_maps_equal_those_inside_torchvisions_classifier(case: Case) -> None:
-    """Also that weights come whole through a file: the classifier that was saved is not the one that was cut."""
+    """Also that weights come whole through a file: the classifier that was saved is not the one that was
+    cut.
+    """
     with torch.no_grad():
         outputs = case.backbone(case.images)
     for out, raw in zip(outputs, case.maps, strict=True):
         wanted = raw
         if case.member.normed:
             last = raw if case.name.startswith("swin") else raw.permute(0, 2, 3, 1)
-            wanted = F.layer_norm(last, last.shape[-1:], eps=1e-5 if case.name.startswith("swin") else 1e-6).permute(0, 3, 1, 2)
+            wanted = F.layer_norm(
+                last, last.shape[-1:], eps=1e-5 if case.name.startswith("swin") else 1e-6
+            ).permute(0, 3, 1, 2)
         torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
 
 
@@ -197,7 +231,9 @@ def test_every_parameter_is_used_and_a_frozen_prefix_changes_no_other_gradient(c
             break
         found = gradients(backbone, case.images)
         whole = whole or found
-        assert list(found) == [name for name, _ in backbone.named_parameters() if int(name.split(".")[1]) >= n]
+        assert list(found) == [
+            name for name, _ in backbone.named_parameters() if int(name.split(".")[1]) >= n
+        ]
         assert [name for name, gradient in found.items() if not gradient.any()] == []
         assert [name for name, gradient in found.items() if not near(gradient, whole[name], 1e-4)] == []
 
@@ -206,7 +242,9 @@ def test_state_dict_round_trip(case: Case) -> None:
     other = meta_copy(case.backbone)
     other.load_state_dict(case.backbone.state_dict(), strict=True, assign=True)
     with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(other(case.images), case.backbone(case.images), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(other(case.images), case.backbone(case.images), strict=True)
+        )
 
 
 @pytest.mark.filterwarnings("ignore:for features.*copying from a non-meta parameter")
@@ -217,10 +255,16 @@ def test_what_is_dropped_may_be_missing_from_weights_or_differ_and_nothing_else(
     assert 0 < len(kept) < len(state)
     fit_state(case.network, kept, "file", case.name, stages)
     fit_state(
-        case.network, {**kept, **{key: torch.empty(7, device="meta") for key in state.keys() - kept.keys()}}, "file", case.name, stages
+        case.network,
+        {**kept, **{key: torch.empty(7, device="meta") for key in state.keys() - kept.keys()}},
+        "file",
+        case.name,
+        stages,
     )
     for key in (next(iter(kept)), next(key for key in reversed(kept) if key.endswith(".weight"))):
-        with pytest.raises(WeightsError, match=f"file does not fit {case.name}: 1 tensors missing, first {key}"):
+        with pytest.raises(
+            WeightsError, match=f"file does not fit {case.name}: 1 tensors missing, first {key}"
+        ):
             fit_state(case.network, {k: v for k, v in state.items() if k != key}, "file", case.name, stages)
 
 
@@ -286,7 +330,13 @@ class Probe(nn.Module):
         self.seen: list[tuple[bool, torch.dtype, bool]] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()))
+        self.seen.append(
+            (
+                torch.is_autocast_enabled("cpu"),
+                torch.get_autocast_dtype("cpu"),
+                torch.is_autocast_cache_enabled(),
+            )
+        )
         return self.layer(x)
 
 
@@ -334,12 +384,17 @@ def compiles_in_one_graph(backbone: StagedBackbone, images: Tensor) -> None:
         for enabled in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 outputs, wanted = compiled(images), backbone(images)
-            assert [out.requires_grad for out in outputs] == [stage >= n for stage in range(backbone.num_stages)]
+            assert [out.requires_grad for out in outputs] == [
+                stage >= n for stage in range(backbone.num_stages)
+            ]
             assert all(torch.equal(a, b) for a, b in zip(outputs, wanted, strict=True))
 
 
 def test_a_prefix_compiles_in_one_graph() -> None:
-    stages = [NormedStage(nn.Sequential(PadToMultiple(2), nn.Conv2d(3, 3, 2, 2)), nn.BatchNorm2d(3)) for _ in range(3)]
+    stages = [
+        NormedStage(nn.Sequential(PadToMultiple(2), nn.Conv2d(3, 3, 2, 2)), nn.BatchNorm2d(3))
+        for _ in range(3)
+    ]
     compiles_in_one_graph(StagedBackbone(stages, [3] * 3, [2, 4, 8]).eval(), torch.randn(1, 3, 24, 20))
 
 
@@ -359,12 +414,16 @@ def test_every_backbone_compiles_in_one_graph(name: str) -> None:
         ("efficientnet_b3", "efficientnet_b0", [32, 48, 136, 384]),
     ],
 )
-def test_a_row_is_enough_for_others_of_a_family(name: str, sibling: str, channels: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_enough_for_others_of_a_family(
+    name: str, sibling: str, channels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(BACKBONES, name, (getattr(models, name), BACKBONES[sibling][1]))
     with torch.device("meta"):
         backbone = make_backbone(name)
         outputs = backbone(torch.empty(1, 3, 64, 64))
-    assert [tuple(out.shape[1:]) for out in outputs] == [(c, s, s) for c, s in zip(channels, (16, 8, 4, 2), strict=True)]
+    assert [tuple(out.shape[1:]) for out in outputs] == [
+        (c, s, s) for c, s in zip(channels, (16, 8, 4, 2), strict=True)
+    ]
     assert backbone.out_channels == channels
     check_backbone(backbone)
 
@@ -373,7 +432,10 @@ def test_the_example_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/extending.md: the file and the row."""
     guide = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
     section = guide.split("## A backbone\n")[1].split("\n## ")[0]
-    code, row = re.search(r"```python\n(.*?)```", section, re.DOTALL), re.search(r'The row: `"(\w+)": \(models\.(\w+), (\w+)\)`', section)
+    code, row = (
+        re.search(r"```python\n(.*?)```", section, re.DOTALL),
+        re.search(r'The row: `"(\w+)": \(models\.(\w+), (\w+)\)`', section),
+    )
     assert code
     assert row
     scope: dict[str, Any] = {}
@@ -381,13 +443,17 @@ def test_the_example_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, row[1], (getattr(models, row[2]), scope[row[3]]))
     backbone = make_backbone(row[1])
     Freezer(backbone).apply(2)
-    for out, channels, side in zip(backbone(torch.randn(1, 3, 64, 64)), backbone.out_channels, (16, 8, 4, 2), strict=True):
+    for out, channels, side in zip(
+        backbone(torch.randn(1, 3, 64, 64)), backbone.out_channels, (16, 8, 4, 2), strict=True
+    ):
         assert out.shape == (1, channels, side, side)
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 5])
 def test_frozen_stages_out_of_range_are_refused(frozen_stages: int) -> None:
-    with pytest.raises(ConfigError, match=rf"frozen_stages must be in 0\.\.4 for resnet18, got {frozen_stages}"):
+    with pytest.raises(
+        ConfigError, match=rf"frozen_stages must be in 0\.\.4 for resnet18, got {frozen_stages}"
+    ):
         make_backbone("resnet18", frozen_stages=frozen_stages)
 
 

@@ -1,4 +1,6 @@
-"""Compiled detectors: the same numbers as eager ones, one graph for each frozen set and mode, and no other difference."""
+"""Compiled detectors: the same numbers as eager ones, one graph for each frozen set and mode, and no other
+difference.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ ROWS: dict[str, Any] = {**NARROW, "shallow_convnext": (shallow_convnext, cut_con
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, row in ROWS.items():
         monkeypatch.setitem(BACKBONES, name, row)
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])  # under pytest dynamo would log every tensor it sees
+    monkeypatch.setattr(
+        logging.getLogger("torch.__trace"), "handlers", []
+    )  # under pytest dynamo would log every tensor it sees
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -66,7 +70,9 @@ def small(name: str = "rotated_retinanet", backbone: str = "narrow", **options: 
     torch.manual_seed(0)
     if issubclass(DETECTORS[name], TwoStageDetector):
         options = {"roi_channels": 32, **options}
-    return make_detector(name, backbone=backbone, num_classes=2, fpn_channels=8, **{"head_convs": 0, **options})
+    return make_detector(
+        name, backbone=backbone, num_classes=2, fpn_channels=8, **{"head_convs": 0, **options}
+    )
 
 
 def pair(name: str, backbone: str = "narrow", **options: Any) -> tuple[Detector, Detector, Counting]:
@@ -119,11 +125,17 @@ def test_losses_gradients_and_detections_are_those_of_eager(name: str) -> None:
 
 @pytest.mark.parametrize(
     "backbone",
-    ["shallow_convnext", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "swin_t", "convnext_tiny"))],
+    [
+        "shallow_convnext",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "swin_t", "convnext_tiny")),
+    ],
 )
-def test_frozen_and_unfrozen_again_real_networks_are_those_of_eager(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drop-path too: it draws what it draws eagerly. To the bit where eager frozen stages take all images at once, as compiled ones do; they
-    take one at a time, and kernels choose their order of summation by the batch.
+def test_frozen_and_unfrozen_again_real_networks_are_those_of_eager(
+    backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drop-path too: it draws what it draws eagerly. To the bit where eager frozen stages take all images at
+    once, as compiled ones do; they take one at a time, and kernels choose their order of summation by the
+    batch.
     """
     eager, fast, count = pair("rotated_retinanet", backbone)
     freezers = [Freezer(detector.backbone) for detector in (eager, fast)]
@@ -151,7 +163,9 @@ def maps(detector: Detector) -> tuple[list[Tensor], dict[str, Tensor | None], li
 
 
 def test_every_frozen_set_is_compiled_once_however_often_it_comes_back() -> None:
-    """A hundred epochs of step(2), then every prefix: more graphs than dynamo keeps for one function (8), and none runs eagerly."""
+    """A hundred epochs of step(2), then every prefix: more graphs than dynamo keeps for one function (8), and
+    none runs eagerly.
+    """
     eager, fast, count = pair("rotated_retinanet")
     freezers = [Freezer(detector.backbone) for detector in (eager, fast)]
     seen: set[int] = set()
@@ -162,7 +176,11 @@ def test_every_frozen_set_is_compiled_once_however_often_it_comes_back() -> None
         _, gradients, _ = found = maps(fast)
         assert same(found, maps(eager))
         assert count.graphs == 2 * len(seen)
-        trained = {name.split(".")[2] for name, g in gradients.items() if name.startswith("backbone") and g is not None and g.any()}
+        trained = {
+            name.split(".")[2]
+            for name, g in gradients.items()
+            if name.startswith("backbone") and g is not None and g.any()
+        }
         without = {name.split(".")[2] for name, g in gradients.items() if g is None}
         assert trained == {str(stage) for stage in range(frozen, 4)}
         assert without == {str(stage) for stage in range(frozen)}
@@ -229,7 +247,9 @@ def test_running_out_of_graphs_is_an_error_that_says_what_to_do() -> None:
     detector.compile(Counting())
     with torch._dynamo.config.patch(recompile_limit=1):
         detector.outputs(torch.rand(1, 3, 64, 64))
-        with pytest.raises(TrainingError, match=r"\(1, 3, 64, 96\) is one too many with 0 stages frozen.*least_pad_to"):
+        with pytest.raises(
+            TrainingError, match=r"\(1, 3, 64, 96\) is one too many with 0 stages frozen.*least_pad_to"
+        ):
             detector.outputs(torch.rand(1, 3, 64, 96))
 
 
@@ -277,17 +297,24 @@ TINY: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_the_option_compiles_and_pads_all_images_to_one_size(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_compiles_and_pads_all_images_to_one_size(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checked: list[str] = []
     monkeypatch.setattr("dbf_ray.build.spec.check_compiler", checked.append)
     monkeypatch.setattr(Detector, "compile", lambda self: checked.append("compiled"))
-    training = build_training(prepare(load_config(None, {**TINY, "training.compile": wanted, "training.device": "cpu"})), quiet=True)
+    training = build_training(
+        prepare(load_config(None, {**TINY, "training.compile": wanted, "training.device": "cpu"})), quiet=True
+    )
     assert checked == (["cpu", "compiled"] if wanted else [])
     assert training.frozen is not None
     assert training.frozen.options is not None
     assert training.frozen.options.compiled == wanted
     assert training.detector.least_pad_to == ((96, 96) if wanted else (0, 0))
-    assert build_detector(load_config(None, {**TINY, "training.compile": wanted}), ["ship"]).least_pad_to == training.detector.least_pad_to
+    assert (
+        build_detector(load_config(None, {**TINY, "training.compile": wanted}), ["ship"]).least_pad_to
+        == training.detector.least_pad_to
+    )
 
 
 def test_what_cannot_compile_here_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +322,9 @@ def test_what_cannot_compile_here_is_refused_with_what_to_do(monkeypatch: pytest
         raise FileNotFoundError("no compiler\nhere")
 
     with pytest.raises(
-        ResourceError, match=r"work on cpu, it does not here: .*no compiler here.*C\+\+ compiler.*or set training.compile false"
+        ResourceError,
+        match=r"work on cpu, it does not here: .*no compiler here.*C\+\+ compiler.*or set training.compile "
+        r"false",
     ):
         check_compiler("cpu", broken)
     check_compiler("cpu", "eager")
@@ -304,7 +333,10 @@ def test_what_cannot_compile_here_is_refused_with_what_to_do(monkeypatch: pytest
 def test_a_machine_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()  # or what another test compiled is run
-    with torch._inductor.config.patch({"cpp.cxx": ("/nonexistent/c++",)}), pytest.raises(ResourceError, match=r"does not here: .*c\+\+"):
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("/nonexistent/c++",)}),
+        pytest.raises(ResourceError, match=r"does not here: .*c\+\+"),
+    ):
         check_compiler.__wrapped__("cpu")
 
 
@@ -333,7 +365,9 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_ranks_stay_identical_and_train_as_eager_ones_do(tmp_path: Path) -> None:
-    """The module under the wrappers' wrappers is compiled, and the wrappers are built anew at every change of the frozen set."""
+    """The module under the wrappers' wrappers is compiled, and the wrappers are built anew at every change of
+    the frozen set.
+    """
     mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert rows["fast"]["same"]

@@ -31,7 +31,9 @@ def test_losses_and_detections_are_those_of_the_cpu(name: str) -> None:
     torch.stack(list(found.values())).sum().backward()
     for key, value in wanted.items():
         assert found[key].item() == pytest.approx(value.item(), rel=1e-3)
-    assert torch.stack([p.grad.norm() for p in moved.parameters()]).norm().item() == pytest.approx(gradient.item(), rel=1e-2)
+    assert torch.stack([p.grad.norm() for p in moved.parameters()]).norm().item() == pytest.approx(
+        gradient.item(), rel=1e-2
+    )
     with torch.autocast("cuda", torch.bfloat16):
         assert all(bool(loss.isfinite()) for loss in moved(images, targets).values())
     for one in moved.eval()(images):
@@ -43,8 +45,12 @@ def test_losses_and_detections_are_those_of_the_cpu(name: str) -> None:
 def test_geometry_on_a_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, there is none")
-    boxes = torch.cat([torch.rand(300, 2) * 200, torch.rand(300, 2) * 40 + 4, torch.rand(300, 1) * 180 - 90], -1)
+    boxes = torch.cat(
+        [torch.rand(300, 2) * 200, torch.rand(300, 2) * 40 + 4, torch.rand(300, 1) * 180 - 90], -1
+    )
     scores, labels = torch.rand(300), torch.arange(300) % 3
-    torch.testing.assert_close(box_iou_rotated(boxes.cuda(), boxes.cuda()).cpu(), box_iou_rotated(boxes, boxes), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        box_iou_rotated(boxes.cuda(), boxes.cuda()).cpu(), box_iou_rotated(boxes, boxes), atol=1e-6, rtol=0
+    )
     kept = batched_nms_rotated(boxes.cuda(), scores.cuda(), labels.cuda(), 0.1)
     assert torch.equal(kept.cpu(), batched_nms_rotated(boxes, scores, labels, 0.1))

@@ -27,11 +27,17 @@ def small(name: str, num_classes: int = 2, **options: Any) -> Detector:
     torch.manual_seed(0)
     if issubclass(DETECTORS[name], TwoStageDetector):
         options = {"roi_channels": 32, **options}
-    return make_detector(name, backbone="resnet18", num_classes=num_classes, fpn_channels=16, head_convs=1, **options)
+    return make_detector(
+        name, backbone="resnet18", num_classes=num_classes, fpn_channels=16, head_convs=1, **options
+    )
 
 
 def target(*boxes: tuple[float, ...], label: int = 0, width: int = 5, seed: int = 7) -> dict[str, Any]:
-    return {"boxes": torch.tensor(boxes).reshape(-1, width), "labels": torch.full((len(boxes),), label), "seed": seed}
+    return {
+        "boxes": torch.tensor(boxes).reshape(-1, width),
+        "labels": torch.full((len(boxes),), label),
+        "seed": seed,
+    }
 
 
 @pytest.fixture(params=DETECTORS)
@@ -48,7 +54,9 @@ def test_training_gives_losses_and_eval_gives_canonical_detections(name: str) ->
     images = [torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8), torch.rand(3, 64, 40)]
     losses = detector(images, [target((30, 30, 40, 10, 20)), target()])
     assert set(losses) == LOSSES[name]
-    assert all(loss.ndim == 0 and loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
+    assert all(
+        loss.ndim == 0 and loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values()
+    )
     assert all(loss > 0 for loss in losses.values())
     detector.eval()
     found = detector(images)
@@ -67,7 +75,9 @@ def test_every_parameter_gets_a_finite_gradient_with_and_without_objects(name: s
     found = [target((30, 30, 40, 20, 20))] if objects else [target()]
     losses = detector([torch.rand(3, 64, 64)], found)
     torch.stack(list(losses.values())).sum().backward()
-    assert [n for n, p in detector.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())] == []
+    assert [
+        n for n, p in detector.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())
+    ] == []
 
 
 @pytest.mark.parametrize("backbone", ["swin_t", "convnext_tiny"])
@@ -133,7 +143,9 @@ def test_what_is_sampled_depends_on_the_image_s_seed_alone(name: str) -> None:
     values = []
     for seed, noise in ((1, 0), (1, 1), (2, 2)):
         torch.manual_seed(noise)
-        values.append({n: v.item() for n, v in detector(image, [target((40, 40, 40, 20, 20), seed=seed)]).items()})
+        values.append(
+            {n: v.item() for n, v in detector(image, [target((40, 40, 40, 20, 20), seed=seed)]).items()}
+        )
     assert values[0] == values[1]
     assert (values[0] != values[2]) == bool(options)
 
@@ -149,7 +161,10 @@ def test_bad_targets_are_refused(name: str) -> None:
         detector(image, [target(), target()])
     with pytest.raises(DataError, match=r"targets\[0\]: boxes must be \[n, 5\].*or \[n, 4\].*got \(1, 3\)"):
         detector(image, [target((1, 2, 3), width=3)])
-    with pytest.raises(DataError, match=r"targets\[0\]: boxes must be finite and have sides > 0, got \[30, 30, 40, 0, 20\] at 1"):
+    with pytest.raises(
+        DataError,
+        match=r"targets\[0\]: boxes must be finite and have sides > 0, got \[30, 30, 40, 0, 20\] at 1",
+    ):
         detector(image, [target((30, 30, 40, 10, 20), (30, 30, 40, 0, 20))])
     with pytest.raises(DataError, match="sides > 0"):
         detector(image, [target((50, 10, 20, 40), width=4)])
@@ -159,7 +174,9 @@ def test_bad_targets_are_refused(name: str) -> None:
         detector(image, [{**target((30, 30, 40, 10, 20)), "labels": torch.tensor([0.5])}])
     with pytest.raises(DataError, match="must have been prepared with targets"):
         detector(detector.prepare(image))
-    with pytest.raises(DataError, match=r"multiples of 32 that hold all images, \(64, 64\) or more here, got \(65, 65\)"):
+    with pytest.raises(
+        DataError, match=r"multiples of 32 that hold all images, \(64, 64\) or more here, got \(65, 65\)"
+    ):
         detector.prepare(image, pad_to=(65, 65))
 
 
@@ -190,16 +207,36 @@ def test_the_cost_of_a_second_stage_is_that_of_its_quota() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("rotated_fcos", {"regress_limits": [64.0, 32.0, 256.0, 512.0]}, r"regress_limits must be 4 rising distances.*got \[64"),
-        ("rotated_fcos", {"anchor_ratios": [1.0]}, "unknown option detector.anchor_ratios of rotated_fcos; known: regress_limits"),
+        (
+            "rotated_fcos",
+            {"regress_limits": [64.0, 32.0, 256.0, 512.0]},
+            r"regress_limits must be 4 rising distances.*got \[64",
+        ),
+        (
+            "rotated_fcos",
+            {"anchor_ratios": [1.0]},
+            "unknown option detector.anchor_ratios of rotated_fcos; known: regress_limits",
+        ),
         ("oriented_rcnn", {"anchor_scales": []}, "anchor_scales must be a non-empty list"),
         ("rotated_retinanet", {"proposals": 10}, "unknown option detector.proposals of rotated_retinanet"),
-        ("oriented_rcnn", {"rpn_positive_fraction": -1.0}, "detector.rpn_positive_fraction must be in 0..1, got -1.0"),
+        (
+            "oriented_rcnn",
+            {"rpn_positive_fraction": -1.0},
+            "detector.rpn_positive_fraction must be in 0..1, got -1.0",
+        ),
         ("oriented_rcnn", {"roi_samples": 0}, "detector.roi_samples must be >= 2, got 0"),
         ("oriented_rcnn", {"roi_channels": 0}, "detector.roi_channels must be >= 1, got 0"),
         ("rotated_fcos", {"center_radius": 0.0}, "detector.center_radius must be above 0, got 0.0"),
-        ("rotated_retinanet", {"positive_iou": 0.3}, "detector.negative_iou must not be above detector.positive_iou, got 0.4 and 0.3"),
-        ("rotated_retinanet", {"detections_per_image": -1}, "detector.detections_per_image must be >= 1, got -1"),
+        (
+            "rotated_retinanet",
+            {"positive_iou": 0.3},
+            "detector.negative_iou must not be above detector.positive_iou, got 0.4 and 0.3",
+        ),
+        (
+            "rotated_retinanet",
+            {"detections_per_image": -1},
+            "detector.detections_per_image must be >= 1, got -1",
+        ),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -210,13 +247,19 @@ def test_bad_options_are_refused(name: str, options: dict[str, Any], message: st
 def test_default_convolutions_of_the_dense_head() -> None:
     for name in DETECTORS:
         detector = make_detector(name, backbone="resnet18", num_classes=1, fpn_channels=16)
-        convs = [m for n, m in detector.named_modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) and "neck" not in n]
+        convs = [
+            m
+            for n, m in detector.named_modules()
+            if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) and "neck" not in n
+        ]
         own = [m for m in convs if m.in_channels == 16 and m.out_channels == 16]
         assert len(own) == (1 if isinstance(detector, TwoStageDetector) else 8), name
 
 
 def test_fcos_overfits_an_image() -> None:
-    """RetinaNet's turn is in test_retinanet.py; all four learn real images in test_overfit_real_images.py (slow)."""
+    """RetinaNet's turn is in test_retinanet.py; all four learn real images in test_overfit_real_images.py
+    (slow).
+    """
     torch.manual_seed(1)
     detector = small("rotated_fcos", num_classes=1, norm_eval=False)
     image = torch.rand(3, 96, 96) * 0.2

@@ -17,7 +17,16 @@ from dbf_ray.detectors.backbones.folding import count_norms
 from dbf_ray.detectors.backbones.staged import FrozenFeatures
 from dbf_ray.freezing import Freezer
 
-FAMILIES = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "resnet50", "swin_t", "convnext_tiny", "efficientnet_b0", "regnet_y_400mf"]
+FAMILIES = [
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "resnet18",
+    "resnet50",
+    "swin_t",
+    "convnext_tiny",
+    "efficientnet_b0",
+    "regnet_y_400mf",
+]
 WITHOUT_NORMS = ("swin_t", "convnext_tiny")
 
 
@@ -60,7 +69,12 @@ def test_the_engine_gives_the_plain_features_and_leaves_the_weights_alone(name: 
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     engine = PrefixEngine(backbone)
     found, wanted = engine(images()), slow_features(backbone, images())
-    assert [part is None for part in found] == [False, False, True, False]  # the third follows from what the fourth stage takes
+    assert [part is None for part in found] == [
+        False,
+        False,
+        True,
+        False,
+    ]  # the third follows from what the fourth stage takes
     maps = backbone(images(), found)
     for part, plain in zip([*maps[:3], found[3]], wanted, strict=True):
         assert part is not None
@@ -108,8 +122,12 @@ def test_bf16_is_as_far_from_float32_as_autocast_is(name: str) -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("backend", [None, "eager"])
-def test_float32_stages_are_exact_and_what_follows_takes_what_they_give(depth: int, backend: str | None) -> None:
-    """MobileNetV2's first two, of which as many as are frozen; also refreshed, in any company, and under autocast."""
+def test_float32_stages_are_exact_and_what_follows_takes_what_they_give(
+    depth: int, backend: str | None
+) -> None:
+    """MobileNetV2's first two, of which as many as are frozen; also refreshed, in any company, and under
+    autocast.
+    """
     backbone = frozen("mobilenet_v2", depth)
     assert backbone.float32_stages == 2
     engine = PrefixEngine(backbone, torch.bfloat16, backend)
@@ -133,7 +151,10 @@ def test_float32_stages_are_exact_and_what_follows_takes_what_they_give(depth: i
 
 def test_float32_stages_are_so_whatever_the_weights_are_in_and_nothing_frozen_is_the_images() -> None:
     backbone = frozen("mobilenet_v2", 1).bfloat16()
-    found, wanted = PrefixEngine(backbone, torch.bfloat16)(images())[1], slow_features(backbone.float(), images())[1]
+    found, wanted = (
+        PrefixEngine(backbone, torch.bfloat16)(images())[1],
+        slow_features(backbone.float(), images())[1],
+    )
     assert found is not None
     assert wanted is not None
     assert error(found, wanted) < 0.02  # the weights were rounded before their norms were folded into them
@@ -147,7 +168,9 @@ def test_float32_stages_with_norms_of_their_outputs_are_exact_too() -> None:
     backbone = frozen("swin_t", 3)
     backbone.float32_stages = 2
     wanted = slow_features(backbone, images())
-    for number, (part, exact) in enumerate(zip(PrefixEngine(backbone, torch.bfloat16)(images()), wanted, strict=True)):
+    for number, (part, exact) in enumerate(
+        zip(PrefixEngine(backbone, torch.bfloat16)(images()), wanted, strict=True)
+    ):
         assert exact is not None
         if part is not None:
             assert (error(part, exact) < 1e-5) == (number < 2)
@@ -239,16 +262,28 @@ def test_features_of_an_image_do_not_depend_on_its_company(name: str) -> None:
 def test_given_features_take_the_place_of_the_prefix(name: str, prefix: int) -> None:
     options = {"roi_channels": 32} if "rcnn" in name else {}
     torch.manual_seed(0)
-    detector = make_detector(name, backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **options).train()  # type: ignore[arg-type]
+    detector = make_detector(
+        name, backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **options
+    ).train()  # type: ignore[arg-type]
     Freezer(detector.backbone).apply(prefix)
     boxes = torch.tensor([[30.0, 30.0, 40.0, 16.0, 20.0]])
-    target = {"boxes": boxes, "labels": torch.tensor([1]), "seed": 3, "image_id": "a", "orientation": "identity"}
+    target = {
+        "boxes": boxes,
+        "labels": torch.tensor([1]),
+        "seed": 3,
+        "image_id": "a",
+        "orientation": "identity",
+    }
     batch = detector.prepare([torch.rand(3, 64, 64)] * 2, [target, {**target, "image_id": "b"}])
     assert batch.orientations == [("a", "identity"), ("b", "identity")]
     features = detector.backbone.frozen_features(batch.images)
-    given = type(batch)(torch.full_like(batch.images, float("nan")), *list(vars(batch).values())[1:5], features)
+    given = type(batch)(
+        torch.full_like(batch.images, float("nan")), *list(vars(batch).values())[1:5], features
+    )
     wanted, found = detector(batch), detector(given)
-    assert {key: value.item() for key, value in found.items()} == {key: value.item() for key, value in wanted.items()}
+    assert {key: value.item() for key, value in found.items()} == {
+        key: value.item() for key, value in wanted.items()
+    }
     torch.stack(list(found.values())).sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in detector.parameters())
 
@@ -282,13 +317,18 @@ def test_compiled_engines_are_compiled_once_a_prefix_and_take_new_weights() -> N
     for one in several:
         one(images())
     assert count.graphs == before + 12
-    assert before <= 3  # a graph for one image, which a CPU takes at a time; for a batch that is filled up, another
+    assert (
+        before <= 3
+    )  # a graph for one image, which a CPU takes at a time; for a batch that is filled up, another
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype", "bounds"),
-    [("resnet18", torch.float32, [1e-5, None, 1e-5]), ("mobilenet_v2", torch.bfloat16, [1e-5, 1e-5, None, 0.03])],
+    [
+        ("resnet18", torch.float32, [1e-5, None, 1e-5]),
+        ("mobilenet_v2", torch.bfloat16, [1e-5, 1e-5, None, 0.03]),
+    ],
 )
 def test_a_compiled_engine_gives_the_same(name: str, dtype: torch.dtype, bounds: list[float | None]) -> None:
     backbone = frozen(name, len(bounds) - 1)

@@ -1,4 +1,6 @@
-"""Folding keeps the function, and centres the maps between a norm and pointwise convolutions, so that low precision rounds what varies."""
+"""Folding keeps the function, and centres the maps between a norm and pointwise convolutions, so that low
+precision rounds what varies.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from dbf_ray.freezing import Freezer
 
 
 def normed(channels: int, shift: float) -> nn.BatchNorm2d:
-    """A batch norm with statistics, whose output is about ``shift`` from zero where it varies by about one."""
+    """A batch norm with statistics, whose output is about ``shift`` from zero where it varies by about
+    one.
+    """
     norm = nn.BatchNorm2d(channels)
     nn.init.normal_(norm.running_mean, 0, 0.5)  # type: ignore[arg-type]
     nn.init.uniform_(norm.running_var, 0.5, 1.5)  # type: ignore[arg-type]
@@ -33,7 +37,9 @@ def normed(channels: int, shift: float) -> nn.BatchNorm2d:
 def pointwise(shift: float = 8.0, *, bias: bool = False, groups: int = 1, padding: int = 0) -> nn.Sequential:
     """Convolution, norm, 1 x 1 convolution, norm; 3 to 8 to 4 channels."""
     second = nn.Conv2d(8, 4, 1, bias=bias, groups=groups, padding=padding)
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), normed(8, shift), second, normed(4, 0.5)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), normed(8, shift), second, normed(4, 0.5)
+    ).eval()
 
 
 def with_statistics(module: nn.Sequential) -> nn.Sequential:
@@ -83,7 +89,11 @@ def first_norm(module: nn.Module) -> nn.BatchNorm2d:
 @pytest.mark.parametrize("kind", ["one reader", "a bias", "two readers"])
 def test_a_shift_before_pointwise_convolutions_is_moved_into_them(kind: str) -> None:
     torch.manual_seed(0)
-    module = {"one reader": pointwise, "a bias": lambda: pointwise(bias=True), "two readers": lambda: Branched().eval()}[kind]()
+    module = {
+        "one reader": pointwise,
+        "a bias": lambda: pointwise(bias=True),
+        "two readers": lambda: Branched().eval(),
+    }[kind]()
     wanted = module(images())
     centred = symbolic_trace(copy.deepcopy(module))
     absorb_shifts(centred)
@@ -92,7 +102,15 @@ def test_a_shift_before_pointwise_convolutions_is_moved_into_them(kind: str) -> 
     torch.testing.assert_close(centred(images()), wanted, rtol=0, atol=2e-5)
 
 
-STAYS = ["borders are padded", "neighbours are read", "groups", "a sum reads it", "nonlinear between", "the output is read", "parametrized"]
+STAYS = [
+    "borders are padded",
+    "neighbours are read",
+    "groups",
+    "a sum reads it",
+    "nonlinear between",
+    "the output is read",
+    "parametrized",
+]
 
 
 @pytest.mark.parametrize("kind", STAYS)
@@ -119,7 +137,9 @@ def test_norms_without_a_shift_and_shared_shifts_are_folded() -> None:
     torch.manual_seed(0)
     without = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, bias=False), *pointwise()[2:]).eval()
     plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), *pointwise()[2:]).eval()
-    shared = nn.Sequential(*pointwise(bias=True)[:3], normed(4, 8.0), nn.Conv2d(4, 8, 1), normed(8, 8.0), nn.Conv2d(8, 4, 1)).eval()
+    shared = nn.Sequential(
+        *pointwise(bias=True)[:3], normed(4, 8.0), nn.Conv2d(4, 8, 1), normed(8, 8.0), nn.Conv2d(8, 4, 1)
+    ).eval()
     shared[5].bias, shared[6].bias = shared[1].bias, shared[2].bias
     for module in (without, plain, shared):
         before = copy.deepcopy(module.state_dict())
@@ -150,7 +170,13 @@ class Odd(nn.Module):
         return self.after(y.repeat(1, 2, 1, 1)) if self.what == "after is used 2 times" else y
 
 
-ODD = ["after has hooks", "norm has hooks", "norm.bias is read", "conv.weight is read", "after is used 2 times"]
+ODD = [
+    "after has hooks",
+    "norm has hooks",
+    "norm.bias is read",
+    "conv.weight is read",
+    "after is used 2 times",
+]
 
 
 @pytest.mark.parametrize("what", ODD)
@@ -169,7 +195,9 @@ def test_what_folding_would_change_is_not_folded_and_runs_as_it_is(what: str) ->
 
 
 def test_a_norm_of_a_linear_layers_output_is_not_folded() -> None:
-    """Of tokens [N, L, C] it norms along L, and with as many tokens as channels torch.fx would fold it along C without an error."""
+    """Of tokens [N, L, C] it norms along L, and with as many tokens as channels torch.fx would fold it along
+    C without an error.
+    """
     module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5)).eval()
     module[1].running_mean.copy_(torch.arange(5.0))
     tokens = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
@@ -179,7 +207,9 @@ def test_a_norm_of_a_linear_layers_output_is_not_folded() -> None:
 
 
 def test_mobilenets_first_block_is_centred_in_the_engine_and_again_when_refreshed() -> None:
-    """As ImageNet's weights have it: the first block's output is far from zero, and the next block's statistics know it."""
+    """As ImageNet's weights have it: the first block's output is far from zero, and the next block's
+    statistics know it.
+    """
     torch.manual_seed(0)
     backbone = make_backbone("mobilenet_v2")
     norm = backbone.stages[0][1].conv[-1]  # type: ignore[index, union-attr]
@@ -228,18 +258,27 @@ def test_folding_keeps_the_function(shift: float, bias: bool, seed: int) -> None
     module = pointwise(shift, bias=bias).double()
     found = folded(copy.deepcopy(module))
     assert count_norms(found) == 0
-    torch.testing.assert_close(found(images().double()), module(images().double()), rtol=0, atol=1e-12 * (1 + abs(shift)))
+    torch.testing.assert_close(
+        found(images().double()), module(images().double()), rtol=0, atol=1e-12 * (1 + abs(shift))
+    )
 
 
 def test_centred_maps_lose_in_low_precision_what_they_would_without_a_shift() -> None:
-    """Rounding to bf16 is off by up to 2^-9 of what is rounded: of a map 40 times as far from zero as it varies by 40 times as much."""
+    """Rounding to bf16 is off by up to 2^-9 of what is rounded: of a map 40 times as far from zero as it
+    varies by 40 times as much.
+    """
     off = {}
     for shift in (0.0, 40.0):
         torch.manual_seed(0)
         module = with_statistics(pointwise(shift))
         with torch.no_grad():
             wanted = module(images())
-            for name, way in {"centred": folded(copy.deepcopy(module)), "as it is": copy.deepcopy(module)}.items():
-                off[name, shift] = float((way.bfloat16()(images().bfloat16()).float() - wanted).norm() / wanted.norm())
+            for name, way in {
+                "centred": folded(copy.deepcopy(module)),
+                "as it is": copy.deepcopy(module),
+            }.items():
+                off[name, shift] = float(
+                    (way.bfloat16()(images().bfloat16()).float() - wanted).norm() / wanted.norm()
+                )
     assert 1e-4 < off["centred", 40.0] < 2 * off["centred", 0.0] < 0.02
     assert off["as it is", 40.0] > 8 * off["centred", 40.0]

@@ -1,4 +1,6 @@
-"""Losses: MMRotate's stored values and gradients, torchvision and shapely as second witnesses, precision far from the origin."""
+"""Losses: MMRotate's stored values and gradients, torchvision and shapely as second witnesses, precision far
+from the origin.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
-from dbf_ray.detectors.losses import binary_cross_entropy, cross_entropy, l1_loss, rotated_iou_loss, sigmoid_focal_loss
+from dbf_ray.detectors.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    l1_loss,
+    rotated_iou_loss,
+    sigmoid_focal_loss,
+)
 from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import boxes_to_corners
 
 MODES = ("log", "linear", "square")
-PER_DEGREE = -math.pi / 180  # of a gradient by the reference's angle: ours is in degrees and counter-clockwise
+PER_DEGREE = (
+    -math.pi / 180
+)  # of a gradient by the reference's angle: ours is in degrees and counter-clockwise
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +47,47 @@ def value_and_gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Te
     return value.detach(), torch.autograd.grad(value, at)[0]
 
 
-# ---- the reference's figures ---------------------------------------------------------------------------------------------------------
+# ---- the reference's figures
+# ---------------------------------------------------------------------------
 
 
 def test_focal_loss_equals_the_reference(stored: dict[str, Any]) -> None:
     data = stored["FocalLoss_sigmoid_g2_a025"]
-    logits, targets, weights = torch.tensor(data["logits"]), torch.tensor(data["target"]), torch.tensor(data["weight"])
+    logits, targets, weights = (
+        torch.tensor(data["logits"]),
+        torch.tensor(data["target"]),
+        torch.tensor(data["weight"]),
+    )
     targets = torch.where(targets == data["num_classes"], -1, targets)
     assert (targets < 0).any()
     near = {"atol": 2e-7, "rtol": 1e-5}
-    for key, divisor, weight in (("sum", 1, None), ("mean", logits.numel(), None), ("avg_factor_7", 7, weights)):
-        value, gradient = value_and_gradient(lambda x, w=weight, by=divisor: sigmoid_focal_loss(x, targets, weights=w) / by, logits)
+    for key, divisor, weight in (
+        ("sum", 1, None),
+        ("mean", logits.numel(), None),
+        ("avg_factor_7", 7, weights),
+    ):
+        value, gradient = value_and_gradient(
+            lambda x, w=weight, by=divisor: sigmoid_focal_loss(x, targets, weights=w) / by, logits
+        )
         assert value.item() == pytest.approx(data[key], rel=1e-6)
         torch.testing.assert_close(gradient, torch.tensor(data[f"{key}_grad"]), **near)
     for row, column in torch.cartesian_prod(torch.arange(12), torch.arange(5)).tolist():
         target = torch.where(targets[row : row + 1] == column, 0, -1)
-        value, gradient = value_and_gradient(lambda x, t=target: sigmoid_focal_loss(x, t), logits[row : row + 1, column : column + 1])
+        value, gradient = value_and_gradient(
+            lambda x, t=target: sigmoid_focal_loss(x, t), logits[row : row + 1, column : column + 1]
+        )
         assert value.item() == pytest.approx(data["none"][row][column], rel=1e-5, abs=1e-7)
         assert gradient.item() == pytest.approx(data["none_grad"][row][column], rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize(
     ("key", "beta"),
-    [("SmoothL1Loss_beta_1.0000", 1.0), ("SmoothL1Loss_beta_0.1111", 1 / 9), ("SmoothL1Loss_beta_0.3333", 1 / 3), ("L1Loss", 0.0)],
+    [
+        ("SmoothL1Loss_beta_1.0000", 1.0),
+        ("SmoothL1Loss_beta_0.1111", 1 / 9),
+        ("SmoothL1Loss_beta_0.3333", 1 / 3),
+        ("L1Loss", 0.0),
+    ],
 )
 def test_l1_losses_equal_the_reference(stored: dict[str, Any], key: str, beta: float) -> None:
     data = stored[key]
@@ -67,19 +95,32 @@ def test_l1_losses_equal_the_reference(stored: dict[str, Any], key: str, beta: f
     predicted, wanted, weights = (torch.tensor(data[name]) for name in ("pred", "target", "weight"))
     value, gradient = value_and_gradient(lambda x: l1_loss(x, wanted, beta) / x.numel(), predicted)
     assert value.item() == pytest.approx(data["mean"], rel=1e-6)
-    expected = torch.tensor(data["mean_grad"]) if "mean_grad" in data else torch.sign(predicted - wanted) / predicted.numel()
+    expected = (
+        torch.tensor(data["mean_grad"])
+        if "mean_grad" in data
+        else torch.sign(predicted - wanted) / predicted.numel()
+    )
     torch.testing.assert_close(gradient, expected, atol=1e-8, rtol=1e-5)
-    assert l1_loss(predicted, wanted, beta, weights).item() / 4 == pytest.approx(data["weighted_avg_factor_4"], rel=1e-6)
+    assert l1_loss(predicted, wanted, beta, weights).item() / 4 == pytest.approx(
+        data["weighted_avg_factor_4"], rel=1e-6
+    )
 
 
 def test_sigmoid_cross_entropies_equal_the_reference(stored: dict[str, Any]) -> None:
-    regions, centerness = stored["CrossEntropy_use_sigmoid_RPN"], stored["CrossEntropy_use_sigmoid_centerness"]
+    regions, centerness = (
+        stored["CrossEntropy_use_sigmoid_RPN"],
+        stored["CrossEntropy_use_sigmoid_centerness"],
+    )
     foreground = (torch.tensor(regions["label_0_is_fg"]) == 0)[:, None]
-    value, gradient = value_and_gradient(lambda x: binary_cross_entropy(x, foreground) / 9, torch.tensor(regions["logits"]))
+    value, gradient = value_and_gradient(
+        lambda x: binary_cross_entropy(x, foreground) / 9, torch.tensor(regions["logits"])
+    )
     assert value.item() == pytest.approx(regions["use_sigmoid_mean"], rel=1e-6)
     torch.testing.assert_close(gradient, torch.tensor(regions["grad"]), atol=1e-8, rtol=1e-5)
     soft = torch.tensor(centerness["soft_target"])
-    value, gradient = value_and_gradient(lambda x: binary_cross_entropy(x, soft) / 9, torch.tensor(centerness["logits"]))
+    value, gradient = value_and_gradient(
+        lambda x: binary_cross_entropy(x, soft) / 9, torch.tensor(centerness["logits"])
+    )
     assert value.item() == pytest.approx(centerness["mean"], rel=1e-6)
     assert value.item() * 9 / 4 == pytest.approx(centerness["avg_factor_4"], rel=1e-6)
     torch.testing.assert_close(gradient, torch.tensor(centerness["grad"]), atol=1e-8, rtol=1e-5)
@@ -95,14 +136,18 @@ def test_softmax_cross_entropy_equals_the_reference(stored: dict[str, Any]) -> N
 
 
 def pairs(data: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Boxes [20, 5], float64, our convention; the reference worked on them in float32 and absolute coordinates."""
+    """Boxes [20, 5], float64, our convention; the reference worked on them in float32 and absolute
+    coordinates.
+    """
     boxes = [torch.tensor(data[name]).double() for name in ("pred", "target")]
     return tuple(torch.cat([box[:, :4], -torch.rad2deg(box[:, 4:])], -1) for box in boxes)
 
 
 def each(predicted: Tensor, wanted: Tensor, mode: str = "log") -> Tensor:
     """The loss of every pair [N]."""
-    return torch.stack([rotated_iou_loss(a[None], b[None], mode=mode) for a, b in zip(predicted, wanted, strict=True)])
+    return torch.stack(
+        [rotated_iou_loss(a[None], b[None], mode=mode) for a, b in zip(predicted, wanted, strict=True)]
+    )
 
 
 def in_degrees(gradient: list[list[float]]) -> Tensor:
@@ -115,13 +160,15 @@ def test_rotated_iou_loss_equals_the_reference(stored: dict[str, Any], mode: str
     data = stored["RotatedIoULoss"]
     predicted, wanted = pairs(data)
     values = each(predicted, wanted, mode)
-    torch.testing.assert_close(values, torch.tensor(data[f"{mode}_none"], dtype=torch.float64), atol=5e-6, rtol=0)
+    torch.testing.assert_close(
+        values, torch.tensor(data[f"{mode}_none"], dtype=torch.float64), atol=5e-6, rtol=0
+    )
     total, gradient = value_and_gradient(lambda x: rotated_iou_loss(x, wanted, mode=mode), predicted)
     assert total.item() == pytest.approx(values.sum().item(), rel=1e-12)
     expected = in_degrees(data[f"{mode}_grad"])
     torch.testing.assert_close(gradient[:18], expected[:18], atol=5e-7, rtol=0)
-    # Row 18 is a pair of equal boxes, where the IoU has a peak: growing costs 1 / side, shrinking too. The reference gives one of the two
-    # slopes; anything between them is a gradient there.
+    # Row 18 is a pair of equal boxes, where the IoU has a peak: growing costs 1 / side, shrinking too. The
+    # reference gives one of the two slopes; anything between them is a gradient there.
     steepest = (2 if mode == "square" else 1) / predicted[18, 2:4]
     assert (gradient[18, 2:4].abs() <= steepest * (1 + 1e-6)).all()
     assert gradient[18, [0, 1, 4]].abs().max() < 1e-9
@@ -134,7 +181,9 @@ def test_rotated_iou_loss_equals_the_exact_polygons(stored: dict[str, Any]) -> N
     data = stored["RotatedIoULoss"]
     predicted, wanted = pairs(data)
     values = each(predicted, wanted)
-    torch.testing.assert_close(values, torch.tensor(data["exact_minus_log"], dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        values, torch.tensor(data["exact_minus_log"], dtype=torch.float64), atol=1e-6, rtol=0
+    )
     _, gradient = value_and_gradient(lambda x: rotated_iou_loss(x, wanted), predicted)
     exact = in_degrees(data["numeric_exact_grad_rows_0_17"])
     torch.testing.assert_close(gradient[:18], exact, atol=2e-8, rtol=1e-6)
@@ -144,23 +193,32 @@ def test_weighted_rotated_iou_loss_equals_the_reference(stored: dict[str, Any]) 
     data = stored["RotatedIoULoss"]
     predicted, wanted = pairs(data)
     weights = torch.tensor(data["weight"])
-    value, gradient = value_and_gradient(lambda x: rotated_iou_loss(x, wanted, weights) / weights.sum(), predicted)
+    value, gradient = value_and_gradient(
+        lambda x: rotated_iou_loss(x, wanted, weights) / weights.sum(), predicted
+    )
     assert value.item() == pytest.approx(data["log_weighted_avg_factor"], rel=1e-6)
     expected = in_degrees(data["log_weighted_avg_factor_grad"])
     torch.testing.assert_close(gradient[:18], expected[:18], atol=1e-7, rtol=0)
     assert torch.equal(gradient[19], torch.zeros(5, dtype=torch.float64))
 
 
-# ---- second witnesses --------------------------------------------------------------------------------------------------------------------
+# ---- second witnesses
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.6])
 @pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
 def test_focal_loss_equals_torchvision(alpha: float, gamma: float) -> None:
-    logits, targets, weights = torch.randn(400, 7).double() * 4 - 2, torch.randint(-3, 7, (400,)), torch.rand(400).double()
+    logits, targets, weights = (
+        torch.randn(400, 7).double() * 4 - 2,
+        torch.randint(-3, 7, (400,)),
+        torch.rand(400).double(),
+    )
     one_hot = F.one_hot(targets.clamp(min=0), 7).double() * (targets >= 0)[:, None]
     ours = value_and_gradient(lambda x: sigmoid_focal_loss(x, targets, alpha, gamma, weights), logits)
-    theirs = value_and_gradient(lambda x: (torchvision_focal_loss(x, one_hot, alpha, gamma) * weights[:, None]).sum(), logits)
+    theirs = value_and_gradient(
+        lambda x: (torchvision_focal_loss(x, one_hot, alpha, gamma) * weights[:, None]).sum(), logits
+    )
     # Their 1 - p loses digits where p is small; in float64 that is far below this bound.
     torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
@@ -174,7 +232,9 @@ def test_focal_loss_keeps_the_digits_of_sure_entries() -> None:
 
 def exact_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU [N] by shapely, in float64."""
-    polygons = [shapely.polygons(boxes_to_corners(box.double()).unflatten(-1, (4, 2)).numpy()) for box in (a, b)]
+    polygons = [
+        shapely.polygons(boxes_to_corners(box.double()).unflatten(-1, (4, 2)).numpy()) for box in (a, b)
+    ]
     shared = shapely.area(shapely.intersection(*polygons))
     return torch.from_numpy(shared / (shapely.area(polygons[0]) + shapely.area(polygons[1]) - shared))
 
@@ -183,9 +243,15 @@ def near_pairs(count: int, low: float, high: float, place: float) -> tuple[Tenso
     """Overlapping pairs with sides in low..high around (place, place), in float32."""
     generator = torch.Generator().manual_seed(11)
     wanted = torch.rand(count, 5, generator=generator, dtype=torch.float64)
-    wanted = torch.cat([wanted[:, :2] * low, low + wanted[:, 2:4] * (high - low), wanted[:, 4:] * 180 - 90], -1)
-    shake = (torch.rand(count, 5, generator=generator, dtype=torch.float64) - 0.5) * torch.tensor([0.5, 0.5, 0.5, 0.5, 0])
-    predicted = torch.cat([wanted[:, :4] + low * shake[:, :4], torch.rand(count, 1, generator=generator) * 180 - 90], -1)
+    wanted = torch.cat(
+        [wanted[:, :2] * low, low + wanted[:, 2:4] * (high - low), wanted[:, 4:] * 180 - 90], -1
+    )
+    shake = (torch.rand(count, 5, generator=generator, dtype=torch.float64) - 0.5) * torch.tensor(
+        [0.5, 0.5, 0.5, 0.5, 0]
+    )
+    predicted = torch.cat(
+        [wanted[:, :4] + low * shake[:, :4], torch.rand(count, 1, generator=generator) * 180 - 90], -1
+    )
     move = torch.tensor([place, place, 0, 0, 0])
     return (predicted + move).float(), (wanted + move).float()
 
@@ -195,7 +261,10 @@ def gradient_by_differences(predicted: Tensor, wanted: Tensor, step: float = 1e-
     origin = torch.cat([wanted[:, :2], torch.zeros(len(wanted), 3)], -1).double()
     predicted, wanted = predicted.double() - origin, wanted.double() - origin
     steps = step * torch.eye(5, dtype=torch.float64)
-    return torch.stack([-(exact_iou(predicted + s, wanted) - exact_iou(predicted - s, wanted)) / (2 * step) for s in steps], -1)
+    return torch.stack(
+        [-(exact_iou(predicted + s, wanted) - exact_iou(predicted - s, wanted)) / (2 * step) for s in steps],
+        -1,
+    )
 
 
 @pytest.mark.parametrize("place", [0.0, 100.0, 500.0, 1000.0, 20000.0])
@@ -230,7 +299,10 @@ def test_the_reference_loses_there_what_we_keep(shared: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_small_rotated_iou_losses_keep_their_digits(mode: str) -> None:
-    wanted, predicted = torch.tensor([[300.0, 200, 1024, 64, 30]]), torch.tensor([[300.0, 200, 1024.001, 64, 30]])
+    wanted, predicted = (
+        torch.tensor([[300.0, 200, 1024, 64, 30]]),
+        torch.tensor([[300.0, 200, 1024.001, 64, 30]]),
+    )
     linear = 1 - 1024 / predicted[0, 2].double()
     expected = {"log": -torch.log1p(-linear), "linear": linear, "square": linear * (2 - linear)}[mode]
     assert rotated_iou_loss(predicted, wanted, mode=mode).item() == pytest.approx(expected.item(), rel=1e-6)
@@ -240,14 +312,19 @@ def test_small_rotated_iou_losses_keep_their_digits(mode: str) -> None:
 def test_rotated_iou_loss_agrees_with_its_differences(mode: str) -> None:
     predicted, wanted = (boxes.double() for boxes in near_pairs(12, 4, 8, 100))
     weights = torch.rand(12).double()
-    assert torch.autograd.gradcheck(lambda x: rotated_iou_loss(x, wanted, weights, mode), predicted.requires_grad_(), eps=1e-6, atol=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda x: rotated_iou_loss(x, wanted, weights, mode), predicted.requires_grad_(), eps=1e-6, atol=1e-6
+    )
 
 
-# ---- any input ---------------------------------------------------------------------------------------------------------------------------
+# ---- any input
+# ---------------------------------------------------------------------------
 
 
 PLACE = st.floats(-2e4, 2e4, width=32)
-SIDE = st.just(0.0) | st.floats(2**-20, 2e4, width=32)  # a gradient grows like 1 / side: at 1e-45 float32 could not hold it
+SIDE = st.just(0.0) | st.floats(
+    2**-20, 2e4, width=32
+)  # a gradient grows like 1 / side: at 1e-45 float32 could not hold it
 BOX = st.tuples(PLACE, PLACE, SIDE, SIDE, st.floats(-720, 720))
 
 
@@ -271,7 +348,8 @@ def test_rotated_iou_loss_and_its_gradient_are_finite(
         "concentric": (x, y, *wanted[2:]),
     }[change]
     value, gradient = value_and_gradient(
-        lambda b: rotated_iou_loss(b, torch.tensor([wanted], dtype=dtype), mode=mode), torch.tensor([predicted], dtype=dtype)
+        lambda b: rotated_iou_loss(b, torch.tensor([wanted], dtype=dtype), mode=mode),
+        torch.tensor([predicted], dtype=dtype),
     )
     assert value.dtype == dtype
     assert -1e-6 <= value.item() <= 13.8156
@@ -305,7 +383,9 @@ every_loss = pytest.mark.parametrize(("loss", "make"), LOSSES.values(), ids=LOSS
 
 
 @every_loss
-def test_nothing_costs_nothing(loss: Callable[..., Tensor], make: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+def test_nothing_costs_nothing(
+    loss: Callable[..., Tensor], make: Callable[[int], tuple[Tensor, Tensor]]
+) -> None:
     predicted, wanted = make(0)
     value, gradient = value_and_gradient(lambda x: loss(x, wanted), predicted)
     assert value.item() == 0
@@ -313,7 +393,9 @@ def test_nothing_costs_nothing(loss: Callable[..., Tensor], make: Callable[[int]
 
 
 @every_loss
-def test_losses_are_sums_in_float32_under_autocast_too(loss: Callable[..., Tensor], make: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+def test_losses_are_sums_in_float32_under_autocast_too(
+    loss: Callable[..., Tensor], make: Callable[[int], tuple[Tensor, Tensor]]
+) -> None:
     predicted, wanted = make(50)
     predicted = predicted.bfloat16()
     exact = loss(predicted.double(), wanted.double() if wanted.is_floating_point() else wanted)
@@ -333,7 +415,9 @@ def test_weights_count_rows(name: str) -> None:
     predicted, wanted = make(6)
     twice = torch.tensor([0, 1, 1, 3, 4])
     weights = torch.tensor([1.0, 2, 0, 1, 1, 0])
-    torch.testing.assert_close(loss(predicted, wanted, weights=weights), loss(predicted[twice], wanted[twice]))
+    torch.testing.assert_close(
+        loss(predicted, wanted, weights=weights), loss(predicted[twice], wanted[twice])
+    )
 
 
 def test_an_unknown_mode_is_refused() -> None:

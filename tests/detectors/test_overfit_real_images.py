@@ -1,4 +1,6 @@
-"""Each detector learns eight real images by heart: the whole chain from files to average precision, on real ships."""
+"""Each detector learns eight real images by heart: the whole chain from files to average precision, on real
+ships.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from dbf_ray.detectors import DETECTORS, make_detector
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.freezing import Freezer
 
-# Ships are slim: anchors like those of jobs/configs/hrsc_mobilenet_v2.yaml, in two sizes; without anchors, and with proposals, the reference's do.
+# Ships are slim: anchors like those of jobs/configs/hrsc_mobilenet_v2.yaml, in two sizes; without anchors,
+# and with proposals, the reference's do.
 OPTIONS: dict[str, dict[str, Any]] = {
     "rotated_retinanet": {
         "head_convs": 2,
@@ -38,12 +41,27 @@ def test_every_detector_has_options() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_it_learns_eight_images_of_hrsc2016(name: str, shared: Path) -> None:
-    ships = make_dataset("dota", "train", root=shared / "data" / "hrsc2016", classes=["ship"], images=0, image_size=320, drop_empty=True)
+    ships = make_dataset(
+        "dota",
+        "train",
+        root=shared / "data" / "hrsc2016",
+        classes=["ship"],
+        images=0,
+        image_size=320,
+        drop_empty=True,
+    )
     view = EvalView(Subset(ships, list(range(0, 8 * 20, 20))), 320)
     samples = [view[index] for index in range(8)]
     torch.manual_seed(0)
     weights = shared / "weights" / "mobilenet_v2_features_torchvision.pth"
-    detector = make_detector(name, backbone="mobilenet_v2", weights_backbone=weights, num_classes=1, fpn_channels=64, **OPTIONS[name])
+    detector = make_detector(
+        name,
+        backbone="mobilenet_v2",
+        weights_backbone=weights,
+        num_classes=1,
+        fpn_channels=64,
+        **OPTIONS[name],
+    )
     Freezer(detector.backbone).apply(0)
     detector.train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3, weight_decay=0.0)

@@ -1,4 +1,6 @@
-"""The parts detectors are made of: anchors, points and their assignment, sampling, the choice of levels, post-processing."""
+"""The parts detectors are made of: anchors, points and their assignment, sampling, the choice of levels,
+post-processing.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,12 @@ def test_anchors_are_the_reference_s_to_the_bit(shared: Path) -> None:
 
 def test_points_are_the_reference_s(shared: Path) -> None:
     facts = figures(shared, "model_facts.json")["rotated_fcos__r50"]
-    for shape, stride, first in zip(level_shapes((512, 512), STRIDES), STRIDES, facts["first_priors_per_level"], strict=True):
-        assert torch.equal(cell_centers(shape, stride, torch.device("cpu"))[: len(first)], torch.tensor(first))
+    for shape, stride, first in zip(
+        level_shapes((512, 512), STRIDES), STRIDES, facts["first_priors_per_level"], strict=True
+    ):
+        assert torch.equal(
+            cell_centers(shape, stride, torch.device("cpu"))[: len(first)], torch.tensor(first)
+        )
 
 
 def test_angles_and_ratios_of_anchors() -> None:
@@ -63,14 +69,20 @@ def slow_points(shapes: list[tuple[int, int]], boxes: list[list[float]], radius:
                     dx, dy = (column + 0.5) * stride - cx, (row + 0.5) * stride - cy
                     along, across = dx * math.cos(a) - dy * math.sin(a), dx * math.sin(a) + dy * math.cos(a)
                     sides = (w / 2 + along, w / 2 - along, h / 2 + across, h / 2 - across)
-                    stands = min(sides) > 0 and low <= max(sides) <= high and max(abs(along), abs(across)) < radius * stride
+                    stands = (
+                        min(sides) > 0
+                        and low <= max(sides) <= high
+                        and max(abs(along), abs(across)) < radius * stride
+                    )
                     if stands and w * h < best_area:
                         best, best_area = number, w * h
                 result.append(best)
     return result
 
 
-box = st.tuples(st.floats(-20, 280), st.floats(-20, 220), st.floats(3, 400), st.floats(3, 400), st.floats(-90, 89.9))
+box = st.tuples(
+    st.floats(-20, 280), st.floats(-20, 220), st.floats(3, 400), st.floats(3, 400), st.floats(-90, 89.9)
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -98,7 +110,9 @@ def test_assignment_by_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def assign(matrix: Tensor, low_quality: float | None) -> list[int]:
         columns = torch.arange(matrix.shape[1])
-        return assign_by_iou(lambda some: matrix[:, some], len(matrix), columns, 0.7, 0.3, low_quality).tolist()
+        return assign_by_iou(
+            lambda some: matrix[:, some], len(matrix), columns, 0.7, 0.3, low_quality
+        ).tolist()
 
     assert assign(iou, 0.3) == [0, IGNORED, BACKGROUND, 1, BACKGROUND]
     assert assign(iou, None) == [0, IGNORED, BACKGROUND, IGNORED, BACKGROUND]
@@ -111,7 +125,11 @@ def test_assignment_by_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from([IGNORED, BACKGROUND, 0, 1, 2]), max_size=60), st.integers(1, 40), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+@given(
+    st.lists(st.sampled_from([IGNORED, BACKGROUND, 0, 1, 2]), max_size=60),
+    st.integers(1, 40),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+)
 def test_sampling_takes_its_quota(assigned: list[int], count: int, share: float) -> None:
     tensor = torch.tensor(assigned, dtype=torch.int64)
     positive, negative = sample(tensor, count, share, torch.Generator().manual_seed(3))
@@ -154,7 +172,10 @@ def test_extra_levels_of_the_pyramid(kind: str, levels: int) -> None:
 def test_regions_are_pooled_from_the_level_of_their_scale(kind: type, shared: Path) -> None:
     mapping = figures(shared, "model_facts.json")["oriented_rcnn__r50"]["level_mapping"]
     regions, strides = kind(), [4, 8, 16, 32]
-    levels = [torch.full((2, 1, 1024 // stride, 1024 // stride), float(number)) for number, stride in enumerate(strides)]
+    levels = [
+        torch.full((2, 1, 1024 // stride, 1024 // stride), float(number))
+        for number, stride in enumerate(strides)
+    ]
     sides = torch.tensor([float(side) for side in mapping])
     center = torch.full((len(sides), 2), 512.0)
     if kind is HorizontalRegions:
@@ -175,7 +196,10 @@ def scored(*rows: tuple[float, ...]) -> tuple[Tensor, Tensor]:
 
 def test_detections_are_above_the_threshold_and_suppressed_within_their_class() -> None:
     boxes, scores = scored(
-        (50, 50, 40, 20, 10, 0.9, 0.3), (51, 50, 40, 20, 10, 0.8, 0.6), (50, 50, 40, 20, 12, 0.2, 0.05), (90, 90, 9, 5, 0, 0.1, 0.04)
+        (50, 50, 40, 20, 10, 0.9, 0.3),
+        (51, 50, 40, 20, 10, 0.8, 0.6),
+        (50, 50, 40, 20, 12, 0.2, 0.05),
+        (90, 90, 9, 5, 0, 0.1, 0.04),
     )
     found = select_detections(boxes, scores, 0.05, 0.1, 100)
     assert found["labels"].tolist() == [0, 1, 0]
@@ -183,7 +207,9 @@ def test_detections_are_above_the_threshold_and_suppressed_within_their_class() 
     assert torch.equal(found["boxes"], boxes[[0, 1, 3]])
     assert select_detections(boxes, scores, 0.05, 0.1, 1)["labels"].tolist() == [0]
     factors = torch.tensor([0.1, 1.0, 1.0, 1.0])
-    assert select_detections(boxes, scores, 0.05, 0.1, 100, factors)["scores"].tolist() == pytest.approx([0.8, 0.6, 0.1])
+    assert select_detections(boxes, scores, 0.05, 0.1, 100, factors)["scores"].tolist() == pytest.approx(
+        [0.8, 0.6, 0.1]
+    )
     nothing = select_detections(boxes, scores, 0.95, 0.1, 100)
     assert [len(value) for value in nothing.values()] == [0, 0, 0]
 
@@ -194,10 +220,18 @@ def test_best_candidates() -> None:
     assert best_candidates(ranking, 3).tolist() == [0, 1, 2]
 
 
-def test_of_anchors_that_overlap_alike_some_are_taken_by_the_kernel_s_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many anchors hold this object wholly and overlap it equally well: without torchvision's kernel all are taken, with it some of them."""
+def test_of_anchors_that_overlap_alike_some_are_taken_by_the_kernel_s_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many anchors hold this object wholly and overlap it equally well: without torchvision's kernel all are
+    taken, with it some of them.
+    """
     strides = [8, 16, 32, 64, 128]
-    anchors = torch.cat(RotatedAnchors(strides, 4.0, OCTAVE_SCALES, (1.0, 2.0, 0.5), (0.0,))(level_shapes((256, 256), strides)))
+    anchors = torch.cat(
+        RotatedAnchors(strides, 4.0, OCTAVE_SCALES, (1.0, 2.0, 0.5), (0.0,))(
+            level_shapes((256, 256), strides)
+        )
+    )
     objects = torch.tensor([[100.0, 30, 12, 6, 11.46]])
     some = torch.nonzero(assign_max_iou(anchors, objects) == 0).squeeze(-1)
     monkeypatch.setattr(assigners, "_KERNEL", False)
@@ -211,7 +245,9 @@ def test_of_anchors_that_overlap_alike_some_are_taken_by_the_kernel_s_rounding(m
 def test_upright_pooling_and_suppression_equal_the_reference(shared: Path) -> None:
     data = figures(shared, "roi_ops_and_assignment.json")
     rois = torch.tensor(data["rois_b_x1y1x2y2"])
-    pooled = HorizontalRegions().pool(torch.tensor(data["features"]), rois[:, 1:], rois[:, 0].long(), round(1 / data["spatial_scale"]), 7)
+    pooled = HorizontalRegions().pool(
+        torch.tensor(data["features"]), rois[:, 1:], rois[:, 0].long(), round(1 / data["spatial_scale"]), 7
+    )
     torch.testing.assert_close(pooled, torch.tensor(data["roi_align_s0_aligned"]), atol=1e-5, rtol=1e-4)
     boxes, scores = torch.tensor(data["nms"]["boxes"]), torch.tensor(data["nms"]["scores"])
     kept = batched_nms(boxes, scores, torch.zeros(len(boxes)), data["nms"]["thr"])

@@ -1,4 +1,6 @@
-"""bf16 autocast and channels-last memory in every detector: what is float32 stays so, and the numbers are near."""
+"""bf16 autocast and channels-last memory in every detector: what is float32 stays so, and the numbers are
+near.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,20 @@ from dbf_ray.detectors.two_stage import TwoStageDetector
 
 PACKAGE, VISION = Path(dbf_ray.__file__).parent, Path(torchvision.__file__).parent
 ONE_STAGE = {"encode", "decode", "sigmoid_focal_loss", "batched_nms_rotated", "box_iou_rotated"}
-TWO_STAGE = {"encode", "decode", "binary_cross_entropy", "cross_entropy", "l1_loss", "batched_nms_rotated", "batched_nms", "box_iou"}
+TWO_STAGE = {
+    "encode",
+    "decode",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "l1_loss",
+    "batched_nms_rotated",
+    "batched_nms",
+    "box_iou",
+}
 IN_FLOAT32 = {
     "rotated_retinanet": ONE_STAGE | {"l1_loss", "assign_max_iou"},
-    "rotated_fcos": {*ONE_STAGE, "rotated_iou_loss", "binary_cross_entropy", "assign_points"} - {"box_iou_rotated"}
+    "rotated_fcos": {*ONE_STAGE, "rotated_iou_loss", "binary_cross_entropy", "assign_points"}
+    - {"box_iou_rotated"}
     | {"box_iou_rotated_aligned"},
     "rotated_faster_rcnn": TWO_STAGE | {"roi_align", "assign_by_iou"},
     "oriented_rcnn": TWO_STAGE | {"roi_align_rotated", "box_iou_rotated"},
@@ -58,7 +70,10 @@ def images() -> list[Tensor]:
 
 def targets() -> list[dict[str, Any]]:
     boxes = torch.tensor([[30.0, 25.0, 40.0, 16.0, 20.0], [50.0, 50.0, 20.0, 12.0, -50.0]])
-    return [{"boxes": boxes, "labels": torch.tensor([0, 1]), "seed": 7}, {"boxes": boxes[:1], "labels": torch.tensor([1]), "seed": 8}]
+    return [
+        {"boxes": boxes, "labels": torch.tensor([0, 1]), "seed": 7},
+        {"boxes": boxes[:1], "labels": torch.tensor([1]), "seed": 8},
+    ]
 
 
 def bf16(enabled: bool = True) -> torch.autocast:
@@ -79,7 +94,9 @@ def apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 
 def round_as_bf16(detector: Detector) -> Detector:
-    """A float32 detector whose layers have weights, inputs and outputs rounded to bf16; gradients pass as if they were not."""
+    """A float32 detector whose layers have weights, inputs and outputs rounded to bf16; gradients pass as if
+    they were not.
+    """
 
     def rounded(x: Tensor) -> Tensor:
         return x + (x.detach().bfloat16().float() - x.detach())
@@ -93,7 +110,9 @@ def round_as_bf16(detector: Detector) -> Detector:
 
 
 def test_losses_and_gradients_are_those_of_float32_but_for_rounding(name: str) -> None:
-    """How far rounding moves gradients (random weights, 1 to 40 %) says a detector without autocast that rounds by itself."""
+    """How far rounding moves gradients (random weights, 1 to 40 %) says a detector without autocast that
+    rounds by itself.
+    """
     detector, rounding = small(name), round_as_bf16(small(name))
     exact = detector(images(), targets())
     expected = gradients(detector, exact)
@@ -103,7 +122,9 @@ def test_losses_and_gradients_are_those_of_float32_but_for_rounding(name: str) -
     for key, loss in exact.items():
         assert rough[key].dtype == torch.float32
         torch.testing.assert_close(rough[key], loss, rtol=0.02, atol=0)
-    assert all(bool(gradient.isfinite().all()) and gradient.dtype == torch.float32 for gradient in found.values())
+    assert all(
+        bool(gradient.isfinite().all()) and gradient.dtype == torch.float32 for gradient in found.values()
+    )
     allowed = 3 * apart(gradients(rounding, rounding(images(), targets())), expected)
     assert 0 < apart(found, expected) < allowed
 
@@ -127,7 +148,10 @@ def calls_seen() -> Iterator[list[tuple[str, str, bool]]]:
 def test_boxes_overlaps_pooling_and_losses_are_outside_of_autocast(name: str) -> None:
     detector = small(name, score_threshold=0.0, detections_per_image=50)
     parts = ("losses", "assigners", "samplers", "postprocess", "anchors", "regions")
-    float32 = [*map(str, (PACKAGE / "geometry").glob("*.py")), *(str(PACKAGE / "detectors" / f"{part}.py") for part in parts)]
+    float32 = [
+        *map(str, (PACKAGE / "geometry").glob("*.py")),
+        *(str(PACKAGE / "detectors" / f"{part}.py") for part in parts),
+    ]
     float32 += [str(VISION / "ops" / f"{part}.py") for part in ("boxes", "roi_align")]
     with bf16(), calls_seen() as seen:
         detector(images(), targets())
@@ -135,7 +159,11 @@ def test_boxes_overlaps_pooling_and_losses_are_outside_of_autocast(name: str) ->
     outside = {function for file, function, on in seen if file in float32 and not on}
     assert {(file, function) for file, function, on in seen if file in float32 and on} == set()
     assert IN_FLOAT32[name] <= outside, IN_FLOAT32[name] - outside
-    heads = [on for file, function, on in seen if file == str(PACKAGE / "detectors" / "heads.py") and function == "forward"]
+    heads = [
+        on
+        for file, function, on in seen
+        if file == str(PACKAGE / "detectors" / "heads.py") and function == "forward"
+    ]
     assert heads == [True, True]
 
 
@@ -144,10 +172,14 @@ def test_the_network_itself_runs_in_bf16(name: str) -> None:
     seen: dict[str, torch.dtype] = {}
     for key, module in detector.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(lambda module, inputs, output, key=key: seen.update({key: output.dtype}))
+            module.register_forward_hook(
+                lambda module, inputs, output, key=key: seen.update({key: output.dtype})
+            )
     with bf16():
         detector(images()[:1], targets()[:1])
-    assert {key for key, dtype in seen.items() if dtype == torch.float32} == {key for key in seen if key.startswith("neck.extra")}
+    assert {key for key, dtype in seen.items() if dtype == torch.float32} == {
+        key for key in seen if key.startswith("neck.extra")
+    }
     assert len(seen) > 30
 
 
@@ -160,7 +192,9 @@ def test_detections_are_float32(name: str) -> None:
 
 
 def test_detections_in_one_autocast_leave_nothing_to_training(name: str) -> None:
-    """autocast keeps copies of weights until it ends: one made for detections must neither cost a gradient nor serve after the weights have moved."""
+    """autocast keeps copies of weights until it ends: one made for detections must neither cost a gradient
+    nor serve after the weights have moved.
+    """
     fresh, used = small(name), small(name)
     with torch.no_grad():
         for p in fresh.parameters():
@@ -173,7 +207,9 @@ def test_detections_in_one_autocast_leave_nothing_to_training(name: str) -> None
             for p in used.parameters():
                 p.mul_(0.9)
         losses = used.train()(images()[:1], targets()[:1])
-    assert {key: loss.item() for key, loss in losses.items()} == {key: loss.item() for key, loss in expected.items()}
+    assert {key: loss.item() for key, loss in losses.items()} == {
+        key: loss.item() for key, loss in expected.items()
+    }
     expected_gradients, found = gradients(fresh, expected), gradients(used, losses)
     assert all(torch.equal(found[key], gradient) for key, gradient in expected_gradients.items())
 

@@ -1,4 +1,6 @@
-"""Whole detectors against MMRotate's: weights by formula under its names, then outputs, losses, gradients and detections of one image."""
+"""Whole detectors against MMRotate's: weights by formula under its names, then outputs, losses, gradients and
+detections of one image.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from tests.detectors.formula_weights import figures, formula_image, formula_stat
 
 BACKBONES = {"r50": "resnet50", "swin_t": "swin_t", "swin_s": "swin_s"}
 DETECTORS = ("rotated_retinanet", "rotated_fcos", "rotated_faster_rcnn", "oriented_rcnn")
-MODELS = ("rotated_retinanet__r50", "rotated_retinanet__swin_t", "rotated_fcos__r50", "rotated_faster_rcnn__r50", "oriented_rcnn__r50")
+MODELS = (
+    "rotated_retinanet__r50",
+    "rotated_retinanet__swin_t",
+    "rotated_fcos__r50",
+    "rotated_faster_rcnn__r50",
+    "oriented_rcnn__r50",
+)
 STRIDES = (8, 16, 32, 64, 128)
 SIZE = (256, 256)
 
@@ -52,7 +60,11 @@ class Case:
         return isinstance(self.detector, TwoStageDetector)
 
     def training_batch(self) -> Batch:
-        target = {"boxes": from_reference(self.figures["gts"]), "labels": torch.tensor(self.figures["labels"]), "seed": 0}
+        target = {
+            "boxes": from_reference(self.figures["gts"]),
+            "labels": torch.tensor(self.figures["labels"]),
+            "seed": 0,
+        }
         assignment, normalizers = self.detector.assign([target], [SIZE], SIZE)
         return Batch(self.image, [SIZE], assignment, normalizers)
 
@@ -124,7 +136,9 @@ def test_maps_of_the_dense_head(case: Case) -> None:
         batch, channels, height, width = wanted["shape"]
         found = dense[index].reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         if "fcos" in type(case.detector).__name__.lower() and index // len(kinds[0]) == 1:
-            found = found * STRIDES[index % len(kinds[0])]  # the reference's distances in eval mode are in pixels
+            found = (
+                found * STRIDES[index % len(kinds[0])]
+            )  # the reference's distances in eval mode are in pixels
         assert_map(found, wanted)
 
 
@@ -189,14 +203,22 @@ def test_detections(case: Case) -> None:
     assert [counts[label] for label in range(15)] == case.wanted["n_det_per_class"]
     top = case.wanted["top30_score_class_box"]
     assert found["labels"][:30].tolist() == [label for _, label, _ in top]
-    torch.testing.assert_close(found["scores"][:30], torch.tensor([score for score, _, _ in top]), atol=0, rtol=1e-4)
-    overlap = box_iou_rotated_aligned(found["boxes"][:30].double(), from_reference([box for _, _, box in top]).double())
+    torch.testing.assert_close(
+        found["scores"][:30], torch.tensor([score for score, _, _ in top]), atol=0, rtol=1e-4
+    )
+    overlap = box_iou_rotated_aligned(
+        found["boxes"][:30].double(), from_reference([box for _, _, box in top]).double()
+    )
     assert overlap.min() > 0.9999
 
 
 def test_fcos_loss_is_the_exact_one(shared: Path) -> None:
-    """MMRotate computes the overlap in float32 about the image's corner; about the object and in float64 its own formula gives ours."""
-    exact = figures(shared, "forward_formula_weights.json")["rotated_fcos_exact_iou_variant"]["r50 float64_centred_on_target"]
+    """MMRotate computes the overlap in float32 about the image's corner; about the object and in float64 its
+    own formula gives ours.
+    """
+    exact = figures(shared, "forward_formula_weights.json")["rotated_fcos_exact_iou_variant"][
+        "r50 float64_centred_on_target"
+    ]
     case = Case(shared, "rotated_fcos__r50")
     batch = case.training_batch()
     losses = case.detector.train().losses(batch, case.detector.at_least(batch.normalizers))

@@ -20,7 +20,14 @@ from dbf_ray.geometry import box_iou_rotated
 
 def small(num_classes: int = 2, **options: object) -> Detector:
     torch.manual_seed(0)
-    return make_detector("rotated_retinanet", backbone="resnet18", num_classes=num_classes, fpn_channels=16, head_convs=1, **options)
+    return make_detector(
+        "rotated_retinanet",
+        backbone="resnet18",
+        num_classes=num_classes,
+        fpn_channels=16,
+        head_convs=1,
+        **options,
+    )
 
 
 def target(*boxes: tuple[float, ...], label: int = 0) -> dict[str, Tensor]:
@@ -28,7 +35,9 @@ def target(*boxes: tuple[float, ...], label: int = 0) -> dict[str, Tensor]:
 
 
 def test_anchors_and_assignment_equal_the_reference(shared: Path) -> None:
-    data = json.loads((shared / "reference" / "roi_ops_and_assignment.json").read_text())["assign_retina_128px"]
+    data = json.loads((shared / "reference" / "roi_ops_and_assignment.json").read_text())[
+        "assign_retina_128px"
+    ]
     anchors = RotatedAnchors([8, 16, 32, 64, 128], 4.0, OCTAVE_SCALES, (1.0, 2.0, 0.5), (0.0,))
     levels = anchors([(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)])
     assert sum(map(len, levels)) == data["n_anchors"]
@@ -50,7 +59,9 @@ def test_training_gives_losses_and_eval_gives_canonical_detections() -> None:
     losses = detector(images, [target((30, 30, 40, 10, 20)), target()])
     assert isinstance(losses, dict)
     assert set(losses) == {"classification", "regression"}
-    assert all(loss.ndim == 0 and loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
+    assert all(
+        loss.ndim == 0 and loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values()
+    )
     detector.eval()
     for found in detector(images):
         assert found["boxes"].shape == (len(found["scores"]), 5)
@@ -81,7 +92,10 @@ def test_bf16_losses_are_float32_and_near() -> None:
 
 def test_bf16_gradients_are_right_on_maps_one_pixel_wide() -> None:
     torch.manual_seed(0)
-    pyramid, features = FPN([8, 8, 8], 8), [torch.randn(2, 8, s, s) for s in (8, 4, 2)]  # the extra levels see 2 x 2, then 1 x 1
+    pyramid, features = (
+        FPN([8, 8, 8], 8),
+        [torch.randn(2, 8, s, s) for s in (8, 4, 2)],
+    )  # the extra levels see 2 x 2, then 1 x 1
     gradients = []
     for rough in (False, True, True):
         pyramid.zero_grad()
@@ -96,8 +110,11 @@ def test_bf16_gradients_are_right_on_maps_one_pixel_wide() -> None:
 
 def test_an_object_at_the_border_keeps_an_anchor_of_its_own() -> None:
     detector = small(num_classes=1)
-    # The only anchors that overlap this object well lie on cells beyond the image's own padding, where nothing is trained.
-    batch = detector.prepare([torch.rand(3, 64, 64), torch.rand(3, 128, 128)], [target((62, 62, 30, 30, 0)), target()])
+    # The only anchors that overlap this object well lie on cells beyond the image's own padding, where
+    # nothing is trained.
+    batch = detector.prepare(
+        [torch.rand(3, 64, 64), torch.rand(3, 128, 128)], [target((62, 62, 30, 30, 0)), target()]
+    )
     assert batch.normalizers.item() >= 1
     assert (batch.assignment.labels[0] == IGNORED).any()
 
@@ -115,7 +132,12 @@ def test_frozen_stages_and_norms_stay_in_eval_mode() -> None:
 
 def test_it_overfits_two_images() -> None:
     torch.manual_seed(1)
-    detector = small(num_classes=1, norm_eval=False, anchor_angles=(-60.0, -30.0, 0.0, 30.0, 60.0, 90.0), anchor_ratios=(3.0,))
+    detector = small(
+        num_classes=1,
+        norm_eval=False,
+        anchor_angles=(-60.0, -30.0, 0.0, 30.0, 60.0, 90.0),
+        anchor_ratios=(3.0,),
+    )
     images = [torch.rand(3, 96, 96) * 0.2 for _ in range(2)]
     targets = [target((40, 50, 48, 16, 30)), target((60, 40, 40, 14, -70))]
     for image, t in zip(images, targets, strict=True):

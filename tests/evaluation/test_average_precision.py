@@ -1,4 +1,6 @@
-"""Average precision against reference figures, against a slow implementation on shapely polygons, and by its properties."""
+"""Average precision against reference figures, against a slow implementation on shapely polygons, and by its
+properties.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ Images = list[dict[str, Any]]
 
 def detections_of(*rows: tuple[list[float], float, int]) -> dict[str, Any]:
     boxes, scores, labels = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-    return {"boxes": torch.tensor(boxes).reshape(-1, 5), "scores": torch.tensor(scores), "labels": torch.tensor(labels, dtype=torch.long)}
+    return {
+        "boxes": torch.tensor(boxes).reshape(-1, 5),
+        "scores": torch.tensor(scores),
+        "labels": torch.tensor(labels, dtype=torch.long),
+    }
 
 
 def objects_of(*rows: tuple[list[float], int, bool]) -> dict[str, Any]:
@@ -51,12 +57,20 @@ def reference_set(case: dict[str, Any]) -> tuple[Images, Images]:
         rows = [(row, label) for label, found in enumerate(per_class) for row in found]
         scores, labels = [row[5] for row, _ in rows], [label for _, label in rows]
         boxes = reference_boxes([row[:5] for row, _ in rows])
-        detections.append({"boxes": boxes, "scores": torch.tensor(scores), "labels": torch.tensor(labels, dtype=torch.long)})
+        detections.append(
+            {"boxes": boxes, "scores": torch.tensor(scores), "labels": torch.tensor(labels, dtype=torch.long)}
+        )
     for truth in case["gts"]:
         labels = truth["labels"] + truth["labels_ignore"]
         difficult = [False] * len(truth["labels"]) + [True] * len(truth["labels_ignore"])
         boxes = reference_boxes(truth["bboxes"] + truth["bboxes_ignore"])
-        objects.append({"boxes": boxes, "labels": torch.tensor(labels, dtype=torch.long), "difficult": torch.tensor(difficult)})
+        objects.append(
+            {
+                "boxes": boxes,
+                "labels": torch.tensor(labels, dtype=torch.long),
+                "difficult": torch.tensor(difficult),
+            }
+        )
     return detections, objects
 
 
@@ -69,7 +83,9 @@ def test_equals_the_reference_in_all_sets_methods_and_thresholds(shared: Path) -
             method, threshold = key.split("@")
             if threshold.startswith("mean"):
                 continue
-            per_class, mean = average_precision(detections, objects, float(threshold), REFERENCE_METHODS[method])
+            per_class, mean = average_precision(
+                detections, objects, float(threshold), REFERENCE_METHODS[method]
+            )
             devkit = case["devkit"][key]["ap"]
             with_objects = [label for label, count in enumerate(expected["num_gts"]) if count]
             assert sorted(per_class) == with_objects
@@ -81,7 +97,8 @@ def test_equals_the_reference_in_all_sets_methods_and_thresholds(shared: Path) -
     assert compared == 3 * 2 * 10
 
 
-# ---------------------------------------------------------------- second witness: slow, one detection at a time, shapely
+# ---------------------------------------------------------------- second witness: slow, one detection at a
+# time, shapely
 
 
 def polygon(box: list[float]) -> Polygon:
@@ -89,7 +106,10 @@ def polygon(box: list[float]) -> Polygon:
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     # along w: (cos, -sin), along h: (sin, cos); y points down
     return Polygon(
-        [(cx + x * w * cos + y * h * sin, cy - x * w * sin + y * h * cos) for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))]
+        [
+            (cx + x * w * cos + y * h * sin, cy - x * w * sin + y * h * cos)
+            for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+        ]
     )
 
 
@@ -99,8 +119,17 @@ def slow_iou(a: list[float], b: list[float]) -> float:
     return float(shared_area / (first.area + second.area - shared_area))
 
 
-def slow_average_precision(detections: Images, objects: Images, threshold: float, method: str) -> tuple[dict[int, float], float]:
-    labels = sorted({int(label) for image in objects for label, hard in zip(image["labels"], image["difficult"], strict=True) if not hard})
+def slow_average_precision(
+    detections: Images, objects: Images, threshold: float, method: str
+) -> tuple[dict[int, float], float]:
+    labels = sorted(
+        {
+            int(label)
+            for image in objects
+            for label, hard in zip(image["labels"], image["difficult"], strict=True)
+            if not hard
+        }
+    )
     result = {}
     for label in labels:
         truths = [
@@ -135,7 +164,13 @@ def slow_average_precision(detections: Images, objects: Images, threshold: float
                 wrong += 1
             points.append((right / total, right / (right + wrong)))
         if method == "voc07":
-            result[label] = sum(max((p for r, p in points if r >= level), default=0.0) for level in np.arange(0.0, 1.1, 0.1)) / 11
+            result[label] = (
+                sum(
+                    max((p for r, p in points if r >= level), default=0.0)
+                    for level in np.arange(0.0, 1.1, 0.1)
+                )
+                / 11
+            )
         else:
             area, before = 0.0, 0.0
             for recall in sorted({r for r, _ in points}):
@@ -147,21 +182,41 @@ def slow_average_precision(detections: Images, objects: Images, threshold: float
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[Images, Images]:
-    """A few images with objects, and detections that are jittered copies of objects or lie elsewhere; scores often tie."""
+    """A few images with objects, and detections that are jittered copies of objects or lie elsewhere; scores
+    often tie.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     detections, objects = [], []
     for _ in range(draw(st.integers(1, 4))):
         count = int(rng.integers(0, 6))
-        boxes = np.column_stack([rng.uniform(0, 60, (count, 2)), rng.uniform(4, 30, (count, 2)), rng.uniform(-90, 90, count)])
+        boxes = np.column_stack(
+            [rng.uniform(0, 60, (count, 2)), rng.uniform(4, 30, (count, 2)), rng.uniform(-90, 90, count)]
+        )
         labels = rng.integers(0, 3, count)
         objects.append(
-            objects_of(*((box.tolist(), int(label), bool(rng.random() < 0.25)) for box, label in zip(boxes, labels, strict=True)))
+            objects_of(
+                *(
+                    (box.tolist(), int(label), bool(rng.random() < 0.25))
+                    for box, label in zip(boxes, labels, strict=True)
+                )
+            )
         )
         copies = np.repeat(np.arange(count), 2)
         jitter = rng.normal(0, 1, (len(copies), 5)) * [1, 1, 1, 1, 4]
-        near = [(np.maximum(boxes[i] + jitter[k], [-99, -99, 1, 1, -999]), labels[i]) for k, i in enumerate(copies) if rng.random() < 0.8]
-        far = [(np.append(rng.uniform(0, 60, 2), [10, 5, 0]), rng.integers(0, 3)) for _ in range(int(rng.integers(0, 4)))]
-        detections.append(detections_of(*((box.tolist(), float(rng.integers(1, 9)) / 8, int(label)) for box, label in near + far)))
+        near = [
+            (np.maximum(boxes[i] + jitter[k], [-99, -99, 1, 1, -999]), labels[i])
+            for k, i in enumerate(copies)
+            if rng.random() < 0.8
+        ]
+        far = [
+            (np.append(rng.uniform(0, 60, 2), [10, 5, 0]), rng.integers(0, 3))
+            for _ in range(int(rng.integers(0, 4)))
+        ]
+        detections.append(
+            detections_of(
+                *((box.tolist(), float(rng.integers(1, 9)) / 8, int(label)) for box, label in near + far)
+            )
+        )
     return detections, objects
 
 
@@ -181,7 +236,9 @@ B = [60.0, 20.0, 20.0, 10.0, 30.0]
 NOWHERE = [200.0, 200.0, 20.0, 10.0, 0.0]
 
 
-def ap(detections: dict[str, Any], objects: dict[str, Any], threshold: float = 0.5, method: str = "voc12") -> float:
+def ap(
+    detections: dict[str, Any], objects: dict[str, Any], threshold: float = 0.5, method: str = "voc12"
+) -> float:
     return average_precision([detections], [objects], threshold, method)[0][0]
 
 
@@ -198,7 +255,9 @@ def test_second_detection_of_an_object_is_wrong() -> None:
 
 
 def test_detection_claims_only_the_object_it_overlaps_most() -> None:
-    """The second detection overlaps the claimed object more than the free one: it is wrong, although the free one would do."""
+    """The second detection overlaps the claimed object more than the free one: it is wrong, although the free
+    one would do.
+    """
     first, second = [20.0, 20.0, 20.0, 10.0, 0.0], [24.0, 20.0, 20.0, 10.0, 0.0]
     found = detections_of((first, 0.9, 0), ([21.0, 20.0, 20.0, 10.0, 0.0], 0.8, 0))
     assert ap(found, objects_of((first, 0, False), (second, 0, False))) == pytest.approx(0.5)
@@ -236,7 +295,9 @@ def test_class_without_objects_is_left_out_and_no_class_gives_nan() -> None:
 
 
 def test_eleven_points_are_float64_multiples_of_a_tenth() -> None:
-    """As in the development kits a recall of 3/10 does not reach 3 * 0.1: levels 0, 0.1, 0.2 count, 0.3 does not."""
+    """As in the development kits a recall of 3/10 does not reach 3 * 0.1: levels 0, 0.1, 0.2 count, 0.3 does
+    not.
+    """
     boxes = [[40.0 * i, 20.0, 20.0, 10.0, 0.0] for i in range(10)]
     found = detections_of(*((box, 0.9, 0) for box in boxes[:3]))
     assert ap(found, objects_of(*((box, 0, False) for box in boxes)), method="voc07") == pytest.approx(3 / 11)
@@ -249,7 +310,10 @@ def test_eleven_points_are_float64_multiples_of_a_tenth() -> None:
 @given(scenes(), st.sampled_from(["voc12", "voc07"]))
 def test_perfect_detections_reach_one(scene: tuple[Images, Images], method: str) -> None:
     objects = scene[1]
-    perfect = [{"boxes": image["boxes"], "scores": torch.rand(len(image["labels"])), "labels": image["labels"]} for image in objects]
+    perfect = [
+        {"boxes": image["boxes"], "scores": torch.rand(len(image["labels"])), "labels": image["labels"]}
+        for image in objects
+    ]
     per_class, _ = average_precision(perfect, objects, 0.95, method)
     assert all(value == pytest.approx(1.0) for value in per_class.values())
 
@@ -269,11 +333,19 @@ def test_order_of_images_does_not_matter_without_ties(scene: tuple[Images, Image
 
 @settings(deadline=None, max_examples=25)
 @given(scenes(), st.sampled_from(["voc12", "voc07"]))
-def test_low_false_positives_never_change_and_high_ones_never_raise(scene: tuple[Images, Images], method: str) -> None:
+def test_low_false_positives_never_change_and_high_ones_never_raise(
+    scene: tuple[Images, Images], method: str
+) -> None:
     detections, objects = scene
     before = average_precision(detections, objects, 0.5, method)[0]
-    low = [{key: torch.cat([image[key], extra]) for key, extra in zip(image, extras(0.0), strict=True)} for image in detections]
-    high = [{key: torch.cat([image[key], extra]) for key, extra in zip(image, extras(2.0), strict=True)} for image in detections]
+    low = [
+        {key: torch.cat([image[key], extra]) for key, extra in zip(image, extras(0.0), strict=True)}
+        for image in detections
+    ]
+    high = [
+        {key: torch.cat([image[key], extra]) for key, extra in zip(image, extras(2.0), strict=True)}
+        for image in detections
+    ]
     with_high = average_precision(high, objects, 0.5, method)[0]
     assert average_precision(low, objects, 0.5, method)[0] == pytest.approx(before)
     assert all(with_high[label] <= before[label] + 1e-12 for label in before)
@@ -312,6 +384,8 @@ def test_refuses_lists_that_do_not_fit() -> None:
     with pytest.raises(DataError, match="detections of image 0"):
         average_precision([good | {"scores": torch.zeros(2)}], [objects_of()])
     with pytest.raises(DataError, match="ground truth of image 0"):
-        average_precision([good], [objects_of((A, 0, False)) | {"difficult": torch.zeros(3, dtype=torch.bool)}])
+        average_precision(
+            [good], [objects_of((A, 0, False)) | {"difficult": torch.zeros(3, dtype=torch.bool)}]
+        )
     with pytest.raises(DataError, match="scores must be finite, got nan"):
         average_precision([detections_of((A, math.nan, 0))], [objects_of((A, 0, False))])

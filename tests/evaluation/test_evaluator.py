@@ -1,4 +1,6 @@
-"""The evaluator: its metrics against average_precision, independence of order and ranks, and what it refuses."""
+"""The evaluator: its metrics against average_precision, independence of order and ranks, and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def images(count: int = 8, seed: int = 0) -> list[tuple[dict[str, Any], dict[str
     result = []
     for index in range(count):
         objects = int(torch.randint(0, 6, (1,), generator=generator))
-        boxes = torch.rand(objects, 5, generator=generator) * torch.tensor([100.0, 100, 20, 10, 180]) + torch.tensor([0.0, 0, 10, 5, -90])
+        boxes = torch.rand(objects, 5, generator=generator) * torch.tensor(
+            [100.0, 100, 20, 10, 180]
+        ) + torch.tensor([0.0, 0, 10, 5, -90])
         labels = torch.randint(0, 2, (objects,), generator=generator)
         target = {
             "boxes": boxes,
@@ -57,10 +61,20 @@ def test_metrics_are_those_of_average_precision() -> None:
     assert metrics["map50"] == mean
     assert metrics["map50_voc07"] == average_precision(found, there, 0.5, "voc07")[1]
     assert metrics["map75"] == average_precision(found, there, 0.75)[1]
-    assert metrics["map50_95"] == pytest.approx(sum(average_precision(found, there, t)[1] for t in IOU_THRESHOLDS) / 10)
+    assert metrics["map50_95"] == pytest.approx(
+        sum(average_precision(found, there, t)[1] for t in IOU_THRESHOLDS) / 10
+    )
     assert [metrics[f"ap50/{name}"] for name in CLASSES[:2]] == [per_class[0], per_class[1]]
     assert math.isnan(metrics["ap50/tank"])
-    assert list(metrics) == ["map50", "map50_voc07", "map75", "map50_95", "ap50/plane", "ap50/ship", "ap50/tank"]
+    assert list(metrics) == [
+        "map50",
+        "map50_voc07",
+        "map75",
+        "map50_95",
+        "ap50/plane",
+        "ap50/ship",
+        "ap50/tank",
+    ]
 
 
 def test_thresholds_are_exact_decimals() -> None:
@@ -74,12 +88,24 @@ def test_order_and_batching_do_not_matter_even_with_tied_scores() -> None:
 
 
 def test_zero_where_there_are_objects_and_nan_only_where_there_are_none() -> None:
-    nothing = {"boxes": torch.zeros(0, 5), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
-    target = {"boxes": torch.ones(1, 5), "labels": torch.tensor([1]), "difficult": torch.tensor([False]), "image_id": "a"}
+    nothing = {
+        "boxes": torch.zeros(0, 5),
+        "scores": torch.zeros(0),
+        "labels": torch.zeros(0, dtype=torch.long),
+    }
+    target = {
+        "boxes": torch.ones(1, 5),
+        "labels": torch.tensor([1]),
+        "difficult": torch.tensor([False]),
+        "image_id": "a",
+    }
     metrics = evaluate([(nothing, target)])
     assert metrics["map50"] == metrics["map50_95"] == metrics["ap50/ship"] == 0.0
     assert math.isnan(metrics["ap50/plane"])
-    assert all(math.isnan(value) for value in evaluate([(nothing, target | {"difficult": torch.tensor([True])})]).values())
+    assert all(
+        math.isnan(value)
+        for value in evaluate([(nothing, target | {"difficult": torch.tensor([True])})]).values()
+    )
     assert all(math.isnan(value) for value in evaluate([]).values())
 
 
@@ -96,7 +122,10 @@ def test_later_changes_of_a_tensor_do_not_reach_the_evaluator() -> None:
 
 def enlarged(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """The objects of images that were seen at half their size."""
-    return {target["image_id"]: target | {"boxes": target["boxes"] * torch.tensor([2.0, 2, 2, 2, 1])} for _, target in pairs}
+    return {
+        target["image_id"]: target | {"boxes": target["boxes"] * torch.tensor([2.0, 2, 2, 2, 1])}
+        for _, target in pairs
+    }
 
 
 def _rank(rank: int, folder: str) -> None:
@@ -114,7 +143,10 @@ def _rank(rank: int, folder: str) -> None:
             both.gather()
         except DataError as error:
             message = str(error)
-        torch.save((len(shared), shared.compute(), shared.compute_merged(enlarged(pairs)), message), f"{folder}/{rank}.pt")
+        torch.save(
+            (len(shared), shared.compute(), shared.compute_merged(enlarged(pairs)), message),
+            f"{folder}/{rank}.pt",
+        )
     finally:
         dist.destroy_process_group()
 

@@ -13,11 +13,17 @@ from dbf_ray.geometry import batched_nms_rotated
 
 
 def crowd(count: int, side: float, seed: int, classes: int = 3) -> Detections:
-    """Slim boxes at all angles, a third of them near others, some very large, with scores of which many are equal."""
+    """Slim boxes at all angles, a third of them near others, some very large, with scores of which many are
+    equal.
+    """
     generator = torch.Generator().manual_seed(seed)
-    boxes = torch.rand(count, 5, generator=generator) * torch.tensor([side, side, 40, 12, 180]) + torch.tensor([0, 0, 12, 2, -90.0])
+    boxes = torch.rand(count, 5, generator=generator) * torch.tensor(
+        [side, side, 40, 12, 180]
+    ) + torch.tensor([0, 0, 12, 2, -90.0])
     near = torch.randint(count, (count // 3,), generator=generator)
-    boxes[: len(near)] = boxes[near] + torch.randn(len(near), 5, generator=generator) * torch.tensor([2, 2, 1, 0.2, 3])
+    boxes[: len(near)] = boxes[near] + torch.randn(len(near), 5, generator=generator) * torch.tensor(
+        [2, 2, 1, 0.2, 3]
+    )
     boxes[::50, 2] *= 20
     labels = torch.randint(classes, (count,), generator=generator)
     labels[: len(near)] = labels[near]
@@ -31,7 +37,9 @@ def plainly(found: Detections, threshold: float) -> Detections:
 
 @pytest.mark.parametrize("strip", [1, 7, 100, 10_000])
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.5, 1.0])
-def test_strips_leave_the_same_in_the_same_order(strip: int, threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_leave_the_same_in_the_same_order(
+    strip: int, threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = crowd(400, 400.0, seed=strip)
     wanted = plainly(found, threshold)
     monkeypatch.setattr(merge, "_MANY", 0)
@@ -67,7 +75,10 @@ def test_boxes_that_are_no_numbers_are_left_alone() -> None:
     found = crowd(60, 50.0, 1)
     found.boxes[::7, 0] = torch.nan
     found.boxes[1::7, 2] = torch.inf
-    assert torch.equal(merge._suppressed_by_strips(found, 0.1), batched_nms_rotated(found.boxes, found.scores, found.labels, 0.1))
+    assert torch.equal(
+        merge._suppressed_by_strips(found, 0.1),
+        batched_nms_rotated(found.boxes, found.scores, found.labels, 0.1),
+    )
 
 
 def test_very_many_take_strips(monkeypatch: pytest.MonkeyPatch) -> None:

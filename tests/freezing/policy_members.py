@@ -1,4 +1,6 @@
-"""The rows of the policies' exam: a new policy is one row in MEMBERS, with a second implementation in second_policies.py."""
+"""The rows of the policies' exam: a new policy is one row in MEMBERS, with a second implementation in
+second_policies.py.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,13 @@ class Member(NamedTuple):
 
     Attributes:
         parameters: valid ones, for any run of at most 60 epochs.
-        second: an independent implementation of the rule: (epochs, num_stages, seed, **parameters) -> list of prefixes, with the trace in the
-            seed's place for adaptive policies.
-        examples: (parameters, E, K, timeline) written down by hand; for adaptive policies with the trace as the fifth.
+        second: an independent implementation of the rule: (epochs, num_stages, seed, **parameters) -> list of
+            prefixes, with the trace in the seed's place for adaptive policies.
+        examples: (parameters, E, K, timeline) written down by hand; for adaptive policies with the trace as
+            the fifth.
         refused: parameters out of range, and words of the rule and the value that the message must hold.
-        trace: for adaptive policies what an epoch's signal would be, whatever is frozen: (K) -> values of one epoch.
+        trace: for adaptive policies what an epoch's signal would be, whatever is frozen: (K) -> values of one
+            epoch.
         observed: what the policy sees of an epoch's value: (value, frozen prefix, K) -> signal.
         lr_factors: for policies that scale learning rates: (num_stages, **parameters) -> factors.
     """
@@ -33,7 +37,9 @@ class Member(NamedTuple):
     examples: list[tuple[Any, ...]]
     refused: list[tuple[Parameters, list[str]]]
     trace: Callable[[int], st.SearchStrategy[Any]] | None = None
-    observed: Callable[[Any, int, int], Any] = lambda value, frozen, stages: value if frozen < stages else None
+    observed: Callable[[Any, int, int], Any] = lambda value, frozen, stages: (
+        value if frozen < stages else None
+    )
     lr_factors: Callable[..., list[float]] | None = None
 
 
@@ -90,7 +96,11 @@ MEMBERS = [
         "epochs",
         some(epochs=lists),
         second.listed,
-        [({"epochs": [0, 3]}, 5, 4, [0, 4, 4, 0, 4]), ({"epochs": []}, 2, 3, [3, 3]), ({"epochs": [0, 9]}, 1, 1, [0])],
+        [
+            ({"epochs": [0, 3]}, 5, 4, [0, 4, 4, 0, 4]),
+            ({"epochs": []}, 2, 3, [3, 3]),
+            ({"epochs": [0, 9]}, 1, 1, [0]),
+        ],
         [
             ({"epochs": 3}, ["list", "3"]),
             ({"epochs": "03"}, ["list", "'03'"]),
@@ -102,7 +112,9 @@ MEMBERS = [
     ),
     Member(
         "random_budget",
-        some(budget=st.integers(0, 1)),  # any larger one by a test of its own, which knows the number of epochs
+        some(
+            budget=st.integers(0, 1)
+        ),  # any larger one by a test of its own, which knows the number of epochs
         second.random_budget,
         [({"budget": 0}, 3, 4, [4, 4, 4]), ({"budget": 3}, 3, 4, [0, 0, 0]), ({"budget": 1}, 1, 1, [0])],
         [({"budget": -1}, ["budget", ">= 0", "-1"]), ({"budget": 1.0}, ["integer", "1.0"])],
@@ -112,7 +124,12 @@ MEMBERS = [
         some(p=shares),
         second.bernoulli,
         [({"p": 0}, 3, 4, [4, 4, 4]), ({"p": 1}, 3, 4, [0, 0, 0]), ({"p": 1.0}, 1, 1, [0])],
-        [({"p": -0.1}, ["p", ">= 0", "-0.1"]), ({"p": 1.1}, ["<= 1", "1.1"]), ({"p": NAN}, ["nan"]), ({"p": True}, ["True"])],
+        [
+            ({"p": -0.1}, ["p", ">= 0", "-0.1"]),
+            ({"p": 1.1}, ["<= 1", "1.1"]),
+            ({"p": NAN}, ["nan"]),
+            ({"p": True}, ["True"]),
+        ],
     ),
     Member(
         "front",
@@ -133,7 +150,11 @@ MEMBERS = [
         some(factor=st.floats(1e-6, 10)),
         lambda epochs, num_stages, seed, factor: second.full(epochs, num_stages, seed),
         [({"factor": 0.1}, 2, 3, [0, 0])],
-        [({"factor": 0}, ["factor", "> 0", "0"]), ({"factor": -1.0}, ["-1.0"]), ({"factor": float("inf")}, ["inf"])],
+        [
+            ({"factor": 0}, ["factor", "> 0", "0"]),
+            ({"factor": -1.0}, ["-1.0"]),
+            ({"factor": float("inf")}, ["inf"]),
+        ],
         lr_factors=lambda num_stages, factor: [factor for _ in range(num_stages)],
     ),
     Member(
@@ -153,7 +174,10 @@ MEMBERS = [
             ({"warmup": 0, "rho": 2}, 3, 1, [0, 1, 0]),
             ({"warmup": 5, "rho": 1}, 3, 2, [2, 2, 2]),
         ],
-        [({"warmup": -1, "rho": 2}, ["warmup", ">= 0", "-1"]), ({"warmup": 1, "rho": 0}, ["rho", ">= 1", "0"])],
+        [
+            ({"warmup": -1, "rho": 2}, ["warmup", ">= 0", "-1"]),
+            ({"warmup": 1, "rho": 0}, ["rho", ">= 1", "0"]),
+        ],
     ),
     Member(
         "cosine",
@@ -163,17 +187,29 @@ MEMBERS = [
             ({"start": 1, "end": 1}, 3, 4, [0, 0, 0]),
             ({"start": 0, "end": 0}, 3, 4, [4, 4, 4]),
             ({"start": 0.5, "end": 0.5}, 4, 2, [0, 2, 0, 2]),
-            ({"start": 1.0, "end": 0.0}, 5, 4, [0, 0, 4, 0, 4]),  # .5 + 1 + .854 + .5 + .146 + 0: the third whole comes with .146, just so
+            (
+                {"start": 1.0, "end": 0.0},
+                5,
+                4,
+                [0, 0, 4, 0, 4],
+            ),  # .5 + 1 + .854 + .5 + .146 + 0: the third whole comes with .146, just so
             ({"start": 0.5, "end": 0.0}, 1, 4, [0]),
             ({"start": 0.4, "end": 1.0}, 1, 4, [4]),
         ],
-        [({"start": 1.1, "end": 0}, ["start", "<= 1", "1.1"]), ({"start": 1, "end": -0.5}, ["end", ">= 0", "-0.5"])],
+        [
+            ({"start": 1.1, "end": 0}, ["start", "<= 1", "1.1"]),
+            ({"start": 1, "end": -0.5}, ["end", ">= 0", "-0.5"]),
+        ],
     ),
     Member(
         "gradual_unfreeze",
         some(every=st.integers(1, 30)),
         second.gradual_unfreeze,
-        [({"every": 2}, 8, 4, [3, 3, 2, 2, 1, 1, 0, 0]), ({"every": 1}, 3, 1, [0, 0, 0]), ({"every": 9}, 2, 4, [3, 3])],
+        [
+            ({"every": 2}, 8, 4, [3, 3, 2, 2, 1, 1, 0, 0]),
+            ({"every": 1}, 3, 1, [0, 0, 0]),
+            ({"every": 9}, 2, 4, [3, 3]),
+        ],
         [({"every": 0}, ["every", ">= 1", "0"])],
     ),
     Member(
@@ -187,7 +223,11 @@ MEMBERS = [
             ({"t0": 0.3}, 20, 4, [0] * 7 + [1] * 3 + [2] * 4 + [3] * 3 + [4] * 3),
             ({"t0": 0, "p": 1}, 3, 1, [0, 1, 1]),
         ],
-        [({"t0": -0.1}, ["t0", ">= 0", "-0.1"]), ({"t0": 2}, ["<= 1", "2"]), ({"t0": 0.5, "p": 0}, ["p", "> 0", "0"])],
+        [
+            ({"t0": -0.1}, ["t0", ">= 0", "-0.1"]),
+            ({"t0": 2}, ["<= 1", "2"]),
+            ({"t0": 0.5, "p": 0}, ["p", "> 0", "0"]),
+        ],
     ),
     Member(
         "multirate_step",
@@ -202,11 +242,22 @@ MEMBERS = [
     ),
     Member(
         "gradnorm",
-        some(percentile=st.one_of(st.floats(0, 100), st.sampled_from([0, 50, 100])), window=st.integers(1, 4), recheck=st.integers(1, 9)),
+        some(
+            percentile=st.one_of(st.floats(0, 100), st.sampled_from([0, 50, 100])),
+            window=st.integers(1, 4),
+            recheck=st.integers(1, 9),
+        ),
         second.gradnorm,
         [
-            # From epoch 2 on two windows are known. Changes .1, .5, 1: below their median .5 is the first stage only.
-            ({"percentile": 50, "window": 1, "recheck": 9}, 3, 3, [0, 0, 1], [[1, 1, 1], [1.1, 1.5, 2], [0, 0, 0]]),
+            # From epoch 2 on two windows are known. Changes .1, .5, 1: below their median .5 is the first
+            # stage only.
+            (
+                {"percentile": 50, "window": 1, "recheck": 9},
+                3,
+                3,
+                [0, 0, 1],
+                [[1, 1, 1], [1.1, 1.5, 2], [0, 0, 0]],
+            ),
             # The probe in epoch 3 (recheck after epoch 1) finds the first stage alive again.
             (
                 {"percentile": 50, "window": 1, "recheck": 2},
@@ -215,22 +266,38 @@ MEMBERS = [
                 [0, 0, 1, 0, 0],
                 [[1, 1], [1.1, 2], [0, 2], [9, 2.1], [0, 0]],
             ),
-            ({"percentile": 100, "window": 1, "recheck": 5}, 4, 1, [0, 0, 0, 0], [[1], [2], [2], [2]]),  # K = 1: as full
+            (
+                {"percentile": 100, "window": 1, "recheck": 5},
+                4,
+                1,
+                [0, 0, 0, 0],
+                [[1], [2], [2], [2]],
+            ),  # K = 1: as full
         ],
         [
             ({"percentile": 101, "window": 1, "recheck": 1}, ["percentile", "<= 100", "101"]),
             ({"percentile": 50, "window": 0, "recheck": 1}, ["window", ">= 1", "0"]),
             ({"percentile": 50, "window": 1, "recheck": 0}, ["recheck", ">= 1", "0"]),
         ],
-        trace=lambda stages: st.lists(st.one_of(st.floats(0, 10), st.sampled_from([0.0, 1.0, 2.0])), min_size=stages, max_size=stages),
+        trace=lambda stages: st.lists(
+            st.one_of(st.floats(0, 10), st.sampled_from([0.0, 1.0, 2.0])), min_size=stages, max_size=stages
+        ),
         observed=lambda value, frozen, stages: None if frozen == stages else [None] * frozen + value[frozen:],
     ),
     Member(
         "aimd",
-        st.integers(1, 9).flatmap(lambda most: some(threshold=shares, start=st.integers(1, most), max_rho=st.just(most))),
+        st.integers(1, 9).flatmap(
+            lambda most: some(threshold=shares, start=st.integers(1, most), max_rho=st.just(most))
+        ),
         second.aimd,
         [
-            ({"threshold": 0.5, "max_rho": 9}, 8, 4, [0, 4, 4, 0, 4, 4, 4, 0], [0.1] * 8),  # 3 and 4 epochs later
+            (
+                {"threshold": 0.5, "max_rho": 9},
+                8,
+                4,
+                [0, 4, 4, 0, 4, 4, 4, 0],
+                [0.1] * 8,
+            ),  # 3 and 4 epochs later
             ({"threshold": 0.5, "start": 4, "max_rho": 9}, 6, 4, [0, 4, 0, 0, 0, 0], [0.9] * 6),  # 2, then 1
             ({"threshold": 0.5, "start": 2, "max_rho": 2}, 5, 4, [0, 4, 0, 4, 0], [0.0] * 5),
         ],
@@ -243,10 +310,18 @@ MEMBERS = [
     ),
     Member(
         "drift",
-        st.tuples(shares, shares, st.integers(1, 9)).map(lambda t: {"low": min(t[:2]), "high": max(t[:2]), "recheck": t[2]}),
+        st.tuples(shares, shares, st.integers(1, 9)).map(
+            lambda t: {"low": min(t[:2]), "high": max(t[:2]), "recheck": t[2]}
+        ),
         second.drift,
         [
-            ({"low": 0.2, "high": 0.5, "recheck": 3}, 9, 4, [0, 0, 4, 4, 0, 0, 4, 4, 0], [0.3, 0.6, 0, 0, 0.1, 0.2, 0, 0, 0]),
+            (
+                {"low": 0.2, "high": 0.5, "recheck": 3},
+                9,
+                4,
+                [0, 0, 4, 4, 0, 0, 4, 4, 0],
+                [0.3, 0.6, 0, 0, 0.1, 0.2, 0, 0, 0],
+            ),
             ({"low": 0.2, "high": 0.5, "recheck": 1}, 3, 4, [0, 0, 0], [0.9, 0.9, 0.9]),
         ],
         [
@@ -264,23 +339,40 @@ MEMBERS = [
             # .3 rises above .2; .31 and .32 are less than .05 above .3: two epochs without a rise.
             ({"patience": 2, "min_delta": 0.05}, 6, 4, [0, 4, 4, 4, 0, 4], [0.2, 0.3, 0.31, 0.32, 0.3, 0.5]),
             # Slow progress adds up: .325 is .025 above .3, the last rise, and .35 as much above .325.
-            ({"patience": 3, "min_delta": 0.02}, 7, 4, [0, 4, 4, 4, 4, 4, 4], [0.2, 0.3, 0.31, 0.325, 0.33, 0.34, 0.35]),
-            ({"patience": 1, "min_delta": 0.0}, 4, 4, [0, 4, 4, 4], [0.2, None, 0.3, 0.4]),  # not evaluated: does not count
+            (
+                {"patience": 3, "min_delta": 0.02},
+                7,
+                4,
+                [0, 4, 4, 4, 4, 4, 4],
+                [0.2, 0.3, 0.31, 0.325, 0.33, 0.34, 0.35],
+            ),
+            (
+                {"patience": 1, "min_delta": 0.0},
+                4,
+                4,
+                [0, 4, 4, 4],
+                [0.2, None, 0.3, 0.4],
+            ),  # not evaluated: does not count
             ({"patience": 1, "min_delta": 0.0}, 5, 4, [0, 4, 0, 4, 0], [0.2] * 5),
         ],
         [
             ({"patience": 0, "min_delta": 0.1}, ["patience", ">= 1", "0"]),
             ({"patience": 1, "min_delta": -0.1}, ["min_delta", ">= 0", "-0.1"]),
         ],
-        trace=lambda stages: st.one_of(st.none(), st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5]), st.floats(0, 1)),
+        trace=lambda stages: st.one_of(
+            st.none(), st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5]), st.floats(0, 1)
+        ),
         observed=lambda value, frozen, stages: value,
     ),
     Member(
         "budget",
         some(limit=st.one_of(st.floats(0.6, 1), st.sampled_from([0.75, 1.0])), inner=inners),
-        lambda epochs, num_stages, seed, **parameters: second.budget(epochs, num_stages, seed, costs_of(num_stages), **parameters),
+        lambda epochs, num_stages, seed, **parameters: second.budget(
+            epochs, num_stages, seed, costs_of(num_stages), **parameters
+        ),
         [
-            # Costs 14 and 6: of 4 x 14 = 56, .75 is 42. Two full epochs and two frozen ones cost 40; a third full one would make it 48.
+            # Costs 14 and 6: of 4 x 14 = 56, .75 is 42. Two full epochs and two frozen ones cost 40; a third
+            # full one would make it 48.
             ({"limit": 0.75, "inner": {"name": "full"}}, 4, 4, [0, 0, 4, 4]),
             ({"limit": 1.0, "inner": {"name": "step", "rho": 2}}, 4, 4, [0, 4, 0, 4]),
             # Costs 5 and 3: .6 is what frozen costs.

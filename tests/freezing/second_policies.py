@@ -1,5 +1,5 @@
-"""A second implementation of every freezing rule, written from docs/policies.md without the first: whole timelines at once, exact fractions
-instead of running sums, walks instead of moduli.
+"""A second implementation of every freezing rule, written from docs/policies.md without the first: whole
+timelines at once, exact fractions instead of running sums, walks instead of moduli.
 """
 
 from __future__ import annotations
@@ -78,10 +78,14 @@ def warmup_step(epochs: int, num_stages: int, seed: int, warmup: int, rho: int) 
 
 
 def cosine(epochs: int, num_stages: int, seed: int, start: float, end: float) -> list[int]:
-    """The number of whole epochs in 0.5 + the sum of densities, without taking anything away: the n-th unfrozen epoch is where it reaches n."""
+    """The number of whole epochs in 0.5 + the sum of densities, without taking anything away: the n-th
+    unfrozen epoch is where it reaches n.
+    """
     timeline, reached, densities = [], 0, []
     for e in range(epochs):
-        densities.append(start if epochs == 1 else end + (start - end) * (1 + math.cos(math.pi * e / (epochs - 1))) / 2)
+        densities.append(
+            start if epochs == 1 else end + (start - end) * (1 + math.cos(math.pi * e / (epochs - 1))) / 2
+        )
         whole = math.floor(math.fsum([0.5, *densities]) + 1e-9)
         timeline.append(0 if whole > reached else num_stages)
         reached = whole
@@ -100,7 +104,8 @@ def gradual_freeze(epochs: int, num_stages: int, seed: int, t0: float, p: float 
     timeline = [0] * epochs
     for k in range(1, num_stages + 1):
         time = (
-            Fraction(t0).limit_denominator(10**6) + (1 - Fraction(t0).limit_denominator(10**6)) * Fraction(k - 1, num_stages)
+            Fraction(t0).limit_denominator(10**6)
+            + (1 - Fraction(t0).limit_denominator(10**6)) * Fraction(k - 1, num_stages)
         ) ** Fraction(p)
         for e in range(epochs):
             if abs(float(time) - e / epochs) > 1e-9 and time < Fraction(e, epochs):
@@ -118,7 +123,9 @@ def multirate_step(epochs: int, num_stages: int, seed: int, rho: int, growth: fl
     return timeline
 
 
-def aimd(epochs: int, num_stages: int, trace: Trace, threshold: float, max_rho: int, start: int = 2) -> list[int]:
+def aimd(
+    epochs: int, num_stages: int, trace: Trace, threshold: float, max_rho: int, start: int = 2
+) -> list[int]:
     """Jumps from one unfrozen epoch to the next."""
     timeline, rho, e = [num_stages] * epochs, start, 0
     while e < epochs:
@@ -168,7 +175,9 @@ def rises(scores: Trace, min_delta: float) -> bool:
     return not steps or (scores[-1] > steps[-1] and scores[-1] >= steps[-1] + min_delta)
 
 
-def gradnorm(epochs: int, num_stages: int, trace: Trace, percentile: float, window: int, recheck: int) -> list[int]:
+def gradnorm(
+    epochs: int, num_stages: int, trace: Trace, percentile: float, window: int, recheck: int
+) -> list[int]:
     """Keeps every epoch's norms, and compares means over lists."""
     timeline: list[int] = []
     known: list[float | None] = [None] * num_stages
@@ -211,13 +220,17 @@ def percent_point(values: list[float], percent: float) -> float:
     return below if below == above else below + (above - below) * (place - math.floor(place))
 
 
-def budget(epochs: int, num_stages: int, seed: int, costs: Sequence[int], limit: float, inner: dict[str, Any]) -> list[int]:
+def budget(
+    epochs: int, num_stages: int, seed: int, costs: Sequence[int], limit: float, inner: dict[str, Any]
+) -> list[int]:
     """Tries every wish: is the timeline so far, with it and then frozen to the end, within the limit?"""
     options = {key: value for key, value in inner.items() if key != "name"}
     wishes = make_policy(inner["name"], **options).decisions(epochs, num_stages, seed)
     timeline: list[int] = []
     for wish in wishes:
         tried = timeline + [wish] + [num_stages] * (epochs - len(timeline) - 1)
-        within = Fraction(sum(costs[n] for n in tried), costs[0] * epochs) <= Fraction(limit) * (1 + Fraction(1, 10**9))
+        within = Fraction(sum(costs[n] for n in tried), costs[0] * epochs) <= Fraction(limit) * (
+            1 + Fraction(1, 10**9)
+        )
         timeline.append(wish if within or wish == num_stages else num_stages)
     return timeline

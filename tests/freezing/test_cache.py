@@ -14,7 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dbf_ray.freezing.cache import SUFFIX, DiskCache, FeatureCache, Key, Maps, RamCache, fingerprint_of, nbytes, pack, unpack
+from dbf_ray.freezing.cache import (
+    SUFFIX,
+    DiskCache,
+    FeatureCache,
+    Key,
+    Maps,
+    RamCache,
+    fingerprint_of,
+    nbytes,
+    pack,
+    unpack,
+)
 
 Make = Callable[..., FeatureCache]
 
@@ -32,7 +43,8 @@ def maps(seed: int = 0, channels: int = 3) -> Maps:
 
 def equal(found: Maps | None, wanted: Maps) -> bool:
     return found is not None and all(
-        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(found, wanted, strict=True)
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in zip(found, wanted, strict=True)
     )
 
 
@@ -41,7 +53,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Makes a cache of either kind."""
 
     def made(budget: int = 1 << 20, dtype: str = "float32") -> FeatureCache:
-        return RamCache(budget, dtype) if request.param == "ram" else DiskCache(tmp_path / "features", budget, dtype)
+        return (
+            RamCache(budget, dtype)
+            if request.param == "ram"
+            else DiskCache(tmp_path / "features", budget, dtype)
+        )
 
     return made
 
@@ -54,7 +70,9 @@ def test_float32_features_come_back_bit_for_bit_and_in_their_memory_order(make: 
     found = cache.get(key())
     assert equal(found, maps())
     assert found is not None
-    assert [part.stride() for part in found if part is not None] == [part.stride() for part in maps() if part is not None]
+    assert [part.stride() for part in found if part is not None] == [
+        part.stride() for part in maps() if part is not None
+    ]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("float16", torch.float16)])
@@ -83,7 +101,13 @@ def test_float16_clips_what_is_beyond_it(make: Make, computed_in: torch.dtype) -
 def test_image_view_and_padded_size_are_told_apart(make: Make) -> None:
     cache = make()
     cache.begin("one")
-    keys = [key(), key(1), key(orientation="horizontal"), key(size=(96, 64)), Key("image0", "identity", (6, 496))]
+    keys = [
+        key(),
+        key(1),
+        key(orientation="horizontal"),
+        key(size=(96, 64)),
+        Key("image0", "identity", (6, 496)),
+    ]
     for seed, one in enumerate(keys):
         cache.put(one, maps(seed))
     assert all(equal(cache.get(one), maps(seed)) for seed, one in enumerate(keys))
@@ -108,13 +132,19 @@ def test_another_generation_drops_all_that_is_kept(make: Make) -> None:
 
 @given(channels=st.lists(st.integers(1, 40), min_size=1, max_size=30), budget=st.integers(0, 8000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-def test_the_budget_is_never_passed_and_what_was_kept_stays(make: Make, channels: list[int], budget: int) -> None:
+def test_the_budget_is_never_passed_and_what_was_kept_stays(
+    make: Make, channels: list[int], budget: int
+) -> None:
     cache = make(budget)
     cache.begin("one")
     kept = [index for index, wide in enumerate(channels) if cache.put(key(index), maps(index, wide))]
     assert cache.bytes <= budget
     for index, wide in enumerate(channels):
-        assert equal(cache.get(key(index)), maps(index, wide)) if index in kept else cache.get(key(index)) is None
+        assert (
+            equal(cache.get(key(index)), maps(index, wide))
+            if index in kept
+            else cache.get(key(index)) is None
+        )
     if isinstance(cache, RamCache):
         assert cache.bytes == sum(nbytes(maps(index, channels[index])) for index in kept)
     elif isinstance(cache, DiskCache):
@@ -177,7 +207,9 @@ def test_ranks_that_close_at_once_do_not_fail(tmp_path: Path) -> None:
 
     for _ in range(100):
         together = threading.Barrier(4)
-        threads = [threading.Thread(target=close, args=(disk(tmp_path, rank, 4), together)) for rank in range(4)]
+        threads = [
+            threading.Thread(target=close, args=(disk(tmp_path, rank, 4), together)) for rank in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -248,7 +280,9 @@ def test_a_torn_file_of_another_size_leaves_the_right_count(tmp_path: Path) -> N
     assert cache.bytes == one == sum(file.stat().st_size for file in tmp_path.rglob(f"*{SUFFIX}"))
 
 
-def test_a_disk_that_cannot_be_written_to_costs_a_warning_and_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_written_to_costs_a_warning_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = disk(tmp_path)
     cache.put(key(0), maps(0))
 
@@ -270,7 +304,9 @@ def test_a_disk_that_cannot_be_written_to_costs_a_warning_and_no_run(tmp_path: P
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_what_cannot_be_removed_counts_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_counts_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = disk(tmp_path)
     cache.put(key(0), maps(0))
     (cache.own / "one" / "left.partial").write_bytes(b"12345")
@@ -284,7 +320,9 @@ def test_what_cannot_be_removed_counts_and_fails_nothing(tmp_path: Path, monkeyp
     assert equal(again.get(key(0)), maps(0))
 
 
-def test_other_fingerprints_that_cannot_be_removed_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_fingerprints_that_cannot_be_removed_count_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or more would lie on the disk than the budget allows."""
     for rank in range(2):
         disk(tmp_path, rank, 2).put(key(rank), maps(rank))
@@ -316,6 +354,11 @@ def test_a_fingerprint_sees_every_bit_and_every_fact() -> None:
     tensors: list[Tensor] = [torch.arange(6.0).view(2, 3), torch.tensor(3)]
     moved = [tensors[0].clone(), tensors[1]]
     moved[0][1, 2] = torch.nextafter(moved[0][1, 2], torch.tensor(9.0))
-    names = {fingerprint_of(tensors, 1), fingerprint_of(moved, 1), fingerprint_of(tensors, 2), fingerprint_of(tensors[:1], 1)}
+    names = {
+        fingerprint_of(tensors, 1),
+        fingerprint_of(moved, 1),
+        fingerprint_of(tensors, 2),
+        fingerprint_of(tensors[:1], 1),
+    }
     assert len(names) == 4
     assert fingerprint_of([tensor.clone() for tensor in tensors], 1) in names

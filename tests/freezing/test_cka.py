@@ -13,12 +13,16 @@ from dbf_ray.freezing.cka import linear_cka
 
 
 def by_definition(x: Tensor, y: Tensor) -> float:
-    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with HSIC(K, L) = tr(KHLH) (arXiv 1905.00414, eq. 2 and 3), element by element."""
+    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with HSIC(K, L) = tr(KHLH) (arXiv 1905.00414, eq. 2 and 3),
+    element by element.
+    """
     n = len(x)
     centring = torch.eye(n, dtype=torch.float64) - 1 / n
     kernels = []
     for features in (x.double(), y.double()):
-        kernels.append(torch.tensor([[float(sum(a * b)) for b in features] for a in features], dtype=torch.float64))
+        kernels.append(
+            torch.tensor([[float(sum(a * b)) for b in features] for a in features], dtype=torch.float64)
+        )
 
     def hsic(k: Tensor, m: Tensor) -> float:
         return float(torch.trace(k @ centring @ m @ centring))
@@ -56,6 +60,10 @@ def test_closed_forms() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    for first, second in ((torch.ones(3, 2), torch.ones(4, 2)), (torch.ones(3), torch.ones(3)), (torch.ones(0, 2), torch.ones(0, 2))):
+    for first, second in (
+        (torch.ones(3, 2), torch.ones(4, 2)),
+        (torch.ones(3), torch.ones(3)),
+        (torch.ones(0, 2), torch.ones(0, 2)),
+    ):
         with pytest.raises(ConfigError, match=r"\[n, p\] and \[n, q\] with n >= 1, got"):
             linear_cka(first, second)

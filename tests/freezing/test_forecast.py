@@ -19,7 +19,9 @@ def test_four_views_drawn_each_epoch(rho: int, rate: float) -> None:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8))
 def test_one_view_per_stretch_misses_in_its_first_epoch_alone(lengths: list[int]) -> None:
-    assert expected_hit_rate(lengths, [[1.0]] * len(lengths)) == pytest.approx(1 - len(lengths) / sum(lengths))
+    assert expected_hit_rate(lengths, [[1.0]] * len(lengths)) == pytest.approx(
+        1 - len(lengths) / sum(lengths)
+    )
 
 
 def test_stretches_end_where_the_prefix_changes() -> None:
@@ -27,10 +29,16 @@ def test_stretches_end_where_the_prefix_changes() -> None:
     assert spans([0, 0]) == []
 
 
-@pytest.mark.parametrize(("always", "ranks", "batch"), [(0, 1, 8), (1, 1, 8), (0, 2, 8), (0, 1, 128), (0, 2, 100)])
+@pytest.mark.parametrize(
+    ("always", "ranks", "batch"), [(0, 1, 8), (1, 1, 8), (0, 2, 8), (0, 1, 128), (0, 2, 100)]
+)
 @pytest.mark.parametrize("way", ["epoch", "span"])
-def test_simulated_runs_hit_and_keep_as_much_as_expected(way: str, always: int, ranks: int, batch: int) -> None:
-    """The real order, orientations and shares of ranks, with a set for a cache; with large batches an epoch has not all images."""
+def test_simulated_runs_hit_and_keep_as_much_as_expected(
+    way: str, always: int, ranks: int, batch: int
+) -> None:
+    """The real order, orientations and shares of ranks, with a set for a cache; with large batches an epoch
+    has not all images.
+    """
     epochs, images = 20, 240
     prefixes = [max(n, always) for n in make_policy("step", rho=5).decisions(epochs, 4, 0)]
     told = forecast(
@@ -56,7 +64,9 @@ def test_simulated_runs_hit_and_keep_as_much_as_expected(way: str, always: int, 
         if begins or prefix <= always or way == "epoch":
             shown = epoch
         for rank in range(ranks):
-            sampler = MicroBatchSampler(images, batch_size=batch, accumulation=1, rank=rank, world_size=ranks, seed=0)
+            sampler = MicroBatchSampler(
+                images, batch_size=batch, accumulation=1, rank=rank, world_size=ranks, seed=0
+            )
             sampler.epoch = epoch
             for _, index, *_ in (pair for micro in sampler for pair in micro):
                 if prefix > 0:
@@ -88,6 +98,6 @@ def test_room_for_half_is_half_the_hits_and_is_said() -> None:
     assert "raise freezing.cache_gb" in text
     assert "2 padded sizes" in text
     assert (
-        f"{told.hit_rates['epoch']:.0%} with data.orientation_per epoch, {told.hit_rates['span']:.0%} with data.orientation_per span"
-        in text
+        f"{told.hit_rates['epoch']:.0%} with data.orientation_per epoch, {told.hit_rates['span']:.0%} with "
+        f"data.orientation_per span" in text
     )

@@ -22,7 +22,10 @@ class Toy(StagedBackbone):
     """Three stages with batch norm and dropout."""
 
     def __init__(self, **options: Any) -> None:
-        stages = [nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU()) for _ in range(3)]
+        stages = [
+            nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU())
+            for _ in range(3)
+        ]
         super().__init__(stages, [4] * 3, [1] * 3, **{"norm_eval": False, **options})
 
 
@@ -37,7 +40,10 @@ def flags(backbone: StagedBackbone) -> list[bool]:
 
 
 def bits(module: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach().clone() for name, t in {**dict(module.named_parameters()), **dict(module.named_buffers())}.items()}
+    return {
+        name: t.detach().clone()
+        for name, t in {**dict(module.named_parameters()), **dict(module.named_buffers())}.items()
+    }
 
 
 def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:
@@ -64,7 +70,9 @@ def test_any_sequence_of_prefixes_gives_the_state_of_the_last(prefixes: list[int
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("set_to_none", [True, False])
-def test_frozen_stages_stand_still_and_come_back_with_their_optimizer_state(optimizer: str, set_to_none: bool) -> None:
+def test_frozen_stages_stand_still_and_come_back_with_their_optimizer_state(
+    optimizer: str, set_to_none: bool
+) -> None:
     backbone, head = Toy(), nn.Conv2d(4, 1, 1)
     parameters = [*backbone.parameters(), *head.parameters()]
     make = {
@@ -84,12 +92,19 @@ def test_frozen_stages_stand_still_and_come_back_with_their_optimizer_state(opti
     for n in (3, 1, 0, 2):
         freezer.apply(n)
         before = bits(backbone)
-        states = {id(p): {k: v.clone() for k, v in state.items() if isinstance(v, Tensor)} for p, state in update.state.items()}
+        states = {
+            id(p): {k: v.clone() for k, v in state.items() if isinstance(v, Tensor)}
+            for p, state in update.state.items()
+        }
         steps()
         assert moved(before, backbone) == {name for name in before if int(name.split(".")[1]) >= n}
         for number, stage in enumerate(backbone.stages):
             for p in stage.parameters():
-                same = all(torch.equal(value, states[id(p)][key]) for key, value in update.state[p].items() if isinstance(value, Tensor))
+                same = all(
+                    torch.equal(value, states[id(p)][key])
+                    for key, value in update.state[p].items()
+                    if isinstance(value, Tensor)
+                )
                 assert same is (number < n)
         assert all(p.grad is None for stage in backbone.stages[:n] for p in stage.parameters())
     assert len(update.state) == len(parameters)
@@ -99,7 +114,11 @@ def test_gradients_of_frozen_stages_are_dropped_at_once_and_others_kept() -> Non
     backbone = Toy()
     backbone(torch.randn(2, 4, 8, 8))[-1].sum().backward()
     Freezer(backbone).apply(2)
-    assert [all(p.grad is None for p in stage.parameters()) for stage in backbone.stages] == [True, True, False]
+    assert [all(p.grad is None for p in stage.parameters()) for stage in backbone.stages] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_train_never_undoes_a_freeze_and_eval_stays_eval() -> None:
@@ -121,7 +140,9 @@ def test_a_frozen_prefix_saves_no_activations() -> None:
     for n in range(4):
         freezer.apply(n)
         saved: list[Tensor] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.append(t) or t, lambda t: t
+        ):  # type: ignore[func-returns-value]
             outputs = backbone(image)
         assert [out.requires_grad for out in outputs] == [k >= n for k in range(3)]
         kept.append(len(saved))
@@ -139,7 +160,9 @@ def test_parameters_frozen_for_another_reason_stay_so() -> None:
         p.requires_grad_(False)
     freezer = Freezer(backbone)
     assert freezer.apply(2) is True
-    assert freezer.apply(3) is False  # stage 3 has nothing that could be trained, so the trained set is the same
+    assert (
+        freezer.apply(3) is False
+    )  # stage 3 has nothing that could be trained, so the trained set is the same
     assert freezer.num_frozen == 3
 
 
@@ -162,14 +185,18 @@ def test_what_the_freezer_refuses() -> None:
             return self
 
     with pytest.raises(
-        ConfigError, match=r"Forgetful: train\(\) must keep the first num_frozen = 1 stages in eval mode; in stage 1 itself"
+        ConfigError,
+        match=r"Forgetful: train\(\) must keep the first num_frozen = 1 stages in eval mode; in stage 1 "
+        r"itself",
     ):
         Freezer(Forgetful()).apply(1)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 @pytest.mark.parametrize("norm_eval", [True, False])
-def test_a_frozen_real_backbone_gives_its_eval_features_and_a_partly_frozen_one_the_right_gradients(name: str, norm_eval: bool) -> None:
+def test_a_frozen_real_backbone_gives_its_eval_features_and_a_partly_frozen_one_the_right_gradients(
+    name: str, norm_eval: bool
+) -> None:
     backbone = make_backbone(name, norm_eval=norm_eval)
     freezer = Freezer(backbone)
     images = torch.randn(2, 3, 64, 64)
@@ -195,7 +222,9 @@ def gradients(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def test_a_real_detector_freezes_only_its_backbone() -> None:
-    detector = make_detector("rotated_retinanet", backbone="mobilenet_v2", num_classes=2, fpn_channels=16, head_convs=1)
+    detector = make_detector(
+        "rotated_retinanet", backbone="mobilenet_v2", num_classes=2, fpn_channels=16, head_convs=1
+    )
     freezer = Freezer(detector.backbone)
     update = torch.optim.AdamW(detector.parameters(), lr=1e-3, weight_decay=0.1)
     images = [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
@@ -212,14 +241,18 @@ def test_a_real_detector_freezes_only_its_backbone() -> None:
         update.zero_grad()
         still = {name for name in before if name.startswith(tuple(f"backbone.stages.{k}." for k in range(n)))}
         assert still.isdisjoint(moved(before, detector))
-        assert {name for name, p in detector.named_parameters() if name not in still} <= moved(before, detector)
+        assert {name for name, p in detector.named_parameters() if name not in still} <= moved(
+            before, detector
+        )
         assert [name for name, p in detector.named_parameters() if not p.requires_grad] == [
             n for n, _ in detector.named_parameters() if n in still
         ]
 
 
 def test_frozen_weights_stand_still_where_the_reference_lets_them_move(shared: Path) -> None:
-    """Under SGD with momentum and weight decay, R50 with stem and layer1 always frozen, one full step and one frozen step."""
+    """Under SGD with momentum and weight decay, R50 with stem and layer1 always frozen, one full step and one
+    frozen step.
+    """
     cases = json.loads((shared / "reference" / "freeze_semantics.json").read_text())["cases"]
     assert [case["backbone_max_change_in_frozen_step"] > 0 for case in cases] == [
         False,

@@ -1,4 +1,6 @@
-"""The exam that every policy sits; its rows are in policy_members.py, the second implementations in second_policies.py."""
+"""The exam that every policy sits; its rows are in policy_members.py, the second implementations in
+second_policies.py.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbf_ray.errors import ConfigError
-from dbf_ray.freezing.policies import POLICIES, Decision, Policy, Progress, Signals, State, make_policy, policy_from_dict, policy_to_dict
+from dbf_ray.freezing.policies import (
+    POLICIES,
+    Decision,
+    Policy,
+    Progress,
+    Signals,
+    State,
+    make_policy,
+    policy_from_dict,
+    policy_to_dict,
+)
 from tests.freezing import second_policies
 from tests.freezing.policy_members import MEMBERS, Member, costs_of
 
@@ -23,18 +35,26 @@ NAMES = [member.name for member in MEMBERS]
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
 
 
-def walk(member: Member, policy: Policy, run: Progress, trace: list[Any] | None, *, through_json: bool = False) -> list[Decision]:
-    """A whole run epoch by epoch, with what the policy would see of ``trace``; optionally as if it were resumed before each epoch."""
+def walk(
+    member: Member, policy: Policy, run: Progress, trace: list[Any] | None, *, through_json: bool = False
+) -> list[Decision]:
+    """A whole run epoch by epoch, with what the policy would see of ``trace``; optionally as if it were
+    resumed before each epoch.
+    """
     state: State = {}
     decisions: list[Decision] = []
     for epoch in range(run.epochs):
         signals = dict.fromkeys(policy.needs_signals)
         if decisions and trace is not None:
-            signals = dict.fromkeys(signals, member.observed(trace[epoch - 1], decisions[-1].frozen_stages, run.num_stages))
+            signals = dict.fromkeys(
+                signals, member.observed(trace[epoch - 1], decisions[-1].frozen_stages, run.num_stages)
+            )
         before = json.dumps(state)
         resumed = policy_from_dict(json.loads(json.dumps(policy_to_dict(policy)))) if through_json else policy
         handed = json.loads(before)
-        decision, state = resumed.decide(replace(run, epoch=epoch), signals, handed if through_json else state)
+        decision, state = resumed.decide(
+            replace(run, epoch=epoch), signals, handed if through_json else state
+        )
         assert json.dumps(handed) == before, "a state is never changed in place"
         decisions.append(decision)
     return decisions
@@ -44,11 +64,26 @@ def prefixes(decisions: list[Decision]) -> list[int]:
     return [decision.num_frozen for decision in decisions]
 
 
-def draw_run(data: st.DataObject, member: Member, most: int) -> tuple[Policy, Progress, list[Any] | None, dict[str, Any]]:
-    epochs, stages, seed = data.draw(st.integers(1, most)), data.draw(st.integers(1, 6)), data.draw(st.integers(0, 2**31 - 1))
+def draw_run(
+    data: st.DataObject, member: Member, most: int
+) -> tuple[Policy, Progress, list[Any] | None, dict[str, Any]]:
+    epochs, stages, seed = (
+        data.draw(st.integers(1, most)),
+        data.draw(st.integers(1, 6)),
+        data.draw(st.integers(0, 2**31 - 1)),
+    )
     parameters = data.draw(member.parameters)
-    trace = None if member.trace is None else data.draw(st.lists(member.trace(stages), min_size=epochs, max_size=epochs))
-    return make_policy(member.name, **parameters), Progress(0, epochs, stages, seed, tuple(costs_of(stages))), trace, parameters
+    trace = (
+        None
+        if member.trace is None
+        else data.draw(st.lists(member.trace(stages), min_size=epochs, max_size=epochs))
+    )
+    return (
+        make_policy(member.name, **parameters),
+        Progress(0, epochs, stages, seed, tuple(costs_of(stages))),
+        trace,
+        parameters,
+    )
 
 
 def test_every_policy_sits_the_exam() -> None:
@@ -61,7 +96,9 @@ def test_every_policy_sits_the_exam() -> None:
 def test_decisions_equal_the_second_implementation(member: Member, data: st.DataObject) -> None:
     policy, run, trace, parameters = draw_run(data, member, 60)
     timeline = prefixes(walk(member, policy, run, trace))
-    assert timeline == member.second(run.epochs, run.num_stages, run.seed if trace is None else trace, **parameters)
+    assert timeline == member.second(
+        run.epochs, run.num_stages, run.seed if trace is None else trace, **parameters
+    )
     assert len(timeline) == run.epochs
     assert all(type(n) is int and 0 <= n <= run.num_stages for n in timeline)
     if trace is None:
@@ -73,13 +110,18 @@ def test_decisions_equal_those_written_by_hand(member: Member) -> None:
     assert member.examples
     for parameters, epochs, stages, timeline, *trace in member.examples:
         run = Progress(0, epochs, stages, 0, tuple(costs_of(stages)))
-        assert prefixes(walk(member, make_policy(member.name, **parameters), run, trace[0] if trace else None)) == timeline
+        assert (
+            prefixes(walk(member, make_policy(member.name, **parameters), run, trace[0] if trace else None))
+            == timeline
+        )
 
 
 @every_member
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_resumed_anywhere_through_json_the_decisions_are_the_same(member: Member, data: st.DataObject) -> None:
+def test_resumed_anywhere_through_json_the_decisions_are_the_same(
+    member: Member, data: st.DataObject
+) -> None:
     policy, run, trace, _ = draw_run(data, member, 20)
     assert walk(member, policy, run, trace, through_json=True) == walk(member, policy, run, trace)
 
@@ -94,7 +136,9 @@ def test_learning_rate_factors(member: Member, data: st.DataObject) -> None:
             assert decision.lr_factors is None
         else:
             assert decision.lr_factors is not None
-            assert list(decision.lr_factors) == pytest.approx(member.lr_factors(run.num_stages, **parameters), rel=1e-12)
+            assert list(decision.lr_factors) == pytest.approx(
+                member.lr_factors(run.num_stages, **parameters), rel=1e-12
+            )
 
 
 @every_member
@@ -108,9 +152,13 @@ def test_json_round_trip(member: Member, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "words"), [(m.name, parameters, words) for m in MEMBERS for parameters, words in m.refused], ids=str
+    ("name", "parameters", "words"),
+    [(m.name, parameters, words) for m in MEMBERS for parameters, words in m.refused],
+    ids=str,
 )
-def test_parameters_out_of_range_are_refused_with_rule_and_value(name: str, parameters: dict[str, Any], words: list[str]) -> None:
+def test_parameters_out_of_range_are_refused_with_rule_and_value(
+    name: str, parameters: dict[str, Any], words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as error:
         make_policy(name, **parameters)
     message = str(error.value)
@@ -138,12 +186,21 @@ def test_progress_refuses_an_epoch_outside_of_the_run() -> None:
 
 def test_unknown_policies_and_parameters_are_named_with_what_is_known() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown freezing policy 'stepp'; known policies: full, frozen, step, .*budget; did you mean step\?"
+        ConfigError,
+        match=r"unknown freezing policy 'stepp'; known policies: full, frozen, step, .*budget; did you mean "
+        r"step\?",
     ):
         make_policy("stepp", rho=3)
-    with pytest.raises(ConfigError, match=r"policy full does not know rho=3; it is full, which takes no parameters"):
+    with pytest.raises(
+        ConfigError, match=r"policy full does not know rho=3; it is full, which takes no parameters"
+    ):
         make_policy("full", rho=3)
-    for broken in ({"name": "full"}, {"name": "full", "parameters": 3}, {"name": "full", "parameters": {}, "more": 1}, ["full"]):
+    for broken in (
+        {"name": "full"},
+        {"name": "full", "parameters": 3},
+        {"name": "full", "parameters": {}, "more": 1},
+        ["full"],
+    ):
         with pytest.raises(ConfigError, match="mapping of name and parameters"):
             policy_from_dict(broken)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown freezing policy None"):
@@ -167,8 +224,13 @@ def test_a_policy_that_needs_signals_has_no_timeline_before_training() -> None:
 
 
 def test_policies_need_no_torch() -> None:
-    code = "import sys, dbf_ray.freezing, dbf_ray.freezing.policies as p; p.make_policy('step', rho=2).decisions(4, 4); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    code = (
+        "import sys, dbf_ray.freezing, dbf_ray.freezing.policies as p; p.make_policy('step', "
+        "rho=2).decisions(4, 4); print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -195,7 +257,9 @@ def test_chance_is_even() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), epochs=st.integers(1, 20), block=st.integers(1, 9), limit=st.floats(0.5, 1))
-def test_a_budget_is_never_broken_also_with_a_short_last_block(data: st.DataObject, epochs: int, block: int, limit: float) -> None:
+def test_a_budget_is_never_broken_also_with_a_short_last_block(
+    data: st.DataObject, epochs: int, block: int, limit: float
+) -> None:
     total = data.draw(st.integers(block * (epochs - 1) + 1, block * epochs))
     run = Progress(0, epochs, 2, 0, (10, 8, 5), block, total)
     policy = make_policy("budget", limit=limit, inner={"name": "full"})
@@ -211,12 +275,17 @@ def test_a_budget_is_never_broken_also_with_a_short_last_block(data: st.DataObje
 
 def test_a_budget_below_the_frozen_cost_or_without_costs_is_refused() -> None:
     policy = make_policy("budget", limit=0.4, inner={"name": "full"})
-    with pytest.raises(ConfigError, match=r"limit must be >= 0\.5, the compute_ratio of a backbone that is never trained, got 0\.4"):
+    with pytest.raises(
+        ConfigError,
+        match=r"limit must be >= 0\.5, the compute_ratio of a backbone that is never trained, got 0\.4",
+    ):
         policy.decisions(4, 2, costs=(10, 8, 5))
     with pytest.raises(ConfigError, match="costs of each frozen prefix must be known"):
         policy.decisions(4, 2)
     with pytest.raises(ConfigError, match=r"budget must be at most .* 4, got 5"):
-        make_policy("budget", limit=0.9, inner={"name": "random_budget", "budget": 5}).decisions(4, 2, costs=(10, 8, 5))
+        make_policy("budget", limit=0.9, inner={"name": "random_budget", "budget": 5}).decisions(
+            4, 2, costs=(10, 8, 5)
+        )
 
 
 def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
@@ -227,19 +296,34 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
     for epoch in range(6):
         seen = 0.9 if timeline and timeline[-1] == 0 else None
         decision, state = policy.decide(
-            Progress(epoch, 6, 2, 0, (10, 8, 5)), {"effective_perturbation": seen}, json.loads(json.dumps(state))
+            Progress(epoch, 6, 2, 0, (10, 8, 5)),
+            {"effective_perturbation": seen},
+            json.loads(json.dumps(state)),
         )
         timeline.append(decision.num_frozen)
-    assert timeline == [0, 0, 0, 2, 2, 2]  # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
+    assert timeline == [
+        0,
+        0,
+        0,
+        2,
+        2,
+        2,
+    ]  # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
 
 
-def heard(policy: Policy, run: Progress, norms: list[list[float]], granted: dict[int, int] | None = None) -> list[int]:
-    """A gradnorm timeline for norms of each epoch; ``granted`` says which epochs were frozen whatever the policy wanted."""
+def heard(
+    policy: Policy, run: Progress, norms: list[list[float]], granted: dict[int, int] | None = None
+) -> list[int]:
+    """A gradnorm timeline for norms of each epoch; ``granted`` says which epochs were frozen whatever the
+    policy wanted.
+    """
     state: State = {}
     timeline: list[int] = []
     for epoch in range(run.epochs):
         frozen = max(timeline[-1], run.always_frozen) if timeline else 0
-        seen = None if not timeline or frozen == run.num_stages else [None] * frozen + norms[epoch - 1][frozen:]
+        seen = (
+            None if not timeline or frozen == run.num_stages else [None] * frozen + norms[epoch - 1][frozen:]
+        )
         decision, state = policy.decide(replace(run, epoch=epoch), {"gradient_norms": seen}, state)
         timeline.append((granted or {}).get(epoch, decision.num_frozen))
     return timeline
@@ -247,7 +331,10 @@ def heard(policy: Policy, run: Progress, norms: list[list[float]], granted: dict
 
 def test_stages_that_are_always_frozen_are_no_frozen_stages_to_probe_for() -> None:
     """Percentile 0 never freezes: windows of three stay windows of three, whatever is always frozen."""
-    policy, norms = make_policy("gradnorm", percentile=0, window=3, recheck=2), [[1.0, 1.0 + e, 2.0, 3.0] for e in range(12)]
+    policy, norms = (
+        make_policy("gradnorm", percentile=0, window=3, recheck=2),
+        [[1.0, 1.0 + e, 2.0, 3.0] for e in range(12)],
+    )
     assert heard(policy, Progress(0, 12, 4, always_frozen=1), norms) == [0] * 12
     state: State = {}
     for epoch in range(12):
@@ -258,7 +345,9 @@ def test_stages_that_are_always_frozen_are_no_frozen_stages_to_probe_for() -> No
 
 
 def test_a_probe_that_was_not_granted_is_none() -> None:
-    """Frozen from epoch 2 on; the probe due in epoch 4 is refused by somebody else, so its end is not taken for a comparison of all stages."""
+    """Frozen from epoch 2 on; the probe due in epoch 4 is refused by somebody else, so its end is not taken
+    for a comparison of all stages.
+    """
     policy = make_policy("gradnorm", percentile=60, window=1, recheck=3)
     norms = [[1.0, 1.0, 1.0]] * 1 + [[1.0, 2.0, 3.0]] * 9
     free = heard(policy, Progress(0, 6, 3), norms)
@@ -289,7 +378,9 @@ CLOSED_FORMS: dict[str, Any] = {  # the budgets of docs/policies.md
 }
 
 
-@pytest.mark.parametrize("member", [member for member in MEMBERS if member.name in CLOSED_FORMS], ids=lambda member: member.name)
+@pytest.mark.parametrize(
+    "member", [member for member in MEMBERS if member.name in CLOSED_FORMS], ids=lambda member: member.name
+)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_budgets_have_their_closed_forms(member: Member, data: st.DataObject) -> None:
@@ -299,10 +390,24 @@ def test_budgets_have_their_closed_forms(member: Member, data: st.DataObject) ->
 
 
 @settings(max_examples=60, deadline=None)
-@given(epochs=st.integers(1, 40), stages=st.integers(1, 6), t0=st.integers(0, 8), start=st.integers(0, 8), end=st.integers(0, 8))
-def test_budgets_of_gradual_freezing_and_of_the_cosine(epochs: int, stages: int, t0: int, start: int, end: int) -> None:
+@given(
+    epochs=st.integers(1, 40),
+    stages=st.integers(1, 6),
+    t0=st.integers(0, 8),
+    start=st.integers(0, 8),
+    end=st.integers(0, 8),
+)
+def test_budgets_of_gradual_freezing_and_of_the_cosine(
+    epochs: int, stages: int, t0: int, start: int, end: int
+) -> None:
     timeline = make_policy("gradual_freeze", t0=t0 / 8).decisions(epochs, stages)
     last = t0 / 8 + (1 - t0 / 8) * (stages - 1) / stages
-    assert sum(n < stages for n in timeline) == min(epochs, sum(epoch / epochs <= last + 1e-9 for epoch in range(epochs)))
-    total = epochs * (start + end) / 16 if epochs > 1 else start / 8  # a cosine from end to end is symmetric: its mean is the ends'
-    assert make_policy("cosine", start=start / 8, end=end / 8).decisions(epochs, stages).count(0) == math.floor(0.5 + total + 1e-9)
+    assert sum(n < stages for n in timeline) == min(
+        epochs, sum(epoch / epochs <= last + 1e-9 for epoch in range(epochs))
+    )
+    total = (
+        epochs * (start + end) / 16 if epochs > 1 else start / 8
+    )  # a cosine from end to end is symmetric: its mean is the ends'
+    assert make_policy("cosine", start=start / 8, end=end / 8).decisions(epochs, stages).count(
+        0
+    ) == math.floor(0.5 + total + 1e-9)

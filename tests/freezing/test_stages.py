@@ -11,21 +11,30 @@ from dbf_ray.freezing import budget, check_backbone, effective_prefix
 
 
 def three_stages(**options: Any) -> StagedBackbone:
-    return StagedBackbone([nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(3)], [3] * 3, [1] * 3, **options)
+    return StagedBackbone(
+        [nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(3)], [3] * 3, [1] * 3, **options
+    )
 
 
 def test_a_backbone_without_stages_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"must have \.stages, a non-empty nn\.ModuleList .* Linear\.stages is NoneType"):
+    with pytest.raises(
+        ConfigError, match=r"must have \.stages, a non-empty nn\.ModuleList .* Linear\.stages is NoneType"
+    ):
         check_backbone(nn.Linear(2, 2))
     with pytest.raises(ConfigError, match=r"non-empty nn\.ModuleList"):
         check_backbone(StagedBackbone([], [], []))
 
 
-@pytest.mark.parametrize(("attribute", "value"), [("num_frozen", 4), ("num_frozen", None), ("frozen_stages", -1), ("frozen_stages", 1.0)])
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("num_frozen", 4), ("num_frozen", None), ("frozen_stages", -1), ("frozen_stages", 1.0)],
+)
 def test_attributes_out_of_range_are_refused(attribute: str, value: Any) -> None:
     backbone = three_stages()
     setattr(backbone, attribute, value)
-    with pytest.raises(ConfigError, match=rf"backbone StagedBackbone: {attribute} must be an integer in 0\.\.3, got {value}"):
+    with pytest.raises(
+        ConfigError, match=rf"backbone StagedBackbone: {attribute} must be an integer in 0\.\.3, got {value}"
+    ):
         check_backbone(backbone)
 
 
@@ -40,7 +49,9 @@ def test_a_wrong_number_of_stages_is_refused() -> None:
 def test_parameters_outside_of_the_stages_or_shared_by_two_are_refused() -> None:
     backbone = three_stages()
     backbone.norm = nn.LayerNorm(3)
-    with pytest.raises(ConfigError, match=r"outside of all stages: norm\.weight, norm\.bias; move them into the stage"):
+    with pytest.raises(
+        ConfigError, match=r"outside of all stages: norm\.weight, norm\.bias; move them into the stage"
+    ):
         check_backbone(backbone)
     shared = three_stages()
     shared.stages[2][0].weight = shared.stages[0][0].weight

@@ -1,4 +1,6 @@
-"""Slow witnesses for the geometry: polygons by GEOS and in rational numbers, plain loops over pairs, bins and samples."""
+"""Slow witnesses for the geometry: polygons by GEOS and in rational numbers, plain loops over pairs, bins and
+samples.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,26 @@ def polygon(box: Sequence[float]) -> Polygon:
 
 
 def polygon_iou(a: Tensor, b: Tensor) -> float:
-    """IoU of two boxes [5] by GEOS. It may miss a whole intersection where edges nearly lie on each other: see :func:`exact_iou`."""
+    """IoU of two boxes [5] by GEOS. It may miss a whole intersection where edges nearly lie on each other:
+    see :func:`exact_iou`.
+    """
     p, q = polygon(a.tolist()), polygon(b.tolist())
     shared = p.intersection(q).area
     return shared / (p.area + q.area - shared)
 
 
 def exact_iou(a: Tensor, b: Tensor) -> float:
-    """IoU of two boxes [5]: corners in float64, then a cut along each edge of the other (Sutherland, Hodgman, 1974) in rational numbers."""
+    """IoU of two boxes [5]: corners in float64, then a cut along each edge of the other (Sutherland, Hodgman,
+    1974) in rational numbers.
+    """
     origin = a[:2].double()
     p, q = (
-        [(Fraction(x), Fraction(y)) for x, y in polygon([*(box[:2].double() - origin).tolist(), *box[2:].tolist()]).exterior.coords[:-1]]
+        [
+            (Fraction(x), Fraction(y))
+            for x, y in polygon([*(box[:2].double() - origin).tolist(), *box[2:].tolist()]).exterior.coords[
+                :-1
+            ]
+        ]
         for box in (a, b)
     )
     shared = p
@@ -41,7 +52,12 @@ def exact_iou(a: Tensor, b: Tensor) -> float:
             if s >= 0:
                 kept.append(here)
             if s * t < 0:
-                kept.append((here[0] + (there[0] - here[0]) * s / (s - t), here[1] + (there[1] - here[1]) * s / (s - t)))
+                kept.append(
+                    (
+                        here[0] + (there[0] - here[0]) * s / (s - t),
+                        here[1] + (there[1] - here[1]) * s / (s - t),
+                    )
+                )
         shared = kept
     common, union = area(shared), area(p) + area(q) - area(shared)
     return float(common / union) if union else 0.0
@@ -49,7 +65,13 @@ def exact_iou(a: Tensor, b: Tensor) -> float:
 
 def area(points: list[tuple[Fraction, Fraction]]) -> Fraction:
     """Area of a polygon whose corners go clockwise as seen (y down)."""
-    return sum(((x1 * y2 - x2 * y1) for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True)), Fraction(0)) / 2
+    return (
+        sum(
+            ((x1 * y2 - x2 * y1) for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True)),
+            Fraction(0),
+        )
+        / 2
+    )
 
 
 def greedy(iou: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> list[int]:
@@ -72,9 +94,14 @@ def roi_align(features: Tensor, rois: Tensor, bins: tuple[int, int], scale: floa
         columns = sampling or math.ceil(w / bins[1])
         for i in range(bins[0] * rows):
             for j in range(bins[1] * columns):
-                across, along = ((i + 0.5) / (bins[0] * rows) - 0.5) * h, ((j + 0.5) / (bins[1] * columns) - 0.5) * w
+                across, along = (
+                    ((i + 0.5) / (bins[0] * rows) - 0.5) * h,
+                    ((j + 0.5) / (bins[1] * columns) - 0.5) * w,
+                )
                 x, y = cx - 0.5 + along * cos + across * sin, cy - 0.5 - along * sin + across * cos
-                result[n, :, i // rows, j // columns] += bilinear(features[int(image)], x, y) / (rows * columns)
+                result[n, :, i // rows, j // columns] += bilinear(features[int(image)], x, y) / (
+                    rows * columns
+                )
     return result
 
 
@@ -105,4 +132,6 @@ def clustered(count: int, objects: int, size: float, seed: int) -> Tensor:
     boxes = scattered(objects, size, seed)[torch.randint(objects, (count,), generator=generator)]
     noise = torch.randn(count, 5, generator=generator)
     center = boxes[:, :2] + 0.1 * noise[:, :2] * boxes[:, 2:4].amin(1, keepdim=True)
-    return torch.cat([center, boxes[:, 2:4] * torch.exp(0.1 * noise[:, 2:4]), boxes[:, 4:] + 4 * noise[:, 4:]], 1)
+    return torch.cat(
+        [center, boxes[:, 2:4] * torch.exp(0.1 * noise[:, 2:4]), boxes[:, 4:] + 4 * noise[:, 4:]], 1
+    )

@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dbf_ray.errors import DataError
-from dbf_ray.geometry import box_iou_rotated_aligned, boxes_to_corners, canonicalize, circumscribed, corners_to_boxes
+from dbf_ray.geometry import (
+    box_iou_rotated_aligned,
+    boxes_to_corners,
+    canonicalize,
+    circumscribed,
+    corners_to_boxes,
+)
 from tests.geometry.slow import scattered
 
-numbers = st.tuples(st.floats(-500, 500), st.floats(-500, 500), st.floats(1, 300), st.floats(1, 300), st.floats(-400, 400))
-boxes_of = st.lists(numbers, min_size=1, max_size=12).map(lambda rows: torch.tensor(rows, dtype=torch.float64))
+numbers = st.tuples(
+    st.floats(-500, 500), st.floats(-500, 500), st.floats(1, 300), st.floats(1, 300), st.floats(-400, 400)
+)
+boxes_of = st.lists(numbers, min_size=1, max_size=12).map(
+    lambda rows: torch.tensor(rows, dtype=torch.float64)
+)
 
 
 @given(boxes_of)
@@ -26,7 +36,15 @@ def test_canonical_form_covers_the_same_area(boxes: Tensor) -> None:
 
 
 def test_angles_just_below_the_border_stay_in_range() -> None:
-    boxes = torch.tensor([[0, 0, 4, 2, -90.0], [0, 0, 4, 2, 90.0], [0, 0, 4, 2, -90.00001], [0, 0, 4, 2, 89.999999], [0, 0, 2, 4, -1e-9]])
+    boxes = torch.tensor(
+        [
+            [0, 0, 4, 2, -90.0],
+            [0, 0, 4, 2, 90.0],
+            [0, 0, 4, 2, -90.00001],
+            [0, 0, 4, 2, 89.999999],
+            [0, 0, 2, 4, -1e-9],
+        ]
+    )
     angles = canonicalize(boxes)[:, 4]
     assert ((angles >= -90) & (angles < 90)).all()
 
@@ -52,7 +70,9 @@ def test_corner_order_does_not_matter(boxes: Tensor, order: list[int]) -> None:
 def test_circumscribed_boxes_are_the_extremes_of_the_corners() -> None:
     boxes = scattered(200, 100, 1)
     corners = boxes_to_corners(boxes).reshape(-1, 4, 2)
-    torch.testing.assert_close(circumscribed(boxes), torch.cat([corners.amin(1), corners.amax(1)], 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        circumscribed(boxes), torch.cat([corners.amin(1), corners.amax(1)], 1), atol=1e-4, rtol=0
+    )
 
 
 def test_empty_inputs() -> None:

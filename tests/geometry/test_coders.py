@@ -1,4 +1,6 @@
-"""Box coders: MMRotate's stored figures, slow independent implementations, and properties that hold for any boxes."""
+"""Box coders: MMRotate's stored figures, slow independent implementations, and properties that hold for any
+boxes.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ from tests.geometry.slow_coders import (
 ROI_STDS = (0.1, 0.1, 0.2, 0.2, 0.1)
 
 
-# ---- the reference's figures ---------------------------------------------------------------------------------------------------------
+# ---- the reference's figures
+# ---------------------------------------------------------------------------
 
 
 def numbers(rows: list[list[float]]) -> Tensor:
@@ -48,7 +51,9 @@ def numbers(rows: list[list[float]]) -> Tensor:
 
 
 def oriented(rows: list[list[float]]) -> Tensor:
-    """Boxes from radians clockwise to degrees counter-clockwise, in float32: there -pi/2 becomes 90 exactly."""
+    """Boxes from radians clockwise to degrees counter-clockwise, in float32: there -pi/2 becomes 90
+    exactly.
+    """
     boxes = numbers(rows)
     return torch.cat([boxes[:, :4], -torch.rad2deg(boxes[:, 4:])], -1)
 
@@ -78,10 +83,15 @@ class Figures:
 FIGURES = [
     Figures("DeltaXYWHAOBBoxCoder_retina", RotatedBoxCoder(), "proposals", oriented, 5e-7),
     Figures("DeltaXYWHAOBBoxCoder_oriented_rcnn_roi", RotatedBoxCoder(ROI_STDS), "proposals", oriented, 5e-6),
-    # The reference takes deltas, sides and angles from corners in absolute coordinates; ours are relative to the box's centre.
-    Figures("MidpointOffsetCoder", MidpointOffsetCoder(), "proposals_xyxy", numbers, 1e-5, sides=2e-5, angle=5e-4),
+    # The reference takes deltas, sides and angles from corners in absolute coordinates; ours are relative to
+    # the box's centre.
+    Figures(
+        "MidpointOffsetCoder", MidpointOffsetCoder(), "proposals_xyxy", numbers, 1e-5, sides=2e-5, angle=5e-4
+    ),
     Figures("DeltaXYWHAHBBoxCoder", HorizontalToRotatedCoder(), "proposals_xyxy", numbers, 5e-7),
-    Figures("DistanceAnglePointCoder", DistanceAngleCoder(), "points", numbers, 1e-6, deltas="random_distances"),
+    Figures(
+        "DistanceAnglePointCoder", DistanceAngleCoder(), "points", numbers, 1e-6, deltas="random_distances"
+    ),
 ]
 
 
@@ -109,7 +119,9 @@ def test_every_figure_of_the_reference(shared: Path, figures: Figures) -> None:
     deltas = coder.encode(anchors, boxes)
     torch.testing.assert_close(deltas, numbers(data["encode"]), atol=figures.encode, rtol=1e-5)
     assert_same_boxes(coder.decode(anchors, deltas), oriented(data["decode_of_encode"]), figures)
-    assert_same_boxes(coder.decode(anchors, numbers(data["encode"])), oriented(data["decode_of_encode"]), figures)
+    assert_same_boxes(
+        coder.decode(anchors, numbers(data["encode"])), oriented(data["decode_of_encode"]), figures
+    )
     expected = oriented(data["decode"])
     assert (expected[:, 2:4] > 0).all()  # none is degenerate, so all are compared
     assert_same_boxes(coder.decode(anchors, numbers(data[figures.deltas])), expected, figures)
@@ -129,41 +141,67 @@ def test_limited_distances_equal_the_reference(shared: Path) -> None:
     torch.testing.assert_close(found, numbers(data["encode_max_dis_64"]), atol=1e-6, rtol=1e-5)
 
 
-# ---- slow implementations: slow_coders.py ---------------------------------------------------------------------------------------------
+# ---- slow implementations: slow_coders.py
+# ---------------------------------------------------------------------------
 
 
 def random_boxes(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     uniform = torch.rand(count, 5, generator=generator, dtype=torch.float64)
-    center, sides, angle = uniform[:, :2] * 300, low * (high / low) ** uniform[:, 2:4], uniform[:, 4:] * 179.9 - 89.95
+    center, sides, angle = (
+        uniform[:, :2] * 300,
+        low * (high / low) ** uniform[:, 2:4],
+        uniform[:, 4:] * 179.9 - 89.95,
+    )
     return torch.cat([center, sides, angle], -1)
 
 
 def rows(slow: Callable[[list[float], list[float]], list[float]], anchors: Tensor, others: Tensor) -> Tensor:
-    return torch.tensor([slow(a, b) for a, b in zip(anchors.tolist(), others.tolist(), strict=True)], dtype=torch.float64)
+    return torch.tensor(
+        [slow(a, b) for a, b in zip(anchors.tolist(), others.tolist(), strict=True)], dtype=torch.float64
+    )
 
 
 def test_coders_equal_slow_ones() -> None:
     generator = torch.Generator().manual_seed(7)
     anchors, boxes = random_boxes(300, 4, 400, generator), canonicalize(random_boxes(300, 4, 400, generator))
     upright, points = circumscribed(anchors), anchors[:, :2]
-    unturned = torch.cat([(upright[:, :2] + upright[:, 2:]) / 2, upright[:, 2:] - upright[:, :2], torch.zeros(300, 1)], -1)
-    deltas = torch.randn(300, 6, generator=generator, dtype=torch.float64) * torch.tensor([1, 1, 2.5, 2.5, 0.5, 0.5])
-    rotated, turned, midpoint = RotatedBoxCoder(), HorizontalToRotatedCoder((1, 1, 1, 1, 1)), MidpointOffsetCoder((1, 1, 1, 1, 1, 1))
+    unturned = torch.cat(
+        [(upright[:, :2] + upright[:, 2:]) / 2, upright[:, 2:] - upright[:, :2], torch.zeros(300, 1)], -1
+    )
+    deltas = torch.randn(300, 6, generator=generator, dtype=torch.float64) * torch.tensor(
+        [1, 1, 2.5, 2.5, 0.5, 0.5]
+    )
+    rotated, turned, midpoint = (
+        RotatedBoxCoder(),
+        HorizontalToRotatedCoder((1, 1, 1, 1, 1)),
+        MidpointOffsetCoder((1, 1, 1, 1, 1, 1)),
+    )
     exact = {"atol": 1e-10, "rtol": 1e-10}
-    torch.testing.assert_close(rotated.encode(anchors, boxes), rows(slow_encode_rotated, anchors, boxes), **exact)
+    torch.testing.assert_close(
+        rotated.encode(anchors, boxes), rows(slow_encode_rotated, anchors, boxes), **exact
+    )
     found, slow = rotated.decode(anchors, deltas[:, :5]), rows(slow_decode_rotated, anchors, deltas[:, :5])
     torch.testing.assert_close(found, canonicalize(slow), **exact)
     whole_turns = torch.tensor([1, 1, 1, 1, 2 * math.pi], dtype=torch.float64)
-    torch.testing.assert_close(turned.encode(upright, boxes) * whole_turns, rows(slow_encode_rotated, unturned, boxes), **exact)
+    torch.testing.assert_close(
+        turned.encode(upright, boxes) * whole_turns, rows(slow_encode_rotated, unturned, boxes), **exact
+    )
     slow = rows(slow_decode_rotated, unturned, deltas[:, :5] * whole_turns)
     torch.testing.assert_close(turned.decode(upright, deltas[:, :5]), canonicalize(slow), **exact)
-    torch.testing.assert_close(midpoint.encode(upright, boxes), rows(slow_encode_midpoint, upright, boxes), **exact)
-    found, slow = midpoint.decode(upright, deltas), corners_to_boxes(rows(slow_decode_midpoint, upright, deltas))
+    torch.testing.assert_close(
+        midpoint.encode(upright, boxes), rows(slow_encode_midpoint, upright, boxes), **exact
+    )
+    found, slow = (
+        midpoint.decode(upright, deltas),
+        corners_to_boxes(rows(slow_decode_midpoint, upright, deltas)),
+    )
     proper = slow[:, 3] > 1e-6
     assert not proper.all()  # touching at opposite corners gives a flat box
     assert box_iou_rotated_aligned(found[proper], slow[proper]).min() > 1 - 1e-7
     torch.testing.assert_close(found[:, :4], slow[:, :4], atol=1e-8, rtol=1e-10)
-    torch.testing.assert_close(DistanceAngleCoder().encode(points, boxes), rows(slow_encode_distances, points, boxes), **exact)
+    torch.testing.assert_close(
+        DistanceAngleCoder().encode(points, boxes), rows(slow_encode_distances, points, boxes), **exact
+    )
 
 
 def test_horizontal_boxes_equal_torchvision_where_it_limits_nothing() -> None:
@@ -181,16 +219,24 @@ def test_horizontal_boxes_are_limited_and_cut() -> None:
     deltas = torch.tensor([[0.0, 0, 50, -50], [-2, 0, 0, 0], [0.5, 1, 0, 0]])
     far, thin = 20 * 62.5 / 2, 40 / 62.5 / 2
     whole = HorizontalBoxCoder().decode(anchors, deltas)
-    torch.testing.assert_close(whole, torch.tensor([[20 - far, 40 - thin, 20 + far, 40 + thin], [-30, 20, -10, 60], [20, 60, 40, 100]]))
+    torch.testing.assert_close(
+        whole,
+        torch.tensor([[20 - far, 40 - thin, 20 + far, 40 + thin], [-30, 20, -10, 60], [20, 60, 40, 100]]),
+    )
     cut = HorizontalBoxCoder().decode(anchors, deltas, (80, 100))
-    torch.testing.assert_close(cut, torch.tensor([[0, 40 - thin, 100, 40 + thin], [0, 20, 0, 60], [20, 60, 40, 80]]))
+    torch.testing.assert_close(
+        cut, torch.tensor([[0, 40 - thin, 100, 40 + thin], [0, 20, 0, 60], [20, 60, 40, 80]])
+    )
 
 
-# ---- properties of all coders -----------------------------------------------------------------------------------------------------------
+# ---- properties of all coders
+# ---------------------------------------------------------------------------
 
 
 def box_strategy(smallest: float = 16) -> st.SearchStrategy[Tensor]:
-    """A canonical box [1, 5], far within the limits of decoding for any anchor that :func:`anchor_of` makes of another."""
+    """A canonical box [1, 5], far within the limits of decoding for any anchor that :func:`anchor_of` makes
+    of another.
+    """
     side, place = st.floats(smallest, 480, width=32), st.floats(0, 1000, width=32)
     box = st.tuples(place, place, side, side, st.floats(-90, 90, width=32))
     return box.map(lambda values: canonicalize(torch.tensor([values], dtype=torch.float64)))
@@ -208,7 +254,9 @@ class Member:
 
 MEMBERS = {
     "rotated": Member(RotatedBoxCoder(), lambda box: box),
-    "rotated, RoI": Member(RotatedBoxCoder(ROI_STDS), lambda box: box[:, [0, 1, 3, 2, 4]]),  # an anchor need not be canonical
+    "rotated, RoI": Member(
+        RotatedBoxCoder(ROI_STDS), lambda box: box[:, [0, 1, 3, 2, 4]]
+    ),  # an anchor need not be canonical
     "horizontal": Member(HorizontalBoxCoder(), circumscribed, circumscribed, width=4),
     "midpoint": Member(MidpointOffsetCoder(), circumscribed, width=6),
     "horizontal to rotated": Member(HorizontalToRotatedCoder(), circumscribed),
@@ -219,7 +267,12 @@ every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
     """IoU [N] of oriented boxes, or of upright ones."""
-    boxes = [x if x.shape[-1] == 5 else torch.cat([(x[:, :2] + x[:, 2:]) / 2, x[:, 2:] - x[:, :2], 0 * x[:, :1]], -1) for x in (a, b)]
+    boxes = [
+        x
+        if x.shape[-1] == 5
+        else torch.cat([(x[:, :2] + x[:, 2:]) / 2, x[:, 2:] - x[:, :2], 0 * x[:, :1]], -1)
+        for x in (a, b)
+    ]
     return box_iou_rotated_aligned(boxes[0].double(), boxes[1].double())
 
 
@@ -243,7 +296,9 @@ def test_decoding_brings_an_encoded_box_back(member: Member, box: Tensor, other:
 @every_member
 @settings(deadline=None)
 @given(box=box_strategy(2), other=box_strategy(2), x=st.floats(-20000, 20000), y=st.floats(-20000, 20000))
-def test_moving_anchor_and_box_together_changes_no_delta(member: Member, box: Tensor, other: Tensor, x: float, y: float) -> None:
+def test_moving_anchor_and_box_together_changes_no_delta(
+    member: Member, box: Tensor, other: Tensor, x: float, y: float
+) -> None:
     move = torch.tensor([[x, y, 0, 0, 0]], dtype=torch.float64)
     anchor, target = member.anchor_of(other), member.target_of(box)
     moved_anchor, moved_target = member.anchor_of(other + move), member.target_of(box + move)
@@ -256,10 +311,14 @@ def test_moving_anchor_and_box_together_changes_no_delta(member: Member, box: Te
 
 @settings(deadline=None)
 @given(box=box_strategy(), other=box_strategy(), turn=st.floats(-180, 180))
-def test_turning_anchor_and_box_together_changes_no_delta_of_the_rotated_coder(box: Tensor, other: Tensor, turn: float) -> None:
+def test_turning_anchor_and_box_together_changes_no_delta_of_the_rotated_coder(
+    box: Tensor, other: Tensor, turn: float
+) -> None:
     def turned(boxes: Tensor) -> Tensor:
         cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        matrix = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)  # of row vectors, counter-clockwise with y down
+        matrix = torch.tensor(
+            [[cos, -sin], [sin, cos]], dtype=torch.float64
+        )  # of row vectors, counter-clockwise with y down
         return torch.cat([boxes[:, :2] @ matrix, boxes[:, 2:4], boxes[:, 4:] + turn], -1)
 
     coder = RotatedBoxCoder()
@@ -283,8 +342,12 @@ def test_gradients_of_decoding_are_finite_and_right(member: Member) -> None:
     anchors = member.anchor_of(random_boxes(40, 8, 200, generator))
     shape = (40, member.width)
     size = 20.0 if isinstance(member.coder, DistanceAngleCoder) else 0.3
-    gentle = (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1) * size  # no side is limited, no distance negative
-    assert torch.autograd.gradcheck(lambda deltas: member.coder.decode(anchors, deltas), gentle.requires_grad_())
+    gentle = (
+        torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
+    ) * size  # no side is limited, no distance negative
+    assert torch.autograd.gradcheck(
+        lambda deltas: member.coder.decode(anchors, deltas), gentle.requires_grad_()
+    )
     wild = torch.randn(shape, generator=generator) * 10.0 ** torch.randint(-3, 5, shape, generator=generator)
     wild[:3] = torch.tensor([[0.0], [1e4], [-1e4]])
     wild[3] = torch.tensor([0, 0, 0, 0, 5, -5])[: member.width]  # touching at opposite corners: a flat box
@@ -303,13 +366,17 @@ def test_low_precision_deltas_give_float32_boxes(member: Member) -> None:
     torch.testing.assert_close(decoded, member.coder.decode(anchors, deltas.float()), atol=0, rtol=0)
 
 
-# ---- single coders ----------------------------------------------------------------------------------------------------------------------
+# ---- single coders
+# ---------------------------------------------------------------------------
 
 
 def test_centres_alone_are_moved_into_the_image() -> None:
     anchors = torch.tensor([[10.0, 10, 40, 20, 30]]).expand(2, 5)
     deltas = torch.tensor([[-3.0, 0, 0.2, 0, 0.1], [9.0, 0, 0, 0, 0]])
-    free, held = RotatedBoxCoder().decode(anchors, deltas), RotatedBoxCoder().decode(anchors, deltas, (90, 120))
+    free, held = (
+        RotatedBoxCoder().decode(anchors, deltas),
+        RotatedBoxCoder().decode(anchors, deltas, (90, 120)),
+    )
     torch.testing.assert_close(held[:, 2:], free[:, 2:], atol=0, rtol=0)
     torch.testing.assert_close(held[:, :2], torch.tensor([[0.0, free[0, 1]], [119, 0]]))
     assert free[0, 0] < 0 < free[0, 1] < 89
@@ -318,9 +385,14 @@ def test_centres_alone_are_moved_into_the_image() -> None:
 
 @pytest.mark.parametrize("member", ["horizontal to rotated", "distances"])
 def test_coders_that_move_nothing_into_the_image(member: str) -> None:
-    coder, anchors = MEMBERS[member].coder, MEMBERS[member].anchor_of(torch.tensor([[300.0, 300, 40, 20, 30]]))
+    coder, anchors = (
+        MEMBERS[member].coder,
+        MEMBERS[member].anchor_of(torch.tensor([[300.0, 300, 40, 20, 30]])),
+    )
     deltas = torch.full((1, 5), 0.5)
-    torch.testing.assert_close(coder.decode(anchors, deltas, (64, 64)), coder.decode(anchors, deltas), atol=0, rtol=0)
+    torch.testing.assert_close(
+        coder.decode(anchors, deltas, (64, 64)), coder.decode(anchors, deltas), atol=0, rtol=0
+    )
 
 
 @pytest.mark.parametrize("angle", [-90.0, 90.0])
@@ -344,23 +416,32 @@ def test_a_box_at_the_border_of_angles_is_minus_a_quarter_turn_in_the_reference(
 @example(w=100.0, h=4.0, turn=-0.3, quarter=-90, tilt=3.0)
 @example(w=60.0, h=10.0, turn=-0.2, quarter=0, tilt=3.0)
 def test_nearly_upright_boxes_come_back(w: float, h: float, turn: float, quarter: float, tilt: float) -> None:
-    angle = math.degrees(math.asin(turn * min(1.0, tilt / max(w, h))))  # the longer side rises up to ``tilt`` pixels
+    angle = math.degrees(
+        math.asin(turn * min(1.0, tilt / max(w, h)))
+    )  # the longer side rises up to ``tilt`` pixels
     box = canonicalize(torch.tensor([[200.0, 200, w, h, quarter + angle]], dtype=torch.float64))
     assume(not 0.099 < abs(turn) * tilt < 0.101)
     anchor = torch.tensor([[150.0, 140, 260, 250]], dtype=torch.float64)
     coder = MidpointOffsetCoder()
     deltas = coder.encode(anchor, box)
     back = overlap(coder.decode(anchor, deltas), box).item()
-    if upright_within(box[0].tolist(), 0.1):  # decoded upright: it contains the box, and each side is at most 0.1 pixels longer
-        torch.testing.assert_close(deltas[0, 4:], torch.ones(2, dtype=torch.float64), atol=0.2 / min(w, h), rtol=0)
+    if upright_within(
+        box[0].tolist(), 0.1
+    ):  # decoded upright: it contains the box, and each side is at most 0.1 pixels longer
+        torch.testing.assert_close(
+            deltas[0, 4:], torch.ones(2, dtype=torch.float64), atol=0.2 / min(w, h), rtol=0
+        )
         assert back >= 1 / ((1 + 0.1 / w) * (1 + 0.1 / h)) - 1e-7
     else:
         assert back > 1 - 1e-7
 
 
 def test_midpoint_deltas_by_hand() -> None:
-    # It touches the top a quarter of the width left of its middle, the right side a quarter of the height below.
+    # It touches the top a quarter of the width left of its middle, the right side a quarter of the height
+    # below.
     box = corners_to_boxes(torch.tensor([[-25.0, -50, 50, 25, 25, 50, -50, -25]], dtype=torch.float64))
     anchor = torch.tensor([[-50.0, -50, 50, 50]], dtype=torch.float64)
     deltas = MidpointOffsetCoder().encode(anchor, box)
-    torch.testing.assert_close(deltas, torch.tensor([[0, 0, 0, 0, -0.5, 0.5]], dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        deltas, torch.tensor([[0, 0, 0, 0, -0.5, 0.5]], dtype=torch.float64), atol=1e-9, rtol=0
+    )

@@ -12,11 +12,20 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from dbf_ray.errors import DataError
-from dbf_ray.geometry import box_iou_rotated, box_iou_rotated_aligned, circumscribed, overlapping_pairs, pairs, pieces
+from dbf_ray.geometry import (
+    box_iou_rotated,
+    box_iou_rotated_aligned,
+    circumscribed,
+    overlapping_pairs,
+    pairs,
+    pieces,
+)
 from tests.geometry.slow import exact_iou, polygon_iou, scattered
 
 angles = st.one_of(
-    st.floats(-400, 400), st.sampled_from([-90, -45, 0, 45, 90, 180]), st.sampled_from([-90, 0, 45, 90]).map(lambda a: a + 1e-6)
+    st.floats(-400, 400),
+    st.sampled_from([-90, -45, 0, 45, 90, 180]),
+    st.sampled_from([-90, 0, 45, 90]).map(lambda a: a + 1e-6),
 )
 sides = st.one_of(st.floats(1, 300), st.floats(0.05, 2), st.floats(1000, 20000))
 one_box = st.tuples(st.floats(-500, 500), st.floats(-500, 500), sides, sides, angles).map(
@@ -30,7 +39,12 @@ def place(box: Tensor, along: float, across: float) -> Tensor:
     """The point of a box at shares of its half sides from its centre."""
     angle = math.radians(float(box[4]))
     x, y = along * box[2] / 2, across * box[3] / 2
-    return torch.stack([box[0] + x * math.cos(angle) + y * math.sin(angle), box[1] - x * math.sin(angle) + y * math.cos(angle)])
+    return torch.stack(
+        [
+            box[0] + x * math.cos(angle) + y * math.sin(angle),
+            box[1] - x * math.sin(angle) + y * math.cos(angle),
+        ]
+    )
 
 
 NO_TURN, TINY_TURNS, TURNS = [0.0, 90.0], [1e-7, -1e-5, 1e-3, 89.999], [0.02, 30.0, 45.0]  # degrees
@@ -38,7 +52,9 @@ NO_TURN, TINY_TURNS, TURNS = [0.0, 90.0], [1e-7, -1e-5, 1e-3, 89.999], [0.02, 30
 
 @st.composite
 def related(draw: st.DrawFn, turns: list[float]) -> tuple[Tensor, Tensor]:
-    """Two boxes of which a corner, middle or edge of one lies on one of the other; equal, nested and nearly equal ones among them."""
+    """Two boxes of which a corner, middle or edge of one lies on one of the other; equal, nested and nearly
+    equal ones among them.
+    """
     a = draw(one_box)
     turn = draw(st.sampled_from(turns))
     scale = draw(st.sampled_from([(1.0, 1.0), (0.5, 1.0), (0.5, 0.5), (1.0, 2.0), (0.9, 1.1)]))
@@ -53,7 +69,9 @@ def related(draw: st.DrawFn, turns: list[float]) -> tuple[Tensor, Tensor]:
 def rotated(boxes: Tensor, turn: float, shift: float) -> Tensor:
     """Boxes turned about the origin, then moved."""
     angle = math.radians(turn)
-    rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    rotation = torch.tensor(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64
+    )
     return torch.cat([boxes[:, :2] @ rotation + shift, boxes[:, 2:4], boxes[:, 4:] + turn], -1)
 
 
@@ -75,20 +93,37 @@ def test_iou_equals_another_librarys_polygons() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(related(NO_TURN + TINY_TURNS + TURNS))
-def test_iou_of_boxes_whose_corners_and_edges_meet_equals_polygon_clipping(pair: tuple[Tensor, Tensor]) -> None:
+def test_iou_of_boxes_whose_corners_and_edges_meet_equals_polygon_clipping(
+    pair: tuple[Tensor, Tensor],
+) -> None:
     a, b = pair
     assert float(box_iou_rotated_aligned(a[None], b[None])) == pytest.approx(exact_iou(a, b), abs=1e-6)
     narrow = a.float(), b.float()
-    assert float(box_iou_rotated(narrow[0][None], narrow[1][None])) == pytest.approx(exact_iou(*narrow), abs=1e-6)
+    assert float(box_iou_rotated(narrow[0][None], narrow[1][None])) == pytest.approx(
+        exact_iou(*narrow), abs=1e-6
+    )
 
 
-# Pairs at which torchvision 0.29's kernel is wrong by .1 to .7: corners that coincide, a corner on an edge, a tiny turn, an anchor.
+# Pairs at which torchvision 0.29's kernel is wrong by .1 to .7: corners that coincide, a corner on an edge, a
+# tiny turn, an anchor.
 @pytest.mark.parametrize(
     ("a", "b", "iou"),
     [
-        ([36.49096, 18.2655, 22.14362, 10.59413, -87.42478], [35.29303, 17.02958, 20.58513, 11.17628, 87.72571], 0.730378),
-        ([0.12124, 16.53744, 35.22466, 22.43028, 15.02293], [5.15679, 0.87075, 16.38621, 52.72135, -27.13002], 0.292433),
-        ([6.93263, 23.69069, 23.14487, 25.07326, -31.29447], [6.93263, 23.69069, 23.14487, 25.07326, -31.294468], 1.0),
+        (
+            [36.49096, 18.2655, 22.14362, 10.59413, -87.42478],
+            [35.29303, 17.02958, 20.58513, 11.17628, 87.72571],
+            0.730378,
+        ),
+        (
+            [0.12124, 16.53744, 35.22466, 22.43028, 15.02293],
+            [5.15679, 0.87075, 16.38621, 52.72135, -27.13002],
+            0.292433,
+        ),
+        (
+            [6.93263, 23.69069, 23.14487, 25.07326, -31.29447],
+            [6.93263, 23.69069, 23.14487, 25.07326, -31.294468],
+            1.0,
+        ),
         ([224.0, 688.0, 35.9188, 71.8376, 0.0], [196.1638, 683.7345, 64.9331, 30.7460, 60.9440], 0.106371),
     ],
 )
@@ -98,7 +133,9 @@ def test_pairs_that_are_hard_in_low_precision(a: list[float], b: list[float], io
     first[:, :2] += at
     second[:, :2] += at
     assert float(box_iou_rotated(first, second)) == pytest.approx(iou, abs=2e-5)
-    assert float(box_iou_rotated(first.float(), second.float())) == pytest.approx(exact_iou(first[0].float(), second[0].float()), abs=1e-6)
+    assert float(box_iou_rotated(first.float(), second.float())) == pytest.approx(
+        exact_iou(first[0].float(), second[0].float()), abs=1e-6
+    )
 
 
 @given(boxes_of, boxes_of)
@@ -114,7 +151,9 @@ def test_iou_does_not_change_when_both_boxes_move(boxes: Tensor, turn: float, sh
 
 
 @given(one_box, st.floats(0.01, 1), st.floats(0.01, 1), st.floats(-1, 1), st.floats(-1, 1), st.floats(0.3, 1))
-def test_a_nested_box_has_the_ratio_of_the_areas(box: Tensor, w: float, h: float, along: float, across: float, smaller: float) -> None:
+def test_a_nested_box_has_the_ratio_of_the_areas(
+    box: Tensor, w: float, h: float, along: float, across: float, smaller: float
+) -> None:
     inner = torch.cat([place(box, along * (1 - w), across * (1 - h)), box[2:3] * w, box[3:4] * h, box[4:]])
     iou = float(box_iou_rotated_aligned(box[None], inner[None]))
     assert iou == pytest.approx(w * h, abs=1e-7)
@@ -127,7 +166,9 @@ def test_iou_of_upright_boxes_is_the_horizontal_one(angle: float) -> None:
     boxes = scattered(300, 300, seed=1).double()
     boxes[:, 4] = angle
     upright = circumscribed(boxes)
-    torch.testing.assert_close(box_iou_rotated(boxes, boxes), box_iou(upright, upright).float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        box_iou_rotated(boxes, boxes), box_iou(upright, upright).float(), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("at", "largest"), [(0.0, 60.0), (20000.0, 60.0), (0.0, 2000.0)])
@@ -161,7 +202,12 @@ def test_pieces_and_tiles_change_nothing(a: Tensor, b: Tensor, numbers: int) -> 
 def test_boxes_without_area_and_numbers_that_are_not_finite_have_no_overlap() -> None:
     good = [10.0, 10.0, 20.0, 10.0, 30.0]
     bad = [[10.0, 10, 0, 10, 30], [10, 10, 20, 0, 30], [10, 10, 0, 0, 0], [10, 10, -5, 10, 0]]
-    odd = [[math.nan, 10, 20, 10, 0], [10, 10, math.inf, 10, 0], [10, math.inf, 20, 10, 0], [10, 10, 20, 10, math.nan]]
+    odd = [
+        [math.nan, 10, 20, 10, 0],
+        [10, 10, math.inf, 10, 0],
+        [10, math.inf, 20, 10, 0],
+        [10, 10, 20, 10, math.nan],
+    ]
     boxes = torch.tensor([good, *bad, *odd] * 20)
     iou = box_iou_rotated(boxes, boxes)
     good_ones = torch.arange(len(boxes)) % 9 == 0
@@ -176,10 +222,19 @@ def one_sided(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Slopes [5] of the IoU to the left and to the right of each number of ``a``."""
     size = float(torch.minimum(a[2:4].min(), b[2:4].min()))
     step = (
-        torch.tensor([1.0, 1, 1, 1, math.degrees(1 / float(torch.maximum(a[2:4].max(), b[2:4].max())))], dtype=torch.float64) * size * 1e-6
+        torch.tensor(
+            [1.0, 1, 1, 1, math.degrees(1 / float(torch.maximum(a[2:4].max(), b[2:4].max())))],
+            dtype=torch.float64,
+        )
+        * size
+        * 1e-6
     )
     left, right = (
-        (box_iou_rotated_aligned(a + sign * step.diag(), b.expand(5, 5)) - box_iou_rotated_aligned(a[None], b[None])) for sign in (-1, 1)
+        (
+            box_iou_rotated_aligned(a + sign * step.diag(), b.expand(5, 5))
+            - box_iou_rotated_aligned(a[None], b[None])
+        )
+        for sign in (-1, 1)
     )
     return -left / step, right / step
 
@@ -191,7 +246,9 @@ def slopes(a: Tensor, b: Tensor) -> Tensor:
     return a.grad
 
 
-moderate = st.tuples(st.floats(-50, 50), st.floats(-50, 50), st.floats(5, 100), st.floats(5, 100), st.floats(-180, 180))
+moderate = st.tuples(
+    st.floats(-50, 50), st.floats(-50, 50), st.floats(5, 100), st.floats(5, 100), st.floats(-180, 180)
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -210,14 +267,19 @@ def test_gradients_lie_between_the_slopes_of_both_sides_where_edges_meet(pair: t
     a, b = pair
     for x, y in ((a, b), (b, a)):
         left, right = one_sided(x, y)
-        scale = 1e-3 * torch.maximum(left.abs(), right.abs()) + 1e-3 / float(torch.minimum(x[2:4].min(), y[2:4].min()))
+        scale = 1e-3 * torch.maximum(left.abs(), right.abs()) + 1e-3 / float(
+            torch.minimum(x[2:4].min(), y[2:4].min())
+        )
         grad = slopes(x, y)
         assert (grad >= torch.minimum(left, right) - scale).all(), (grad, left, right)
         assert (grad <= torch.maximum(left, right) + scale).all(), (grad, left, right)
 
 
 def test_gradients_pass_gradcheck_for_both_boxes() -> None:
-    a, b = scattered(60, 60, 4, 10, 60).double().requires_grad_(), scattered(60, 60, 5, 10, 60).double().requires_grad_()
+    a, b = (
+        scattered(60, 60, 4, 10, 60).double().requires_grad_(),
+        scattered(60, 60, 5, 10, 60).double().requires_grad_(),
+    )
     assert float(box_iou_rotated_aligned(a, b).detach().gt(0).float().mean()) > 0.3
     assert torch.autograd.gradcheck(box_iou_rotated_aligned, (a, b))
 
@@ -237,7 +299,10 @@ def test_gradients_point_to_more_overlap() -> None:
     assert thin[2] == pytest.approx(4 / 100)
     touching = slopes(torch.tensor([10.0, 0, 10, 10, 0], dtype=torch.float64), square)
     assert touching[0] < 0
-    assert torch.equal(slopes(torch.tensor([30.0, 0, 10, 10, 15], dtype=torch.float64), square), torch.zeros(5, dtype=torch.float64))
+    assert torch.equal(
+        slopes(torch.tensor([30.0, 0, 10, 10, 15], dtype=torch.float64), square),
+        torch.zeros(5, dtype=torch.float64),
+    )
 
 
 @settings(deadline=None)
@@ -250,9 +315,15 @@ def test_gradients_point_to_more_overlap() -> None:
 @example([0, 0, 0, 0], [0, 0, 0, 0], [0, 0], True)
 @example([0, 0, 0, 0], [1e-40, 1e-40, 1e-40, 1e-40], [0, 0], True)
 @example([0, 0, 0, 0], [0, 5, 5, 0], [0, 90], True)
-def test_gradients_are_always_finite(centres: list[float], sizes: list[float], turns: list[float], together: bool) -> None:
+def test_gradients_are_always_finite(
+    centres: list[float], sizes: list[float], turns: list[float], together: bool
+) -> None:
     a = torch.tensor([[*centres[:2], *sizes[:2], turns[0]]], dtype=torch.float32, requires_grad=True)
-    b = torch.tensor([[*(centres[:2] if together else centres[-2:]), *sizes[2:], turns[1]]], dtype=torch.float32, requires_grad=True)
+    b = torch.tensor(
+        [[*(centres[:2] if together else centres[-2:]), *sizes[2:], turns[1]]],
+        dtype=torch.float32,
+        requires_grad=True,
+    )
     iou = box_iou_rotated_aligned(a, b)
     iou.sum().backward()
     assert a.grad is not None

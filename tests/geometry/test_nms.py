@@ -16,19 +16,35 @@ from dbf_ray.geometry import batched_nms_rotated, box_iou_rotated, box_iou_rotat
 from tests.geometry.slow import clustered, exact_iou, greedy, scattered
 
 numbers = st.tuples(
-    st.floats(-60, 60), st.floats(-60, 60), st.floats(5, 100), st.floats(5, 100), st.sampled_from([-90.0, -30.0, 0.0, 10.0, 45.0])
+    st.floats(-60, 60),
+    st.floats(-60, 60),
+    st.floats(5, 100),
+    st.floats(5, 100),
+    st.sampled_from([-90.0, -30.0, 0.0, 10.0, 45.0]),
 )
-boxes_of = st.lists(numbers, min_size=1, max_size=12).map(lambda rows: torch.tensor(rows, dtype=torch.float64))
+boxes_of = st.lists(numbers, min_size=1, max_size=12).map(
+    lambda rows: torch.tensor(rows, dtype=torch.float64)
+)
 
 
 def dense(boxes: Tensor) -> Tensor:
     """IoUs [N, N] in float32 of float64 arithmetic, without any search for pairs."""
-    return torch.stack([box_iou_rotated_aligned(boxes.double(), box.double().expand(len(boxes), 5)) for box in boxes]).float()
+    return torch.stack(
+        [box_iou_rotated_aligned(boxes.double(), box.double().expand(len(boxes), 5)) for box in boxes]
+    ).float()
 
 
 @settings(max_examples=60, deadline=None)
-@given(boxes_of, st.sampled_from([0.1, 0.3, 0.5, 0.8]), st.integers(1, 3), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_nms_equals_the_slow_greedy_and_is_idempotent(boxes: Tensor, threshold: float, classes: int, block: int, random: Random) -> None:
+@given(
+    boxes_of,
+    st.sampled_from([0.1, 0.3, 0.5, 0.8]),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+)
+def test_nms_equals_the_slow_greedy_and_is_idempotent(
+    boxes: Tensor, threshold: float, classes: int, block: int, random: Random
+) -> None:
     scores = torch.tensor([random.randint(0, 4) / 4 for _ in boxes])  # ties among them
     labels = torch.tensor([random.randrange(classes) for _ in boxes])
     iou = torch.tensor([[exact_iou(x, y) for y in boxes] for x in boxes])
@@ -56,7 +72,9 @@ def test_many_boxes_keep_what_the_slow_greedy_keeps(boxes: Tensor, classes: int,
     kept = batched_nms_rotated(boxes, scores, labels, threshold)
     assert kept.tolist() == greedy(dense(boxes), scores, labels, threshold)
     far = boxes + torch.tensor([20000.0, 20000, 0, 0, 0])
-    assert batched_nms_rotated(far, scores, labels, threshold).tolist() == greedy(dense(far), scores, labels, threshold)
+    assert batched_nms_rotated(far, scores, labels, threshold).tolist() == greedy(
+        dense(far), scores, labels, threshold
+    )
 
 
 def test_a_chain_of_boxes_is_followed_to_its_end() -> None:
@@ -84,7 +102,15 @@ def test_labels_do_not_suppress_each_other() -> None:
 
 
 def test_numbers_that_are_not_finite_disturb_nothing_else() -> None:
-    boxes = torch.tensor([[0, 0, 10, 5, 0.0], [0, 0, math.inf, 5, 0], [math.nan, 0, 10, 5, 0], [0, 0, 10, 5, 1], [0, 0, 0, 5, 0]])
+    boxes = torch.tensor(
+        [
+            [0, 0, 10, 5, 0.0],
+            [0, 0, math.inf, 5, 0],
+            [math.nan, 0, 10, 5, 0],
+            [0, 0, 10, 5, 1],
+            [0, 0, 0, 5, 0],
+        ]
+    )
     scores, labels = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([0, 0, 1, 0, 1])
     assert batched_nms_rotated(boxes, scores, labels, 0.5).tolist() == [0, 1, 2, 4]
 
@@ -109,7 +135,10 @@ def test_work_grows_with_what_is_kept_not_with_pairs_of_a_cluster(monkeypatch: p
 def test_nothing_in_nothing_out(threshold: float) -> None:
     none = torch.zeros(0, 5)
     assert nms_rotated(none, torch.zeros(0), threshold).tolist() == []
-    assert batched_nms_rotated(none, torch.zeros(0), torch.zeros(0, dtype=torch.int64), threshold).dtype == torch.int64
+    assert (
+        batched_nms_rotated(none, torch.zeros(0), torch.zeros(0, dtype=torch.int64), threshold).dtype
+        == torch.int64
+    )
     assert nms_rotated(torch.tensor([[1.0, 2, 3, 4, 5]]), torch.ones(1), threshold).tolist() == [0]
 
 

@@ -14,7 +14,9 @@ from tests.geometry.slow import clustered, scattered
 
 sides = st.one_of(st.just(0.0), st.floats(0.001, 50), st.floats(100, 50000))
 numbers = st.tuples(st.floats(-3e4, 3e4), st.floats(-3e4, 3e4), sides, sides, st.floats(-360, 360))
-boxes_of = st.lists(numbers, min_size=1, max_size=40).map(lambda rows: torch.tensor(rows, dtype=torch.float64))
+boxes_of = st.lists(numbers, min_size=1, max_size=40).map(
+    lambda rows: torch.tensor(rows, dtype=torch.float64)
+)
 
 
 def found(a: Tensor, b: Tensor) -> Tensor:
@@ -42,7 +44,9 @@ def test_every_pair_with_areas_that_meets_is_named_once(a: Tensor, b: Tensor, ti
 
 
 @pytest.mark.parametrize(
-    "boxes", [scattered(5000, 800, 1), clustered(5000, 20, 800, 2), scattered(5000, 1, 3) + 1e6], ids=["scattered", "clustered", "far"]
+    "boxes",
+    [scattered(5000, 800, 1), clustered(5000, 20, 800, 2), scattered(5000, 1, 3) + 1e6],
+    ids=["scattered", "clustered", "far"],
 )
 def test_hardly_any_pair_is_named_that_does_not_meet(boxes: Tensor) -> None:
     count, expected = found(boxes, boxes[:100]), meet(boxes, boxes[:100])

@@ -1,4 +1,6 @@
-"""Geometry against figures made by other implementations: shapely's exact polygons, OpenCV, mmcv and MMRotate."""
+"""Geometry against figures made by other implementations: shapely's exact polygons, OpenCV, mmcv and
+MMRotate.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_gradient_of_the_iou_loss_equals_the_numeric_one_of_exact_polygons(share
     iou.clamp(min=1e-6).log().neg().sum().backward()
     assert boxes.grad is not None
     grad = torch.cat([boxes.grad[:, :4], -torch.rad2deg(boxes.grad[:, 4:])], 1)  # by clockwise radians
-    assert (grad[:18] - torch.tensor(data["numeric_exact_grad_rows_0_17"], dtype=torch.float64)).abs().max() < 1e-6
+    assert (
+        grad[:18] - torch.tensor(data["numeric_exact_grad_rows_0_17"], dtype=torch.float64)
+    ).abs().max() < 1e-6
     assert not grad[18:].any()  # an equal pair, and one that does not touch
 
 
@@ -61,7 +65,9 @@ def test_small_boxes_far_out_keep_their_precision(shared: Path) -> None:
     assert rows
     for row in rows:
         low, high = row["side_units"]
-        a, b = (row["centre_px"] * torch.tensor([1.0, 1, 0, 0, 0]) + torch.rand(40, 5) * high for _ in range(2))
+        a, b = (
+            row["centre_px"] * torch.tensor([1.0, 1, 0, 0, 0]) + torch.rand(40, 5) * high for _ in range(2)
+        )
         for boxes in (a, b):
             boxes[:, 2:4] = low + torch.rand(40, 2) * (high - low)
             boxes[:, 4] = torch.rand(40) * 180 - 90
@@ -73,7 +79,9 @@ def test_small_boxes_far_out_keep_their_precision(shared: Path) -> None:
 def test_nms_keeps_what_the_reference_keeps(shared: Path) -> None:
     data = load(shared, "rotated_nms.json")
     for case in data["cases"]:
-        kept = nms_rotated(from_reference(case["boxes"]).float(), torch.tensor(case["scores"]), case["iou_thr"])
+        kept = nms_rotated(
+            from_reference(case["boxes"]).float(), torch.tensor(case["scores"]), case["iou_thr"]
+        )
         assert kept.tolist() == case["greedy_exact_keep"]
     for case in data["multiclass"]:
         scores = torch.tensor(case["scores_incl_bg_col"])[:, :-1]
@@ -83,7 +91,10 @@ def test_nms_keeps_what_the_reference_keeps(shared: Path) -> None:
         assert [[int(box[k]), int(label[k])] for k in kept] == case["exact_box_class"]
     equal = data["equal_thr_case"]
     assert (
-        nms_rotated(from_reference(equal["boxes"]).float(), torch.tensor(equal["scores"]), equal["iou_thr"]).tolist() == equal["mmcv_keep"]
+        nms_rotated(
+            from_reference(equal["boxes"]).float(), torch.tensor(equal["scores"]), equal["iou_thr"]
+        ).tolist()
+        == equal["mmcv_keep"]
     )
 
 
@@ -94,7 +105,9 @@ def test_rotated_roi_align_equals_the_reference(shared: Path) -> None:
     rois = torch.cat([rois[:, :1], from_reference(rois[:, 1:].tolist()).float()], 1)
     for sampling in (2, 0):
         found = roi_align_rotated(features, rois, 7, data["spatial_scale"], sampling)
-        assert (found - torch.tensor(data[f"roi_align_rotated_s{sampling}_aligned_clockwise"])).abs().max() < 1e-5
+        assert (
+            found - torch.tensor(data[f"roi_align_rotated_s{sampling}_aligned_clockwise"])
+        ).abs().max() < 1e-5
     roi_align_rotated(features, rois, 7, data["spatial_scale"], 2).sum().backward()
     assert features.grad is not None
     assert (features.grad - torch.tensor(data["roi_align_rotated_s2_grad_of_sum"])).abs().max() < 2e-5
@@ -105,8 +118,12 @@ def test_minimum_rectangles_equal_opencv(shared: Path) -> None:
         if case["poly2obb_np_le90"] is None:
             continue
         box = corners_to_boxes(torch.tensor([case["poly"]], dtype=torch.float64))
-        two_minima = case["kind"] == "jittered_rect"  # a near-rectangle has two rectangles of equal area, and either may win
-        assert box_iou_rotated_aligned(box, from_reference([case["poly2obb_np_le90"]])).item() > (0.95 if two_minima else 0.999)
+        two_minima = (
+            case["kind"] == "jittered_rect"
+        )  # a near-rectangle has two rectangles of equal area, and either may win
+        assert box_iou_rotated_aligned(box, from_reference([case["poly2obb_np_le90"]])).item() > (
+            0.95 if two_minima else 0.999
+        )
         assert math.isclose(float(box[0, 2] * box[0, 3]), case["shapely_min_area"], rel_tol=1e-5)
 
 
@@ -114,7 +131,9 @@ def test_upright_boxes_and_angles_equal_the_reference(shared: Path) -> None:
     data = load(shared, "polygons.json")
     cases = [case for case in data["cases"] if case["poly2obb_np_le90"] is not None]
     outer = circumscribed(from_reference([case["poly2obb_np_le90"] for case in cases]))
-    torch.testing.assert_close(outer, torch.tensor([case["obb2xyxy_le90"] for case in cases]).double(), atol=2e-3, rtol=1e-5)
+    torch.testing.assert_close(
+        outer, torch.tensor([case["obb2xyxy_le90"] for case in cases]).double(), atol=2e-3, rtol=1e-5
+    )
     upright = torch.tensor(data["hbb"]).double()
     center, sides = (upright[:, :2] + upright[:, 2:]) / 2, upright[:, 2:] - upright[:, :2]
     boxes = canonicalize(torch.cat([center, sides, torch.zeros(len(upright), 1)], -1))
@@ -124,5 +143,7 @@ def test_upright_boxes_and_angles_equal_the_reference(shared: Path) -> None:
     named[:, 4] = -torch.rad2deg(angles)
     ours = canonicalize(named)
     wanted = -torch.rad2deg(torch.tensor([*data["norm_angle_le90"], *data["norm_angle_le90_edge"]]).double())
-    turn = torch.remainder(ours[:, 4] - wanted + 90, 180) - 90  # the same direction, whichever of -90 and +90 names it
+    turn = (
+        torch.remainder(ours[:, 4] - wanted + 90, 180) - 90
+    )  # the same direction, whichever of -90 and +90 names it
     assert turn.abs().max() < 1e-4

@@ -27,7 +27,9 @@ def write_images(folder: Path, count: int) -> None:
         ImageDraw.Draw(image).rectangle((left, top, left + 32, top + 16), fill=(240, 240, 240))
         image.save(folder / "images" / f"{number:03d}.png")
         corners = f"{left} {top} {left + 32} {top} {left + 32} {top + 16} {left} {top + 16}"
-        (folder / "labelTxt" / f"{number:03d}.txt").write_text(f"imagesource:drawn\ngsd:null\n{corners} ship 0\n")
+        (folder / "labelTxt" / f"{number:03d}.txt").write_text(
+            f"imagesource:drawn\ngsd:null\n{corners} ship 0\n"
+        )
 
 
 def make_root(folder: Path) -> Path:
@@ -40,9 +42,27 @@ def make_root(folder: Path) -> Path:
 def tiny_options(root: Path, runs: Path) -> list[str]:
     """Options of a run of one epoch on ``root``."""
     return [
-        *("--data.name", "dota", "--data.root", str(root), "--data.image_size", "64", "--runs_dir", str(runs)),
+        *(
+            "--data.name",
+            "dota",
+            "--data.root",
+            str(root),
+            "--data.image_size",
+            "64",
+            "--runs_dir",
+            str(runs),
+        ),
         *("--detector.backbone", "resnet18", "--detector.fpn_channels", "16", "--detector.head_convs", "1"),
-        *("--training.epochs", "1", "--training.batch_size", "4", "--training.threads", "1", "--tracking.mlflow", "false"),
+        *(
+            "--training.epochs",
+            "1",
+            "--training.batch_size",
+            "4",
+            "--training.threads",
+            "1",
+            "--tracking.mlflow",
+            "false",
+        ),
     ]
 
 
@@ -58,7 +78,9 @@ def tiny(root: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Command, Sequence[str]], str]:
-    """Calls a command that must exit with status 2, one line on stderr and nothing left behind; returns that line."""
+    """Calls a command that must exit with status 2, one line on stderr and nothing left behind; returns that
+    line.
+    """
 
     def call(command: Command, arguments: Sequence[str]) -> str:
         before = sorted(tmp_path.rglob("*"))
@@ -79,9 +101,32 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     """A run that has learned the drawn ships: its folder, the arguments, and what it printed on stdout."""
     place = tmp_path_factory.mktemp("trained")
     arguments = [
-        *(*tiny_options(make_root(place / "data"), place / "runs"), "--name", "5", "--evaluation.every", "7", "--json"),
-        *("--training.epochs", "14", "--training.lr", "2e-3", "--training.schedule", "cosine", "--training.warmup_steps", "4"),
-        *("--detector.anchor_ratios", "[2.0]", "--detector.anchor_scales", "[0.5, 1.0]", "--data.flips", "[]"),
+        *(
+            *tiny_options(make_root(place / "data"), place / "runs"),
+            "--name",
+            "5",
+            "--evaluation.every",
+            "7",
+            "--json",
+        ),
+        *(
+            "--training.epochs",
+            "14",
+            "--training.lr",
+            "2e-3",
+            "--training.schedule",
+            "cosine",
+            "--training.warmup_steps",
+            "4",
+        ),
+        *(
+            "--detector.anchor_ratios",
+            "[2.0]",
+            "--detector.anchor_scales",
+            "[0.5, 1.0]",
+            "--data.flips",
+            "[]",
+        ),
     ]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(train.command, arguments) == 0

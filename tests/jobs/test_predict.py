@@ -1,4 +1,6 @@
-"""``python -m jobs.predict``: a real checkpoint on files; the detections are those of an evaluation, and what is wrong is named."""
+"""``python -m jobs.predict``: a real checkpoint on files; the detections are those of an evaluation, and what
+is wrong is named.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,15 @@ def checkpoint(trained: Trained, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def arguments(checkpoint: Path, root: Path, tmp_path: Path) -> list[str]:
-    return ["--checkpoint", str(checkpoint), "--images", str(root / "val" / "images"), "--out", str(tmp_path / "out"), "--json"]
+    return [
+        "--checkpoint",
+        str(checkpoint),
+        "--images",
+        str(root / "val" / "images"),
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
 
 
 def result_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -45,7 +55,10 @@ def result_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def rows(file: Path) -> list[list[float]]:
     """Corners and score of each line."""
-    return [[float(value) for value in (*line.split()[:8], line.split()[9])] for line in file.read_text().splitlines()]
+    return [
+        [float(value) for value in (*line.split()[:8], line.split()[9])]
+        for line in file.read_text().splitlines()
+    ]
 
 
 def test_the_detections_are_those_of_an_evaluation(
@@ -69,7 +82,9 @@ def test_the_detections_are_those_of_an_evaluation(
     assert result["detections"] == sum(len(detection["scores"]) for detection in detections)
 
 
-def test_what_is_found_in_a_window_lies_where_the_window_does(checkpoint: Path, root: Path, tmp_path: Path) -> None:
+def test_what_is_found_in_a_window_lies_where_the_window_does(
+    checkpoint: Path, root: Path, tmp_path: Path
+) -> None:
     """An image that fills a window of a large picture is seen as it is alone."""
     alone, large = tmp_path / "out", np.zeros((64 + 2 * 52, 64 + 4 * 52, 3), np.uint8)
     predict(checkpoint, root / "val" / "images" / "000.png", alone, say=lambda line: None)
@@ -78,7 +93,9 @@ def test_what_is_found_in_a_window_lies_where_the_window_does(checkpoint: Path, 
     for x, y in places:
         large[y : y + 64, x : x + 64] = np.asarray(Image.open(root / "val" / "images" / "000.png"))
     Image.fromarray(large).save(tmp_path / "large.png")
-    result = predict(checkpoint, tmp_path / "large.png", tmp_path / "large", Options(formats=("dota",)), lambda line: None)
+    result = predict(
+        checkpoint, tmp_path / "large.png", tmp_path / "large", Options(formats=("dota",)), lambda line: None
+    )
     assert result["windows"] == 3 * 5
     found = np.array(rows(tmp_path / "large" / "labels" / "large.txt"))
     for x, y in places:
@@ -90,7 +107,12 @@ def test_what_is_written(arguments: list[str], tmp_path: Path, capsys: pytest.Ca
     assert run(arguments) == 0
     out, detections = tmp_path / "out", result_of(capsys)["detections"]
     settings = json.loads((out / "predict.json").read_text())
-    assert (settings["window"], settings["overlap"], settings["image_size"], settings["classes"]) == (64, 12, 64, ["ship"])
+    assert (settings["window"], settings["overlap"], settings["image_size"], settings["classes"]) == (
+        64,
+        12,
+        64,
+        ["ship"],
+    )
     for name in ("000", "001"):
         features = json.loads((out / "geojson" / f"{name}.geojson").read_text())["features"]
         assert len(features) == len(rows(out / "labels" / f"{name}.txt"))
@@ -112,21 +134,35 @@ def test_a_second_call_skips_what_is_complete_and_takes_what_is_new(
     assert run([*arguments, "--batch", "1"]) == 1, "the exit status says that an image could not be read"
     printed = capsys.readouterr()
     result = json.loads(printed.out.splitlines()[-1])
-    assert (result["images"], result["skipped"], [failure["image"] for failure in result["failed"]]) == (4, 2, ["broken"])
+    assert (result["images"], result["skipped"], [failure["image"] for failure in result["failed"]]) == (
+        4,
+        2,
+        ["broken"],
+    )
     assert "error: " in printed.err
     assert "broken.png" in printed.err
     assert result["detections"] > first["detections"]
     assert "1 could not be read" in printed.out
 
 
-def test_one_image_as_geotiff(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_as_geotiff(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
     file = tmp_path / "scene.tif"
     transform = rasterio.Affine(10, 0, 500_000, 0, -10, 1000)
     pixels = np.zeros((3, 100, 90), np.uint8)
     pixels[:, 40:57, 30:63] = 240
     with rasterio.open(
-        file, "w", driver="GTiff", height=100, width=90, count=3, dtype="uint8", crs="EPSG:32631", transform=transform
+        file,
+        "w",
+        driver="GTiff",
+        height=100,
+        width=90,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32631",
+        transform=transform,
     ) as out:
         out.write(pixels)
     arguments[3] = str(file)
@@ -152,14 +188,20 @@ def test_how_large_the_training_images_were_is_remembered(
     assert "windows of 64 px (data.image_size, since the checkpoint does not say" in capsys.readouterr().err
 
 
-def test_another_score_or_window_changes_what_is_found(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_score_or_window_changes_what_is_found(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     counts = {}
     for score in ("0", "0.05", "0.1"):
         assert run([*arguments[:-2], str(tmp_path / score), "--json", "--score", score]) == 0
         counts[score] = result_of(capsys)["detections"]
-        assert all(row[8] > float(score) for file in (tmp_path / score / "labels").iterdir() for row in rows(file))
+        assert all(
+            row[8] > float(score) for file in (tmp_path / score / "labels").iterdir() for row in rows(file)
+        )
     assert counts["0"] > counts["0.05"] > counts["0.1"] > 0
-    assert run([*arguments[:-2], str(tmp_path / "window"), "--json", "--window", "40", "--overlap", "30"]) == 0
+    assert (
+        run([*arguments[:-2], str(tmp_path / "window"), "--json", "--window", "40", "--overlap", "30"]) == 0
+    )
     assert result_of(capsys)["windows"] == 2 * 4 * 4
 
 
@@ -182,7 +224,9 @@ def test_another_score_or_window_changes_what_is_found(arguments: list[str], tmp
         (["--checkpoint", "nowhere"], ["nowhere is not a checkpoint"]),
     ],
 )
-def test_bad_options(options: Sequence[str], wanted: Sequence[str], arguments: list[str], refused: Refused) -> None:
+def test_bad_options(
+    options: Sequence[str], wanted: Sequence[str], arguments: list[str], refused: Refused
+) -> None:
     line = refused(command, [*arguments, *options])
     for words in wanted:
         assert words in line
@@ -207,7 +251,9 @@ def test_a_window_that_is_no_number(arguments: list[str], checkpoint: Path, refu
     assert "window in record.json must be a number of pixels >= 1, got 'large'" in refused(command, arguments)
 
 
-def test_interrupted_by_a_person(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_by_a_person(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object) -> dict[str, Any]:
         raise KeyboardInterrupt
 

@@ -19,7 +19,18 @@ from jobs.prepare_data import COMMANDS, command, run
 from tests.data.check.planted_faults import FAULTS, SPLITS, line, write_clean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KEYS = {"root", "format", "splits", "images", "objects", "problems", "errors", "warnings", "notes", "statistics"}
+KEYS = {
+    "root",
+    "format",
+    "splits",
+    "images",
+    "objects",
+    "problems",
+    "errors",
+    "warnings",
+    "notes",
+    "statistics",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +50,28 @@ def test_clean_data(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(last)
     images = sum(SPLITS.values()) + 4
     assert set(result) == KEYS
-    assert (result["root"], result["format"], result["splits"]) == (str(clean), "dota", ["test", "train", "val"])
+    assert (result["root"], result["format"], result["splits"]) == (
+        str(clean),
+        "dota",
+        ["test", "train", "val"],
+    )
     assert (result["images"], result["problems"], result["errors"], result["warnings"]) == (images, [], 0, 0)
     assert text[-1] == f"no problems in {images} images with {result['objects']} objects (format dota)"
     train = result["statistics"]["splits"]["train"]
     assert train["images"] == SPLITS["train"]
-    row = ["train", *(str(train[key]) for key in ("images", "images_without_objects", "objects", "difficult"))]
+    row = [
+        "train",
+        *(str(train[key]) for key in ("images", "images_without_objects", "objects", "difficult")),
+    ]
     assert row in [line.split() for line in text]
     assert any(row.split()[:1] == ["ship"] for row in text)
     assert any(row.startswith("note: test has no labels") for row in text)
     assert printed.err == ""
 
 
-def test_errors_are_told_with_their_place_and_by_the_exit_status(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_told_with_their_place_and_by_the_exit_status(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, number = line("140 40 190 40 190 60 140 60 ship 0")(data, 2)
     line("40 40 90 40 90 41 40 41 ship 0")(data, 3)
     assert run(["check", str(data), "--workers", "0", "--json"]) == 1
@@ -88,7 +108,13 @@ def test_report_of_all_faults(data: Path, tmp_path: Path, capsys: pytest.Capture
     printed = capsys.readouterr().out
     more = sum(fault.kind == "syntax" for fault in FAULTS) + 3
     assert f"  and {more} more; --report DIR lists all" in printed
-    assert {file.name for file in folder.iterdir()} == {"report.json", "problems.txt", "statistics.png", "samples.png", "index.html"}
+    assert {file.name for file in folder.iterdir()} == {
+        "report.json",
+        "problems.txt",
+        "statistics.png",
+        "samples.png",
+        "index.html",
+    }
     result = json.loads((folder / "report.json").read_text())
     assert set(result) == KEYS
     kinds = {problem["kind"] for problem in result["problems"]}
@@ -130,7 +156,10 @@ def test_samples_are_drawn_over_the_image(data: Path, tmp_path: Path) -> None:
         plain = image.resize((CELL, CELL), Image.Resampling.BICUBIC)
     left, top = 12, drawn.height - 12 - CELL
     changed = [
-        (x, y) for x in range(0, CELL, 2) for y in range(0, CELL, 2) if drawn.getpixel((left + x, top + y)) != plain.getpixel((x, y))
+        (x, y)
+        for x in range(0, CELL, 2)
+        for y in range(0, CELL, 2)
+        if drawn.getpixel((left + x, top + y)) != plain.getpixel((x, y))
     ]
     assert changed
     xs, ys = zip(*((x, y) for x, y in changed if y > 42 * scale), strict=True)
@@ -158,7 +187,10 @@ def test_classes_and_format_can_be_given(data: Path, capsys: pytest.CaptureFixtu
         (["check", ".", "--format", "voc"], ["invalid choice: 'voc'", "dota"]),
         (["check", ".", "--clases", "ship"], ["unknown option --clases; did you mean --classes?"]),
         (["check", ".", "--workers", "-1"], ["must be >= 0, got -1"]),
-        (["check", ".", "--format", "dota", "--classes", "ship,ship"], ["different names", "['ship', 'ship']"]),
+        (
+            ["check", ".", "--format", "dota", "--classes", "ship,ship"],
+            ["different names", "['ship', 'ship']"],
+        ),
         (["check", "EMPTY"], ["must be in one of the known formats"]),
     ],
 )

@@ -1,4 +1,6 @@
-"""The README's way from labels to a submission, command by command, on real DOTA images; smaller and shorter."""
+"""The README's way from labels to a submission, command by command, on real DOTA images; smaller and
+shorter.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,25 @@ COMMANDS: dict[str, Callable[[Sequence[str] | None], int]] = {
     "jobs.predict": predict.run,
     "jobs.train": lambda arguments: main(train.command, arguments),
 }
-FASTER = ["--data.image_size", "128", "--training.epochs", "1", "--training.threads", "1", "--tracking.mlflow", "false"]
+FASTER = [
+    "--data.image_size",
+    "128",
+    "--training.epochs",
+    "1",
+    "--training.threads",
+    "1",
+    "--tracking.mlflow",
+    "false",
+]
 
 
 def commands() -> list[list[str]]:
     """The arguments of each command of the section, after ``python -m``."""
     section = (ROOT / "README.md").read_text().split(f"{SECTION}\n", 1)[1].split("\n## ", 1)[0]
     [block] = re.findall(r"```\n(.*?)```", section, re.DOTALL)
-    lines = [line for line in block.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line for line in block.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")
+    ]
     assert all(line.startswith("python -m jobs.") for line in lines)
     return [shlex.split(line)[2:] for line in lines]
 
@@ -37,7 +50,10 @@ def commands() -> list[list[str]]:
 def test_from_labels_to_a_submission(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, weights = shared / "data" / "dota_sample", shared / "weights" / "mobilenet_v2_features_torchvision.pth"
+    data, weights = (
+        shared / "data" / "dota_sample",
+        shared / "weights" / "mobilenet_v2_features_torchvision.pth",
+    )
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     monkeypatch.chdir(tmp_path)
     done = []
@@ -45,8 +61,14 @@ def test_from_labels_to_a_submission(
         if module == "jobs.fetch_weights":
             continue  # these weights are at hand
         given = [argument.replace("epoch-00012", "epoch-00001") for argument in arguments]
-        given = [str(weights) if argument.endswith("mobilenet_v2.pth") else re.sub(r"^DIR\b", str(data), argument) for argument in given]
-        assert COMMANDS[module]([*given, *(FASTER if module == "jobs.train" else [])]) == 0, (module, capsys.readouterr().err)
+        given = [
+            str(weights) if argument.endswith("mobilenet_v2.pth") else re.sub(r"^DIR\b", str(data), argument)
+            for argument in given
+        ]
+        assert COMMANDS[module]([*given, *(FASTER if module == "jobs.train" else [])]) == 0, (
+            module,
+            capsys.readouterr().err,
+        )
         done.append(module)
     assert done == ["jobs.prepare_data", "jobs.train", "jobs.predict", "jobs.predict", "jobs.prepare_data"]
     assert "merged/map50" in (tmp_path / "runs" / "on-patches" / "epochs.jsonl").read_text()
@@ -56,7 +78,9 @@ def test_from_labels_to_a_submission(
     assert "merged/map50 " in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "merged" / "submission.zip") as archive:
         names = sorted(archive.namelist())
-    assert names == [f"Task1_{name}.txt" for name in ("large-vehicle", "roundabout", "small-vehicle", "swimming-pool")]
+    assert names == [
+        f"Task1_{name}.txt" for name in ("large-vehicle", "roundabout", "small-vehicle", "swimming-pool")
+    ]
     images, _ = read_task1(tmp_path / "merged" / "submission.zip")
     assert set(images) <= {"P0003", "P0005", "P0075", "P1888"}
 

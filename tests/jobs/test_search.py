@@ -1,4 +1,6 @@
-"""``python -m jobs.search`` and ``jobs.demo`` without Ray: options, refusals, and what is printed in the end."""
+"""``python -m jobs.search`` and ``jobs.demo`` without Ray: options, refusals, and what is printed in the
+end.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,25 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", started)
-    monkeypatch.setattr("dbf_ray.cluster.ray_runtime.local_resources", lambda: Resources(2, 0, "this machine"))
+    monkeypatch.setattr(
+        "dbf_ray.cluster.ray_runtime.local_resources", lambda: Resources(2, 0, "this machine")
+    )
 
 
 BAD = {
     "no space": ([], ["--space", "required", "--help"]),
     "missing space": (["--space", "nowhere.py"], ["nowhere.py does not exist", "search_spaces/rho.py"]),
     "trials": (["--space", str(RHO), "--trials", "0"], ["--trials", "integer >= 1", "got '0'"]),
-    "trials in words": (["--space", str(RHO), "--trials", "many"], ["--trials", "integer >= 1", "got 'many'"]),
+    "trials in words": (
+        ["--space", str(RHO), "--trials", "many"],
+        ["--trials", "integer >= 1", "got 'many'"],
+    ),
     "concurrent": (["--space", str(RHO), "--concurrent", "-1"], ["--concurrent", "integer >= 1", "got '-1'"]),
     "study": (["--space", str(RHO), "--study", "a/b"], ["study's name", "got 'a/b'"]),
-    "unknown option": (["--space", str(RHO), "--trails", "3"], ["unknown option --trails", "did you mean --trials?"]),
+    "unknown option": (
+        ["--space", str(RHO), "--trails", "3"],
+        ["unknown option --trails", "did you mean --trials?"],
+    ),
     "key out of range": (["--space", str(RHO), "--search.trials", "0"], ["search.trials", "got 0"]),
     "a trial that cannot fit": (
         ["--space", str(RHO), "--cluster.workers", "2", "--cluster.cpus_per_worker", "2"],
@@ -61,14 +71,30 @@ def test_bad_input(case: str, tiny: list[str], refused: Refused) -> None:
 
 def test_a_baseline_that_cannot_be(tiny: list[str], tmp_path: Path, refused: Refused) -> None:
     space = tmp_path / "space.py"
-    space.write_text("BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 0}]\n\ndef space(trial):\n    return BASELINES[0]\n")
+    space.write_text(
+        "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 0}]\n\ndef space(trial):\n    return "
+        "BASELINES[0]\n"
+    )
     line = refused(search.command, [*tiny, "--space", str(space)])
     assert "rho must be an integer >= 1, got 0" in line
 
 
 def trial(number: int, policy: str, map50: float, ratio: float) -> dict[str, Any]:
-    empty: dict[str, Any] = {"parameters": {}, "rho": None, "map50_best": map50, "seed": 0, "run": f"trials/{number}"}
-    return {"number": number, "state": "complete", "policy": policy, "map50": map50, "compute_ratio": ratio, **empty}
+    empty: dict[str, Any] = {
+        "parameters": {},
+        "rho": None,
+        "map50_best": map50,
+        "seed": 0,
+        "run": f"trials/{number}",
+    }
+    return {
+        "number": number,
+        "state": "complete",
+        "policy": policy,
+        "map50": map50,
+        "compute_ratio": ratio,
+        **empty,
+    }
 
 
 @pytest.fixture
@@ -78,26 +104,55 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def instead(config: Any, space: Path, **options: Any) -> dict[str, Any]:
         asked.append({"config": config, "space": space, **options})
-        return study_result(options["study_name"], [trial(0, "full", 0.7, 1.0), trial(1, "frozen", 0.4, 0.5)], None)
+        return study_result(
+            options["study_name"], [trial(0, "full", 0.7, 1.0), trial(1, "frozen", 0.4, 0.5)], None
+        )
 
     monkeypatch.setattr("dbf_ray.search.search", instead)
     return asked
 
 
-def test_what_is_asked_for_and_printed(tiny: list[str], searched: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*tiny, "--space", str(RHO), "--trials", "7", "--concurrent", "2", "--tracking.mlflow", "true", "--json"]
+def test_what_is_asked_for_and_printed(
+    tiny: list[str], searched: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        *tiny,
+        "--space",
+        str(RHO),
+        "--trials",
+        "7",
+        "--concurrent",
+        "2",
+        "--tracking.mlflow",
+        "true",
+        "--json",
+    ]
     assert main(search.command, arguments) == 0
     (asked,) = searched
-    assert (asked["space"], asked["study_name"], asked["trials"], asked["concurrent"]) == (RHO, "rho-dota", 7, 2)
+    assert (asked["space"], asked["study_name"], asked["trials"], asked["concurrent"]) == (
+        RHO,
+        "rho-dota",
+        7,
+        2,
+    )
     assert asked["config"].training.epochs == 1
     printed = capsys.readouterr().out.splitlines()
     assert json.loads(printed[-1])["front"] == [0, 1]
     text = "\n".join(printed[:-1])
-    for words in ("full", "frozen", "0.7", "front", "studies/rho-dota/pareto.html", "-m mlflow ui --backend-store-uri sqlite:///mlflow.db"):
+    for words in (
+        "full",
+        "frozen",
+        "0.7",
+        "front",
+        "studies/rho-dota/pareto.html",
+        "-m mlflow ui --backend-store-uri sqlite:///mlflow.db",
+    ):
         assert words in text
 
 
-def test_without_mlflow_nothing_is_said_of_it(tiny: list[str], searched: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_mlflow_nothing_is_said_of_it(
+    tiny: list[str], searched: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(search.command, [*tiny, "--space", str(RHO), "--study", "mine"]) == 0
     assert searched[0]["study_name"] == "mine"
     assert "mlflow" not in capsys.readouterr().out
@@ -111,11 +166,17 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_the_demo_fetches_weights_and_searches(searched: list[dict[str, Any]], fetched: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_fetches_weights_and_searches(
+    searched: list[dict[str, Any]], fetched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     assert main(demo.command, ["--trials", "8"]) == 0
     assert len(fetched) == len(searched) == 1
-    assert (searched[0]["study_name"], searched[0]["trials"], searched[0]["config"].data.name) == ("demo", 8, "synthetic")
+    assert (searched[0]["study_name"], searched[0]["trials"], searched[0]["config"].data.name) == (
+        "demo",
+        8,
+        "synthetic",
+    )
 
 
 def test_the_demo_fetches_nothing_in_vain(

@@ -1,4 +1,6 @@
-"""A network that finds bright rectangles by looking at the pixels, images that have some, and folders to compare."""
+"""A network that finds bright rectangles by looking at the pixels, images that have some, and folders to
+compare.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Rectangle = tuple[int, int, int, int, int]  # x, y, width, height, label
 
 
 def find_rectangles(images: list[Tensor]) -> list[Mapping[str, Tensor]]:
-    """Each red (plane) or green (ship) rectangle that does not touch the window's border, with its share of the window as a score."""
+    """Each red (plane) or green (ship) rectangle that does not touch the window's border, with its share of
+    the window as a score.
+    """
     found: list[Mapping[str, Tensor]] = []
     for image in images:
         rows = []
@@ -47,7 +51,12 @@ def _grow(mask: NDArray[np.bool_], y: int, x: int) -> tuple[int, int, int, int]:
     while True:
         wider = (max(0, x1 - 1), max(0, y1 - 1), min(mask.shape[1], x2 + 1), min(mask.shape[0], y2 + 1))
         rows, columns = np.nonzero(mask[wider[1] : wider[3], wider[0] : wider[2]])
-        grown = (wider[0] + columns.min(), wider[1] + rows.min(), wider[0] + columns.max() + 1, wider[1] + rows.max() + 1)
+        grown = (
+            wider[0] + columns.min(),
+            wider[1] + rows.min(),
+            wider[0] + columns.max() + 1,
+            wider[1] + rows.max() + 1,
+        )
         if grown == (x1, y1, x2, y2):
             return grown
         x1, y1, x2, y2 = (int(value) for value in grown)
@@ -62,7 +71,9 @@ def draw(size: tuple[int, int], rectangles: Sequence[Rectangle]) -> NDArray[np.u
 
 
 def scattered(size: tuple[int, int], seed: int = 0, step: int = 16) -> list[Rectangle]:
-    """Rectangles of 6 to 10 by 3 to 6 pixels, one in each cell of ``step`` pixels, none at the image's border."""
+    """Rectangles of 6 to 10 by 3 to 6 pixels, one in each cell of ``step`` pixels, none at the image's
+    border.
+    """
     generator = np.random.default_rng(seed)
     rectangles = []
     for y in range(1, size[0] - step, step):
@@ -74,8 +85,12 @@ def scattered(size: tuple[int, int], seed: int = 0, step: int = 16) -> list[Rect
 
 
 def boxes_of(rectangles: Sequence[Rectangle]) -> list[tuple[float, ...]]:
-    """What a file of detections should hold of rectangles, sorted: corners, clockwise from the top left, and class."""
-    return sorted((x, y, x + w, y, x + w, y + h, x, y + h, CLASSES[label]) for x, y, w, h, label in rectangles)
+    """What a file of detections should hold of rectangles, sorted: corners, clockwise from the top left, and
+    class.
+    """
+    return sorted(
+        (x, y, x + w, y, x + w, y + h, x, y + h, CLASSES[label]) for x, y, w, h, label in rectangles
+    )
 
 
 def boxes_in(file: Path) -> list[tuple[float, ...]]:
@@ -114,12 +129,18 @@ def make_folder(root: Path, formats: Sequence[str] = FORMATS) -> OutFolder:
 
 def content(root: Path) -> dict[str, bytes]:
     """All files of a folder that are not hidden."""
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file() and file.name[0] != "."}
+    return {
+        str(file.relative_to(root)): file.read_bytes()
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and file.name[0] != "."
+    }
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Callable[[Mapping[str, tuple[int, int]]], dict[str, Path]]:
-    """Writes images with scattered rectangles, their sizes (height, width) by name; gives their files by name."""
+    """Writes images with scattered rectangles, their sizes (height, width) by name; gives their files by
+    name.
+    """
 
     def make(sizes: Mapping[str, tuple[int, int]]) -> dict[str, Path]:
         return {

@@ -32,7 +32,9 @@ class Nothing:
 
 
 def plan_of(train_set: Dataset) -> RunSpec:
-    return cast("RunSpec", SimpleNamespace(train_set=train_set, config=load_config(None, {"data.image_size": 96})))
+    return cast(
+        "RunSpec", SimpleNamespace(train_set=train_set, config=load_config(None, {"data.image_size": 96}))
+    )
 
 
 def test_a_run_notes_the_median_long_side_of_its_training_images() -> None:
@@ -73,7 +75,12 @@ def test_the_default_overlap_is_that_of_dota() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_network_gives_what_the_detector_gives_and_lower_scores_if_asked(precision: str) -> None:
     detector = make_detector(
-        "rotated_retinanet", backbone="mobilenet_v3_small", num_classes=2, weights_backbone=None, fpn_channels=16, head_convs=1
+        "rotated_retinanet",
+        backbone="mobilenet_v3_small",
+        num_classes=2,
+        weights_backbone=None,
+        fpn_channels=16,
+        head_convs=1,
     ).eval()
     images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)]
     scores = {}
@@ -83,5 +90,7 @@ def test_a_network_gives_what_the_detector_gives_and_lower_scores_if_asked(preci
         assert not found["boxes"].requires_grad
         scores[score] = found["scores"].float()
     assert detector.score_threshold == 0.005
-    assert len(scores[0.005]) > len(scores[0.5]) == 0, "an untrained network is sure of nothing: its prior is 0.01"
+    assert len(scores[0.005]) > len(scores[0.5]) == 0, (
+        "an untrained network is sure of nothing: its prior is 0.01"
+    )
     assert float(scores[0.005].min()) > 0.005

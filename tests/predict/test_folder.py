@@ -25,7 +25,9 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     OutFolder(tmp_path / "out", {**SETTINGS, "checkpoint": "/moved", "batch": 1}).check()
     before = content(tmp_path)
     with pytest.raises(
-        ConfigError, match=r'with other settings: window 64 there, 32 now; classes \["ship"\] there, \["car"\] now; give the same, or'
+        ConfigError,
+        match=r'with other settings: window 64 there, 32 now; classes \["ship"\] there, \["car"\] now; give '
+        r"the same, or",
     ):
         OutFolder(tmp_path / "out", {**SETTINGS, "window": 32, "classes": ["car"]}).check()
     assert content(tmp_path) == before
@@ -42,7 +44,10 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     for root in (tmp_path, tmp_path / "file"):
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(ConfigError, match=r"--out must be a new folder or one that a prediction was begun in, .* holds other files"):
+        with pytest.raises(
+            ConfigError,
+            match=r"--out must be a new folder or one that a prediction was begun in, .* holds other files",
+        ):
             OutFolder(root, SETTINGS).check()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "labels"]
 
@@ -76,7 +81,13 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     folder = OutFolder(tmp_path, SETTINGS)
-    for name in ("labels/.a.txt.7", "done/sub/.a.json.x8", "Task1/.Task1_ship.txt.7", "labels/a.txt", ".lock"):
+    for name in (
+        "labels/.a.txt.7",
+        "done/sub/.a.json.x8",
+        "Task1/.Task1_ship.txt.7",
+        "labels/a.txt",
+        ".lock",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
     folder.begin()
@@ -87,7 +98,9 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 def found(number: int) -> Detections:
     """``number`` detections whose numbers have no short decimal form."""
-    return Detections(torch.arange(5.0 * number).reshape(-1, 5) / 3, torch.arange(number) / 7, torch.arange(number))
+    return Detections(
+        torch.arange(5.0 * number).reshape(-1, 5) / 3, torch.arange(number) / 7, torch.arange(number)
+    )
 
 
 def test_windows_that_were_kept_come_back(tmp_path: Path) -> None:
@@ -111,12 +124,17 @@ def test_windows_that_were_kept_come_back(tmp_path: Path) -> None:
         assert all(getattr(part, name).dtype == wanted.dtype for part in parts)
     again.add(found(1))
     again.keep(canvas)
-    assert sorted(file.name for file in (tmp_path / "a").glob("*.npz")) == [f"{a:08d}-{b:08d}.npz" for a, b in ((0, 2), (2, 3), (3, 4))]
+    assert sorted(file.name for file in (tmp_path / "a").glob("*.npz")) == [
+        f"{a:08d}-{b:08d}.npz" for a, b in ((0, 2), (2, 3), (3, 4))
+    ]
     again.remove()
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("spoil", ["another file", "more windows", "no canvas", "another canvas", "torn canvas", "torn part", "empty part"])
+@pytest.mark.parametrize(
+    "spoil",
+    ["another file", "more windows", "no canvas", "another canvas", "torn canvas", "torn part", "empty part"],
+)
 def test_parts_that_do_not_fit_are_dropped(tmp_path: Path, spoil: str) -> None:
     canvas = np.zeros((4, 5, 3), np.uint8)
     partial = Partial(tmp_path / "a", PICTURE, 9, every=0)

@@ -15,7 +15,16 @@ BLACK = np.zeros((5, 7, 3), np.uint8)
 
 
 def test_images_of_a_folder_and_those_below_it(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "sub/deep/c.tif", "sub/a.bmp", ".hidden.png", ".cache/d.png", "out/overlays/a.jpg", "v1.2.png"):
+    for name in (
+        "b.png",
+        "a.JPG",
+        "sub/deep/c.tif",
+        "sub/a.bmp",
+        ".hidden.png",
+        ".cache/d.png",
+        "out/overlays/a.jpg",
+        "v1.2.png",
+    ):
         save(tmp_path / name, BLACK)
     for name in ("labels.txt", "sub/more.txt", "README"):
         (tmp_path / name).write_text("")
@@ -50,7 +59,10 @@ def test_places_without_images_are_refused(tmp_path: Path) -> None:
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("sub/a.png", "sub/a.jpg"):
         save(tmp_path / name, BLACK)
-    with pytest.raises(DataError, match=r"a\.png: images must differ in more than their suffix, a\.jpg is called the same; rename"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.png: images must differ in more than their suffix, a\.jpg is called the same; rename",
+    ):
         find_images(tmp_path, tmp_path / "out")
 
 

@@ -17,7 +17,17 @@ from torch import Tensor
 
 from dbf_ray.errors import ResourceError
 from dbf_ray.predict.job import predict_images
-from tests.predict.conftest import boxes_in, boxes_of, content, draw, find_rectangles, make_folder, make_task, save, scattered
+from tests.predict.conftest import (
+    boxes_in,
+    boxes_of,
+    content,
+    draw,
+    find_rectangles,
+    make_folder,
+    make_task,
+    save,
+    scattered,
+)
 
 Pictures = Callable[[Mapping[str, tuple[int, int]]], dict[str, Path]]
 
@@ -38,7 +48,9 @@ def quiet(line: str) -> None:
         ((200, 200), 100, 11),
     ],
 )
-def test_every_object_is_found_once_where_it_is(tmp_path: Path, size: tuple[int, int], window: int, overlap: int) -> None:
+def test_every_object_is_found_once_where_it_is(
+    tmp_path: Path, size: tuple[int, int], window: int, overlap: int
+) -> None:
     rectangles = scattered(size)
     files = {"a": save(tmp_path / "a.png", draw(size, rectangles))}
     result = predict_images(make_task(window, overlap), files, make_folder(tmp_path / "out"), quiet)
@@ -50,7 +62,9 @@ def test_every_object_is_found_once_where_it_is(tmp_path: Path, size: tuple[int,
 def test_boxes_come_back_from_the_size_that_the_network_sees(tmp_path: Path, factor: float) -> None:
     """Also in an image smaller than the window: it is scaled by the same factor."""
     for size in ((160, 224), (48, 60)):
-        rectangles = [(2 * x, 2 * y, 12, 6, label) for x, y, _, _, label in scattered((size[0] // 2, size[1] // 2))]
+        rectangles = [
+            (2 * x, 2 * y, 12, 6, label) for x, y, _, _, label in scattered((size[0] // 2, size[1] // 2))
+        ]
         files = {"a": save(tmp_path / f"{size}" / "a.png", draw(size, rectangles))}
         seen: list[tuple[int, ...]] = []
 
@@ -63,7 +77,9 @@ def test_boxes_come_back_from_the_size_that_the_network_sees(tmp_path: Path, fac
         found, wanted = boxes_in(tmp_path / f"{size}" / "out" / "labels" / "a.txt"), boxes_of(rectangles)
         assert set(seen) == {tuple(round(min(side, 64) * factor) for side in size)}
         assert [box[8] for box in found] == [box[8] for box in wanted]
-        assert np.array([box[:8] for box in found]) == pytest.approx(np.array([box[:8] for box in wanted]), abs=1)
+        assert np.array([box[:8] for box in found]) == pytest.approx(
+            np.array([box[:8] for box in wanted]), abs=1
+        )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (3, 64), (65, 2)])
@@ -83,29 +99,48 @@ def test_grey_and_16_bit_images(tmp_path: Path, kind: str) -> None:
     files = {"a": save(tmp_path / "a.png", pixels if kind == "grey" else pixels.astype(np.uint16) * 8)}
     predict_images(make_task(), files, make_folder(tmp_path / "out"), quiet)
     # grey is bright in the channels of both classes
-    assert boxes_in(tmp_path / "out" / "labels" / "a.txt") == boxes_of([(*box[:4], label) for box in rectangles for label in (0, 1)])
+    assert boxes_in(tmp_path / "out" / "labels" / "a.txt") == boxes_of(
+        [(*box[:4], label) for box in rectangles for label in (0, 1)]
+    )
 
 
 def test_low_scores_are_dropped_and_boxes_that_are_no_numbers(tmp_path: Path) -> None:
-    boxes = torch.tensor([[20.0, 20, 8, 4, 0], [40, 20, 8, 4, 0], [torch.inf, 20, 8, 4, 0], [50, 50, 8, 4, 0]])
+    boxes = torch.tensor(
+        [[20.0, 20, 8, 4, 0], [40, 20, 8, 4, 0], [torch.inf, 20, 8, 4, 0], [50, 50, 8, 4, 0]]
+    )
 
     def detect(images: list[Tensor]) -> list[Mapping[str, Tensor]]:
-        return [{"boxes": boxes, "scores": torch.tensor([0.9, 0.6, 0.5, 0.3]), "labels": torch.zeros(4, dtype=torch.int64)}] * len(images)
+        return [
+            {
+                "boxes": boxes,
+                "scores": torch.tensor([0.9, 0.6, 0.5, 0.3]),
+                "labels": torch.zeros(4, dtype=torch.int64),
+            }
+        ] * len(images)
 
     files = {"a": save(tmp_path / "a.png", draw((64, 64), []))}
     for score, count in ((None, 3), (0.3, 2), (0.7, 1)):
-        result = predict_images(make_task(detect=detect, score=score), files, make_folder(tmp_path / f"{score}"), quiet)
+        result = predict_images(
+            make_task(detect=detect, score=score), files, make_folder(tmp_path / f"{score}"), quiet
+        )
         assert result["detections"] == count
 
 
 def test_an_image_of_one_window_keeps_what_the_network_gave(tmp_path: Path) -> None:
-    """Suppression between windows has nothing to do there; in several windows the same boxes suppress each other."""
+    """Suppression between windows has nothing to do there; in several windows the same boxes suppress each
+    other.
+    """
     pair = torch.tensor([[30.0, 30, 10, 6, 0], [32.0, 30, 10, 6, 0]])
 
     def detect(images: list[Tensor]) -> list[Mapping[str, Tensor]]:
-        return [{"boxes": pair, "scores": torch.tensor([0.9, 0.8]), "labels": torch.zeros(2, dtype=torch.int64)}] * len(images)
+        return [
+            {"boxes": pair, "scores": torch.tensor([0.9, 0.8]), "labels": torch.zeros(2, dtype=torch.int64)}
+        ] * len(images)
 
-    files = {"a": save(tmp_path / "a.png", draw((64, 64), [])), "b": save(tmp_path / "b.png", draw((64, 128), []))}
+    files = {
+        "a": save(tmp_path / "a.png", draw((64, 64), [])),
+        "b": save(tmp_path / "b.png", draw((64, 128), [])),
+    }
     folder = make_folder(tmp_path / "out")
     predict_images(make_task(64, 0, detect=detect), files, folder, quiet)
     assert [len(boxes_in(folder.file("dota", name))) for name in "ab"] == [2, 2]
@@ -118,12 +153,24 @@ def test_batches_hold_windows_of_several_images_of_one_size(pictures: Pictures, 
         batches.append([tuple(image.shape[1:]) for image in images])
         return find_rectangles(images)
 
-    files = pictures({"a": (64, 64), "b": (64, 64), "c": (64, 64), "d": (100, 100), "e": (50, 64), "f": (64, 50), "g": (64, 50)})
+    files = pictures(
+        {
+            "a": (64, 64),
+            "b": (64, 64),
+            "c": (64, 64),
+            "d": (100, 100),
+            "e": (50, 64),
+            "f": (64, 50),
+            "g": (64, 50),
+        }
+    )
     result = predict_images(make_task(detect=detect, batch=2), files, make_folder(tmp_path / "out"), quiet)
     assert [len(batch) for batch in batches] == [2, 1, 2, 2, 1, 2]
     assert all(len(set(batch)) == 1 for batch in batches)
     assert result["windows"] == 10
-    for seed, (name, size) in enumerate({"a": (64, 64), "b": (64, 64), "c": (64, 64), "d": (100, 100), "e": (50, 64)}.items()):
+    for seed, (name, size) in enumerate(
+        {"a": (64, 64), "b": (64, 64), "c": (64, 64), "d": (100, 100), "e": (50, 64)}.items()
+    ):
         assert boxes_in(tmp_path / "out" / "labels" / f"{name}.txt") == boxes_of(scattered(size, seed))
 
 
@@ -135,7 +182,9 @@ class BreakOffError(Exception):
 
 
 class Network:
-    """Finds rectangles, with scores that depend on the whole batch; breaks off when it has been called ``stop`` times."""
+    """Finds rectangles, with scores that depend on the whole batch; breaks off when it has been called
+    ``stop`` times.
+    """
 
     def __init__(self) -> None:
         self.calls, self.stop = 0, None
@@ -149,7 +198,9 @@ class Network:
 
 
 @pytest.mark.parametrize("every", [0.0, 1e9])
-def test_interrupted_anywhere_it_ends_in_the_same_bytes(pictures: Pictures, tmp_path: Path, every: float) -> None:
+def test_interrupted_anywhere_it_ends_in_the_same_bytes(
+    pictures: Pictures, tmp_path: Path, every: float
+) -> None:
     """The network's answer depends on the company that a window has, as rounding does."""
     files, network = pictures(SIZES), Network()
     task = make_task(detect=network, every=every, batch=3)
@@ -165,7 +216,9 @@ def test_interrupted_anywhere_it_ends_in_the_same_bytes(pictures: Pictures, tmp_
         network.calls, network.stop = 0, None
         assert predict_images(task, files, make_folder(root), quiet)["images"] == len(SIZES)
         assert content(root) == whole
-        assert every or network.calls <= batches - stop + 1, "no more than one batch is looked at again, for the company it was in"
+        assert every or network.calls <= batches - stop + 1, (
+            "no more than one batch is looked at again, for the company it was in"
+        )
 
 
 def test_interrupted_between_any_two_files_it_ends_in_the_same_bytes(
@@ -188,7 +241,9 @@ def test_interrupted_between_any_two_files_it_ends_in_the_same_bytes(
     for stop in range(steps):
         left = stop
         with pytest.raises(BreakOffError):
-            predict_images(make_task(detect=Network(), batch=3), files, make_folder(tmp_path / f"{stop}"), quiet)
+            predict_images(
+                make_task(detect=Network(), batch=3), files, make_folder(tmp_path / f"{stop}"), quiet
+            )
         left = 10**6
         predict_images(make_task(detect=Network(), batch=3), files, make_folder(tmp_path / f"{stop}"), quiet)
         assert content(tmp_path / f"{stop}") == whole
@@ -216,7 +271,10 @@ def test_killed_in_the_middle_of_an_image_it_goes_on_there(pictures: Pictures, t
     files, out = pictures(SIZES), tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "images"), str(out), *files], env=environment, capture_output=True, check=False
+        [sys.executable, "-c", KILLED, str(tmp_path / "images"), str(out), *files],
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     assert sorted(file.stem for file in (out / "done").iterdir()) == ["a", "b"]
@@ -249,7 +307,11 @@ def test_complete_images_are_skipped_until_they_change(pictures: Pictures, tmp_p
 
 
 def test_images_that_cannot_be_read_stop_nothing(pictures: Pictures, tmp_path: Path) -> None:
-    files, out, lines = pictures({"a": (64, 64), "b": (200, 200), "c": (64, 64), "d": (64, 64)}), tmp_path / "out", []
+    files, out, lines = (
+        pictures({"a": (64, 64), "b": (200, 200), "c": (64, 64), "d": (64, 64)}),
+        tmp_path / "out",
+        [],
+    )
     predict_images(make_task(), files, make_folder(out), quiet)
     whole = content(out)
     good = files["b"].read_bytes()
@@ -275,7 +337,9 @@ def test_a_batch_that_is_too_large_for_the_device(pictures: Pictures, tmp_path: 
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
     with pytest.raises(ResourceError, match=r"4 windows do not: tried to allocate 20 GiB; lower --batch"):
-        predict_images(make_task(detect=detect), pictures({"a": (100, 200)}), make_folder(tmp_path / "out"), quiet)
+        predict_images(
+            make_task(detect=detect), pictures({"a": (100, 200)}), make_folder(tmp_path / "out"), quiet
+        )
 
 
 def test_no_more_than_the_chosen_formats_are_written(pictures: Pictures, tmp_path: Path) -> None:
@@ -283,7 +347,10 @@ def test_no_more_than_the_chosen_formats_are_written(pictures: Pictures, tmp_pat
     for formats in (["dota"], ["geojson"], ["overlay"]):
         predict_images(make_task(), files, make_folder(tmp_path / formats[0], formats), quiet)
         names = {name.split("/")[0] for name in content(tmp_path / formats[0])} - {"done", "predict.json"}
-        assert names == {"dota": {"labels", "Task1"}, "geojson": {"geojson"}, "overlay": {"overlays"}}[formats[0]]
+        assert (
+            names
+            == {"dota": {"labels", "Task1"}, "geojson": {"geojson"}, "overlay": {"overlays"}}[formats[0]]
+        )
     overlay = content(tmp_path / "overlay")["overlays/a.jpg"]
     assert json.loads((tmp_path / "geojson" / "done" / "a.json").read_text())["windows"] == 4
     assert overlay[:2] == b"\xff\xd8"

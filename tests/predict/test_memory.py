@@ -24,8 +24,9 @@ from dbf_ray.predict.checkpoint import network
 from dbf_ray.predict.job import predict_images
 from tests.predict.conftest import make_folder, make_task
 torch.set_num_threads(1)
-detector = make_detector("rotated_retinanet", backbone="mobilenet_v3_small", num_classes=2, weights_backbone=None, fpn_channels=16, head_convs=1)
-task = make_task(2048, 400, 64, detect=network(detector.eval(), "float32", 0.005), batch=8, overlay_size=2048, every=5.0)
+small = {"backbone": "mobilenet_v3_small", "fpn_channels": 16, "head_convs": 1}
+detect = network(make_detector("rotated_retinanet", num_classes=2, **small).eval(), "float32", 0.005)
+task = make_task(2048, 400, 64, detect=detect, batch=8, overlay_size=2048, every=5.0)
 file, out = Path(sys.argv[1]), Path(sys.argv[2])
 result = predict_images(task, {"a": file}, make_folder(out))
 print(result["windows"], result["detections"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -35,26 +36,47 @@ print(result["windows"], result["detections"], resource.getrusage(resource.RUSAG
 def write_tiff(file: Path) -> None:
     """Tiled, written tile by tile, and no tile like the other."""
     rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
-    profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 3, "dtype": "uint8", "crs": "EPSG:32631"}
-    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1, "photometric": "RGB"}
+    profile = {
+        "driver": "GTiff",
+        "height": SIDE,
+        "width": SIDE,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": "EPSG:32631",
+    }
+    layout = {
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "zlevel": 1,
+        "photometric": "RGB",
+    }
     transform = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
     pattern = np.arange(512, dtype=np.uint16)
     with rasterio.open(file, "w", transform=transform, **profile, **layout) as out:
         for number, (_, window) in enumerate(out.block_windows(1)):
             tile = ((pattern[:, None] // 8 + pattern // 16 + number) % 251).astype(np.uint8)
-            out.write(np.broadcast_to(tile[: window.height, : window.width], (3, window.height, window.width)), window=window)
+            out.write(
+                np.broadcast_to(tile[: window.height, : window.width], (3, window.height, window.width)),
+                window=window,
+            )
 
 
 def write_png(file: Path) -> None:
     """Row by row: as an array it would not fit in here."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     packer = zlib.compressobj(1)
     row = (np.arange(3 * SIDE, dtype=np.uint32) // 30 % 251).astype(np.uint8)
     with file.open("wb") as stream:
-        stream.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)))
+        stream.write(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0))
+        )
         for number in range(SIDE):
             if content := packer.compress(b"\0" + np.roll(row, number).tobytes()):
                 stream.write(chunk(b"IDAT", content))
@@ -68,12 +90,19 @@ def test_a_large_picture_within_four_gigabytes(tmp_path: Path, suffix: str) -> N
     (write_tiff if suffix == "tif" else write_png)(file)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(file), str(tmp_path / "out")], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", CODE, str(file), str(tmp_path / "out")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     windows, detections, peak = (int(value) for value in done.stdout.split())
     assert windows == 12 * 12
     assert detections > 0
-    assert all((tmp_path / "out" / name).stat().st_size for name in ("labels/a.txt", "geojson/a.geojson", "overlays/a.jpg"))
+    assert all(
+        (tmp_path / "out" / name).stat().st_size
+        for name in ("labels/a.txt", "geojson/a.geojson", "overlays/a.jpg")
+    )
     assert peak < LIMIT, f"{peak / 1e9:.2f} GB"
     print(f"{suffix}: peak {peak / 1e9:.2f} GB")

@@ -66,11 +66,15 @@ def test_few_windows_are_in_memory_at_once(image_size: int, overlay: int | None)
     pictures = [Picture(Path(f"{name}.png"), name, (1000, 2000), (1, 2)) for name in "abc"]
     tiling, seen = Tiling(100, 20, image_size), 0
     for batch in read_ahead(batches(pictures, tiling, 4, {}, []), tiling, overlay, open_counting):
-        assert all(isinstance(one, Seen) and one.lonlat is None and (one.patch is None) == (overlay is None) for one in batch)
+        assert all(
+            isinstance(one, Seen) and one.lonlat is None and (one.patch is None) == (overlay is None)
+            for one in batch
+        )
         seen += len(batch)
     del batch
     assert seen == 3 * 13 * 25
-    # one batch was looked at, one is, one is being read; where windows are resized they are dropped one by one
+    # one batch was looked at, one is, one is being read; where windows are resized they are dropped one by
+    # one
     assert Counting.most <= (3 * 4 if image_size == 100 else 2)
     assert Counting.alive == 0
     assert Counting.opened == []
@@ -96,7 +100,11 @@ def test_a_broken_image_is_told_once_and_the_others_come(tmp_path: Path) -> None
     pictures[1].file.write_bytes(content[: len(content) // 2])
     tiling = Tiling(64, 16, 64)
     found = [one for batch in read_ahead(batches(pictures, tiling, 2, {}, []), tiling) for one in batch]
-    assert [(one.piece.picture.name, isinstance(one, Unreadable)) for one in found] == [("a", False), ("b", True), ("c", False)]
+    assert [(one.piece.picture.name, isinstance(one, Unreadable)) for one in found] == [
+        ("a", False),
+        ("b", True),
+        ("c", False),
+    ]
     assert isinstance(found[1], Unreadable)
     assert "b.png: images must be decodable" in found[1].reason
 
@@ -106,7 +114,10 @@ def test_an_image_that_has_changed_its_size_is_told(tmp_path: Path) -> None:
     tiling = Tiling(64, 16, 64)
     ((found,),) = read_ahead(batches([Picture(file, "a", (64, 60), (1, 2))], tiling, 2, {}, []), tiling)
     assert isinstance(found, Unreadable)
-    assert "must not change while it is looked at, its (height, width) was (64, 60) and is now (64, 64)" in found.reason
+    assert (
+        "must not change while it is looked at, its (height, width) was (64, 60) and is now (64, 64)"
+        in found.reason
+    )
 
 
 def test_other_errors_are_raised(tmp_path: Path) -> None:
@@ -115,7 +126,14 @@ def test_other_errors_are_raised(tmp_path: Path) -> None:
 
     tiling = Tiling(64, 16, 64)
     with pytest.raises(OSError, match="on fire"):
-        list(read_ahead(batches([Picture(tmp_path / "a.png", "a", (64, 60), (1, 2))], tiling, 2, {}, []), tiling, None, broken))
+        list(
+            read_ahead(
+                batches([Picture(tmp_path / "a.png", "a", (64, 60), (1, 2))], tiling, 2, {}, []),
+                tiling,
+                None,
+                broken,
+            )
+        )
 
 
 def test_where_on_earth_an_image_lies_is_known_after_it_is_closed(tmp_path: Path) -> None:
@@ -123,13 +141,25 @@ def test_where_on_earth_an_image_lies_is_known_after_it_is_closed(tmp_path: Path
     file = tmp_path / "a.tif"
     transform = rasterio.Affine(10, 0, 500_000, 0, -10, 1000)
     with rasterio.open(
-        file, "w", driver="GTiff", height=100, width=90, count=3, dtype="uint8", crs="EPSG:32631", transform=transform
+        file,
+        "w",
+        driver="GTiff",
+        height=100,
+        width=90,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32631",
+        transform=transform,
     ) as out:
         out.write(np.zeros((3, 100, 90), np.uint8))
     with open_raster(file) as raster:
         assert raster.size == (100, 90)
     tiling = Tiling(64, 16, 64)
-    found = [one for batch in read_ahead(batches([Picture(file, "a", (100, 90), (1, 2))], tiling, 3, {}, []), tiling) for one in batch]
+    found = [
+        one
+        for batch in read_ahead(batches([Picture(file, "a", (100, 90), (1, 2))], tiling, 3, {}, []), tiling)
+        for one in batch
+    ]
     assert [isinstance(one, Seen) and one.lonlat is not None for one in found] == [False, False, False, True]
     assert isinstance(found[-1], Seen)
     assert found[-1].lonlat is not None

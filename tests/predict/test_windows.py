@@ -19,7 +19,9 @@ SIDES = st.integers(1, 300)
 
 @given(height=SIDES, width=SIDES, window=st.integers(1, 120), share=st.floats(0, 0.9))
 @settings(deadline=None, max_examples=50)
-def test_windows_cover_every_pixel_row_by_row_and_have_one_size(height: int, width: int, window: int, share: float) -> None:
+def test_windows_cover_every_pixel_row_by_row_and_have_one_size(
+    height: int, width: int, window: int, share: float
+) -> None:
     windows = Tiling(window, int(window * share), 64).windows((height, width))
     covered = torch.zeros(height, width, dtype=torch.bool)
     for one in windows:
@@ -53,14 +55,23 @@ def names(found: list[list[Piece]]) -> list[str]:
     return [" ".join(f"{piece.picture.name}{piece.number}" for piece in batch) for batch in found]
 
 
-PICTURES = [picture("a", 8, 8), picture("b", 8, 8), picture("c", 8, 8), picture("d", 8, 20), picture("e", 8, 8), picture("f", 8, 7)]
+PICTURES = [
+    picture("a", 8, 8),
+    picture("b", 8, 8),
+    picture("c", 8, 8),
+    picture("d", 8, 20),
+    picture("e", 8, 8),
+    picture("f", 8, 7),
+]
 TILING = Tiling(8, 2, 8)
 
 
 def test_batches() -> None:
     assert names(list(batches(PICTURES, TILING, 2, {}, []))) == ["a0 b0", "c0", "d0 d1", "d2", "e0", "f0"]
     assert names(list(batches(PICTURES, TILING, 4, {}, []))) == ["a0 b0 c0", "d0 d1 d2", "e0", "f0"]
-    assert [piece.last for batch in batches(PICTURES, TILING, 4, {}, []) for piece in batch] == [True] * 3 + [False] * 2 + [True] * 3
+    assert [piece.last for batch in batches(PICTURES, TILING, 4, {}, []) for piece in batch] == [True] * 3 + [
+        False
+    ] * 2 + [True] * 3
 
 
 def test_complete_images_come_again_only_for_company() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 
-def trial(number: int, policy: str, rho: int | None, map50: float, compute_ratio: float, **more: Any) -> dict[str, Any]:
+def trial(
+    number: int, policy: str, rho: int | None, map50: float, compute_ratio: float, **more: Any
+) -> dict[str, Any]:
     row = {
         "number": number,
         "state": "COMPLETE",

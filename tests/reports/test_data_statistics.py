@@ -1,4 +1,6 @@
-"""The picture and the page of a data set's check: they show what the numbers say, also where there is nothing to show."""
+"""The picture and the page of a data set's check: they show what the numbers say, also where there is nothing
+to show.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def numbers(classes: int = 3, empty: bool = False) -> dict[str, Any]:
         "classes": {} if empty else {f"class-{n}": {"objects": 10 ** (1 + n % 4)} for n in range(classes)},
         "past_border": {"objects": 0 if empty else 1, "share": 0.05},
         "angle": spread(angles, [0 if empty else n % 7 for n in range(36)]),
-        "aspect_ratio": spread([1 + n / 4 for n in range(61)], [0 if empty else (n < 9) * 3 for n in range(60)]),
+        "aspect_ratio": spread(
+            [1 + n / 4 for n in range(61)], [0 if empty else (n < 9) * 3 for n in range(60)]
+        ),
         "objects_per_image": spread([0.0, 1.0, 2.0, 4.0, 8.0], [0] * 4 if empty else [2, 4, 5, 1]),
         "image_sizes": [] if empty else [[640, 480, 9], [800, 800, 2], [4000, 3000, 1]],
     }
@@ -58,7 +62,13 @@ def test_picture_has_six_panels_and_is_the_size_asked_for(monkeypatch: pytest.Mo
     picture = Image.open(io.BytesIO(statistics_png(numbers(), "My data", width=8, dpi=50)))
     assert picture.format == "PNG"
     assert picture.size == (400, 264)
-    assert titles == ["objects of each class", "sizes of objects", "aspect ratios of objects", "objects in an image", "sizes of images"]
+    assert titles == [
+        "objects of each class",
+        "sizes of objects",
+        "aspect ratios of objects",
+        "objects in an image",
+        "sizes of images",
+    ]
 
 
 def test_bars_are_as_long_as_classes_are_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +89,8 @@ def test_bars_are_as_long_as_classes_are_frequent(monkeypatch: pytest.MonkeyPatc
 
 def test_more_data_is_more_ink() -> None:
     full, empty = (
-        np.asarray(Image.open(io.BytesIO(statistics_png(data, dpi=50))).convert("L")) for data in (numbers(), numbers(empty=True))
+        np.asarray(Image.open(io.BytesIO(statistics_png(data, dpi=50))).convert("L"))
+        for data in (numbers(), numbers(empty=True))
     )
     assert (full < 160).sum() > 2 * (empty < 160).sum()
     assert (empty < 160).sum() > 100, "the empty picture says nothing at all"
@@ -94,13 +105,19 @@ def test_one_image_and_one_object_can_be_drawn() -> None:
 
 def test_subtitle_tells_counts() -> None:
     assert subtitle(numbers()) == (
-        "12 images (train 8, val 4), 2 without objects  ·  20 objects, 4 difficult  ·  5.0% of them reach past the border"
+        "12 images (train 8, val 4), 2 without objects  ·  20 objects, 4 difficult  ·  5.0% of them reach "
+        "past the border"
     )
     assert subtitle(numbers(empty=True)) == "0 images (train 8, val 4)  ·  0 objects"
 
 
 def test_large_counts_are_short() -> None:
-    assert [data_statistics._thousands(value) for value in (1, 9000, 12000, 2.5e6)] == ["1", "9000", "12k", "2.5M"]
+    assert [data_statistics._thousands(value) for value in (1, 9000, 12000, 2.5e6)] == [
+        "1",
+        "9000",
+        "12k",
+        "2.5M",
+    ]
 
 
 class Cells(HTMLParser):
@@ -159,6 +176,8 @@ def test_page_without_problems_and_samples() -> None:
 
 
 def test_page_is_bounded() -> None:
-    page = data_page(report([problem("tiny", "warning", n, "small") for n in range(MOST_ROWS + 5)]), {}, b"", b"")
+    page = data_page(
+        report([problem("tiny", "warning", n, "small") for n in range(MOST_ROWS + 5)]), {}, b"", b""
+    )
     assert page.count("<tr><td>") == MOST_ROWS
     assert "and 5 more, see problems.txt" in page

@@ -1,4 +1,6 @@
-"""Overlays: an image made small window by window is the image made small, and outlines lie where the objects are."""
+"""Overlays: an image made small window by window is the image made small, and outlines lie where the objects
+are.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ NAMES = ["ship", "plane"]
 
 def shrunk_slowly(pixels: NDArray[np.uint8], layout: Layout) -> NDArray[np.int64]:
     """Each pixel of the image is given to a pixel of the overlay, one by one; means rounded half up."""
-    sums, counts = np.zeros((layout.rows, layout.columns, 3), np.int64), np.zeros((layout.rows, layout.columns, 1), np.int64)
+    sums, counts = (
+        np.zeros((layout.rows, layout.columns, 3), np.int64),
+        np.zeros((layout.rows, layout.columns, 1), np.int64),
+    )
     for y in range(layout.height):
         for x in range(layout.width):
             row, column = (
@@ -33,7 +38,9 @@ def shrunk_slowly(pixels: NDArray[np.uint8], layout: Layout) -> NDArray[np.int64
     return (2 * sums + counts) // (2 * counts)
 
 
-@given(height=st.integers(1, 30), width=st.integers(1, 30), longest=st.integers(1, 35), seed=st.integers(0, 99))
+@given(
+    height=st.integers(1, 30), width=st.integers(1, 30), longest=st.integers(1, 35), seed=st.integers(0, 99)
+)
 @settings(deadline=None, max_examples=40)
 def test_a_whole_image_made_small(height: int, width: int, longest: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -51,14 +58,20 @@ def test_a_whole_image_made_small(height: int, width: int, longest: int, seed: i
     overlap=st.integers(0, 9),
 )
 @settings(deadline=None, max_examples=50)
-def test_windows_put_together_are_the_whole_image(size: tuple[int, int], longest: int, window: int, overlap: int) -> None:
-    """Exactly, but for pixels of the overlay that two windows share: these show the part of the later one. A slope shows every shift."""
+def test_windows_put_together_are_the_whole_image(
+    size: tuple[int, int], longest: int, window: int, overlap: int
+) -> None:
+    """Exactly, but for pixels of the overlay that two windows share: these show the part of the later one. A
+    slope shows every shift.
+    """
     height, width = size
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.arange(width), np.arange(height)[:, None]
     layout = Layout.of(size, longest)
     canvas = layout.canvas() + np.uint8(255)
-    starts = [sorted({*range(0, max(1, side - window), window - overlap), max(0, side - window)}) for side in size]
+    starts = [
+        sorted({*range(0, max(1, side - window), window - overlap), max(0, side - window)}) for side in size
+    ]
     for y in starts[0]:
         for x in starts[1]:
             paste(canvas, layout.shrink(pixels[y : y + window, x : x + window], x, y))
@@ -105,8 +118,14 @@ def test_many_classes_take_several_lines() -> None:
 def test_captions_where_objects_are_few() -> None:
     layout = Layout.of((100, 150), 300)
     corners = np.tile([60.0, 50, 90, 50, 90, 60, 60, 60], (61, 1))
-    few = np.asarray(draw_overlay(layout.canvas(), layout, outlines(corners[:60], np.zeros(60, int), np.full(60, 0.9)), NAMES))
-    many = np.asarray(draw_overlay(layout.canvas(), layout, outlines(corners, np.zeros(61, int), np.full(61, 0.9)), NAMES))
+    few = np.asarray(
+        draw_overlay(
+            layout.canvas(), layout, outlines(corners[:60], np.zeros(60, int), np.full(60, 0.9)), NAMES
+        )
+    )
+    many = np.asarray(
+        draw_overlay(layout.canvas(), layout, outlines(corners, np.zeros(61, int), np.full(61, 0.9)), NAMES)
+    )
     assert few[38:47, 60:90].any()
     assert not many[:45].any()
 

@@ -17,7 +17,11 @@ from dbf_ray.reports import hypervolume, knee_point, pareto_front, staircase
 STUDY = [(0.64, 1.0), (0.30, 0.58), (0.61, 0.62), (0.55, 0.60), (0.50, 0.80)]
 REFERENCE = (0.29, 1.0)
 
-numbers = st.one_of(st.integers(0, 10).map(lambda value: value / 10), st.floats(0, 1.2), st.sampled_from([math.nan, math.inf, None]))
+numbers = st.one_of(
+    st.integers(0, 10).map(lambda value: value / 10),
+    st.floats(0, 1.2),
+    st.sampled_from([math.nan, math.inf, None]),
+)
 points_of = st.lists(st.tuples(numbers, numbers), max_size=12)
 Points = list[tuple[float | None, float | None]]
 
@@ -28,7 +32,9 @@ def finite(point: tuple[float | None, float | None]) -> bool:
 
 def brute_force_front(points: Points) -> list[int]:
     known = [
-        (index, point[0], point[1]) for index, point in enumerate(points) if point[0] is not None and point[1] is not None and finite(point)
+        (index, point[0], point[1])
+        for index, point in enumerate(points)
+        if point[0] is not None and point[1] is not None and finite(point)
     ]
     return [i for i, a, c in known if not any(m >= a and n <= c and (m > a or n < c) for _, m, n in known)]
 
@@ -44,7 +50,16 @@ def test_front_equals_brute_force(points: Points) -> None:
 
 def test_missing_values_are_on_no_front_and_copies_share_it() -> None:
     assert pareto_front(
-        [(math.nan, 0.1), (None, 0.1), (0.9, math.inf), (math.inf, 0.5), (0.5, 0.5), (0.5, 0.5), (0.4, 0.5), (0.5, 0.6)]
+        [
+            (math.nan, 0.1),
+            (None, 0.1),
+            (0.9, math.inf),
+            (math.inf, 0.5),
+            (0.5, 0.5),
+            (0.5, 0.5),
+            (0.4, 0.5),
+            (0.5, 0.6),
+        ]
     ) == [4, 5]
     assert pareto_front([]) == []
 
@@ -60,14 +75,20 @@ def test_hypervolume_of_one_point_is_a_rectangle_and_of_none_zero() -> None:
     assert hypervolume([(0.8, 1.0), (0.2, 0.5), (0.1, 1.4), (math.nan, 0.1)], (0.2, 1.0)) == 0.0
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=10), st.integers(0, 6), st.integers(4, 12))
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=10),
+    st.integers(0, 6),
+    st.integers(4, 12),
+)
 def test_hypervolume_equals_counting_cells(cells: list[tuple[int, int]], floor: int, budget: int) -> None:
     """On integer points the dominated area is the number of unit cells below and right of some point."""
     grid = np.zeros((12, 12), dtype=bool)  # cell (i, j) covers map50 in [i, i + 1], cost in [j, j + 1]
     for accuracy, cost in cells:
         grid[:accuracy, cost:] = True
     expected = int(grid[floor:, :budget].sum())
-    assert hypervolume([(float(a), float(c)) for a, c in cells], (float(floor), float(budget))) == pytest.approx(expected)
+    assert hypervolume(
+        [(float(a), float(c)) for a, c in cells], (float(floor), float(budget))
+    ) == pytest.approx(expected)
 
 
 @given(points_of, st.tuples(st.floats(0, 1), st.floats(0, 1)))
@@ -83,14 +104,21 @@ def test_knee_is_where_the_front_bulges_most() -> None:
 
 
 def test_knee_equals_the_distance_from_the_line_between_the_ends() -> None:
-    """Witness: perpendicular distance by the cross product, in scaled coordinates, over random bulging fronts."""
+    """Witness: perpendicular distance by the cross product, in scaled coordinates, over random bulging
+    fronts.
+    """
     rng = random.Random(3)
     for _ in range(50):
         costs = sorted(rng.uniform(0.4, 1.0) for _ in range(8))
         points = [(0.7 * math.sqrt((cost - 0.3) / 0.7), cost) for cost in costs]
         a, b = np.array([0.0, 0.0]), np.array([1.0, 1.0])
         scaled = [
-            np.array([(cost - costs[0]) / (costs[-1] - costs[0]), (m - points[0][0]) / (points[-1][0] - points[0][0])])
+            np.array(
+                [
+                    (cost - costs[0]) / (costs[-1] - costs[0]),
+                    (m - points[0][0]) / (points[-1][0] - points[0][0]),
+                ]
+            )
             for m, cost in points
         ]
         distances = [abs((b - a)[0] * (p - a)[1] - (b - a)[1] * (p - a)[0]) / math.sqrt(2) for p in scaled]
@@ -107,7 +135,11 @@ def test_knee_without_a_bulge_is_the_most_accurate() -> None:
 @given(points_of.filter(lambda points: any(map(finite, points))))
 def test_knee_is_on_the_front_whatever_the_units(points: Points) -> None:
     assert knee_point(points) in pareto_front(points)
-    integers = [(round(10 * p[0]), round(10 * p[1])) for p in points if p[0] is not None and p[1] is not None and finite(p)]
+    integers = [
+        (round(10 * p[0]), round(10 * p[1]))
+        for p in points
+        if p[0] is not None and p[1] is not None and finite(p)
+    ]
     scaled = [(a * 2.0**10, c * 0.25) for a, c in integers]  # powers of two: exact
     assert knee_point(scaled) == knee_point(integers)
 
@@ -128,9 +160,13 @@ def test_area_under_the_staircase_is_the_hypervolume(points: Points) -> None:
 
 
 def test_refuses_bad_input() -> None:
-    with pytest.raises(ConfigError, match=r"a point must be \(map50, compute_ratio\), got \(0.5,\) \(point 1\)"):
+    with pytest.raises(
+        ConfigError, match=r"a point must be \(map50, compute_ratio\), got \(0.5,\) \(point 1\)"
+    ):
         pareto_front([(0.1, 0.2), (0.5,)])
     with pytest.raises(ConfigError, match="two finite numbers"):
         hypervolume(STUDY, (math.nan, 1.0))
-    with pytest.raises(ConfigError, match="at least one point with finite map50 and compute_ratio, got none among 1 points"):
+    with pytest.raises(
+        ConfigError, match="at least one point with finite map50 and compute_ratio, got none among 1 points"
+    ):
         knee_point([(math.nan, 1.0)])

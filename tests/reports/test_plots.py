@@ -38,11 +38,23 @@ def test_pareto_data_holds_all_that_is_shown(trials: Trials) -> None:
     assert [point.number for point in data.points if point.is_knee] == [3]
     assert [point.number for point in data.points if point.is_baseline] == [0, 1]
     assert data.unfinished == 2
-    assert data.front == ((0.6, 0.3), (0.7, 0.3), (0.7, 0.6), (0.8, 0.6), (0.8, 0.63), (1.0, 0.63), (1.0, 0.64))
+    assert data.front == (
+        (0.6, 0.3),
+        (0.7, 0.3),
+        (0.7, 0.6),
+        (0.8, 0.6),
+        (0.8, 0.63),
+        (1.0, 0.63),
+        (1.0, 0.64),
+    )
     assert data.region[0] == data.region[-1] == (0.6, pytest.approx(0.29))
     assert data.region[-2] == (1.0, pytest.approx(0.29))
     assert "phase: 1" in data.points[4].details
-    assert subtitle(data) == "5 trials, 4 on the front, 2 failed or unfinished  ·  hypervolume 0.1000 (+0.0960 over the baselines alone)"
+    assert (
+        subtitle(data)
+        == "5 trials, 4 on the front, 2 failed or unfinished  ·  hypervolume 0.1000 (+0.0960 over the "
+        "baselines alone)"
+    )
 
 
 def test_png_shows_region_front_and_policies(trials: Trials) -> None:
@@ -75,10 +87,27 @@ def test_html_needs_no_network_and_escapes_names(trials: Trials) -> None:
 
 def test_html_holds_every_point(trials: Trials) -> None:
     page = pareto_html(pareto_data(study_result("ships", trials)))
-    traces = json.JSONDecoder().raw_decode(page, page.rindex("Plotly.newPlot(") + page[page.rindex("Plotly.newPlot(") :].index("["))[0]
-    shown = {(trace["name"], x, y) for trace in traces if "markers" in trace["mode"] for x, y in zip(trace["x"], trace["y"], strict=True)}
-    assert {("full", 1.0, 0.64), ("frozen", 0.6, 0.3), ("step", 0.7, 0.6), ("step (dominated)", 0.75, 0.5)} <= shown
-    assert {trace["name"] for trace in traces} >= {"hypervolume", "front", "recommended (knee)", "reference point"}
+    traces = json.JSONDecoder().raw_decode(
+        page, page.rindex("Plotly.newPlot(") + page[page.rindex("Plotly.newPlot(") :].index("[")
+    )[0]
+    shown = {
+        (trace["name"], x, y)
+        for trace in traces
+        if "markers" in trace["mode"]
+        for x, y in zip(trace["x"], trace["y"], strict=True)
+    }
+    assert {
+        ("full", 1.0, 0.64),
+        ("frozen", 0.6, 0.3),
+        ("step", 0.7, 0.6),
+        ("step (dominated)", 0.75, 0.5),
+    } <= shown
+    assert {trace["name"] for trace in traces} >= {
+        "hypervolume",
+        "front",
+        "recommended (knee)",
+        "reference point",
+    }
 
 
 def record(epoch: int, map50: float | None, frozen: int, seconds: float | None = 10.0) -> dict[str, Any]:

@@ -72,7 +72,11 @@ def test_grid_holds_all_pictures() -> None:
     colors = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
     sizes = [(60, 40), (50, 70), (60, 30), (20, 20)]
     grid = np.asarray(
-        scene_grid([Image.new("RGB", size, color) for size, color in zip(sizes, colors, strict=True)], 3, ["a", "b", "c", "d"])
+        scene_grid(
+            [Image.new("RGB", size, color) for size, color in zip(sizes, colors, strict=True)],
+            3,
+            ["a", "b", "c", "d"],
+        )
     )
     for (width, height), color in zip(sizes, colors, strict=True):
         assert (grid == color).all(2).sum() == width * height

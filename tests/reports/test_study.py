@@ -20,7 +20,17 @@ Trials = list[dict[str, Any]]
 
 def test_front_knee_and_hypervolume(trials: Trials) -> None:
     result = study_result("s", trials)
-    assert list(result) == ["study", "objectives", "reference", "hypervolume", "hypervolume_gain", "front", "knee", "answer", "trials"]
+    assert list(result) == [
+        "study",
+        "objectives",
+        "reference",
+        "hypervolume",
+        "hypervolume_gain",
+        "front",
+        "knee",
+        "answer",
+        "trials",
+    ]
     assert result["objectives"] == {"map50": "maximize", "compute_ratio": "minimize"}
     assert result["reference"] == pytest.approx([0.29, 1.0])
     assert result["front"] == [0, 1, 2, 3]
@@ -37,7 +47,8 @@ def test_trials_are_whole_sorted_and_free_of_nan(trials: Trials) -> None:
     result = study_result("s", trials[::-1])
     assert [row["number"] for row in result["trials"]] == list(range(7))
     assert list(result["trials"][0])[:10] == [
-        "number", "state", "policy", "parameters", "rho", "map50", "compute_ratio", "map50_best", "seed", "run",
+        "number", "state", "policy", "parameters", "rho",
+        "map50", "compute_ratio", "map50_best", "seed", "run",
     ]  # fmt: skip
     assert result["trials"][5]["map50"] is None
     assert result["trials"][2]["parameters"] == {"rho": 2, "weights": 0.5, "path": "a"}
@@ -53,11 +64,11 @@ def test_missing_keys_are_none() -> None:
 
 def test_answer_says_what_it_saves_and_costs(trials: Trials) -> None:
     answer = study_result("s", trials)["answer"]
-    assert {key: answer[key] for key in ("number", "policy", "parameters", "rho", "map50", "compute_ratio")} == {
-        "number": 3, "policy": "step", "parameters": {"rho": 4}, "rho": 4, "map50": 0.60, "compute_ratio": 0.70,
-    }  # fmt: skip
+    known = {"number": 3, "policy": "step", "parameters": {"rho": 4}, "rho": 4, "map50": 0.60}
+    assert answer.items() >= (known | {"compute_ratio": 0.70}).items()
     assert answer["text"] == (
-        "step(rho=4) (trial 3): 30 % less training compute than full fine-tuning (compute_ratio 0.700) for 0.040 less map50 "
+        "step(rho=4) (trial 3): 30 % less training compute than full fine-tuning (compute_ratio 0.700) for "
+        "0.040 less map50 "
         "(0.600 against 0.640); measured: 210 s of training against 300 s."
     )
 
@@ -116,7 +127,9 @@ def test_files_of_a_study(trials: Trials, tmp_path: Path) -> None:
     assert float(rows[3]["device_seconds"]) == 210.0
 
 
-def test_a_failure_leaves_the_earlier_files(trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_the_earlier_files(
+    trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_study(study_result("first", trials), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -129,7 +142,9 @@ def test_a_failure_leaves_the_earlier_files(trials: Trials, tmp_path: Path, monk
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_full_disk_leaves_the_earlier_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_earlier_file_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "pareto.json"
     study_module.replace_file(file, b"old")
 

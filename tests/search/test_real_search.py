@@ -1,4 +1,6 @@
-"""A real search: real trainings on generated scenes, two at a time, with the search space that the project ships."""
+"""A real search: real trainings on generated scenes, two at a time, with the search space that the project
+ships.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,13 @@ def test_a_search_over_rho(tmp_path):
     }
     if ray.is_initialized():
         ray.shutdown()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 * 1024**2, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=128 * 1024**2,
+        log_to_driver=False,
+    )
     said: list[str] = []
     try:
         config = with_overrides(Config(), overrides)
@@ -40,15 +48,24 @@ def test_a_search_over_rho(tmp_path):
         ray.shutdown()
 
     trials = {(trial["policy"], trial["rho"]): trial for trial in result["trials"]}
-    assert set(trials) == {("full", None), ("frozen", None), ("step", 2), ("step", 3)}  # all there are at 3 epochs
+    assert set(trials) == {
+        ("full", None),
+        ("frozen", None),
+        ("step", 2),
+        ("step", 3),
+    }  # all there are at 3 epochs
     assert {trial["state"] for trial in trials.values()} == {"COMPLETE"}
-    costs = [trials[key]["compute_ratio"] for key in (("frozen", None), ("step", 3), ("step", 2), ("full", None))]
+    costs = [
+        trials[key]["compute_ratio"] for key in (("frozen", None), ("step", 3), ("step", 2), ("full", None))
+    ]
     assert costs == sorted(set(costs))
     assert costs[-1] == 1.0
     assert result["front"]
     assert any("no further setting" in line for line in said)
     for trial in trials.values():
-        records = [json.loads(line) for line in (Path(trial["run"]) / "epochs.jsonl").read_text().splitlines()]
+        records = [
+            json.loads(line) for line in (Path(trial["run"]) / "epochs.jsonl").read_text().splitlines()
+        ]
         assert [record["epoch"] for record in records] == [0, 1, 2]
         assert records[-1]["map50"] == pytest.approx(trial["map50"])  # the objective is the last epoch's
 

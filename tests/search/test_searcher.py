@@ -20,12 +20,20 @@ SUMMARY = {"map50": 0.5, "compute_ratio": 0.7}
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    space = SearchSpace(tmp_path / "space.py", lambda trial: {"seed": trial.suggest_int("seed", 1, 10**6)}, [])
-    return Study(open_study(tmp_path / "study.db", "s", trials=8, seed=0), space, Settings(with_overrides(Config(), {}), four_stages))
+    space = SearchSpace(
+        tmp_path / "space.py", lambda trial: {"seed": trial.suggest_int("seed", 1, 10**6)}, []
+    )
+    return Study(
+        open_study(tmp_path / "study.db", "s", trials=8, seed=0),
+        space,
+        Settings(with_overrides(Config(), {}), four_stages),
+    )
 
 
 def searching(study: Study, wanted: int) -> StudySearcher:
-    return StudySearcher(study, wanted, lambda asked: None, lambda number, report: None, lambda number, report, failure: None)
+    return StudySearcher(
+        study, wanted, lambda asked: None, lambda number, report: None, lambda number, report, failure: None
+    )
 
 
 def end(searcher: StudySearcher, trial: str, **outcome: object) -> None:

@@ -49,17 +49,28 @@ def test_stages_that_are_always_frozen_count():
     assert key(always_frozen=3, **frozen) != key(always_frozen=3, freezing__policy="full")
 
 
-@given(first=st.integers(1, 20), second=st.integers(1, 20), phases=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+@given(
+    first=st.integers(1, 20),
+    second=st.integers(1, 20),
+    phases=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
 def test_keys_are_equal_exactly_when_the_timelines_are(first, second, phases):
-    pairs = [{"rho": rho, "phase": min(phase, rho - 1)} for rho, phase in zip((first, second), phases, strict=True)]
+    pairs = [
+        {"rho": rho, "phase": min(phase, rho - 1)} for rho, phase in zip((first, second), phases, strict=True)
+    ]
     timelines = [make_policy("step", **pair).decisions(EPOCHS, 4) for pair in pairs]
-    keys = [key(freezing__policy="step", freezing__rho=pair["rho"], freezing__phase=pair["phase"]) for pair in pairs]
+    keys = [
+        key(freezing__policy="step", freezing__rho=pair["rho"], freezing__phase=pair["phase"])
+        for pair in pairs
+    ]
     assert (keys[0] == keys[1]) == (timelines[0] == timelines[1])
 
 
 def test_the_detector_is_asked_once_for_its_stages():
     asked = []
-    settings = Settings(Config(), lambda config: asked.append(config.detector.backbone) or four_stages(config))
+    settings = Settings(
+        Config(), lambda config: asked.append(config.detector.backbone) or four_stages(config)
+    )
     for rho in (2, 3, 4):
         settings.make({"freezing.policy": "step", "freezing.rho": rho, "training.lr": rho * 1e-4})
     settings.make({"freezing.policy": "full", "detector.backbone": "resnet18"})
@@ -81,8 +92,12 @@ def test_what_happens_on_thawing_counts_where_something_thaws():
     assert key(freezing__policy="full", freezing__rewarm_steps=5) == key(freezing__policy="full")
     assert key(freezing__policy="frozen", freezing__momentum="reset") != key(freezing__policy="full")
     assert step(3, freezing__momentum="reset") != step(3)
-    assert key(freezing__policy="back", freezing__budget=2, freezing__rewarm_steps=5) != key(freezing__policy="back", freezing__budget=2)
-    assert key(freezing__policy="front", freezing__budget=2, freezing__rewarm_steps=5) == key(freezing__policy="front", freezing__budget=2)
+    assert key(freezing__policy="back", freezing__budget=2, freezing__rewarm_steps=5) != key(
+        freezing__policy="back", freezing__budget=2
+    )
+    assert key(freezing__policy="front", freezing__budget=2, freezing__rewarm_steps=5) == key(
+        freezing__policy="front", freezing__budget=2
+    )
 
 
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_a_trial():

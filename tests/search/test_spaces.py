@@ -1,4 +1,6 @@
-"""Search-space files: every one in search_spaces/ loads and draws valid settings; broken ones are refused with their place."""
+"""Search-space files: every one in search_spaces/ loads and draws valid settings; broken ones are refused
+with their place.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,12 @@ def test_rho_is_drawn_up_to_the_number_of_epochs():
 
 
 def test_a_space_may_take_the_trial_alone(tmp_path):
-    space = load_space(written(tmp_path, "BASELINES = []\ndef space(trial):\n    return {'seed': trial.suggest_int('seed', 5, 5)}"))
+    space = load_space(
+        written(
+            tmp_path,
+            "BASELINES = []\ndef space(trial):\n    return {'seed': trial.suggest_int('seed', 5, 5)}",
+        )
+    )
     assert space.overrides(new_trial(), Config()) == {"seed": 5}
 
 
@@ -62,7 +69,10 @@ def test_a_space_may_take_the_trial_alone(tmp_path):
         ("def space(trial): return {}", "must define a list BASELINES"),
         ("BASELINES = {}\ndef space(trial): return {}", r"must define a list BASELINES .* found \{\}"),
         ("BASELINES = [3]\ndef space(trial): return {}", r"each of BASELINES must be a mapping .* got 3"),
-        ("BASELINES = []\ndef space(): return {}", r"must take \(trial\) or \(trial, config\), got space\(\)"),
+        (
+            "BASELINES = []\ndef space(): return {}",
+            r"must take \(trial\) or \(trial, config\), got space\(\)",
+        ),
         ("BASELINES = [\n\ndef space(trial: return", r"mine\.py, line \d: not valid Python"),
         ("\nimport no_such_module", r"mine\.py, line 2: loading the search space raised ModuleNotFoundError"),
     ],
@@ -78,7 +88,12 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "message"), [("1 / 0", r"mine\.py, line 3: .* ZeroDivisionError"), ("pass", "got None"), ("return {1: 2}", "got {1: 2}")]
+    ("body", "message"),
+    [
+        ("1 / 0", r"mine\.py, line 3: .* ZeroDivisionError"),
+        ("pass", "got None"),
+        ("return {1: 2}", "got {1: 2}"),
+    ],
 )
 def test_a_space_that_does_not_return_overrides_is_refused(tmp_path, body, message):
     space = load_space(written(tmp_path, f"BASELINES = []\ndef space(trial):\n    {body}"))

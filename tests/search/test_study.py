@@ -75,7 +75,11 @@ def test_each_setting_is_trained_once_and_the_search_ends_when_none_is_left(open
     study = opened(space)
     done = train(study)
     assert study.exhausted
-    timelines = {tuple(epoch % asked.setting.rho == 0 for epoch in range(EPOCHS)) for asked in done if asked.setting.rho}
+    timelines = {
+        tuple(epoch % asked.setting.rho == 0 for epoch in range(EPOCHS))
+        for asked in done
+        if asked.setting.rho
+    }
     assert len(timelines) == len(done) - 2 == EPOCHS - 1  # rho 2..6; 1 is full, more than 6 is 6
     assert len({asked.setting.key for asked in done}) == len(done)
     assert len(study.complete()) == len(done)
@@ -95,7 +99,8 @@ def test_a_duplicate_is_recorded_with_the_values_that_are_known(opened):
 
 def test_a_duplicate_of_a_running_trial_is_not_trained_beside_it(opened):
     study = opened(
-        "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', 6, 9)}"
+        "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': "
+        "trial.suggest_int('rho', 6, 9)}"
     )
     running = study.ask()
     assert running is not None
@@ -156,7 +161,11 @@ def test_interrupted_baselines_are_done_once(opened):
     study.ask()
     again = opened()
     done = train(again, 3)
-    assert [(asked.setting.policy, asked.retry_of) for asked in done] == [("full", 0), ("frozen", 1), ("step", None)]
+    assert [(asked.setting.policy, asked.retry_of) for asked in done] == [
+        ("full", 0),
+        ("frozen", 1),
+        ("step", None),
+    ]
 
 
 def test_a_trial_that_ended_unrecorded_is_recorded(opened):
@@ -168,7 +177,9 @@ def test_a_trial_that_ended_unrecorded_is_recorded(opened):
     assert train(again, 1)[0].setting.policy == "frozen"
 
 
-def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_its_setting_trained_again(opened):
+def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_its_setting_trained_again(
+    opened,
+):
     study = opened()
     asked = study.ask()
     again = opened(recover=lambda number: {"map50": None, "compute_ratio": 0.5})
@@ -207,15 +218,21 @@ def test_a_study_goes_on_only_with_its_own_configuration(opened):
 
 def test_a_space_of_invalid_settings_is_refused(opened):
     with pytest.raises(
-        ConfigError, match=r"space\.py: space\(trial\) must draw valid settings, but none of 50 was; .*freezing policy 'stp'"
+        ConfigError,
+        match=r"space\.py: space\(trial\) must draw valid settings, but none of 50 was; .*freezing policy "
+        r"'stp'",
     ):
-        opened("BASELINES = []\ndef space(trial):\n    return {'freezing.policy': trial.suggest_categorical('policy', ['stp'])}")
+        opened(
+            "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': "
+            "trial.suggest_categorical('policy', ['stp'])}"
+        )
 
 
 def test_a_space_of_invalid_settings_is_refused_before_the_baselines_are_trained(opened):
     with pytest.raises(ConfigError, match=r"training\.lrr"):
         opened(
-            "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lrr': trial.suggest_float('lr', 0.1, 1)}"
+            "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lrr': "
+            "trial.suggest_float('lr', 0.1, 1)}"
         )
     assert opened().study.trials == []  # the study can be begun with a better space
 
@@ -232,7 +249,8 @@ def test_a_space_whose_settings_are_refused_by_the_check_of_the_detector_is_refu
 def test_invalid_draws_of_a_space_that_also_has_valid_ones_are_failed_and_passed_over(opened):
     study = opened(
         "BASELINES = [{'freezing.policy': 'full'}]\n"
-        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', -3, 3)}"
+        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_int('rho', "
+        "-3, 3)}"
     )
     assert {asked.setting.rho for asked in train(study)} == {None, 2, 3}
     failed = [trial for trial in study.optuna.trials if trial.state == TrialState.FAIL]
@@ -253,6 +271,22 @@ def test_rows_hold_what_reports_need(opened):
     study = opened()
     train(study, 3)
     row = study.rows(Path("studies/test/trials"))[2]
-    assert {"number", "state", "policy", "parameters", "rho", "map50", "compute_ratio", "map50_best", "seed", "run"} <= set(row)
-    assert (row["number"], row["state"], row["policy"], row["run"]) == (2, "COMPLETE", "step", "studies/test/trials/2")
+    assert {
+        "number",
+        "state",
+        "policy",
+        "parameters",
+        "rho",
+        "map50",
+        "compute_ratio",
+        "map50_best",
+        "seed",
+        "run",
+    } <= set(row)
+    assert (row["number"], row["state"], row["policy"], row["run"]) == (
+        2,
+        "COMPLETE",
+        "step",
+        "studies/test/trials/2",
+    )
     assert row["parameters"]["rho"] == row["rho"]

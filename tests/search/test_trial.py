@@ -18,7 +18,9 @@ LOST = '{"attempt": 1, "epoch": 2, "spent": {"executed_flops": 7}}\n'
 @pytest.fixture
 def trials(tmp_path: Path) -> Path:
     """Trial 3 was interrupted after two epochs, with work on a third; trial 4 is to go on with it."""
-    save_checkpoint(tmp_path / "3" / "checkpoints", 2, {"epoch": 2}, {"config": to_dict(Config()), "epochs": []})
+    save_checkpoint(
+        tmp_path / "3" / "checkpoints", 2, {"epoch": 2}, {"config": to_dict(Config()), "epochs": []}
+    )
     (tmp_path / "3" / "costs.jsonl").write_text(LOST)
     (tmp_path / "4").mkdir()
     return tmp_path

@@ -27,7 +27,9 @@ EPOCHS = 6
 
 
 def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
-    """map50 grows with the epochs in which the backbone is trained, and so does the cost; rho 3 fails, rho 4 has no number, rho 5 dies."""
+    """map50 grows with the epochs in which the backbone is trained, and so does the cost; rho 3 fails, rho 4
+    has no number, rho 5 dies.
+    """
     rho = config.freezing.parameters.get("rho")
     prefixes = {"full": [0] * EPOCHS, "frozen": [4] * EPOCHS}.get(config.freezing.policy) or [
         0 if epoch % rho == 0 else 4 for epoch in range(EPOCHS)
@@ -36,7 +38,12 @@ def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **
     for tracker in trackers:
         tracker.start(to_dict(config), {"num_stages": 4, "rho": rho}, 0)
     for epoch in range(EPOCHS):
-        record = {"epoch": epoch, "loss": 1.0 / (epoch + 1), "map50": 0.02 * epoch, "frozen_stages": prefixes[epoch]}
+        record = {
+            "epoch": epoch,
+            "loss": 1.0 / (epoch + 1),
+            "map50": 0.02 * epoch,
+            "frozen_stages": prefixes[epoch],
+        }
         for tracker in trackers:
             tracker.epoch(record)
         if rho == 5:
@@ -44,8 +51,18 @@ def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **
         if rho == 3 and epoch == 2:
             raise TrainingError("every loss must be finite, got nan")
         on_epoch(record, None)
-    summary = {"epochs": EPOCHS, "policy": config.freezing.policy, "rho": rho, "budget": budget, "frozen_prefixes": prefixes}
-    summary |= {"map50": float("nan") if rho == 4 else 0.3 + 0.05 * budget, "map50_best": 0.7, "compute_ratio": 0.4 + 0.1 * budget}
+    summary = {
+        "epochs": EPOCHS,
+        "policy": config.freezing.policy,
+        "rho": rho,
+        "budget": budget,
+        "frozen_prefixes": prefixes,
+    }
+    summary |= {
+        "map50": float("nan") if rho == 4 else 0.3 + 0.05 * budget,
+        "map50_best": 0.7,
+        "compute_ratio": 0.4 + 0.1 * budget,
+    }
     print("a line for the log")
     for tracker in trackers:
         tracker.finish(summary, [])
@@ -54,7 +71,9 @@ def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **
 
 def base(tmp_path: Path, **changes: Any) -> Config:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    return with_overrides(Config(), {"training.epochs": EPOCHS, "tracking.uri": uri, "cluster.max_failures": 0, **changes})
+    return with_overrides(
+        Config(), {"training.epochs": EPOCHS, "tracking.uri": uri, "cluster.max_failures": 0, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +82,13 @@ def two_cpus():
     if ray.is_initialized():
         ray.shutdown()
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 * 1024**2, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=128 * 1024**2,
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 
@@ -89,15 +114,22 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
     assert "process died" in rows["step", 5]["failure"]
     assert rows["step", 2]["map50"] == pytest.approx(0.45)
     assert result["reference"] == pytest.approx([0.29, 1.0])  # frozen is the worse baseline
-    assert sorted(result["front"]) == sorted(trial["number"] for trial in result["trials"] if trial["state"] == "COMPLETE")
+    assert sorted(result["front"]) == sorted(
+        trial["number"] for trial in result["trials"] if trial["state"] == "COMPLETE"
+    )
 
     folder = tmp_path / "s"
-    assert {"study.db", "trials.csv", "pareto.json", "pareto.html", "pareto.png", "config.yaml"} <= {file.name for file in folder.iterdir()}
+    assert {"study.db", "trials.csv", "pareto.json", "pareto.html", "pareto.png", "config.yaml"} <= {
+        file.name for file in folder.iterdir()
+    }
     assert json.loads((folder / "pareto.json").read_text()) == result
     with (folder / "trials.csv").open() as table:
         assert len(list(csv.DictReader(table))) == 7
     trial = folder / "trials" / str(rows["step", 2]["number"])
-    assert yaml.safe_load((trial / "config.yaml").read_text())["freezing"].items() >= {"policy": "step", "rho": 2}.items()
+    assert (
+        yaml.safe_load((trial / "config.yaml").read_text())["freezing"].items()
+        >= {"policy": "step", "rho": 2}.items()
+    )
     assert len((trial / "epochs.jsonl").read_text().splitlines()) == EPOCHS
     assert json.loads((trial / "summary.json").read_text())["budget"] == 3
     assert "a line for the log" in (trial / "log.txt").read_text()
@@ -108,8 +140,12 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(runs) - 1 == 7
     assert sorted(run.info.status for run in children) == ["FAILED"] * 3 + ["FINISHED"] * 4
-    assert {run.data.tags["failure"] for run in children if run.data.params.get("rho") == "3"} == {"every loss must be finite, got nan"}
-    assert {"pareto.json", "pareto.html", "pareto.png"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {run.data.tags["failure"] for run in children if run.data.params.get("rho") == "3"} == {
+        "every loss must be finite, got nan"
+    }
+    assert {"pareto.json", "pareto.html", "pareto.png"} <= {
+        file.path for file in client.list_artifacts(parent.info.run_id)
+    }
     assert any("step(rho=2): map50 0.450, compute_ratio 0.700" in line for line in said)
     assert any("FAILED: every loss must be finite" in line for line in said)
     assert any(line.startswith("study s: 3 failed, the last: ") for line in said)
@@ -124,8 +160,12 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
 @pytest.mark.ray
 def test_a_search_in_which_nothing_works_says_why(two_cpus, tmp_path):
     space = tmp_path / "bad.py"
-    space.write_text("BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}]\ndef space(trial): return BASELINES[0]")
-    with pytest.raises(TrainingError, match="not one trial ended well; the last one said: every loss must be finite"):
+    space.write_text(
+        "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}]\ndef space(trial): return BASELINES[0]"
+    )
+    with pytest.raises(
+        TrainingError, match="not one trial ended well; the last one said: every loss must be finite"
+    ):
         search(
             base(tmp_path, **{"tracking.mlflow": False}),
             space,
@@ -145,9 +185,15 @@ def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
     space = tmp_path / "some.py"
     space.write_text(
         "BASELINES = [{'freezing.policy': 'step', 'freezing.rho': 3}, {'freezing.policy': 'full'}]\n"
-        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': trial.suggest_categorical('rho', [2, 6])}"
+        "def space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': "
+        "trial.suggest_categorical('rho', [2, 6])}"
     )
-    options: dict[str, Any] = {"studies_dir": tmp_path, "progress": said.append, "run": fake_run, "begin": four_stages}
+    options: dict[str, Any] = {
+        "studies_dir": tmp_path,
+        "progress": said.append,
+        "run": fake_run,
+        "begin": four_stages,
+    }
     result = search(base(tmp_path, **{"tracking.mlflow": False}), space, study_name="m", trials=2, **options)
     assert sorted(trial["state"] for trial in result["trials"]) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert "study m: 1 failed, the last: every loss must be finite, got nan" in said
@@ -189,7 +235,9 @@ def test_a_trial_that_cannot_fit_and_a_bad_name_are_refused_before_anything_is_w
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
     options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "begin": four_stages}
-    with pytest.raises(ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"):
+    with pytest.raises(
+        ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"
+    ):
         search(base(tmp_path, **{"cluster.workers": 4}), RHO, study_name="big", **options)
     with pytest.raises(ConfigError, match=r"a study's name .* got '\.\./x'"):
         search(base(tmp_path), RHO, study_name="../x", **options)

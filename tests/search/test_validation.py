@@ -18,7 +18,9 @@ from dbf_ray.training.checkpoint import save_checkpoint
 def trials(tmp_path: Path) -> Path:
     for number in range(3):
         drawn = with_overrides(Config(), {"data.root": "/moved", "data.image_size": 128 + 64 * number})
-        checkpoint = save_checkpoint(tmp_path / str(number) / "checkpoints", 1, {}, {"config": to_dict(drawn), "epochs": []})
+        checkpoint = save_checkpoint(
+            tmp_path / str(number) / "checkpoints", 1, {}, {"config": to_dict(drawn), "epochs": []}
+        )
         write_json(tmp_path / str(number) / "summary.json", {"map50": 0.5, "checkpoint": str(checkpoint)})
     return tmp_path
 
@@ -41,8 +43,13 @@ def test_the_front_is_evaluated_once(trials: Path) -> None:
 
 
 @pytest.mark.parametrize("root", [None, "/here"])
-def test_each_trial_is_evaluated_as_it_was_trained_on_the_study_s_data_and_device(trials: Path, root: str | None) -> None:
-    config = with_overrides(Config(), {"data.selection_fraction": 0.2, "data.root": root, "training.device": "cpu", "data.image_size": 512})
+def test_each_trial_is_evaluated_as_it_was_trained_on_the_study_s_data_and_device(
+    trials: Path, root: str | None
+) -> None:
+    config = with_overrides(
+        Config(),
+        {"data.selection_fraction": 0.2, "data.root": root, "training.device": "cpu", "data.image_size": 512},
+    )
     used: list[tuple[int, str | None, str]] = []
 
     def evaluate(_: Path, own: Config) -> dict[str, float]:

@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbf_ray.config import Config, load_config, to_dict
-from dbf_ray.tracking import JsonlTracker, Tracker, make_trackers, read_epochs, read_summary, resolve_uri, write_epochs
+from dbf_ray.tracking import (
+    JsonlTracker,
+    Tracker,
+    make_trackers,
+    read_epochs,
+    read_summary,
+    resolve_uri,
+    write_epochs,
+)
 from dbf_ray.tracking.base import finite, write_atomically
 
 
@@ -40,7 +48,11 @@ def test_a_run_leaves_config_epochs_and_summary(tmp_path):
     assert load_config(tmp_path / "run" / "config.yaml") == config
     assert epochs_of(tmp_path / "run") == [0, 1, 2]
     assert read_summary(tmp_path / "run") == {"map50": 0.5, "parameters": {"rho": 2}}
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["config.yaml", "epochs.jsonl", "summary.json"]
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == [
+        "config.yaml",
+        "epochs.jsonl",
+        "summary.json",
+    ]
 
 
 def test_a_resumed_run_has_each_epoch_once(tmp_path):
@@ -51,7 +63,13 @@ def test_a_resumed_run_has_each_epoch_once(tmp_path):
     assert epochs_of(tmp_path) == [0, 1]
     for epoch in range(2, 5):
         tracker.epoch({"epoch": epoch, "attempt": 1})
-    assert [(record["epoch"], record["attempt"]) for record in read_epochs(tmp_path)] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 1)]
+    assert [(record["epoch"], record["attempt"]) for record in read_epochs(tmp_path)] == [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 1),
+        (4, 1),
+    ]
 
 
 def test_telling_an_epoch_again_replaces_it(tmp_path):
@@ -96,9 +114,18 @@ def test_a_new_start_takes_the_old_end_away(tmp_path):
 def test_records_hold_only_what_json_can(tmp_path):
     tracker = begun(tmp_path)
     tracker.epoch(
-        {"epoch": 0, "loss": math.nan, "losses": {"box": np.float32(0.5)}, "lr": torch.tensor(2.0), "list": (1, math.inf), "p": tmp_path}
+        {
+            "epoch": 0,
+            "loss": math.nan,
+            "losses": {"box": np.float32(0.5)},
+            "lr": torch.tensor(2.0),
+            "list": (1, math.inf),
+            "p": tmp_path,
+        }
     )
-    assert read_epochs(tmp_path) == [{"epoch": 0, "loss": None, "losses": {"box": 0.5}, "lr": 2.0, "list": [1, None], "p": str(tmp_path)}]
+    assert read_epochs(tmp_path) == [
+        {"epoch": 0, "loss": None, "losses": {"box": 0.5}, "lr": 2.0, "list": [1, None], "p": str(tmp_path)}
+    ]
     assert finite({"ok": True, "n": None}) == {"ok": True, "n": None}
 
 

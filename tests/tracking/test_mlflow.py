@@ -22,7 +22,9 @@ from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.tracking import JsonlTracker, MlflowTarget, make_trackers, read_epochs
 from dbf_ray.tracking.mlflow import MlflowStudy, MlflowTracker, end_abandoned_run
 
-CONFIG = to_dict(with_overrides(Config(), {"freezing.policy": "step", "freezing.rho": 4, "training.epochs": 3}))
+CONFIG = to_dict(
+    with_overrides(Config(), {"freezing.policy": "step", "freezing.rho": 4, "training.epochs": 3})
+)
 SUMMARY = {
     "map50": 0.2,  # as the last epoch has it
     "map50_best": 0.6,
@@ -36,7 +38,14 @@ SUMMARY = {
 
 def record(epoch: int) -> dict:
     losses = {"box": 0.1, "cls": float("nan")}
-    return {"epoch": epoch, "loss": 1.0 - 0.1 * epoch, "losses": losses, "map50": 0.1 * epoch, "device_seconds": 10.0, "frozen_stages": 4}
+    return {
+        "epoch": epoch,
+        "loss": 1.0 - 0.1 * epoch,
+        "losses": losses,
+        "map50": 0.1 * epoch,
+        "device_seconds": 10.0,
+        "frozen_stages": 4,
+    }
 
 
 def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
@@ -57,7 +66,10 @@ def test_one_run_with_parameters_epochs_costs_and_files(uri, tmp_path):
     assert client.get_experiment(run.info.experiment_id).name == "exp"
     assert run.info.run_name == "a"
     assert run.info.status == "FINISHED"
-    assert {name: run.data.params[name] for name in ("policy", "rho", "seed", "epochs", "image_size", "num_stages")} == {
+    assert {
+        name: run.data.params[name]
+        for name in ("policy", "rho", "seed", "epochs", "image_size", "num_stages")
+    } == {
         "policy": "step",
         "rho": "4",
         "seed": "0",
@@ -72,7 +84,10 @@ def test_one_run_with_parameters_epochs_costs_and_files(uri, tmp_path):
     assert run.data.metrics["losses/box"] == 0.1
     assert "losses/cls" not in run.data.metrics
     assert run.data.metrics["epoch_device_seconds"] == 10.0
-    assert {name: run.data.metrics[name] for name in ("map50_best", "compute_ratio", "total_device_seconds", "total_executed_flops")} == {
+    assert {
+        name: run.data.metrics[name]
+        for name in ("map50_best", "compute_ratio", "total_device_seconds", "total_executed_flops")
+    } == {
         "map50_best": 0.6,
         "compute_ratio": 0.7,
         "total_device_seconds": 30.0,
@@ -239,8 +254,24 @@ def server(empty_database, tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -266,7 +297,9 @@ def test_a_real_server_gets_the_run_and_its_files_and_its_end_does_not_end_the_t
     client = MlflowClient(uri)
     assert steps(client, tracker.run_id, "loss") == [0]
     assert [file.path for file in client.list_artifacts(tracker.run_id)] == ["config.yaml"]
-    assert "seed: 0" in Path(client.download_artifacts(tracker.run_id, "config.yaml", str(tmp_path))).read_text()
+    assert (
+        "seed: 0" in Path(client.download_artifacts(tracker.run_id, "config.yaml", str(tmp_path))).read_text()
+    )
 
     os.killpg(process.pid, 15)
     process.wait(20)

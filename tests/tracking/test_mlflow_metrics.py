@@ -41,7 +41,14 @@ def test_the_summary_has_the_last_word_on_memory_and_on_a_run_that_was_stopped_a
 
 
 def test_class_names_with_odd_signs_are_logged(uri, tmp_path):
-    odd = {"ap50/plane(large)": 0.1, "ap50/a+b": 0.2, "ap50/a&b": 0.3, "ap50/x//y": 0.4, "ap50/..": 0.5, "ap50/" + "l" * 300: 0.6}
+    odd = {
+        "ap50/plane(large)": 0.1,
+        "ap50/a+b": 0.2,
+        "ap50/a&b": 0.3,
+        "ap50/x//y": 0.4,
+        "ap50/..": 0.5,
+        "ap50/" + "l" * 300: 0.6,
+    }
     tracker = MlflowTracker(tmp_path / "a", MlflowTarget(uri, "exp"))
     tracker.start(CONFIG, {}, 0)
     for epoch in range(2):
@@ -58,7 +65,9 @@ def test_what_the_store_refuses_is_left_out_and_what_follows_is_logged(uri, tmp_
     tracker = MlflowTracker(tmp_path / "a", MlflowTarget(uri, "exp"))
     tracker.start(CONFIG, {}, 0)
     names = "dbf_ray.tracking.mlflow.epoch_metrics"
-    monkeypatch.setattr(names, lambda record: {**epoch_metrics(record), **({"a+b": 1.0} if record["epoch"] == 0 else {})})
+    monkeypatch.setattr(
+        names, lambda record: {**epoch_metrics(record), **({"a+b": 1.0} if record["epoch"] == 0 else {})}
+    )
     with pytest.warns(UserWarning, match=r"refused a part of the record, which it will lack .*a\+b"):
         tracker.epoch(record(0))
     for epoch in (1, 2):

@@ -30,15 +30,35 @@ def test_a_class_keeps_its_name_in_epochs_in_which_its_like_has_no_value():
 
 
 def test_a_policys_parameters_are_shown_lists_too_and_never_hide_another():
-    freezing = {"policy": "epochs", "epochs": [0, 4], "interval": {"unit": "steps", "every": 5}, "momentum": "reset", "rewarm_steps": 0}
+    freezing = {
+        "policy": "epochs",
+        "epochs": [0, 4],
+        "interval": {"unit": "steps", "every": 5},
+        "momentum": "reset",
+        "rewarm_steps": 0,
+    }
     shown = parameters_of({"training": {"epochs": 12, "ema": None}, "freezing": freezing}, {})
     assert (shown["epochs"], shown["policy_epochs"], shown["policy"]) == ("12", "[0, 4]", "epochs")
-    assert (shown["interval_unit"], shown["interval_every"], shown["thaw_momentum"]) == ("steps", "5", "reset")
+    assert (shown["interval_unit"], shown["interval_every"], shown["thaw_momentum"]) == (
+        "steps",
+        "5",
+        "reset",
+    )
     assert "momentum" not in shown
     assert "ema" not in shown
-    nested = parameters_of({"freezing": {"policy": "budget", "limit": 0.8, "inner": {"name": "step", "rho": 2}}}, {})
+    nested = parameters_of(
+        {"freezing": {"policy": "budget", "limit": 0.8, "inner": {"name": "step", "rho": 2}}}, {}
+    )
     assert nested["inner"] == '{"name": "step", "rho": 2}'
-    assert parameters_of({"freezing": {"policy": "front", "budget": 20}}, {"budget": 12})["policy_budget"] == "20"
+    assert (
+        parameters_of({"freezing": {"policy": "front", "budget": 20}}, {"budget": 12})["policy_budget"]
+        == "20"
+    )
     assert parameters_of({"freezing": {"policy": "front", "budget": 20}}, {"budget": 12})["budget"] == "12"
     assert parameters_of({"freezing": {"policy": "step", "rho": 3}}, {"rho": 3})["rho"] == "3"
-    assert len(parameters_of({"freezing": {"policy": "epochs", "epochs": list(range(500))}}, {})["policy_epochs"]) == LONGEST_NAME
+    assert (
+        len(
+            parameters_of({"freezing": {"policy": "epochs", "epochs": list(range(500))}}, {})["policy_epochs"]
+        )
+        == LONGEST_NAME
+    )

@@ -47,8 +47,12 @@ def tiny(tmp_path: Path) -> Callable[..., Config]:
 
 @pytest.fixture
 def narrow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """Makes a run of a narrow backbone in the test's own folder; its prefix is frozen two epochs of three unless changed."""
+    """Makes a run of a narrow backbone in the test's own folder; its prefix is frozen two epochs of three
+    unless changed.
+    """
     for key, value in NARROW.items():
         monkeypatch.setitem(BACKBONES, key, value)
     monkeypatch.setattr(dbf_ray.run.runner, "draw", lambda *_: [])
-    return lambda name, **changes: setting(tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes})
+    return lambda name, **changes: setting(
+        tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes}
+    )

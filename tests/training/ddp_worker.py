@@ -1,4 +1,6 @@
-"""Run as one rank of a gloo group by test_ddp.py: python ddp_worker.py RANK WORLD INIT_FILE RESULT_FILE. Writes what it saw as JSON."""
+"""Run as one rank of a gloo group by test_ddp.py: python ddp_worker.py RANK WORLD INIT_FILE RESULT_FILE.
+Writes what it saw as JSON.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from dbf_ray.detectors.backbones import StagedBackbone
 from dbf_ray.detectors.norms import SyncBatchNorm2d, convert_sync_batchnorm
 from dbf_ray.errors import TrainingError
 from dbf_ray.freezing import Freezer
-from dbf_ray.training.ddp import DynamicDDP, all_reduce_sum, broadcast_object, equalize_norm_buffers, gather_objects, rank, world_size
+from dbf_ray.training.ddp import (
+    DynamicDDP,
+    all_reduce_sum,
+    broadcast_object,
+    equalize_norm_buffers,
+    gather_objects,
+    rank,
+    world_size,
+)
 
 PREFIXES = [0, 3, 0, 2, 3, 3, 1, 0, 3, 0]
 STEPS = 3
@@ -35,10 +45,17 @@ class Net(nn.Module):
         super().__init__()
 
         def stage(inputs: int, outputs: int, groups: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1, groups=groups, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+            return nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, 2, 1, groups=groups, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            )
 
         self.backbone = StagedBackbone(
-            [stage(3, 8, 1), stage(8, 8, 8), stage(8, 16, 2)], [8, 8, 16], [2, 4, 8], norm_eval=norm_eval is True
+            [stage(3, 8, 1), stage(8, 8, 8), stage(8, 16, 2)],
+            [8, 8, 16],
+            [2, 4, 8],
+            norm_eval=norm_eval is True,
         )
         self.neck = nn.Sequential(nn.Conv2d(16, 8, 1), nn.GroupNorm(2, 8))
         self.scores, self.boxes = nn.Conv2d(8, 2, 1), nn.Conv2d(8, 5, 1)
@@ -60,7 +77,10 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def digest(named: dict[str, Tensor]) -> dict[str, str]:
-    return {name: hashlib.sha256(t.detach().contiguous().numpy().tobytes()).hexdigest()[:16] for name, t in named.items()}
+    return {
+        name: hashlib.sha256(t.detach().contiguous().numpy().tobytes()).hexdigest()[:16]
+        for name, t in named.items()
+    }
 
 
 def optimizer_digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, str]:
@@ -73,7 +93,9 @@ def optimizer_digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     }
 
 
-def rounds(norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, channels_last: bool = False) -> dict[str, Any]:
+def rounds(
+    norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, channels_last: bool = False
+) -> dict[str, Any]:
     """Train through PREFIXES as the loop does; per epoch what moved, on every rank."""
     torch.manual_seed(0)
     model = Net(norm_eval)
@@ -81,7 +103,9 @@ def rounds(norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, ch
         model = model.to(memory_format=torch.channels_last)
     freezer = Freezer(model.backbone)
     if optimizer_name == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.01)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.01
+        )
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.002, weight_decay=0.05)
     ddp = DynamicDDP(model)
@@ -90,7 +114,11 @@ def rounds(norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, ch
         changed = freezer.apply(prefix)
         if changed or epoch == 0:
             ddp.rebuild()
-        before, states_before, bytes_before = digest(tensors(model)), optimizer_digest(model, optimizer), ddp.allreduce_bytes
+        before, states_before, bytes_before = (
+            digest(tensors(model)),
+            optimizer_digest(model, optimizer),
+            ddp.allreduce_bytes,
+        )
         model.train()
         for step in range(STEPS):
             one_step(ddp, optimizer, images(epoch, step), accumulation)
@@ -104,21 +132,33 @@ def rounds(norm_eval: bool | str, optimizer_name: str, accumulation: int = 1, ch
             {
                 "prefix": prefix,
                 "changed": changed,
-                "differ_between_ranks": sorted({name for row in rows for name in after if row[name] != rows[0][name]}),
+                "differ_between_ranks": sorted(
+                    {name for row in rows for name in after if row[name] != rows[0][name]}
+                ),
                 "buffers_differed_before_equalizing": unequal,
                 "frozen_moved": sorted(name for name in frozen if before[name] != after[name]),
                 "frozen_tensors": len(frozen),
-                "trained_still": sorted(n for n, p in model.named_parameters() if p.requires_grad and before[n] == after[n]),
+                "trained_still": sorted(
+                    n for n, p in model.named_parameters() if p.requires_grad and before[n] == after[n]
+                ),
                 "buffers_moved": sorted(n for n, _ in model.named_buffers() if before[n] != after[n]),
                 "states_lost": sorted(set(states_before) - set(states_after)),
                 "frozen_states_moved": sorted(
-                    key for key in states_before if key.rpartition(".")[0] in frozen and states_before[key] != states_after.get(key)
+                    key
+                    for key in states_before
+                    if key.rpartition(".")[0] in frozen and states_before[key] != states_after.get(key)
                 ),
                 "bytes": ddp.allreduce_bytes - bytes_before,
-                "trained_bytes": sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
+                "trained_bytes": sum(
+                    p.numel() * p.element_size() for p in model.parameters() if p.requires_grad
+                ),
             }
         )
-    return {"epochs": epochs, "rebuilds": ddp.rebuilds, "weights": {n: t.flatten().tolist() for n, t in tensors(model).items()}}
+    return {
+        "epochs": epochs,
+        "rebuilds": ddp.rebuilds,
+        "weights": {n: t.flatten().tolist() for n, t in tensors(model).items()},
+    }
 
 
 def one_step(ddp: DynamicDDP, optimizer: torch.optim.Optimizer, batch: Tensor, accumulation: int) -> None:
@@ -192,10 +232,20 @@ def many_rebuilds() -> dict[str, Any]:
         ddp.rebuild()
         before = ddp.allreduce_bytes
         one_step(ddp, optimizer, images(0, number), 1)
-        assert ddp.allreduce_bytes - before == sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+        assert ddp.allreduce_bytes - before == sum(
+            p.numel() * 4 for p in model.parameters() if p.requires_grad
+        )
         old.append(weakref.ref(ddp._wrapped))
-        live.append(sum(type(o) is nn.parallel.DistributedDataParallel for o in gc.get_objects()) if number in (9, 59) else 0)
-    return {"alive": sum(ref() is not None for ref in old), "ddp_objects": [live[9], live[59]], "rebuilds": ddp.rebuilds}
+        live.append(
+            sum(type(o) is nn.parallel.DistributedDataParallel for o in gc.get_objects())
+            if number in (9, 59)
+            else 0
+        )
+    return {
+        "alive": sum(ref() is not None for ref in old),
+        "ddp_objects": [live[9], live[59]],
+        "rebuilds": ddp.rebuilds,
+    }
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
@@ -215,7 +265,9 @@ def sync_norm() -> dict[str, Any]:
         synced.load_state_dict(plain.state_dict())
         errors: dict[str, float] = {}
         for step in range(3):
-            batch = (torch.randn(5, 5, 6, 7, generator=torch.Generator().manual_seed(step)) * 3 + 40 * step).requires_grad_()
+            batch = (
+                torch.randn(5, 5, 6, 7, generator=torch.Generator().manual_seed(step)) * 3 + 40 * step
+            ).requires_grad_()
             weights = torch.randn(5, 5, 6, 7, generator=torch.Generator().manual_seed(9 + step))
             whole = plain(batch)
             (whole * weights).sum().backward()
@@ -224,7 +276,10 @@ def sync_norm() -> dict[str, Any]:
             out = synced(part)
             (out * weights[shares]).sum().backward()
             pairs = {"out": (out, whole[shares]), "input_grad": (part.grad, batch.grad[shares])}
-            pairs["mean"], pairs["var"] = (synced.running_mean, plain.running_mean), (synced.running_var, plain.running_var)
+            pairs["mean"], pairs["var"] = (
+                (synced.running_mean, plain.running_mean),
+                (synced.running_var, plain.running_var),
+            )
             if affine:
                 pairs["weight_grad"] = (all_reduce_sum(synced.weight.grad.clone()), plain.weight.grad)
                 pairs["bias_grad"] = (all_reduce_sum(synced.bias.grad.clone()), plain.bias.grad)
@@ -233,8 +288,12 @@ def sync_norm() -> dict[str, Any]:
             synced.zero_grad()
             plain.zero_grad()
         with torch.no_grad():
-            batch = torch.randn(2 + rank(), 5, 4, 4)  # in eval mode no collective: unequal calls must not hang
-            errors["eval"] = float((synced.eval()(batch) - plain.eval()(batch)).abs().max()) if rank() == 0 else 0.0
+            batch = torch.randn(
+                2 + rank(), 5, 4, 4
+            )  # in eval mode no collective: unequal calls must not hang
+            errors["eval"] = (
+                float((synced.eval()(batch) - plain.eval()(batch)).abs().max()) if rank() == 0 else 0.0
+            )
         results[name] = errors
     return results
 
@@ -246,7 +305,10 @@ def equal_values() -> dict[str, Any]:
     norm.running_var.copy_(torch.full((64,), 1.0 + rank()))
     kept = norm.running_mean.clone()
     equalize_norm_buffers(norm)
-    return {"kept": torch.equal(kept, norm.running_mean), "mean_of_others": norm.running_var.unique().tolist()}
+    return {
+        "kept": torch.equal(kept, norm.running_mean),
+        "mean_of_others": norm.running_var.unique().tolist(),
+    }
 
 
 def own_buffers() -> dict[str, Any]:
@@ -280,12 +342,20 @@ def main(own_rank: int, world: int, init_file: str, result_file: str) -> None:
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=own_rank, world_size=world)
     torch.manual_seed(0)
-    results: dict[str, Any] = {"rank": rank(), "world": world_size(), "broadcast": broadcast_object({"from": own_rank})}
+    results: dict[str, Any] = {
+        "rank": rank(),
+        "world": world_size(),
+        "broadcast": broadcast_object({"from": own_rank}),
+    }
     results["sum"] = all_reduce_sum(torch.tensor([own_rank + 1.0])).tolist()
     results["gathered"] = gather_objects(2**70 + own_rank)
     results.update(every_mode())
     if world > 1:
-        results["disagreements"], results["first_build"], results["many_rebuilds"] = disagreements(), first_build(), many_rebuilds()
+        results["disagreements"], results["first_build"], results["many_rebuilds"] = (
+            disagreements(),
+            first_build(),
+            many_rebuilds(),
+        )
         results["own_buffers"] = own_buffers()
     Path(result_file).write_text(json.dumps(results))
     if world > 1:

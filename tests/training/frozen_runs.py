@@ -43,7 +43,9 @@ def killed_after(config: Config, epoch: int) -> None:
 
 
 def write_images(root: Path, sizes: list[tuple[int, int]], seed: int = 0) -> None:
-    """Random images of these (height, width), one ship each, as DOTA lays them out, the same to train on and to evaluate."""
+    """Random images of these (height, width), one ship each, as DOTA lays them out, the same to train on and
+    to evaluate.
+    """
     for index, size in enumerate(sizes):
         pixels = np.random.default_rng(index + seed).integers(0, 256, (*size, 3), dtype=np.uint8)
         for split in ("train", "val"):

@@ -33,8 +33,11 @@ BASE: dict[str, Any] = {
     "training.threads": 1,
     "tracking.mlflow": False,
 }
-BLOCKS = {"freezing.interval": {"unit": "steps", "every": 3}}  # two steps an epoch: every other block crosses an epoch's end
-# Of each policy a setting that freezes and thaws within six epochs where the rule can; and of adaptive ones a second in blocks of steps.
+BLOCKS = {
+    "freezing.interval": {"unit": "steps", "every": 3}
+}  # two steps an epoch: every other block crosses an epoch's end
+# Of each policy a setting that freezes and thaws within six epochs where the rule can; and of adaptive ones a
+# second in blocks of steps.
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {"freezing.policy": "full"},
     "frozen": {"freezing.policy": "frozen"},
@@ -51,21 +54,45 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gradual_unfreeze": {"freezing.policy": "gradual_unfreeze", "freezing.every": 2},
     "gradual_freeze": {"freezing.policy": "gradual_freeze", "freezing.t0": 0.3, "freezing.p": 2},
     "multirate_step": {"freezing.policy": "multirate_step", "freezing.rho": 1, "freezing.growth": 1.6},
-    "gradnorm": {"freezing.policy": "gradnorm", "freezing.percentile": 90, "freezing.window": 1, "freezing.recheck": 2},
-    "aimd": {"freezing.policy": "aimd", "freezing.threshold": 1.0, "freezing.start": 1, "freezing.max_rho": 3},
+    "gradnorm": {
+        "freezing.policy": "gradnorm",
+        "freezing.percentile": 90,
+        "freezing.window": 1,
+        "freezing.recheck": 2,
+    },
+    "aimd": {
+        "freezing.policy": "aimd",
+        "freezing.threshold": 1.0,
+        "freezing.start": 1,
+        "freezing.max_rho": 3,
+    },
     "drift": {"freezing.policy": "drift", "freezing.low": 0.0, "freezing.high": 0.0, "freezing.recheck": 2},
     "plateau": {"freezing.policy": "plateau", "freezing.patience": 1, "freezing.min_delta": 0.5},
-    "budget": {"freezing.policy": "budget", "freezing.limit": 0.95, "freezing.inner": {"name": "aimd", "threshold": 0.0, "max_rho": 3}},
+    "budget": {
+        "freezing.policy": "budget",
+        "freezing.limit": 0.95,
+        "freezing.inner": {"name": "aimd", "threshold": 0.0, "max_rho": 3},
+    },
 }
-IN_BLOCKS = {f"{name} in blocks": {**SETTINGS[name], **BLOCKS} for name in ("step", "layer_decay", "gradnorm", "aimd", "drift", "plateau")}
-THAWING = {"training.ema": 0.9, "freezing.momentum": "reset", "freezing.rewarm_steps": 3, "detector.norm_eval": False}
+IN_BLOCKS = {
+    f"{name} in blocks": {**SETTINGS[name], **BLOCKS}
+    for name in ("step", "layer_decay", "gradnorm", "aimd", "drift", "plateau")
+}
+THAWING = {
+    "training.ema": 0.9,
+    "freezing.momentum": "reset",
+    "freezing.rewarm_steps": 3,
+    "detector.norm_eval": False,
+}
 
 
 _TABLES: dict[str, FlopTable] = {}
 
 
 def make_cheap() -> None:
-    """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors are alike, and no pictures."""
+    """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors
+    are alike, and no pictures.
+    """
     BACKBONES.update(NARROW)
     dbf_ray.build.spec.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
     dbf_ray.run.runner.draw = lambda *_: []
@@ -108,7 +135,11 @@ def differences(one: Any, two: Any, place: str = "") -> list[str]:
             return [f"{place}: {sorted(map(str, one.keys() ^ two.keys()))}"]
         return [found for key in one for found in differences(one[key], two[key], f"{place}/{key}")]
     if isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
-        return [found for index, pair in enumerate(zip(one, two, strict=True)) for found in differences(*pair, f"{place}/{index}")]
+        return [
+            found
+            for index, pair in enumerate(zip(one, two, strict=True))
+            for found in differences(*pair, f"{place}/{index}")
+        ]
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         return [] if torch.equal(one, two) else [place]
     return [] if one == two else [f"{place}: {one!r}, {two!r}"]

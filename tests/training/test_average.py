@@ -16,7 +16,9 @@ from dbf_ray.training.average import WeightAverage
 
 def detector() -> Any:
     torch.manual_seed(0)
-    return make_detector("rotated_retinanet", backbone="resnet18", num_classes=2, fpn_channels=8, head_convs=0, norm_eval=False)
+    return make_detector(
+        "rotated_retinanet", backbone="resnet18", num_classes=2, fpn_channels=8, head_convs=0, norm_eval=False
+    )
 
 
 def stir(model: Any) -> None:
@@ -72,5 +74,8 @@ def test_a_checkpoint_keeps_weights_buffers_and_the_count() -> None:
             two.load_state_dict(copy.deepcopy(one.state_dict()))
         if round_number > 2:
             two.update(model)
-    assert all(torch.equal(a, b) for a, b in zip(one.detector.state_dict().values(), two.detector.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(one.detector.state_dict().values(), two.detector.state_dict().values(), strict=True)
+    )
     assert one.state_dict()["updates"] == two.state_dict()["updates"] == 5

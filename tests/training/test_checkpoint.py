@@ -13,7 +13,13 @@ import torch
 
 from dbf_ray.errors import WeightsError
 from dbf_ray.training import checkpoint as module
-from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint, random_state, restore_random_state, save_checkpoint
+from dbf_ray.training.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 
 
 class Killed(BaseException):
@@ -21,7 +27,13 @@ class Killed(BaseException):
 
 
 def save(folder: Path, epoch: int, keep: int = 2) -> Path:
-    return save_checkpoint(folder, epoch, {"model": {"w": torch.full((3,), float(epoch))}, "epoch": epoch}, {"epochs": [epoch]}, keep)
+    return save_checkpoint(
+        folder,
+        epoch,
+        {"model": {"w": torch.full((3,), float(epoch))}, "epoch": epoch},
+        {"epochs": [epoch]},
+        keep,
+    )
 
 
 def whole(folder: Path) -> list[int]:
@@ -73,7 +85,9 @@ MOMENTS = ["torch.save", "Path.write_text", "_flush", "Path.rename"]
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_death_at_any_moment_leaves_whole_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, done: bool) -> None:
+def test_death_at_any_moment_leaves_whole_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, done: bool
+) -> None:
     owner, name = {
         "torch.save": (torch, "save"),
         "Path.write_text": (Path, "write_text"),
@@ -99,7 +113,9 @@ def test_death_at_any_moment_leaves_whole_checkpoints(tmp_path: Path, monkeypatc
     assert whole(tmp_path) == [2, 3]
 
 
-def test_death_in_the_middle_of_a_file_leaves_whole_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_death_in_the_middle_of_a_file_leaves_whole_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, 1)
 
     def torn(state: Any, file: Path) -> None:
@@ -113,7 +129,9 @@ def test_death_in_the_middle_of_a_file_leaves_whole_checkpoints(tmp_path: Path, 
     assert whole(tmp_path) == [1]
 
 
-def test_old_checkpoints_are_removed_only_when_the_new_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_checkpoints_are_removed_only_when_the_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, 1, keep=1)
     seen = []
     original = shutil.rmtree
@@ -133,7 +151,9 @@ def test_broken_files_are_named(tmp_path: Path, file: str) -> None:
     path = save(tmp_path, 1)
     content = (path / file).read_bytes()
     (path / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(WeightsError, match=f"cannot read checkpoint {path}: .*; choose an older one") as error:
+    with pytest.raises(
+        WeightsError, match=f"cannot read checkpoint {path}: .*; choose an older one"
+    ) as error:
         load_checkpoint(path)
     assert "\n" not in str(error.value)
     (path / file).unlink()

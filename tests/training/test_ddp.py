@@ -96,9 +96,13 @@ def test_ranks_are_identical_after_every_epoch(seen: dict[int, list[dict[str, An
     assert seen[2][0][mode]["weights"] == seen[2][1][mode]["weights"]
 
 
-def test_frozen_parameters_and_norm_buffers_do_not_move_by_a_bit(seen: dict[int, list[dict[str, Any]]], mode: str) -> None:
+def test_frozen_parameters_and_norm_buffers_do_not_move_by_a_bit(
+    seen: dict[int, list[dict[str, Any]]], mode: str
+) -> None:
     for epoch in epochs_of_all_ranks(seen, mode):
-        assert epoch["frozen_tensors"] == 6 * epoch["prefix"]  # convolution, norm weight and bias, three norm buffers
+        assert (
+            epoch["frozen_tensors"] == 6 * epoch["prefix"]
+        )  # convolution, norm weight and bias, three norm buffers
         assert epoch["frozen_moved"] == []
         assert epoch["trained_still"] == []  # everything else did move
 
@@ -107,16 +111,22 @@ def test_norm_buffers_move_as_the_norm_mode_says(seen: dict[int, list[dict[str, 
     for epoch in epochs_of_all_ranks(seen, mode):
         moved = 0 if "True" in mode else 3 * (3 - epoch["prefix"])
         assert len(epoch["buffers_moved"]) == moved
-        assert epoch["buffers_differed_before_equalizing"] == ("False" in mode and moved > 0)  # else equalising would prove nothing
+        assert epoch["buffers_differed_before_equalizing"] == (
+            "False" in mode and moved > 0
+        )  # else equalising would prove nothing
 
 
-def test_optimizer_state_is_kept_through_frozen_epochs(seen: dict[int, list[dict[str, Any]]], mode: str) -> None:
+def test_optimizer_state_is_kept_through_frozen_epochs(
+    seen: dict[int, list[dict[str, Any]]], mode: str
+) -> None:
     for epoch in epochs_of_all_ranks(seen, mode):
         assert epoch["states_lost"] == []
         assert epoch["frozen_states_moved"] == []
 
 
-def test_steps_all_reduce_exactly_the_bytes_of_the_trained_parameters(seen: dict[int, list[dict[str, Any]]], mode: str) -> None:
+def test_steps_all_reduce_exactly_the_bytes_of_the_trained_parameters(
+    seen: dict[int, list[dict[str, Any]]], mode: str
+) -> None:
     for epoch in epochs_of_all_ranks(seen, mode):
         assert epoch["bytes"] == 3 * epoch["trained_bytes"]
     sizes = {e["prefix"]: e["trained_bytes"] for e in epochs_of_all_ranks(seen, mode)}
@@ -125,11 +135,24 @@ def test_steps_all_reduce_exactly_the_bytes_of_the_trained_parameters(seen: dict
 
 def test_only_a_changed_trained_set_is_rebuilt(seen: dict[int, list[dict[str, Any]]], mode: str) -> None:
     for row in seen[2]:
-        assert [e["changed"] for e in row[mode]["epochs"]] == [False, True, True, True, True, False, True, True, True, True]
+        assert [e["changed"] for e in row[mode]["epochs"]] == [
+            False,
+            True,
+            True,
+            True,
+            True,
+            False,
+            True,
+            True,
+            True,
+            True,
+        ]
         assert row[mode]["rebuilds"] == 9
 
 
-def test_two_ranks_train_as_one_process_on_the_whole_batch(seen: dict[int, list[dict[str, Any]]], mode: str) -> None:
+def test_two_ranks_train_as_one_process_on_the_whole_batch(
+    seen: dict[int, list[dict[str, Any]]], mode: str
+) -> None:
     two, one = seen[2][0][mode]["weights"], seen[1][0][mode]["weights"]
     worst = max(float((torch.tensor(two[name]) - torch.tensor(one[name])).abs().max()) for name in one)
     if "False" in mode:
@@ -141,13 +164,24 @@ def test_two_ranks_train_as_one_process_on_the_whole_batch(seen: dict[int, list[
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("trained_set", ["what is trained", "backbone.stages.1.0.weight: trained on rank 0, absent on rank 1"]),
+        (
+            "trained_set",
+            ["what is trained", "backbone.stages.1.0.weight: trained on rank 0, absent on rank 1"],
+        ),
         ("buffer", ["values of parameters and buffers", "backbone.stages.0.1.running_mean: checksum"]),
         ("parameter", ["values of parameters and buffers", "boxes.weight: checksum"]),
-        ("shape", ["the model's shape", "weight: ((2, 2), 'torch.float32') on rank 0, ((2, 3), 'torch.float32') on rank 1"]),
+        (
+            "shape",
+            [
+                "the model's shape",
+                "weight: ((2, 2), 'torch.float32') on rank 0, ((2, 3), 'torch.float32') on rank 1",
+            ],
+        ),
     ],
 )
-def test_a_rank_that_differs_stops_all_ranks_and_is_named(seen: dict[int, list[dict[str, Any]]], case: str, words: list[str]) -> None:
+def test_a_rank_that_differs_stops_all_ranks_and_is_named(
+    seen: dict[int, list[dict[str, Any]]], case: str, words: list[str]
+) -> None:
     first, second = (row["disagreements"][case] for row in seen[2])
     assert first == second
     assert "rank 1 differs from rank 0" in first
@@ -172,13 +206,19 @@ def test_many_rebuilds_leave_no_old_wrapper(seen: dict[int, list[dict[str, Any]]
         assert row["many_rebuilds"] == {"alive": 1, "ddp_objects": [1, 1], "rebuilds": 60}
 
 
-def test_norm_buffers_that_agree_keep_their_bits_and_others_get_the_mean(seen: dict[int, list[dict[str, Any]]]) -> None:
+def test_norm_buffers_that_agree_keep_their_bits_and_others_get_the_mean(
+    seen: dict[int, list[dict[str, Any]]],
+) -> None:
     for world, mean in ((1, 1.0), (2, 1.5)):
-        assert [row["equal_values"] for row in seen[world]] == [{"kept": True, "mean_of_others": [mean]}] * world
+        assert [row["equal_values"] for row in seen[world]] == [
+            {"kept": True, "mean_of_others": [mean]}
+        ] * world
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_sync_batch_norm_equals_batch_norm_on_all_images(seen: dict[int, list[dict[str, Any]]], world: int) -> None:
+def test_sync_batch_norm_equals_batch_norm_on_all_images(
+    seen: dict[int, list[dict[str, Any]]], world: int
+) -> None:
     for row in seen[world]:
         assert set(row["sync_norm"]) == {"affine", "plain", "cumulative"}
         for errors in row["sync_norm"].values():
@@ -198,9 +238,13 @@ def test_collectives(seen: dict[int, list[dict[str, Any]]]) -> None:
         assert row["gathered"] == [2**70, 2**70 + 1]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.uint8])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.uint8]
+)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (4, 5), (0,)])
-def test_checksums_tell_tensors_apart_that_differ_in_one_bit(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_checksums_tell_tensors_apart_that_differ_in_one_bit(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
     module = nn.Module()
     module.register_buffer("whole", torch.zeros(7, dtype=dtype))
     module.register_buffer("seen", torch.zeros(shape, dtype=dtype))

@@ -34,7 +34,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-# At random weights proposals score alike, and rounding, which differs with the size of a batch, decides their order; so all of them are taken.
+# At random weights proposals score alike, and rounding, which differs with the size of a batch, decides their
+# order; so all of them are taken.
 EVERY_REGION: dict[str, Any] = {
     "detector.roi_channels": 32,
     "detector.rpn_samples": 64,
@@ -45,7 +46,9 @@ EVERY_REGION: dict[str, Any] = {
 
 
 class MixedSizes:
-    """Generated scenes, every second one cut to a landscape and every third to a portrait; a quarter of them has no objects."""
+    """Generated scenes, every second one cut to a landscape and every third to a portrait; a quarter of them
+    has no objects.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.classes, self.image_ids = dataset, dataset.classes, dataset.image_ids
@@ -102,7 +105,9 @@ def whole(detector: str) -> Result:
 def compare(one: Result, two: Result) -> None:
     assert one[0] == pytest.approx(two[0], rel=1e-5)
     for name, tensor in one[1].items():
-        torch.testing.assert_close(tensor, two[1][name], atol=1e-5, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            tensor, two[1][name], atol=1e-5, rtol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def test_accumulation(detector: str, whole: Result) -> None:
@@ -111,12 +116,20 @@ def test_accumulation(detector: str, whole: Result) -> None:
 
 def test_two_ranks(detector: str, whole: Result, ranks: list[dict[str, Result]]) -> None:
     compare(ranks[0][detector], whole)
-    assert all(torch.equal(tensor, ranks[1][detector][1][name]) for name, tensor in ranks[0][detector][1].items())
+    assert all(
+        torch.equal(tensor, ranks[1][detector][1][name]) for name, tensor in ranks[0][detector][1].items()
+    )
 
 
 def test_training_moved_the_weights(detector: str, whole: Result) -> None:
     options = {"detector.roi_channels": 32} if "rcnn" in detector else {}
-    before = prepare(load_config(None, {**SETTINGS, **options, "detector.name": detector})).detector.state_dict()
-    moved = [name for name, tensor in before.items() if not torch.equal(tensor, whole[1][name]) and "running" not in name]
+    before = prepare(
+        load_config(None, {**SETTINGS, **options, "detector.name": detector})
+    ).detector.state_dict()
+    moved = [
+        name
+        for name, tensor in before.items()
+        if not torch.equal(tensor, whole[1][name]) and "running" not in name
+    ]
     for part in ("backbone", "neck", "head"):
         assert any(name.startswith(part) for name in moved), part

@@ -1,4 +1,6 @@
-"""Images and whole batches without objects train, on two ranks too, in every detector: ranks stay identical and nothing hangs."""
+"""Images and whole batches without objects train, on two ranks too, in every detector: ranks stay identical
+and nothing hangs.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,17 @@ from dbf_ray.freezing import Freezer
 from dbf_ray.training.ddp import DynamicDDP, all_reduce_sum, world_size
 
 EMPTY, FULL = 0, 1
-STEPS = {"one rank empty": (FULL, EMPTY), "both empty": (EMPTY, EMPTY), "none empty": (FULL, FULL)}  # what each rank's image holds
+STEPS = {
+    "one rank empty": (FULL, EMPTY),
+    "both empty": (EMPTY, EMPTY),
+    "none empty": (FULL, FULL),
+}  # what each rank's image holds
 
 
-CASES = [*((name, "resnet18") for name in DETECTORS), ("rotated_retinanet", "convnext_tiny")]  # the last has a norm that no level reads
+CASES = [
+    *((name, "resnet18") for name in DETECTORS),
+    ("rotated_retinanet", "convnext_tiny"),
+]  # the last has a norm that no level reads
 
 
 def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
@@ -40,7 +49,9 @@ def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
             losses = ddp(batch, normalizers)
             torch.stack(list(losses.values())).sum().backward()
             trained = [p for p in detector.parameters() if p.requires_grad]
-            seen.append((prefix, kind, all(p.grad is not None and bool(p.grad.isfinite().all()) for p in trained)))
+            seen.append(
+                (prefix, kind, all(p.grad is not None and bool(p.grad.isfinite().all()) for p in trained))
+            )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return {"seen": seen, "weights": detector.state_dict()}
@@ -60,4 +71,6 @@ def test_batches_without_objects_train_on_two_ranks(tmp_path: Path) -> None:
         for rank in (ours, other):
             assert len(rank["seen"]) == 2 * len(STEPS)
             assert [step for step in rank["seen"] if not step[2]] == [], case
-        assert all(torch.equal(tensor, other["weights"][key]) for key, tensor in ours["weights"].items()), case
+        assert all(torch.equal(tensor, other["weights"][key]) for key, tensor in ours["weights"].items()), (
+            case
+        )

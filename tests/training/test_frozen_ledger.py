@@ -20,18 +20,35 @@ def test_one_view_per_stretch_hits_in_all_but_its_first_epoch(narrow_run: Callab
     config = narrow_run("run", **{"freezing.cache": "ram", "data.orientation_per": "span"})
     summary = run(config, quiet=True)
     rows = read_epochs(run_directory(config))
-    assert [(row["cache_hits"], row["cache_misses"]) for row in rows] == [(0, 0), (0, 8), (8, 0), (0, 0), (0, 8), (8, 0)]
+    assert [(row["cache_hits"], row["cache_misses"]) for row in rows] == [
+        (0, 0),
+        (0, 8),
+        (8, 0),
+        (0, 0),
+        (0, 8),
+        (8, 0),
+    ]
     assert summary["expected_hit_rate"] == 0.5
     table = FlopTable(prepare(config).detector)
     frozen = table(64, 64, 4) * 8
     assert rows[1]["executed_flops"] == frozen
-    assert rows[2]["executed_flops"] == frozen - 8 * table.prefix_forward(64, 64, 4) == frozen - 8 * table.backbone_forward(64, 64)
-    features = 2 * sum(part.numel() for part in prepare(config).detector.backbone(torch.zeros(1, 3, 64, 64))[1:])
+    assert (
+        rows[2]["executed_flops"]
+        == frozen - 8 * table.prefix_forward(64, 64, 4)
+        == frozen - 8 * table.backbone_forward(64, 64)
+    )
+    features = 2 * sum(
+        part.numel() for part in prepare(config).detector.backbone(torch.zeros(1, 3, 64, 64))[1:]
+    )
     assert rows[2]["cache_bytes"] == 8 * features
     assert rows[3]["cache_bytes"] == 0  # the backbone moves, so nothing is kept
     assert (summary["cache_hits"], summary["cache_misses"], summary["cache_bytes"]) == (16, 16, 8 * features)
     assert summary["cache_seconds_saved"] == pytest.approx(sum(row["cache_seconds_saved"] for row in rows))
-    assert 0 <= rows[2]["data_wait_share"] == pytest.approx(rows[2]["data_wait_seconds"] / rows[2]["device_seconds"])
+    assert (
+        0
+        <= rows[2]["data_wait_share"]
+        == pytest.approx(rows[2]["data_wait_seconds"] / rows[2]["device_seconds"])
+    )
 
 
 class Clock:
@@ -56,7 +73,9 @@ class Clock:
 def test_seconds_saved_are_those_of_the_prefix_less_those_of_the_cache(
     narrow_run: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = build_training(prepare(narrow_run("run", **{"freezing.policy": "frozen", "freezing.cache": "ram"})), quiet=True)
+    training = build_training(
+        prepare(narrow_run("run", **{"freezing.policy": "frozen", "freezing.cache": "ram"})), quiet=True
+    )
     frozen, clock, told = training.frozen, Clock(), []
     assert frozen is not None
     assert frozen.cache is not None
@@ -84,7 +103,9 @@ def test_seconds_saved_are_those_of_the_prefix_less_those_of_the_cache(
     assert all_known == pytest.approx(2 * each * (3.0 - 0.25))
 
 
-def test_waiting_for_data_is_told_to_the_ledger(narrow_run: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_data_is_told_to_the_ledger(
+    narrow_run: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = build_training(prepare(narrow_run("run", **{"training.accumulation": 2})), quiet=True)
     clock, epoch = Clock(), training.train_loader.epoch
 

@@ -1,4 +1,6 @@
-"""DDP in a group of one rank, nccl on a GPU and gloo on a CPU: freezing, unfreezing and rebuilding through the real loop, engine and cache on."""
+"""DDP in a group of one rank, nccl on a GPU and gloo on a CPU: freezing, unfreezing and rebuilding through
+the real loop, engine and cache on.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ SETTINGS = {
 
 
 def schedule(device: str) -> list[dict[str, Any]]:
-    """Six epochs through DDP in a group of one rank; after each, the record and what DDP was asked to reduce."""
+    """Six epochs through DDP in a group of one rank; after each, the record and what DDP was asked to
+    reduce.
+    """
     training = build_training(prepare(load_config(None, {**SETTINGS, "training.device": device})), quiet=True)
     ddp = DynamicDDP(training.detector, training.device, alone=True)
     training.ddp = training.scheduler.ddp = ddp
@@ -39,7 +43,9 @@ def schedule(device: str) -> list[dict[str, Any]]:
         before = {name: p.detach().clone() for name, p in training.detector.backbone.named_parameters()}
         rows.append(run_epoch(training, state))
         state.epoch += 1
-        moved = any(not torch.equal(before[name], p) for name, p in training.detector.backbone.named_parameters())
+        moved = any(
+            not torch.equal(before[name], p) for name, p in training.detector.backbone.named_parameters()
+        )
         assert moved == (rows[-1]["frozen_stages"] == 0)
         trained = sum(p.numel() * p.element_size() for p in training.detector.parameters() if p.requires_grad)
         assert rows[-1]["allreduce_bytes"] == trained * rows[-1]["steps"] > 0

@@ -35,7 +35,9 @@ def test_milestones_after_the_end_never_come() -> None:
 
 
 def test_the_cosine_schedule_is_torchs() -> None:
-    """Witness: torch's CosineAnnealingLR with T_max = the last step; and the closed form at its ends and middle."""
+    """Witness: torch's CosineAnnealingLR with T_max = the last step; and the closed form at its ends and
+    middle.
+    """
     rate = LearningRate(base=0.2, schedule="cosine", epochs=5, final_factor=0.1)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5 * STEPS - 1, eta_min=0.02)
@@ -50,7 +52,10 @@ def test_the_cosine_schedule_is_torchs() -> None:
 @given(st.integers(1, 40), st.floats(0.01, 1.0), st.sampled_from(["constant", "step", "cosine"]))
 def test_warm_up_is_a_line_up_to_the_schedule(steps: int, factor: float, schedule: Any) -> None:
     settings: dict[str, Any] = {"base": 0.5, "schedule": schedule, "epochs": 6, "milestones": (2, 4)}
-    warmed, plain = LearningRate(**settings, warmup_steps=steps, warmup_factor=factor), LearningRate(**settings)
+    warmed, plain = (
+        LearningRate(**settings, warmup_steps=steps, warmup_factor=factor),
+        LearningRate(**settings),
+    )
     for step in range(6 * STEPS):
         share = factor + (1 - factor) * min(step / steps, 1.0)
         assert warmed.at(step, STEPS) == pytest.approx(share * plain.at(step, STEPS))
@@ -59,7 +64,9 @@ def test_warm_up_is_a_line_up_to_the_schedule(steps: int, factor: float, schedul
 
 @given(st.sampled_from(["constant", "step", "cosine"]), st.integers(1, 8), st.integers(1, 20))
 def test_rates_are_positive_finite_and_fall_after_warm_up(schedule: Any, epochs: int, steps: int) -> None:
-    rate = LearningRate(base=1.0, schedule=schedule, epochs=epochs, milestones=(2, 5), final_factor=0.01, warmup_steps=3)
+    rate = LearningRate(
+        base=1.0, schedule=schedule, epochs=epochs, milestones=(2, 5), final_factor=0.01, warmup_steps=3
+    )
     rates = [rate.at(step, steps) for step in range(epochs * steps)]
     assert all(math.isfinite(value) and 0 < value <= 1 for value in rates)
     assert all(a >= b for a, b in itertools.pairwise(rates[3:]))
@@ -78,7 +85,9 @@ def toy() -> Toy:
 
 
 def groups_of(toy: Toy) -> list[dict[str, Any]]:
-    return parameter_groups(toy, [list(stage.parameters()) for stage in toy.stages], weight_decay=0.05, backbone_lr_factor=0.1)
+    return parameter_groups(
+        toy, [list(stage.parameters()) for stage in toy.stages], weight_decay=0.05, backbone_lr_factor=0.1
+    )
 
 
 def test_every_parameter_is_in_one_group_with_its_decay_stage_and_factor(toy: Toy) -> None:
@@ -95,7 +104,10 @@ def test_every_parameter_is_in_one_group_with_its_decay_stage_and_factor(toy: To
 
 def test_freezing_does_not_change_the_groups(toy: Toy) -> None:
     def layout() -> list[tuple[int, float, list[int]]]:
-        return [(group["stage"], group["weight_decay"], [id(p) for p in group["params"]]) for group in groups_of(toy)]
+        return [
+            (group["stage"], group["weight_decay"], [id(p) for p in group["params"]])
+            for group in groups_of(toy)
+        ]
 
     before = layout()
     toy.stages[0].requires_grad_(False)
@@ -105,14 +117,21 @@ def test_freezing_does_not_change_the_groups(toy: Toy) -> None:
 def test_rates_of_stages(toy: Toy) -> None:
     optimizer = make_optimizer("sgd", groups_of(toy), lr=1.0)
     set_learning_rate(optimizer, 0.5)
-    assert {(g["stage"], g["lr"]) for g in optimizer.param_groups} == {(-1, 0.5), (0, 0.05), (1, 0.05), (2, 0.05)}
+    assert {(g["stage"], g["lr"]) for g in optimizer.param_groups} == {
+        (-1, 0.5),
+        (0, 0.05),
+        (1, 0.05),
+        (2, 0.05),
+    }
     set_learning_rate(optimizer, 0.5, [0.0, 0.5, 2.0])
     rates = {g["stage"]: g["lr"] for g in optimizer.param_groups}
     assert rates == pytest.approx({-1: 0.5, 0: 0.0, 1: 0.025, 2: 0.1})
 
 
 def test_decay_moves_weights_alone(toy: Toy) -> None:
-    """One step without gradients: AdamW multiplies decayed parameters by 1 - lr * decay (arXiv 1711.05101) and leaves the rest."""
+    """One step without gradients: AdamW multiplies decayed parameters by 1 - lr * decay (arXiv 1711.05101)
+    and leaves the rest.
+    """
     before = {name: parameter.detach().clone() for name, parameter in toy.named_parameters()}
     optimizer = make_optimizer("adamw", groups_of(toy), lr=0.2)
     set_learning_rate(optimizer, 0.2)

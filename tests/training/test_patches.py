@@ -20,7 +20,9 @@ from dbf_ray.tracking.naming import epoch_metrics, summary_metrics
 
 @pytest.fixture
 def patches(tmp_path: Path) -> Path:
-    """Patches of 64 px of six black images of 100 px, each with one white ship in their middle, which all four patches of an image show."""
+    """Patches of 64 px of six black images of 100 px, each with one white ship in their middle, which all
+    four patches of an image show.
+    """
     for split, count in (("train", 4), ("val", 2)):
         for name in ("images", "labelTxt"):
             (tmp_path / "data" / split / name).mkdir(parents=True)
@@ -28,7 +30,9 @@ def patches(tmp_path: Path) -> Path:
             image = Image.new("RGB", (100, 100))
             ImageDraw.Draw(image).rectangle((38, 44, 62, 56), fill="white")
             image.save(tmp_path / "data" / split / "images" / f"{number}.png")
-            (tmp_path / "data" / split / "labelTxt" / f"{number}.txt").write_text("38 44 62 44 62 56 38 56 ship 0\n")
+            (tmp_path / "data" / split / "labelTxt" / f"{number}.txt").write_text(
+                "38 44 62 44 62 56 38 56 ship 0\n"
+            )
     settings = SplitSettings(64, 28)
     spec = plan_split(DotaReader(), tmp_path / "data", tmp_path / "patches", settings)
     prepare_out(spec, tmp_path / "data", tmp_path / "patches", settings)
@@ -37,7 +41,9 @@ def patches(tmp_path: Path) -> Path:
     return tmp_path / "patches"
 
 
-def test_merged_metrics_are_in_the_record_and_those_of_the_checkpoint(tiny: Callable[..., Config], patches: Path) -> None:
+def test_merged_metrics_are_in_the_record_and_those_of_the_checkpoint(
+    tiny: Callable[..., Config], patches: Path
+) -> None:
     config = tiny(data__name="dota", data__root=str(patches), data__image_size=64, training__epochs=2)
     summary = run(config, quiet=True)
     epochs = read_epochs(run_directory(config))
@@ -52,7 +58,13 @@ def test_merged_metrics_are_in_the_record_and_those_of_the_checkpoint(tiny: Call
 
 
 def test_held_out_scenes_are_judged_on_their_own_images(tiny: Callable[..., Config], patches: Path) -> None:
-    config = tiny(data__name="dota", data__root=str(patches), data__image_size=64, training__epochs=1, data__selection_fraction=0.25)
+    config = tiny(
+        data__name="dota",
+        data__root=str(patches),
+        data__image_size=64,
+        training__epochs=1,
+        data__selection_fraction=0.25,
+    )
     assert 0 <= run(config, quiet=True)["merged/map50"] <= 1
 
 

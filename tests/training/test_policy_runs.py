@@ -1,5 +1,5 @@
-"""Every policy in a real training: stopped after each epoch and resumed from the checkpoint alone it leaves the same bits, and it costs what
-was said before.
+"""Every policy in a real training: stopped after each epoch and resumed from the checkpoint alone it leaves
+the same bits, and it costs what was said before.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def test_every_policy_is_trained_here() -> None:
 @pytest.mark.parametrize("name", [*SETTINGS, *IN_BLOCKS])
 def test_in_pieces_it_is_bit_for_bit_the_same_and_costs_what_was_said(name: str, tmp_path: Path) -> None:
     changes = {**SETTINGS, **IN_BLOCKS}[name]
-    straight, pieces = setting(tmp_path, "straight", **changes, **THAWING), setting(tmp_path, "pieces", **changes, **THAWING)
+    straight, pieces = (
+        setting(tmp_path, "straight", **changes, **THAWING),
+        setting(tmp_path, "pieces", **changes, **THAWING),
+    )
     summary = whole(straight)
     in_pieces(pieces)
     assert differences(left(straight), left(pieces)) == []
@@ -88,7 +91,9 @@ def check_costs(config: Any, spec: Any, summary: dict[str, Any]) -> None:
         trained = [n < 4 for n in summary["frozen_prefixes"]]
         begun = sum(now and not before for now, before in zip(trained, [False, *trained], strict=False))
         measured = sum(trained[:-1])  # after the last block nobody decides
-        assert looks == (begun + measured) * 8 * table.backbone_forward(64, 64)  # all eight training images are probes
+        assert looks == (begun + measured) * 8 * table.backbone_forward(
+            64, 64
+        )  # all eight training images are probes
     else:
         assert looks == 0
     rows = read_epochs(run_directory(config))
@@ -100,15 +105,33 @@ def test_blocks_of_steps_freeze_within_an_epoch(tmp_path: Path) -> None:
     summary = whole(config)
     assert summary["frozen_prefixes"] == [0, 4, 4, 0]  # blocks of steps 0-2, 3-5, 6-8, 9-11
     rows = read_epochs(run_directory(config))
-    assert [row["steps_per_prefix"] for row in rows] == [{"0": 2}, {"0": 1, "4": 1}, {"4": 2}, {"4": 2}, {"0": 1, "4": 1}, {"0": 2}]
+    assert [row["steps_per_prefix"] for row in rows] == [
+        {"0": 2},
+        {"0": 1, "4": 1},
+        {"4": 2},
+        {"4": 2},
+        {"0": 1, "4": 1},
+        {"0": 2},
+    ]
     assert summary["budget"] == 2
-    short = setting(tmp_path, "short", **SETTINGS["step"], **{"freezing.interval": {"unit": "steps", "every": 5}})
+    short = setting(
+        tmp_path, "short", **SETTINGS["step"], **{"freezing.interval": {"unit": "steps", "every": 5}}
+    )
     assert prepare(short).run.epochs == 3
     assert [prepare(short).run.steps(block) for block in range(3)] == [5, 5, 2]
     assert whole(short)["compute_ratio"] == pytest.approx(prepare(short).compute_ratio, rel=1e-9)
-    pairs = setting(tmp_path, "pairs", **SETTINGS["step"], **{"freezing.interval": {"unit": "epochs", "every": 2}})
+    pairs = setting(
+        tmp_path, "pairs", **SETTINGS["step"], **{"freezing.interval": {"unit": "epochs", "every": 2}}
+    )
     assert prepare(pairs).frozen_prefixes == [0, 4, 4]
-    assert [row["frozen_stages"] for row in (whole(pairs), read_epochs(run_directory(pairs)))[1]] == [0, 0, 4, 4, 4, 4]
+    assert [row["frozen_stages"] for row in (whole(pairs), read_epochs(run_directory(pairs)))[1]] == [
+        0,
+        0,
+        4,
+        4,
+        4,
+        4,
+    ]
 
 
 def test_the_average_is_what_is_evaluated(tmp_path: Path) -> None:
@@ -129,24 +152,52 @@ COMBINATIONS = [
     {"training.optimizer": "sgd"},
     {"training.optimizer": "adamw", "training.accumulation": 2, "training.clip_norm": 0.01},
     {"training.optimizer": "sgd", "training.precision": "bf16", "training.accumulation": 2},
-    {"training.optimizer": "adamw", "training.precision": "bf16", "detector.norm_eval": "sync", "training.ema": 0.5},
+    {
+        "training.optimizer": "adamw",
+        "training.precision": "bf16",
+        "detector.norm_eval": "sync",
+        "training.ema": 0.5,
+    },
 ]
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: "-".join(map(str, combination.values())))
-def test_frozen_stages_stand_still_whatever_trains_the_rest(combination: dict[str, Any], tmp_path: Path) -> None:
-    """Prefixes 0, 4, 3, 4, 2, 4: what an epoch froze has the bits it had before, and everything else has moved."""
+@pytest.mark.parametrize(
+    "combination", COMBINATIONS, ids=lambda combination: "-".join(map(str, combination.values()))
+)
+def test_frozen_stages_stand_still_whatever_trains_the_rest(
+    combination: dict[str, Any], tmp_path: Path
+) -> None:
+    """Prefixes 0, 4, 3, 4, 2, 4: what an epoch froze has the bits it had before, and everything else has
+    moved.
+    """
     rule = {"freezing.policy": "multirate_step", "freezing.rho": 2, "freezing.growth": 2.0}
-    config = setting(tmp_path, "run", **rule, **{"training.keep_checkpoints": EPOCHS, "data.train_images": 8}, **combination)
+    config = setting(
+        tmp_path,
+        "run",
+        **rule,
+        **{"training.keep_checkpoints": EPOCHS, "data.train_images": 8},
+        **combination,
+    )
     summary = whole(config)
     assert summary["frozen_prefixes"] == [0, 4, 3, 4, 2, 4]
-    states = [load_checkpoint(folder)[0]["model"] for folder in list_checkpoints(run_directory(config) / "checkpoints")]
+    states = [
+        load_checkpoint(folder)[0]["model"]
+        for folder in list_checkpoints(run_directory(config) / "checkpoints")
+    ]
     for prefix, before, after in zip(summary["frozen_prefixes"][1:], states, states[1:], strict=False):
-        frozen = {name for name in after if name.startswith(tuple(f"backbone.stages.{k}." for k in range(prefix)))}
+        frozen = {
+            name for name in after if name.startswith(tuple(f"backbone.stages.{k}." for k in range(prefix)))
+        }
         moved = {name for name in after if not torch.equal(before[name], after[name])}
         assert moved & frozen == set()
         assert {name for name in after if name.endswith("weight")} - frozen <= moved
-    pieces = setting(tmp_path, "pieces", **rule, **{"training.keep_checkpoints": EPOCHS, "data.train_images": 8}, **combination)
+    pieces = setting(
+        tmp_path,
+        "pieces",
+        **rule,
+        **{"training.keep_checkpoints": EPOCHS, "data.train_images": 8},
+        **combination,
+    )
     in_pieces(pieces)
     assert differences(left(config), left(pieces)) == []
 
@@ -165,12 +216,19 @@ def worker(rank: int, folder: str) -> None:
         if rank == 0:
             spec = prepare(straight)
             said = [spec.compute_ratio, (read_summary(run_directory(straight)) or {})["compute_ratio"]]
-            trained = [sum(p.numel() * 4 for s in list(spec.detector.backbone.stages)[n:] for p in s.parameters()) for n in range(5)]
+            trained = [
+                sum(p.numel() * 4 for s in list(spec.detector.backbone.stages)[n:] for p in s.parameters())
+                for n in range(5)
+            ]
             rest = sum(p.numel() * 4 for p in spec.detector.parameters()) - trained[0]
             steps = [spec.run.steps(block) for block in range(spec.run.epochs)]
             expected = sum((trained[n] + rest) * count for n, count in zip(summaries[0], steps, strict=True))
             moved = sum(row["allreduce_bytes"] for row in read_epochs(run_directory(straight)))
-            rows[name] = {"differences": differences(left(straight), left(pieces)), "said": said, "bytes": [moved, expected]}
+            rows[name] = {
+                "differences": differences(left(straight), left(pieces)),
+                "said": said,
+                "bytes": [moved, expected],
+            }
             rows[name] |= {"prefixes": summaries}
     shared = features()
     if rank == 0:
@@ -202,19 +260,39 @@ def features() -> torch.Tensor:
 def test_only_policies_know_their_names() -> None:
     """Nothing in the detectors or the training loop mentions a policy."""
     root = Path(__file__).parents[2] / "dbf_ray"
-    files = [*sorted((root / "detectors").rglob("*.py")), root / "training" / "loop.py", root / "training" / "scheduler.py"]
+    files = [
+        *sorted((root / "detectors").rglob("*.py")),
+        root / "training" / "loop.py",
+        root / "training" / "scheduler.py",
+    ]
     assert len(files) > 20
     for file in files:
         text = file.read_text()
         assert "freezing.policies" not in text, file
-        for name in set(POLICIES) - {"full", "frozen", "step", "epochs", "front", "back", "budget", "drift", "plateau", "cosine"}:
+        for name in set(POLICIES) - {
+            "full",
+            "frozen",
+            "step",
+            "epochs",
+            "front",
+            "back",
+            "budget",
+            "drift",
+            "plateau",
+            "cosine",
+        }:
             assert not re.search(rf"\b{name}\b", text), (file, name)
         for name in POLICIES:
             assert f'"{name}"' not in text, (file, name)
 
 
 def test_learning_rates_of_stages_reach_the_optimizer(tmp_path: Path) -> None:
-    config = setting(tmp_path, "rates", **SETTINGS["layer_decay"], **{"training.warmup_steps": 0, "training.schedule": "constant"})
+    config = setting(
+        tmp_path,
+        "rates",
+        **SETTINGS["layer_decay"],
+        **{"training.warmup_steps": 0, "training.schedule": "constant"},
+    )
     training = build_training(prepare(config), quiet=True)
     run_epoch(training, LoopState())
     rates = {group["stage"]: group["lr"] for group in training.optimizer.param_groups}
@@ -222,11 +300,18 @@ def test_learning_rates_of_stages_reach_the_optimizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", [0, 2, 4])
-def test_clipping_knows_trained_parameters_only(prefix: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clipping_knows_trained_parameters_only(
+    prefix: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The norm in the record is that of the trained parameters, and theirs is what is clipped."""
     config = setting(tmp_path, "clip", **{"training.clip_norm": 0.01, "data.train_images": 4})
     training = build_training(prepare(config), quiet=True)
-    trained = [p for k, stage in enumerate(training.detector.backbone.stages) if k >= prefix for p in stage.parameters()]
+    trained = [
+        p
+        for k, stage in enumerate(training.detector.backbone.stages)
+        if k >= prefix
+        for p in stage.parameters()
+    ]
     trained += [p for name, p in training.detector.named_parameters() if not name.startswith("backbone.")]
     norms: list[float] = []
 
@@ -247,8 +332,12 @@ def test_clipping_knows_trained_parameters_only(prefix: int, tmp_path: Path, mon
     assert float(losses[GRADIENT_NORM]) == pytest.approx(norms[0], rel=1e-4)
 
 
-def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detector and average are both compiled, by a backend that runs graphs as they are, and both run compiled."""
+def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Detector and average are both compiled, by a backend that runs graphs as they are, and both run
+    compiled.
+    """
     graphs: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
@@ -263,17 +352,27 @@ def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(tmp_path: P
 
     monkeypatch.setattr(Detector, "compile", compile_eagerly)
     monkeypatch.setattr(dbf_ray.build.spec, "check_compiler", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])  # under pytest dynamo would log every tensor it sees
+    monkeypatch.setattr(
+        logging.getLogger("torch.__trace"), "handlers", []
+    )  # under pytest dynamo would log every tensor it sees
     kept = {"training.ema": 0.9, "training.channels_last": False}
     eager, fast = (
-        setting(tmp_path, f"{on}", **SETTINGS["step"], **kept, **{"training.compile": on, "freezing.engine_compile": False})
+        setting(
+            tmp_path,
+            f"{on}",
+            **SETTINGS["step"],
+            **kept,
+            **{"training.compile": on, "freezing.engine_compile": False},
+        )
         for on in (False, True)
     )
     whole(eager)
     assert compiled == []
     whole(fast)
     assert len({id(detector) for detector in compiled}) == 2
-    assert len(graphs) == 3  # the detector trained with two prefixes, and its average, which nobody freezes, evaluated
+    assert (
+        len(graphs) == 3
+    )  # the detector trained with two prefixes, and its average, which nobody freezes, evaluated
     one, two = left(eager), left(fast)
     assert differences(one["model"], two["model"]) == []
     assert differences(one["ema"], two["ema"]) == []

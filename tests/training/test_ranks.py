@@ -1,4 +1,6 @@
-"""The real loop on two gloo ranks, in every norm mode: ranks stay identical, and frozen epochs reduce only what is trained."""
+"""The real loop on two gloo ranks, in every norm mode: ranks stay identical, and frozen epochs reduce only
+what is trained.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ SETTINGS: dict[str, Any] = {
 
 def rows_of(mode: Any) -> list[dict[str, Any]]:
     """Four epochs; what both ranks hold after each."""
-    training = build_training(prepare(load_config(None, {**SETTINGS, "detector.norm_eval": mode})), quiet=True)
+    training = build_training(
+        prepare(load_config(None, {**SETTINGS, "detector.norm_eval": mode})), quiet=True
+    )
     state, rows = LoopState(), []
     before = None
     for _ in range(4):
@@ -51,7 +55,9 @@ def rows_of(mode: Any) -> list[dict[str, Any]]:
             same &= torch.equal(pieces[0], pieces[1])
         trained = sum(p.numel() * p.element_size() for p in training.detector.parameters() if p.requires_grad)
         backbone = {name: tensor.clone() for name, tensor in weights.items() if name.startswith("backbone.")}
-        still = before is not None and all(torch.equal(tensor, before[name]) for name, tensor in backbone.items())
+        still = before is not None and all(
+            torch.equal(tensor, before[name]) for name, tensor in backbone.items()
+        )
         before = backbone
         rows.append(
             {

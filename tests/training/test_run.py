@@ -26,13 +26,53 @@ from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 
 EPOCH_KEYS = {
-    *("epoch", "frozen_stages", "steps", "lr", "loss", "losses", "map50", "executed_flops", "device_seconds", "wall_seconds"),
+    *(
+        "epoch",
+        "frozen_stages",
+        "steps",
+        "lr",
+        "loss",
+        "losses",
+        "map50",
+        "executed_flops",
+        "device_seconds",
+        "wall_seconds",
+    ),
     *("data_wait_seconds", "images_per_second", "peak_memory_bytes", "allreduce_bytes", "attempt"),
 }
 SUMMARY_KEYS = {
-    *("name", "policy", "parameters", "rho", "seed", "epochs", "num_stages", "frozen_prefixes", "budget", "map50", "map50_best"),
-    *("map50_voc07", "map75", "map50_95", "compute_ratio", "executed_flops", "device_seconds", "wall_seconds", "peak_memory_bytes"),
-    *("mean_memory_bytes", "allreduce_bytes", "backbone_share", "world_size", "machine", "versions", "checkpoint"),
+    *(
+        "name",
+        "policy",
+        "parameters",
+        "rho",
+        "seed",
+        "epochs",
+        "num_stages",
+        "frozen_prefixes",
+        "budget",
+        "map50",
+        "map50_best",
+    ),
+    *(
+        "map50_voc07",
+        "map75",
+        "map50_95",
+        "compute_ratio",
+        "executed_flops",
+        "device_seconds",
+        "wall_seconds",
+        "peak_memory_bytes",
+    ),
+    *(
+        "mean_memory_bytes",
+        "allreduce_bytes",
+        "backbone_share",
+        "world_size",
+        "machine",
+        "versions",
+        "checkpoint",
+    ),
 }
 
 
@@ -64,13 +104,21 @@ def test_a_run_leaves_its_whole_record(tiny: Callable[..., Config]) -> None:
 
 
 SAMPLING = {  # draws anchors, regions and, in its backbone, which blocks to drop
-    **{"detector__name": "oriented_rcnn", "detector__backbone": "efficientnet_b0", "detector__roi_channels": 16},
+    **{
+        "detector__name": "oriented_rcnn",
+        "detector__backbone": "efficientnet_b0",
+        "detector__roi_channels": 16,
+    },
     **{"detector__rpn_samples": 16, "detector__roi_samples": 16},
 }
 
 
-@pytest.mark.parametrize("detector", [{"detector__norm_eval": True}, {"detector__norm_eval": False}, SAMPLING], ids=str)
-def test_resuming_is_bit_identical_across_a_frozen_epoch(tiny: Callable[..., Config], detector: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "detector", [{"detector__norm_eval": True}, {"detector__norm_eval": False}, SAMPLING], ids=str
+)
+def test_resuming_is_bit_identical_across_a_frozen_epoch(
+    tiny: Callable[..., Config], detector: dict[str, Any]
+) -> None:
     settings = {"freezing__policy": "step", "freezing__rho": 3, "training__optimizer": "sgd", **detector}
     straight = tiny(name="straight", **settings)
     run(straight, quiet=True)
@@ -93,7 +141,9 @@ def test_runs_are_named_by_what_varies() -> None:
 
     assert name(policy="step", rho=3).startswith("step-rho3-")
     assert name(policy="epochs", epochs=[0, 4, 9]).startswith("epochs-epochs0_4_9-")
-    assert name(policy="budget", limit=0.8, inner={"name": "step", "rho": 2}).startswith("budget-inner-namestep-rho2-limit0.8-")
+    assert name(policy="budget", limit=0.8, inner={"name": "step", "rho": 2}).startswith(
+        "budget-inner-namestep-rho2-limit0.8-"
+    )
     assert name(policy="budget", limit=0.8, inner={"rho": 2, "name": "step"}) == name(
         policy="budget", limit=0.8, inner={"name": "step", "rho": 2}
     )
@@ -128,7 +178,9 @@ def test_a_killed_run_goes_on_bit_identically(tiny: Callable[..., Config], tmp_p
         loop.train_step = step
         run(load_config(Path({str(file)!r})), quiet=True)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     folder = run_directory(killed)
     assert [e["epoch"] for e in read_epochs(folder)] == [0, 1]
@@ -141,15 +193,25 @@ def test_a_killed_run_goes_on_bit_identically(tiny: Callable[..., Config], tmp_p
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Callable[..., Config]) -> None:
-    config = tiny(training__optimizer="sgd", training__lr=1e12, training__warmup_steps=0, training__clip_norm=None, training__batch_size=4)
-    with pytest.raises(TrainingError, match=r"got .*classification.* in epoch 0, step \d of 4.*Lower training.lr"):
+    config = tiny(
+        training__optimizer="sgd",
+        training__lr=1e12,
+        training__warmup_steps=0,
+        training__clip_norm=None,
+        training__batch_size=4,
+    )
+    with pytest.raises(
+        TrainingError, match=r"got .*classification.* in epoch 0, step \d of 4.*Lower training.lr"
+    ):
         run(config, quiet=True)
     folder = run_directory(config)
     assert list_checkpoints(folder / "checkpoints") == []
     assert "finite" in json.loads((folder / "failure.json").read_text())["reason"]
 
 
-def test_the_last_good_checkpoint_survives_a_bad_epoch(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_good_checkpoint_survives_a_bad_epoch(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dbf_ray.training.loop as loop
 
     config = tiny()
@@ -168,7 +230,9 @@ def test_the_last_good_checkpoint_survives_a_bad_epoch(tiny: Callable[..., Confi
     assert all(torch.isfinite(tensor).all() for tensor in weights(checkpoints[-1]).values())
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dbf_ray.training.loop as loop
 
     config = tiny(training__epochs=3)
@@ -186,7 +250,9 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tiny: Callable
         run(config, quiet=True)
     (newest,) = list_checkpoints(run_directory(config) / "checkpoints")
     assert newest.name == "epoch-00001"
-    assert all(torch.isfinite(tensor).all() for tensor in weights(newest).values() if tensor.is_floating_point())
+    assert all(
+        torch.isfinite(tensor).all() for tensor in weights(newest).values() if tensor.is_floating_point()
+    )
     monkeypatch.undo()
     assert run(config, quiet=True, resume=find_resume(config, run_directory(config)))["epochs"] == 3
 
@@ -204,7 +270,9 @@ def test_weights_that_overflow_in_the_last_step_never_reach_a_checkpoint(
             self.param_groups[0]["params"][0].data[0] = float("nan")
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    with pytest.raises(TrainingError, match=r"every weight must be finite, .* is not after the last step of epoch 1"):
+    with pytest.raises(
+        TrainingError, match=r"every weight must be finite, .* is not after the last step of epoch 1"
+    ):
         run(config, quiet=True)
     assert [c.name for c in list_checkpoints(run_directory(config) / "checkpoints")] == ["epoch-00001"]
 
@@ -217,17 +285,23 @@ def test_a_finished_run_stays_finished_without_its_checkpoints(tiny: Callable[..
         find_resume(config, run_directory(config))
 
 
-def test_two_processes_cannot_train_in_one_folder(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_cannot_train_in_one_folder(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dbf_ray.run.runner.LOCK_PATIENCE", 0.0)
     config = tiny(training__epochs=1)
     with (
         only_writer(run_directory(config), "training", ""),
-        pytest.raises(ResourceError, match=r"another process is training in .*; wait for it, or give another --name"),
+        pytest.raises(
+            ResourceError, match=r"another process is training in .*; wait for it, or give another --name"
+        ),
     ):
         run(config, quiet=True)
 
 
-def test_a_picture_that_fails_costs_only_itself(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_fails_costs_only_itself(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> bytes:
         raise RuntimeError("no fonts")
 

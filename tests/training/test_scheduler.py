@@ -38,7 +38,9 @@ class Script(Policy):
     def needs_signals(self) -> tuple[str, ...]:
         return self.asks
 
-    def decide(self, progress: Progress, signals: Any, state: dict[str, Any]) -> tuple[Decision, dict[str, Any]]:
+    def decide(
+        self, progress: Progress, signals: Any, state: dict[str, Any]
+    ) -> tuple[Decision, dict[str, Any]]:
         heard = [*state.get("heard", []), dict(signals)]
         return Decision(self.prefixes[progress.epoch]), {"heard": heard}
 
@@ -82,13 +84,17 @@ class Setup:
         **detector: Any,
     ) -> None:
         torch.manual_seed(0)
-        self.detector = make_detector("rotated_retinanet", backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **detector)
+        self.detector = make_detector(
+            "rotated_retinanet", backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0, **detector
+        )
         stages = [list(stage.parameters()) for stage in self.detector.backbone.stages]
         self.optimizer = make_optimizer(optimizer, parameter_groups(self.detector, stages, 0.05), 1e-2)  # type: ignore[arg-type]
         self.ddp, self.signal = DynamicDDP(self.detector), Steps()
         run = Progress(0, blocks, 4, 0, None, block_steps, total)
         signals = dict.fromkeys(policy.needs_signals, self.signal)
-        self.scheduler = FreezingScheduler(policy, run, Freezer(self.detector.backbone), self.ddp, self.optimizer, signals, thaw)
+        self.scheduler = FreezingScheduler(
+            policy, run, Freezer(self.detector.backbone), self.ddp, self.optimizer, signals, thaw
+        )
 
     def step(self, number: int) -> list[float]:
         """One optimizer step of the run, on images that depend on its number alone."""
@@ -106,11 +112,18 @@ class Setup:
 
     def states(self, stage: int) -> list[dict[str, Any]]:
         """The optimizer's states of a stage's parameters."""
-        return [copy.deepcopy(self.optimizer.state.get(p, {})) for p in self.detector.backbone.stages[stage].parameters()]
+        return [
+            copy.deepcopy(self.optimizer.state.get(p, {}))
+            for p in self.detector.backbone.stages[stage].parameters()
+        ]
 
     def save(self) -> dict[str, Any]:
         return copy.deepcopy(
-            {"model": self.detector.state_dict(), "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+            {
+                "model": self.detector.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+            }
         )
 
     def load(self, saved: dict[str, Any]) -> None:
@@ -194,13 +207,19 @@ def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
     assert factors[4:6] == [[1.0] * 4] * 2  # frozen for one block only
     for number, expected in zip(range(10, 14), (0.2, 0.4, 0.6, 0.8), strict=True):
         assert factors[number][3] == pytest.approx(expected)
-    assert factors[14] == pytest.approx([0.6, 1, 1, 1])  # the first stage's was cut off after two steps, and goes on
-    first = Setup(make_policy("warmup_step", warmup=2, rho=1), 3, thaw=thaw)  # frozen from the beginning counts
+    assert factors[14] == pytest.approx(
+        [0.6, 1, 1, 1]
+    )  # the first stage's was cut off after two steps, and goes on
+    first = Setup(
+        make_policy("warmup_step", warmup=2, rho=1), 3, thaw=thaw
+    )  # frozen from the beginning counts
     assert [first.step(number)[0] for number in range(6)] == pytest.approx([1, 1, 1, 1, 0.2, 0.4])
 
 
 def test_a_warm_up_that_a_short_stretch_cuts_off_goes_on() -> None:
-    setup = Setup(Script([4, 4, 0, 4, 0, 0]), 6, thaw=Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2))
+    setup = Setup(
+        Script([4, 4, 0, 4, 0, 0]), 6, thaw=Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2)
+    )
     factors = [setup.step(number)[0] for number in range(12)]
     assert factors[4:6] == pytest.approx([0.2, 0.4])
     assert factors[8:] == pytest.approx([0.6, 0.8, 1, 1])
@@ -251,7 +270,12 @@ def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
         ([4, 4, 4], 0, 1, [0, 0, 0]),
         ([0, 4, 2, 2, 4], 0, 1, [0, 1, 2, 2, 4]),
         ([1, 1, 4, 4, 1, 1], 1, 1, [0, 1, 2, 2, 4, 5]),
-        ([0, 4, 4, 4, 4, 0], 0, 2, [0, 1, 1]),  # for a span that begins within an epoch they are drawn at the next one's begin
+        (
+            [0, 4, 4, 4, 4, 0],
+            0,
+            2,
+            [0, 1, 1],
+        ),  # for a span that begins within an epoch they are drawn at the next one's begin
         ([4, 4, 0, 4, 4, 4, 4, 4], 0, 2, [0, 1, 2, 2]),
         ([4, 0, 4] * 4, 0, 3, [0, 1, 2, 3]),  # every epoch begins in a span that began in the epoch before
     ],
@@ -267,7 +291,9 @@ def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
         if step % (steps * blocks_an_epoch) == 0:
             seen.append(setup.scheduler.orientations_of(step // (steps * blocks_an_epoch)))
         setup.scheduler.after_step(step)
-        if step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1:  # an epoch's end: go on from a checkpoint
+        if (
+            step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1
+        ):  # an epoch's end: go on from a checkpoint
             state = copy.deepcopy(setup.scheduler.state_dict())
             setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
             setup.scheduler.load_state_dict(state)

@@ -12,7 +12,14 @@ from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.detectors import BACKBONES, Detector, make_detector
 from dbf_ray.freezing import POLICIES, Freezer, make_policy
 from dbf_ray.freezing.cka import linear_cka
-from dbf_ray.training.signals import SIGNALS, EffectivePerturbation, FeatureDrift, GradientNorms, Score, Sources
+from dbf_ray.training.signals import (
+    SIGNALS,
+    EffectivePerturbation,
+    FeatureDrift,
+    GradientNorms,
+    Score,
+    Sources,
+)
 from tests.detectors.narrow import NARROW
 
 
@@ -23,7 +30,9 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sources(images: int = 5) -> Sources:
-    detector = make_detector("rotated_retinanet", backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0)
+    detector = make_detector(
+        "rotated_retinanet", backbone="narrow", num_classes=2, fpn_channels=8, head_convs=0
+    )
     pictures = [torch.randint(0, 255, (3, 40, 50 + i), dtype=torch.uint8) for i in range(images)]
     return Sources(detector, Ledger(detector), lambda: pictures, (64, 64), 2)
 
@@ -58,7 +67,17 @@ def test_gradient_norms_are_means_over_steps_and_leave_frozen_stages_out() -> No
         backward(detector)
         signal.on_gradients()
         for k, stage in enumerate(detector.backbone.stages):
-            expected[k] += math.sqrt(sum(float(g) ** 2 for p in stage.parameters() if p.grad is not None for g in p.grad.flatten())) / 3
+            expected[k] += (
+                math.sqrt(
+                    sum(
+                        float(g) ** 2
+                        for p in stage.parameters()
+                        if p.grad is not None
+                        for g in p.grad.flatten()
+                    )
+                )
+                / 3
+            )
     value = signal.value()
     assert value is not None
     assert value[0] is None
@@ -154,7 +173,8 @@ def test_feature_drift_compares_with_the_last_unfreezing_and_is_paid_for() -> No
     again = FeatureDrift(source)
     again.load_state_dict(signal.state_dict())
     assert again.value() == signal.value()
-    # Five images at each of: two begins that take a reference, two looks of this test, and six values; nothing but the backbone's forward.
+    # Five images at each of: two begins that take a reference, two looks of this test, and six values;
+    # nothing but the backbone's forward.
     spent = source.ledger.end_epoch()["executed_flops"]
     assert spent == (2 + 2 + 6) * 5 * FlopTable(detector).backbone_forward(64, 64)
 

@@ -59,7 +59,13 @@ class Report:
             "images": numbers["images"],
             "objects": numbers["objects"],
             "problems": [
-                {"kind": one.kind, "severity": severity(one.kind), "file": str(one.file), "line": one.line, "message": one.message}
+                {
+                    "kind": one.kind,
+                    "severity": severity(one.kind),
+                    "file": str(one.file),
+                    "line": one.line,
+                    "message": one.message,
+                }
                 for one in self.problems
             ],
             "errors": self.errors,
@@ -81,8 +87,10 @@ def check_dataset(
     Args:
         root: folder of the data.
         reader: of their format.
-        classes: all class names, or the name of a public list; None: those that the folder or the format declares, or else what is no slip.
-        workers: processes that look at images; 0: this one, which an image that crashes the decoder would end.
+        classes: all class names, or the name of a public list; None: those that the folder or the format
+            declares, or else what is no slip.
+        workers: processes that look at images; 0: this one, which an image that crashes the decoder would
+            end.
         progress: called after each image with how many are done, and of how many.
 
     Raises:
@@ -99,7 +107,9 @@ def check_dataset(
         problems += record.problems
     problems += unknown_classes(splits, names)
     problems += twins(splits)
-    ordered = sorted(dict.fromkeys(problems), key=lambda one: (str(one.file), one.line or 0, one.kind, one.message))
+    ordered = sorted(
+        dict.fromkeys(problems), key=lambda one: (str(one.file), one.line or 0, one.kind, one.message)
+    )
     return Report(root, splits, ordered, notes)
 
 
@@ -144,7 +154,13 @@ def _declared(reader: Reader, root: Path, problems: list[Problem]) -> Sequence[s
         names = reader.class_names(root)
     except DataError as error:
         if not any(str(problem) == str(error) for problem in problems):
-            problems.append(Problem("syntax", root, f"classes must be declared so that they can be read: {' '.join(str(error).split())}"))
+            problems.append(
+                Problem(
+                    "syntax",
+                    root,
+                    f"classes must be declared so that they can be read: {' '.join(str(error).split())}",
+                )
+            )
         return None
     return reader.classes if names is None else names
 

@@ -30,7 +30,9 @@ class Task(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """What is kept of an image: (height, width), a digest of its pixels, its thumbnail [64, 64], and whether it is of one colour."""
+    """What is kept of an image: (height, width), a digest of its pixels, its thumbnail [64, 64], and whether
+    it is of one colour.
+    """
 
     size: Size
     digest: bytes
@@ -49,7 +51,9 @@ class ImageRecord:
 
 
 def look(task: Task) -> ImageRecord:
-    """Decode an image and read its labels. Whatever is wrong with them becomes a problem, never an exception."""
+    """Decode an image and read its labels. Whatever is wrong with them becomes a problem, never an
+    exception.
+    """
     item = task.item
     pixels = _decoded(item)
     labels = _labels(task)
@@ -62,14 +66,20 @@ def look(task: Task) -> ImageRecord:
         elif size is not None:  # else that is told already
             problems.append(dataclasses.replace(problem, kind="broken_image"))
     if isinstance(pixels, Pixels) and pixels.blank:
-        message = "images should show something, all pixels are of one colour; replace the file or remove it with its labels"
+        message = (
+            "images should show something, all pixels are of one colour; replace the file or remove it with "
+            "its labels"
+        )
         problems.append(Problem("blank_image", item.image, message))
     return ImageRecord(item, pixels if isinstance(pixels, Pixels) else None, objects, problems + found)
 
 
 def lost(item: Item) -> ImageRecord:
     """The record of an image that ended the process which looked at it."""
-    message = "images must be decodable, this one ended the process that read it (a crash, or no memory left); replace or remove the file"
+    message = (
+        "images must be decodable, this one ended the process that read it (a crash, or no memory left); "
+        "replace or remove the file"
+    )
     return ImageRecord(item, None, problems=[Problem("broken_image", item.image, message)])
 
 
@@ -82,20 +92,31 @@ def _decoded(item: Item) -> Pixels | Problem:
         return Problem("broken_image", item.image, str(error).removeprefix(f"{item.image}: "))
     except MemoryError:
         return Problem(
-            "broken_image", item.image, "images must fit into memory, this one does not; split it elsewhere or use fewer workers"
+            "broken_image",
+            item.image,
+            "images must fit into memory, this one does not; split it elsewhere or use fewer workers",
         )
     except Exception as error:  # decoders raise what they like on broken files
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Problem("broken_image", item.image, f"images must be decodable, got {reason}; replace the file or remove it with its labels")
+        return Problem(
+            "broken_image",
+            item.image,
+            f"images must be decodable, got {reason}; replace the file or remove it with its labels",
+        )
 
 
 def _labels(task: Task) -> Labels:
     try:
         return task.reader.read(task.item)
-    except Exception as error:  # readers say what is wrong; what they did not foresee must not end the walk either
+    except (
+        Exception
+    ) as error:  # readers say what is wrong; what they did not foresee must not end the walk either
         reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         file = task.item.labels or task.item.image
-        message = f"labels must be readable, got {' '.join(reason.removeprefix(f'{file}: ').split())}; correct the file"
+        message = (
+            f"labels must be readable, got {' '.join(reason.removeprefix(f'{file}: ').split())}; correct "
+            f"the file"
+        )
         return Labels(problems=[Problem("syntax", file, message)])
 
 
@@ -115,9 +136,13 @@ def read_pixels(item: Item) -> Pixels:
             picture = Image.fromarray(strip)
             colors.append(np.asarray(picture.getextrema()))
             grey = picture.convert("L")
-            rows.append(np.asarray(grey if width < SIDE else grey.resize((SIDE, count), Image.Resampling.BOX)))
+            rows.append(
+                np.asarray(grey if width < SIDE else grey.resize((SIDE, count), Image.Resampling.BOX))
+            )
     least, most = np.stack(colors)[:, :, 0].min(0), np.stack(colors)[:, :, 1].max(0)
-    return Pixels((height, width), digest.digest(), thumbnail(np.concatenate(rows)), bool((least == most).all()))
+    return Pixels(
+        (height, width), digest.digest(), thumbnail(np.concatenate(rows)), bool((least == most).all())
+    )
 
 
 def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,6 @@
-"""Classes that are none: what is not in the list of classes or, where no list is given, what looks like a slip."""
+"""Classes that are none: what is not in the list of classes or, where no list is given, what looks like a
+slip.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,16 @@ class Counts:
         return f"{count} object{'s' * (count != 1)} in {images} image{'s' * (images != 1)}"
 
 
-def unknown_classes(splits: Mapping[str, Sequence[ImageRecord]], classes: Sequence[str] | None) -> list[Problem]:
-    """A problem for each object whose class is not among ``classes`` or, if that is None, seems to be no class of the data set.
+def unknown_classes(
+    splits: Mapping[str, Sequence[ImageRecord]], classes: Sequence[str] | None
+) -> list[Problem]:
+    """A problem for each object whose class is not among ``classes`` or, if that is None, seems to be no
+    class of the data set.
 
-    Without a list these are taken to be slips: a name that is spelled as a more frequent one but for case, separators or, if it is rare, one
-    letter; and one in a single image that is not in the public list which half of the objects' names are in. Other rare names of these sorts
-    are worth a warning. A class of another split that no training split has is unknown as well.
+    Without a list these are taken to be slips: a name that is spelled as a more frequent one but for case,
+    separators or, if it is rare, one letter; and one in a single image that is not in the public list which
+    half of the objects' names are in. Other rare names of these sorts are worth a warning. A class of another
+    split that no training split has is unknown as well.
 
     Args:
         splits: the images of each split by its name.
@@ -66,7 +72,9 @@ def unknown_classes(splits: Mapping[str, Sequence[ImageRecord]], classes: Sequen
     train = {id(record): record for name, part in splits.items() if is_train(name) for record in part}
     known = Counts.of(list(train.values())).objects
     others = [record for key, record in records.items() if key not in train]
-    return _judged(list(train.values()), [slips]) + _judged(others, [slips, _of_train(sorted(known))] if known else [slips])
+    return _judged(list(train.values()), [slips]) + _judged(
+        others, [slips, _of_train(sorted(known))] if known else [slips]
+    )
 
 
 def is_train(split: str) -> bool:
@@ -75,14 +83,22 @@ def is_train(split: str) -> bool:
 
 
 def public_list(counts: Counts) -> str | None:
-    """Name of the public list of classes that at least half of all objects are in: of the best, the shortest."""
-    covered = {key: sum(counts.objects[name] for name in names) for key, names in CLASS_LISTS.items() if len(names) > 1}
+    """Name of the public list of classes that at least half of all objects are in: of the best, the
+    shortest.
+    """
+    covered = {
+        key: sum(counts.objects[name] for name in names)
+        for key, names in CLASS_LISTS.items()
+        if len(names) > 1
+    }
     best = max(covered, key=lambda key: (covered[key], -len(CLASS_LISTS[key])))
     return best if 2 * covered[best] >= counts.objects.total() > 0 else None
 
 
 def likeness(name: str, other: str) -> float:
-    """How alike two names are, 0 to 1, whatever their case and separators; 0 for names that differ in a number, as types do."""
+    """How alike two names are, 0 to 1, whatever their case and separators; 0 for names that differ in a
+    number, as types do.
+    """
     if re.findall(r"\d+", name) != re.findall(r"\d+", other):
         return 0.0
     return difflib.SequenceMatcher(None, _plain(name), _plain(other)).ratio()
@@ -104,7 +120,10 @@ def _of_train(classes: Sequence[str]) -> Rule:
     def rule(name: str) -> Verdict | None:
         if name in known:
             return None
-        message = f"classes must be among those of the training split ({_listed(classes)}), got {name!r}{_hint(name, classes)}; {NEXT_STEP}"
+        message = (
+            f"classes must be among those of the training split ({_listed(classes)}), got "
+            f"{name!r}{_hint(name, classes)}; {NEXT_STEP}"
+        )
         return "unknown_class", message
 
     return rule
@@ -133,18 +152,26 @@ def _misspelled(counts: Counts) -> Rule:
         close = max(others, key=lambda other: likeness(name, other), default=None)
         if close is None or likeness(name, close) < (CLOSE if counts.is_rare(name) else 1):
             return None
-        message = f"classes must be spelled alike, got {name!r} ({counts.described(name)}) beside {close!r} ({counts.described(close)}); {NEXT_STEP}"
+        message = (
+            f"classes must be spelled alike, got {name!r} ({counts.described(name)}) beside {close!r} "
+            f"({counts.described(close)}); {NEXT_STEP}"
+        )
         return "unknown_class" if slip(name, close) else "rare_class", message
 
     return rule
 
 
 def slip(name: str, other: str) -> bool:
-    """Whether two names are the same but for case, separators and one letter that is wrong, missing, too much, or exchanged with the next."""
+    """Whether two names are the same but for case, separators and one letter that is wrong, missing, too
+    much, or exchanged with the next.
+    """
     one, two = (_plain(text) for text in (name, other))
     if likeness(name, other) < CLOSE or abs(len(one) - len(two)) > 1:
         return likeness(name, other) == 1
-    start = next((place for place, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), min(len(one), len(two)))
+    start = next(
+        (place for place, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]),
+        min(len(one), len(two)),
+    )
     a, b = one[start:], two[start:]
     exchanged = len(a) > 1 and len(b) > 1 and (a[0], a[1]) == (b[1], b[0]) and a[2:] == b[2:]
     return a[1:] == b[1:] or a[1:] == b or a == b[1:] or exchanged
@@ -162,11 +189,15 @@ def _judged(records: Sequence[ImageRecord], rules: Sequence[Rule]) -> list[Probl
     for record in records:
         for row, name in enumerate(record.objects.names):
             if name not in verdicts:
-                verdicts[name] = next((verdict for rule in rules if (verdict := rule(name)) is not None), None)
+                verdicts[name] = next(
+                    (verdict for rule in rules if (verdict := rule(name)) is not None), None
+                )
             if (found := verdicts[name]) is not None:
                 kind, message = found
                 place = place_of(record.objects, row, record.item)
-                problems.append(Problem(kind, label_file(record.item), place + message, record.objects.lines[row]))
+                problems.append(
+                    Problem(kind, label_file(record.item), place + message, record.objects.lines[row])
+                )
     return problems
 
 

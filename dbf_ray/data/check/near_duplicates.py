@@ -1,18 +1,23 @@
-"""Pairs of images that show the same picture although their files and pixels differ: encoded again, resized, brightened, cropped a little,
-mirrored or turned.
+"""Pairs of images that show the same picture although their files and pixels differ: encoded again, resized,
+brightened, cropped a little, mirrored or turned.
 
-Compared are grey thumbnails, first coarsely and all with all, then the few pairs that are alike, aligned and in detail:
+Compared are grey thumbnails, first coarsely and all with all, then the few pairs that are alike, aligned and
+in detail:
 
-1. *Candidates.* Thumbnails of 16 x 16 pixels, their best plane subtracted (the light's gradient is nobody's picture), as unit vectors: a matrix
+1. *Candidates.* Thumbnails of 16 x 16 pixels, their best plane subtracted (the light's gradient is nobody's
+picture), as unit vectors: a matrix
    product gives the correlation of each image with each of the eight symmetries of each other.
-2. *Confirmation.* At 64 x 64 pixels one is stretched and moved onto the other by a few Gauss-Newton steps (B. Lucas, T. Kanade, "An iterative
+2. *Confirmation.* At 64 x 64 pixels one is stretched and moved onto the other by a few Gauss-Newton steps (B.
+Lucas, T. Kanade, "An iterative
    image registration technique", 1981), then correlated where they overlap.
 
-Measured on HRSC2016's 554 training and 175 validation images (neighbouring harbours, 96,950 pairs) and on 350 of them altered: encoded as JPEG of
-quality 60, half as large, 15 % brighter, 2 % cropped from one corner or from each side, 5 % cropped, or all of it at once. Coarse correlation:
-altered copies >= 0.81; 0.03 % of the different pairs reach ``COARSE``. In detail: altered copies >= 0.984, different pairs <= 0.911 (generated
-scenes of 96 pixels: 0.92); ``ALIKE`` is between. A difference hash (N. Krawetz, "Kind of Like That", 2013) in place of the first step costs as
-much and separates worse: to keep all copies, 64 bits let 2.6 % of the different pairs through, 256 bits 0.26 %.
+Measured on HRSC2016's 554 training and 175 validation images (neighbouring harbours, 96,950 pairs) and on 350
+of them altered: encoded as JPEG of quality 60, half as large, 15 % brighter, 2 % cropped from one corner or
+from each side, 5 % cropped, or all of it at once. Coarse correlation: altered copies >= 0.81; 0.03 % of the
+different pairs reach ``COARSE``. In detail: altered copies >= 0.984, different pairs <= 0.911 (generated
+scenes of 96 pixels: 0.92); ``ALIKE`` is between. A difference hash (N. Krawetz, "Kind of Like That", 2013) in
+place of the first step costs as much and separates worse: to keep all copies, 64 bits let 2.6 % of the
+different pairs through, 256 bits 0.26 %.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ SIDE = 64  # of a thumbnail, pixels
 COARSE_SIDE = 16
 COARSE = 0.75  # least correlation of a candidate
 ALIKE = 0.955  # least correlation of aligned thumbnails
-CONTRAST = 3.0  # least standard deviation (grey levels of 255) of an image that can be told from others: water is not
+# least standard deviation (grey levels of 255) of an image that can be told from others: water is not
+CONTRAST = 3.0
 STEPS = 4  # of Gauss-Newton; the third changes the correlation by less than 0.001
 HOPELESS = 0.8  # half of the steps must lead to this correlation
 RIDGE = 1e-9  # keeps the equations solvable for an image of stripes
@@ -37,12 +43,19 @@ CHUNK = 512  # images compared with all others at a time
 
 SYMMETRIES = (
     *("", "turned by 90 degrees", "turned by 180 degrees", "turned by 270 degrees"),
-    *("mirrored", "mirrored and turned by 90 degrees", "mirrored and turned by 180 degrees", "mirrored and turned by 270 degrees"),
+    *(
+        "mirrored",
+        "mirrored and turned by 90 degrees",
+        "mirrored and turned by 180 degrees",
+        "mirrored and turned by 270 degrees",
+    ),
 )
 
 
 class Pair(NamedTuple):
-    """Two images that show the same: their indices, the correlation of the aligned thumbnails, and how the second is turned to fit the first."""
+    """Two images that show the same: their indices, the correlation of the aligned thumbnails, and how the
+    second is turned to fit the first.
+    """
 
     first: int
     second: int
@@ -56,7 +69,8 @@ def thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def near_duplicates(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[Pair]:
-    """Pairs of the same picture, the best one for each two images, in order of their indices; images without contrast are in none.
+    """Pairs of the same picture, the best one for each two images, in order of their indices; images without
+    contrast are in none.
 
     Args:
         first: thumbnails [N, 64, 64] of :func:`thumbnail`.
@@ -78,10 +92,11 @@ def turned(image: NDArray[Any], symmetry: int) -> NDArray[Any]:
 
 
 def aligned_correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Correlation in [-1, 1] of two thumbnails [S, S] where they overlap, ``second`` stretched and moved along both axes to fit ``first``.
+    """Correlation in [-1, 1] of two thumbnails [S, S] where they overlap, ``second`` stretched and moved
+    along both axes to fit ``first``.
 
-    What an image point x (from -1 to 1) of ``first`` shows is looked for at (1 + s) x + t in ``second``. Each step solves least squares for s and t
-    of both axes, gain and offset, linearised at the last ones.
+    What an image point x (from -1 to 1) of ``first`` shows is looked for at (1 + s) x + t in ``second``. Each
+    step solves least squares for s and t of both axes, gain and offset, linearised at the last ones.
     """
     fixed, moving = _without_plane(_smoothed(np.stack([first, second])))
     side = fixed.shape[-1]
@@ -100,7 +115,9 @@ def aligned_correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> 
         slopes = np.stack([term[inside] for term in terms])
         normal = slopes @ slopes.T
         normal += RIDGE * np.trace(normal) * np.eye(len(terms))
-        warp = np.clip(warp + np.linalg.solve(normal, slopes @ (fixed - warped)[inside])[:4], -FARTHEST, FARTHEST)
+        warp = np.clip(
+            warp + np.linalg.solve(normal, slopes @ (fixed - warped)[inside])[:4], -FARTHEST, FARTHEST
+        )
     return best
 
 
@@ -129,7 +146,9 @@ def _coarse(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def _smoothed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Images [n, S, S] less what a resize or a strong JPEG takes away: binomial weights 1 2 1 along both axes."""
+    """Images [n, S, S] less what a resize or a strong JPEG takes away: binomial weights 1 2 1 along both
+    axes.
+    """
     padded = np.pad(images.astype(np.float32), ((0, 0), (1, 1), (1, 1)), "edge")
     down = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     return np.asarray((down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]) / 16, dtype=np.float32)
@@ -145,8 +164,12 @@ def _without_plane(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images - mean - right - down
 
 
-def _sampling(across: NDArray[np.float64], scale: float, shift: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Weights [S, S] that read a line at (1 + scale) x + shift by linear interpolation, and which of these places [S] are on it."""
+def _sampling(
+    across: NDArray[np.float64], scale: float, shift: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Weights [S, S] that read a line at (1 + scale) x + shift by linear interpolation, and which of these
+    places [S] are on it.
+    """
     side = len(across)
     places = ((1 + scale) * across + shift + 1) * side / 2 - 0.5
     inside = (places >= -0.5) & (places <= side - 0.5)

@@ -15,7 +15,9 @@ from dbf_ray.data.labelled import SMALLEST_SIDE, boxes_of, without_area
 from dbf_ray.data.readers import Item, LabelledObject, Problem
 from dbf_ray.geometry import boxes_to_corners, overlapping_pairs
 
-LEAST_INSIDE = 0.4  # share of an object's area; annotators stop at about half, and their boxes are a few pixels off
+LEAST_INSIDE = (
+    0.4  # share of an object's area; annotators stop at about half, and their boxes are a few pixels off
+)
 TINY = 2.0  # pixels
 SAME_BOX = 0.99  # IoU from which on two boxes of a class are one object
 MARGIN = 1.0  # pixels past the border that are rounding
@@ -24,7 +26,8 @@ Size = tuple[int, int]
 
 
 class Objects:
-    """The objects of an image that have an area, all of equal length, as arrays that are small to send between processes.
+    """The objects of an image that have an area, all of equal length, as arrays that are small to send
+    between processes.
 
     Attributes:
         names: class of each.
@@ -33,11 +36,16 @@ class Objects:
         difficult: bool [n].
         lines: of the label file, None where the format has none.
         numbers: of each among all of the image, from 1.
-        past_border: which reach more than a pixel past the image's border, bool [n]; none where the image cannot be read.
+        past_border: which reach more than a pixel past the image's border, bool [n]; none where the image
+            cannot be read.
     """
 
     def __init__(
-        self, objects: Sequence[LabelledObject] = (), boxes: Tensor | None = None, numbers: Sequence[int] = (), size: Size | None = None
+        self,
+        objects: Sequence[LabelledObject] = (),
+        boxes: Tensor | None = None,
+        numbers: Sequence[int] = (),
+        size: Size | None = None,
     ) -> None:
         self.names = [one.name for one in objects]
         self.corners = np.array([one.corners for one in objects], dtype=np.float64).reshape(-1, 8)
@@ -65,7 +73,12 @@ def examine(found: Sequence[LabelledObject], item: Item, size: Size | None) -> t
     problems = [without_area(found[row], file) for row in (~usable).nonzero().flatten().tolist()]
     kept = usable.nonzero().flatten().tolist()
     objects = Objects([found[row] for row in kept], boxes[usable], [row + 1 for row in kept], size)
-    for kind, row, message in (*_crossing(objects), *_tiny(objects), *_outside(objects, size), *_twice(objects)):
+    for kind, row, message in (
+        *_crossing(objects),
+        *_tiny(objects),
+        *_outside(objects, size),
+        *_twice(objects),
+    ):
         problems.append(Problem(kind, file, f"{place_of(objects, row, item)}{message}", objects.lines[row]))
     return objects, problems
 
@@ -87,7 +100,11 @@ def _crossing(objects: Objects) -> Detections:
     for row in np.flatnonzero(~shapely.is_valid(shapely.polygons(objects.corners.reshape(-1, 4, 2)))):
         polygon = " ".join(f"{value:g}" for value in objects.corners[row])
         message = f"corners must follow each other around the object, sides cross in {polygon}"
-        yield "self_crossing", int(row), f"{message}; correct their order (the smallest rectangle around them is taken)"
+        yield (
+            "self_crossing",
+            int(row),
+            f"{message}; correct their order (the smallest rectangle around them is taken)",
+        )
 
 
 def _tiny(objects: Objects) -> Detections:
@@ -98,17 +115,25 @@ def _tiny(objects: Objects) -> Detections:
 
 
 def _outside(objects: Objects, size: Size | None) -> Detections:
-    """Boxes most of whose area is not on the image, of difficult ones those that are not on it at all; to reach past its border is usual."""
+    """Boxes most of whose area is not on the image, of difficult ones those that are not on it at all; to
+    reach past its border is usual.
+    """
     if size is None:
         return
     height, width = size
     polygons = shapely.polygons(_rectangles(objects.boxes))
-    on_image = shapely.area(shapely.intersection(polygons, shapely.box(0, 0, width, height))) / shapely.area(polygons)
+    on_image = shapely.area(shapely.intersection(polygons, shapely.box(0, 0, width, height))) / shapely.area(
+        polygons
+    )
     for row in np.flatnonzero(on_image <= np.where(objects.difficult, 0.0, LEAST_INSIDE)):
         x, y = objects.boxes[row, :2]
         rule = f"objects must lie on the image of {width} x {height} pixels"
         what = f"{1 - on_image[row]:.0%} of {objects.names[row]!r} at ({x:.6g}, {y:.6g})"
-        yield "outside", int(row), f"{rule}, {what} does not; correct it, remove it or, if some of it shows, mark it difficult"
+        yield (
+            "outside",
+            int(row),
+            f"{rule}, {what} does not; correct it, remove it or, if some of it shows, mark it difficult",
+        )
 
 
 def _twice(objects: Objects) -> Detections:
@@ -120,12 +145,17 @@ def _twice(objects: Objects) -> Detections:
     names = np.unique(objects.names, return_inverse=True)[1]
     same = (rows < columns) & (overlaps >= SAME_BOX) & (names[rows] == names[columns])
     first: dict[int, tuple[int, float]] = {}
-    for row, column, overlap in sorted(zip(rows[same].tolist(), columns[same].tolist(), overlaps[same].tolist(), strict=True)):
+    for row, column, overlap in sorted(
+        zip(rows[same].tolist(), columns[same].tolist(), overlaps[same].tolist(), strict=True)
+    ):
         first.setdefault(column, (row, overlap))
     for column, (row, overlap) in sorted(first.items()):
         line = objects.lines[row]
         other = f"object {objects.numbers[row]}" if line is None else f"line {line}"
-        message = f"objects must be labelled once, {objects.names[column]!r} is the same box as that of {other} (IoU {min(overlap, 1):.3f})"
+        message = (
+            f"objects must be labelled once, {objects.names[column]!r} is the same box as that of {other} "
+            f"(IoU {min(overlap, 1):.3f})"
+        )
         yield "duplicate_object", column, f"{message}; remove one"
 
 

@@ -41,7 +41,9 @@ class Sample(NamedTuple):
 
 
 def choose_samples(records: Sequence[ImageRecord], count: int) -> list[Sample]:
-    """At most ``count`` samples in the order of the images: for each class, the rarest first, one that shows it; then evenly spread ones."""
+    """At most ``count`` samples in the order of the images: for each class, the rarest first, one that shows
+    it; then evenly spread ones.
+    """
     usable = [record for record in records if record.pixels is not None and len(record.objects)]
     places: dict[str, list[int]] = {}
     for index, record in enumerate(usable):

@@ -20,16 +20,18 @@ MOST_SIZES = 1000  # different image sizes that are listed
 
 
 def statistics(splits: Mapping[str, Sequence[ImageRecord]]) -> dict[str, Any]:
-    """Counts and distributions over all images; those that are in several splits count once in what is not by split.
+    """Counts and distributions over all images; those that are in several splits count once in what is not by
+    split.
 
     Returns:
-        ``images``, ``objects``, ``difficult``, ``images_without_objects``; ``splits``: the same for each split;
-        ``classes``: name -> ``objects``, ``images``, ``difficult`` and ``splits`` (objects by split), most frequent first;
-        ``past_border``: ``objects`` that reach past the image's border, and their ``share``;
-        ``size`` (square root of the area), ``long_side``, ``short_side`` (pixels), ``angle`` (degrees in [-90, 90)), ``aspect_ratio`` (>= 1),
-        ``objects_per_image``, ``image_width``, ``image_height``: ``mean``, ``quantiles`` and ``histogram`` (``edges`` [k + 1], ``counts`` [k]; what
-        lies beyond the edges is in the outermost bins);
-        ``image_sizes``: [width, height, images] of each, most frequent first.
+        ``images``, ``objects``, ``difficult``, ``images_without_objects``; ``splits``: the same for each
+        split; ``classes``: name -> ``objects``, ``images``, ``difficult`` and ``splits`` (objects by split),
+        most frequent first; ``past_border``: ``objects`` that reach past the image's border, and their
+        ``share``; ``size`` (square root of the area), ``long_side``, ``short_side`` (pixels), ``angle``
+        (degrees in [-90, 90)), ``aspect_ratio`` (>= 1), ``objects_per_image``, ``image_width``,
+        ``image_height``: ``mean``, ``quantiles`` and ``histogram`` (``edges`` [k + 1], ``counts`` [k]; what
+        lies beyond the edges is in the outermost bins); ``image_sizes``: [width, height, images] of each,
+        most frequent first.
     """
     records = list({id(record): record for part in splits.values() for record in part}.values())
     boxes = np.concatenate([record.objects.boxes for record in records]) if records else np.zeros((0, 5))
@@ -57,7 +59,9 @@ def distribution(values: ArrayLike, edges: Sequence[float]) -> dict[str, Any]:
     """Mean, quantiles and histogram of numbers; quantiles and mean are None where there are none."""
     numbers = np.asarray(values, dtype=np.float64)
     counts, _ = np.histogram(numbers.clip(edges[0], np.nextafter(edges[-1], edges[0])), edges)
-    found: Sequence[float | None] = np.quantile(numbers, QUANTILES).tolist() if len(numbers) else [None] * len(QUANTILES)
+    found: Sequence[float | None] = (
+        np.quantile(numbers, QUANTILES).tolist() if len(numbers) else [None] * len(QUANTILES)
+    )
     return {
         "mean": float(numbers.mean()) if len(numbers) else None,
         "quantiles": {f"{share:g}": value for share, value in zip(QUANTILES, found, strict=True)},
@@ -74,15 +78,22 @@ def _counts(records: Sequence[ImageRecord]) -> dict[str, int]:
     }
 
 
-def _classes(records: Sequence[ImageRecord], splits: Mapping[str, Sequence[ImageRecord]]) -> dict[str, dict[str, Any]]:
+def _classes(
+    records: Sequence[ImageRecord], splits: Mapping[str, Sequence[ImageRecord]]
+) -> dict[str, dict[str, Any]]:
     objects: collections.Counter[str] = collections.Counter()
     images: collections.Counter[str] = collections.Counter()
     difficult: collections.Counter[str] = collections.Counter()
     for record in records:
         objects.update(record.objects.names)
         images.update(set(record.objects.names))
-        difficult.update(name for name, hard in zip(record.objects.names, record.objects.difficult, strict=True) if hard)
-    by_split = {name: collections.Counter(one for record in part for one in record.objects.names) for name, part in splits.items()}
+        difficult.update(
+            name for name, hard in zip(record.objects.names, record.objects.difficult, strict=True) if hard
+        )
+    by_split = {
+        name: collections.Counter(one for record in part for one in record.objects.names)
+        for name, part in splits.items()
+    }
     return {
         name: {
             "objects": count,

@@ -1,4 +1,6 @@
-"""Images that are there twice: exactly within a split, and across splits also where they only show the same."""
+"""Images that are there twice: exactly within a split, and across splits also where they only show the
+same.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,18 @@ Shown = tuple[ImageRecord, Pixels]
 
 
 def twins(splits: Mapping[str, Sequence[ImageRecord]]) -> list[Problem]:
-    """Duplicates within each split, and for each image of a later split the one of an earlier split that shows the same.
+    """Duplicates within each split, and for each image of a later split the one of an earlier split that
+    shows the same.
 
-    Images of one colour are compared with none. Splits whose names hold one another ("trainval" and "train") are not told apart.
+    Images of one colour are compared with none. Splits whose names hold one another ("trainval" and "train")
+    are not told apart.
     """
     order = sorted(
-        splits, key=lambda name: (next((place for place, start in enumerate(ORDER) if name.startswith(start)), len(ORDER)), name)
+        splits,
+        key=lambda name: (
+            next((place for place, start in enumerate(ORDER) if name.startswith(start)), len(ORDER)),
+            name,
+        ),
     )
     problems = [problem for name in order for problem in _within(splits[name])]
     for first, second in itertools.combinations(order, 2):
@@ -48,15 +56,20 @@ def _within(records: Sequence[ImageRecord]) -> Iterator[Problem]:
             yield Problem("duplicate_image", record.item.image, message)
 
 
-def _scenes(first: str, records: Sequence[ImageRecord], second: str, others: Sequence[ImageRecord]) -> Iterator[Problem]:
-    """Patches, told by their names, of an image that patches of the other split are of too; the first of each image."""
+def _scenes(
+    first: str, records: Sequence[ImageRecord], second: str, others: Sequence[ImageRecord]
+) -> Iterator[Problem]:
+    """Patches, told by their names, of an image that patches of the other split are of too; the first of each
+    image.
+    """
     scenes, seen = {scene for record in records if (scene := _scene(record)) is not None}, set()
     for record in others:
         scene = _scene(record)
         if scene in scenes and scene not in seen:
             seen.add(scene)
             message = (
-                f"{first} and {second} must not show the same, both have patches of {scene}; {NEXT_STEP}, with all patches of that image"
+                f"{first} and {second} must not show the same, both have patches of {scene}; {NEXT_STEP}, "
+                f"with all patches of that image"
             )
             yield Problem("leak", record.item.image, message)
 
@@ -68,7 +81,9 @@ def _scene(record: ImageRecord) -> str | None:
     return scene if scene != name else None
 
 
-def _across(first: str, records: Sequence[ImageRecord], second: str, others: Sequence[ImageRecord]) -> Iterator[Problem]:
+def _across(
+    first: str, records: Sequence[ImageRecord], second: str, others: Sequence[ImageRecord]
+) -> Iterator[Problem]:
     """The same file, then the same pixels, and among the rest the same picture."""
     rule = f"{first} and {second} must not show the same"
     files = {record.item.image for record in records}
@@ -87,7 +102,10 @@ def _across(first: str, records: Sequence[ImageRecord], second: str, others: Seq
     for pair in _pairs(shown, rest):
         how = f"{pair.symmetry}, " if pair.symmetry else ""
         same, record = shown[pair.first][0], rest[pair.second][0]
-        message = f"{rule}, {same.item.image} is nearly this image ({how}correlation {pair.correlation:.3f}); {NEXT_STEP}"
+        message = (
+            f"{rule}, {same.item.image} is nearly this image ({how}correlation {pair.correlation:.3f}); "
+            f"{NEXT_STEP}"
+        )
         yield Problem("leak", record.item.image, message)
 
 
@@ -96,7 +114,9 @@ def _pairs(shown: Sequence[Shown], rest: Sequence[Shown]) -> list[Pair]:
     if not shown or not rest:
         return []
     best: dict[int, Pair] = {}
-    for pair in near_duplicates(*(np.stack([pixels.thumbnail for _, pixels in part]) for part in (shown, rest))):
+    for pair in near_duplicates(
+        *(np.stack([pixels.thumbnail for _, pixels in part]) for part in (shown, rest))
+    ):
         if pair.second not in best or pair.correlation > best[pair.second].correlation:
             best[pair.second] = pair
     return [best[index] for index in sorted(best)]
@@ -104,4 +124,6 @@ def _pairs(shown: Sequence[Shown], rest: Sequence[Shown]) -> list[Pair]:
 
 def _shown(records: Sequence[ImageRecord]) -> list[Shown]:
     """Those that can be compared."""
-    return [(record, record.pixels) for record in records if record.pixels is not None and not record.pixels.blank]
+    return [
+        (record, record.pixels) for record in records if record.pixels is not None and not record.pixels.blank
+    ]

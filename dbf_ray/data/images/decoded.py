@@ -1,4 +1,6 @@
-"""Decoded and resized images in memory, so that each is decoded once in a training instead of once an epoch."""
+"""Decoded and resized images in memory, so that each is decoded once in a training instead of once an
+epoch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ import torch
 from dbf_ray.data.samples import Dataset, Sample
 from dbf_ray.data.transforms import resize
 
-TARGET_BYTES = 1 << 16  # room for one image's objects; an image with more of them (some hundreds) is decoded each time
+TARGET_BYTES = (
+    1 << 16
+)  # room for one image's objects; an image with more of them (some hundreds) is decoded each time
 
 
 def slot_bytes(image_size: int) -> int:
@@ -21,10 +25,12 @@ def slot_bytes(image_size: int) -> int:
 
 
 class DecodedImages:
-    """Samples of a data set, resized, of which the first ``budget`` bytes' worth are kept once they have been asked for.
+    """Samples of a data set, resized, of which the first ``budget`` bytes' worth are kept once they have been
+    asked for.
 
-    They lie in anonymous shared memory: processes that are forked from this one, as those that load images are, fill and read the same
-    store, which takes no more than what was written to. Elsewhere (a process that is spawned) nothing is kept.
+    They lie in anonymous shared memory: processes that are forked from this one, as those that load images
+    are, fill and read the same store, which takes no more than what was written to. Elsewhere (a process that
+    is spawned) nothing is kept.
 
     Args:
         dataset: whose samples.
@@ -37,7 +43,9 @@ class DecodedImages:
         self._pixels, self._slot = 3 * image_size * image_size, slot_bytes(image_size)
         self.kept = min(len(dataset), max(0, budget) // self._slot)
         self._memory = mmap.mmap(-1, self.kept * self._slot) if self.kept else None
-        self._sizes = np.frombuffer(mmap.mmap(-1, 4 * 4 * self.kept), np.int32).reshape(-1, 4) if self.kept else None
+        self._sizes = (
+            np.frombuffer(mmap.mmap(-1, 4 * 4 * self.kept), np.int32).reshape(-1, 4) if self.kept else None
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -58,7 +66,9 @@ class DecodedImages:
         done, height, width, length = self._sizes[index].tolist()
         start = index * self._slot
         if done:
-            pixels = torch.frombuffer(self._memory, dtype=torch.uint8, count=3 * height * width, offset=start).clone()
+            pixels = torch.frombuffer(
+                self._memory, dtype=torch.uint8, count=3 * height * width, offset=start
+            ).clone()
             first = start + self._pixels
             return pixels.view(3, height, width), pickle.loads(self._memory[first : first + length])
         image, target = resize(*self.dataset.load(index), self.image_size)

@@ -1,8 +1,9 @@
 """Images of more than 8 bits a channel, as satellites take them, and how they become 8-bit.
 
-Sensors fill a part of 16 bits, often 11 or 12, so that a division by 256 would give black images. Each band is stretched linearly between its
-2nd and 98th percentile, the "cumulative count cut" with which QGIS shows such images, over the whole image: all windows of one image are
-stretched alike. Pixels without data (the file's nodata value, NaN) do not count.
+Sensors fill a part of 16 bits, often 11 or 12, so that a division by 256 would give black images. Each band
+is stretched linearly between its 2nd and 98th percentile, the "cumulative count cut" with which QGIS shows
+such images, over the whole image: all windows of one image are stretched alike. Pixels without data (the
+file's nodata value, NaN) do not count.
 
 Single bands are read by Pillow; several bands of 16 bits, which it cuts to 8 or does not know, by rasterio.
 """
@@ -37,7 +38,9 @@ def bits_of(image: Image.Image) -> int:
     if image.mode.startswith("I;16"):
         return 16
     stored = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
-    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):  # PNG tells only by how its pixels are to be unpacked
+    if any(
+        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    ):  # PNG tells only by how its pixels are to be unpacked
         return 16
     return max(8, *(stored if isinstance(stored, tuple) else (stored,)))
 
@@ -55,7 +58,9 @@ def limits_of(bands: NDArray[Any], nodata: float | None = None) -> Limits:
 
 
 def stretch(bands: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
-    """Bands [C, h, w] as uint8: linear between the limits, cut beyond them; NaN becomes 0. A band of one value becomes 0."""
+    """Bands [C, h, w] as uint8: linear between the limits, cut beyond them; NaN becomes 0. A band of one
+    value becomes 0.
+    """
     low, span = limits.low[:, None, None], np.maximum(limits.high - limits.low, 1e-12)[:, None, None]
     result = np.empty(bands.shape, np.uint8)
     for top in range(0, bands.shape[1], _ROWS):
@@ -66,5 +71,7 @@ def stretch(bands: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
 
 
 def as_rgb(bands: NDArray[np.uint8]) -> Tensor:
-    """Bands [C, h, w] as a tensor [3, h, w]: one or two are grey (and alpha), of more the first three are red, green and blue."""
+    """Bands [C, h, w] as a tensor [3, h, w]: one or two are grey (and alpha), of more the first three are
+    red, green and blue.
+    """
     return torch.from_numpy(np.ascontiguousarray(bands[:3] if len(bands) >= 3 else bands[[0, 0, 0]]))

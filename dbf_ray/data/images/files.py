@@ -1,8 +1,8 @@
 """Image files: a cheap check before training, and decoding to upright RGB tensors of 8 bits.
 
-The orientation that a camera noted (EXIF) is applied, as OpenCV, MMCV and most labelling tools do: sizes and labels are those of the upright
-image. Images of more than 8 bits a channel are stretched to 8, see :mod:`.deep_images`. A TIFF file is read as it is by windows: by rasterio, if
-that is installed.
+The orientation that a camera noted (EXIF) is applied, as OpenCV, MMCV and most labelling tools do: sizes and
+labels are those of the upright image. Images of more than 8 bits a channel are stretched to 8, see
+:mod:`.deep_images`. A TIFF file is read as it is by windows: by rasterio, if that is installed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.De
 
 @contextlib.contextmanager
 def large_images(allowed: bool = True) -> Iterator[None]:
-    """Lets Pillow open images beyond the size at which it suspects an attack (178 million pixels); unless it is not ``allowed``."""
+    """Lets Pillow open images beyond the size at which it suspects an attack (178 million pixels); unless it
+    is not ``allowed``.
+    """
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = LARGEST if allowed else limit
     try:
@@ -48,7 +50,8 @@ def large_images(allowed: bool = True) -> Iterator[None]:
 
 
 def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
-    """Check an image file's header, and that its end is there; a file whose end looks wrong is decoded to find out.
+    """Check an image file's header, and that its end is there; a file whose end looks wrong is decoded to
+    find out.
 
     Args:
         file: the image.
@@ -70,14 +73,18 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
                 ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
                 if ending is not None and not ends_with(file, ending):
                     image.load()
-                (width, height), turned = image.size, turned and image.format != "TIFF"  # of which Pillow gives the upright size
+                (width, height), turned = (
+                    image.size,
+                    turned and image.format != "TIFF",
+                )  # of which Pillow gives the upright size
     except UNREADABLE as error:
         raise undecodable(file, error) from error
     return (width, height) if turned else (height, width)
 
 
 def read_image(file: Path) -> Tensor:
-    """Decode an image file to a uint8 tensor [3, H, W] in RGB, upright; grey is repeated, transparency and further bands dropped.
+    """Decode an image file to a uint8 tensor [3, H, W] in RGB, upright; grey is repeated, transparency and
+    further bands dropped.
 
     Raises:
         DataError: the image cannot be decoded, or needs rasterio, which is not installed.
@@ -101,7 +108,8 @@ def read_image(file: Path) -> Tensor:
 def orientation(image: Image.Image) -> int:
     """EXIF orientation of an opened image, 1 to 8; 1 is upright, from 5 on width and height are exchanged.
 
-    Told from the header alone: Pillow's own ``getexif`` would decode a PNG to see whether something comes after its pixels.
+    Told from the header alone: Pillow's own ``getexif`` would decode a PNG to see whether something comes
+    after its pixels.
     """
     return int(Image.Image.getexif(image).get(ORIENTATION, 1))
 
@@ -118,7 +126,8 @@ def upright(image: Image.Image) -> Image.Image:
 def open_image(file: Path) -> Iterator[Image.Image]:
     """Open an image with Pillow.
 
-    A TIFF file that is to be turned is opened from memory: Pillow 13 maps files with uncompressed pixels, and then garbles those that it turns.
+    A TIFF file that is to be turned is opened from memory: Pillow 13 maps files with uncompressed pixels, and
+    then garbles those that it turns.
     """
     with Image.open(file) as image:
         if image.format != "TIFF" or orientation(image) == 1:
@@ -129,9 +138,11 @@ def open_image(file: Path) -> Iterator[Image.Image]:
 
 
 def is_windowed(file: Path) -> bool:
-    """Whether a file is read by rasterio, which decodes windows by themselves: a TIFF file, where rasterio is installed.
+    """Whether a file is read by rasterio, which decodes windows by themselves: a TIFF file, where rasterio is
+    installed.
 
-    Not if it is to be shown turned or mirrored, or has values of fewer than 8 bits or white as 0: rasterio gives such pixels as they are stored.
+    Not if it is to be shown turned or mirrored, or has values of fewer than 8 bits or white as 0: rasterio
+    gives such pixels as they are stored.
 
     Raises:
         OSError: it cannot be read at all.
@@ -144,7 +155,12 @@ def is_windowed(file: Path) -> bool:
         tags = getattr(image, "tag_v2", {})
         stored = tags.get(BITS_PER_SAMPLE, (1,))
         depth = min(stored) if isinstance(stored, tuple) else stored
-        return image.mode in MODES and orientation(image) == 1 and depth >= 8 and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO
+        return (
+            image.mode in MODES
+            and orientation(image) == 1
+            and depth >= 8
+            and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO
+        )
 
 
 def is_deep(file: Path) -> bool:
@@ -179,7 +195,10 @@ def _read_foreign(file: Path) -> Tensor:
 def check_mode(image: Image.Image, file: Path) -> None:
     """Raise DataError where Pillow opened an image whose pixels are nothing that can be shown as RGB."""
     if image.mode not in MODES:
-        raise DataError(f"{file}: images must be grey, RGB or have bands of numbers, got PIL mode {image.mode}; convert the image to RGB")
+        raise DataError(
+            f"{file}: images must be grey, RGB or have bands of numbers, got PIL mode {image.mode}; convert "
+            f"the image to RGB"
+        )
 
 
 def undecodable(file: Path, error: Exception) -> DataError:
@@ -187,9 +206,18 @@ def undecodable(file: Path, error: Exception) -> DataError:
     if isinstance(error, DataError):
         return error
     if isinstance(error, Image.DecompressionBombError):
-        return DataError(f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it into patches")
-    reason = "not an image file that is known" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-    return DataError(f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file")
+        return DataError(
+            f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it "
+            f"into patches"
+        )
+    reason = (
+        "not an image file that is known"
+        if isinstance(error, UnidentifiedImageError)
+        else " ".join(str(error).split())
+    )
+    return DataError(
+        f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file"
+    )
 
 
 def ends_with(file: Path, ending: bytes) -> bool:

@@ -1,4 +1,5 @@
-"""Images that rasterio reads: GeoTIFF and other files with many bands, deep pixels or a place on earth, window by window.
+"""Images that rasterio reads: GeoTIFF and other files with many bands, deep pixels or a place on earth,
+window by window.
 
 rasterio (BSD, wheels with GDAL) is optional: ``pip install 'dbf-ray[geo]'``.
 """
@@ -20,9 +21,9 @@ from torch import Tensor
 from dbf_ray.data.images.deep import Limits, as_rgb, limits_of, stretch
 from dbf_ray.errors import DataError
 
-_DECODED_MB = (
-    "512"  # GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of a wide image
-)
+# GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of
+# a wide image
+_DECODED_MB = "512"
 _NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a file that has none
 _MOST_LIMITS = 64
 _limits: dict[tuple[str, int], Limits] = {}  # of the files opened last
@@ -51,7 +52,8 @@ def open_geo(file: Path) -> Iterator[GeoRaster]:
     library = rasterio()
     if library is None:
         raise DataError(
-            f"{file}: an image of several bands with more than 8 bits each, or of more than four, needs rasterio, which is not installed; "
+            f"{file}: an image of several bands with more than 8 bits each, or of more than four, needs "
+            f"rasterio, which is not installed; "
             "pip install 'dbf-ray[geo]', or convert the image to 8-bit RGB"
         )
     with warnings.catch_warnings():
@@ -109,7 +111,9 @@ class GeoRaster:
 
 
 def _color_bands(dataset: Any) -> list[int]:
-    """Numbers from 1 of the bands to read: those that say to be red, green and blue, else the first three, else the first."""
+    """Numbers from 1 of the bands to read: those that say to be red, green and blue, else the first three,
+    else the first.
+    """
     names = [band.name for band in dataset.colorinterp]
     if {"red", "green", "blue"} <= set(names):
         return [names.index(color) + 1 for color in ("red", "green", "blue")]
@@ -127,7 +131,9 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
 
 
 def _is_on_earth(crs: Any) -> bool:
-    """Whether a reference system has anything to do with longitudes and latitudes; those of engineering have not."""
+    """Whether a reference system has anything to do with longitudes and latitudes; those of engineering have
+    not.
+    """
     try:
         return crs is not None and (crs.is_geographic or crs.is_projected)
     except Exception:  # rasterio's own, which only an installed rasterio could name
@@ -135,9 +141,11 @@ def _is_on_earth(crs: Any) -> bool:
 
 
 def _on_earth(crs: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Longitudes and latitudes [n, 2] of points [n, 2] of a reference system; infinite where it does not reach.
+    """Longitudes and latitudes [n, 2] of points [n, 2] of a reference system; infinite where it does not
+    reach.
 
-    PROJ refuses all points of a call for one that is beyond its projection, as the corners of a geostationary image are: these are found by halves.
+    PROJ refuses all points of a call for one that is beyond its projection, as the corners of a geostationary
+    image are: these are found by halves.
     """
     from rasterio.warp import transform
 

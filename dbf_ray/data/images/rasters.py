@@ -1,7 +1,8 @@
 """Images of any size, read by windows.
 
-TIFF files are read by rasterio where it is installed: only the window is decoded, and where the file says where on earth it lies, pixels can be
-turned into longitudes and latitudes. Any other file is decoded once and held as Pillow holds it, 4 bytes a pixel (20,000 x 20,000: 1.6 GB).
+TIFF files are read by rasterio where it is installed: only the window is decoded, and where the file says
+where on earth it lies, pixels can be turned into longitudes and latitudes. Any other file is decoded once and
+held as Pillow holds it, 4 bytes a pixel (20,000 x 20,000: 1.6 GB).
 """
 
 from __future__ import annotations
@@ -42,16 +43,19 @@ class Raster(Protocol):
     size: tuple[int, int]
 
     def read(self, x: int, y: int, width: int, height: int) -> Tensor:
-        """The window [y, y + height) x [x, x + width), which must lie within the image, as uint8 [3, height, width] in RGB.
+        """The window [y, y + height) x [x, x + width), which must lie within the image, as uint8 [3, height,
+        width] in RGB.
 
         Raises:
             DataError: the window cannot be decoded.
         """
 
     def lonlat(self, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Longitudes and latitudes (degrees, WGS 84) [n, 2] of points (x, y) in pixels [n, 2]; None where the image does not tell.
+        """Longitudes and latitudes (degrees, WGS 84) [n, 2] of points (x, y) in pixels [n, 2]; None where the
+        image does not tell.
 
-        x = 0 is the left edge of the first column, so that pixel centres lie at halves. It works after the image is closed too.
+        x = 0 is the left edge of the first column, so that pixel centres lie at halves. It works after the
+        image is closed too.
         """
 
 
@@ -82,7 +86,8 @@ class Checked:
         """See :class:`Raster`."""
         if min(x, y) < 0 or min(width, height) < 1 or x + width > self.size[1] or y + height > self.size[0]:
             raise DataError(
-                f"{self._file}: a window must lie within the image of {self.size[1]} x {self.size[0]} pixels, got x {x}, y {y}, {width} x {height}"
+                f"{self._file}: a window must lie within the image of {self.size[1]} x {self.size[0]} "
+                f"pixels, got x {x}, y {y}, {width} x {height}"
             )
         try:
             return self._raster.read(x, y, width, height)

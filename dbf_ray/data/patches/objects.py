@@ -1,8 +1,9 @@
 """What a window cuts out of an image: its pixels, padded, and its objects.
 
-Rules as in MMRotate's splitter: an object belongs to a patch if at least 70 % of its area lies inside (``iof_thr``), one that is cut gets the
-difficult flag 2, and what lies beyond the image has one colour. Unlike there, a cut object is clipped: what is left of it is labelled, by the
-rectangle of least area around it, as the DOTA devkit does; MMRotate leaves the outline reaching out of the patch.
+Rules as in MMRotate's splitter: an object belongs to a patch if at least 70 % of its area lies inside
+(``iof_thr``), one that is cut gets the difficult flag 2, and what lies beyond the image has one colour.
+Unlike there, a cut object is clipped: what is left of it is labelled, by the rectangle of least area around
+it, as the DOTA devkit does; MMRotate leaves the outline reaching out of the patch.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ _WHOLE = 1 - 1e-6  # shares from here on are rounding
 
 
 class PatchObject(NamedTuple):
-    """An object of a patch: corners (8 numbers) in its pixels, class name, and difficult flag: 0, 1, or 2 where it is cut."""
+    """An object of a patch: corners (8 numbers) in its pixels, class name, and difficult flag: 0, 1, or 2
+    where it is cut.
+    """
 
     corners: tuple[float, ...]
     name: str
     difficult: int
 
 
-def objects_in(objects: Sequence[LabelledObject], window: Window, share: float = 0.7, clip: bool = True) -> list[PatchObject]:
+def objects_in(
+    objects: Sequence[LabelledObject], window: Window, share: float = 0.7, clip: bool = True
+) -> list[PatchObject]:
     """The objects of an image that belong to a window, moved to its pixels.
 
     Args:
@@ -51,7 +56,9 @@ def objects_in(objects: Sequence[LabelledObject], window: Window, share: float =
 
 
 def _cut(one: LabelledObject, window: Window) -> tuple[float, tuple[float, ...]]:
-    """Share of an object's area within a window, and the corners of the smallest rectangle around that part."""
+    """Share of an object's area within a window, and the corners of the smallest rectangle around that
+    part.
+    """
     xs, ys = one.corners[0::2], one.corners[1::2]
     right, bottom = window.x + window.size, window.y + window.size
     if window.x <= min(xs) and max(xs) <= right and window.y <= min(ys) and max(ys) <= bottom:
@@ -67,15 +74,21 @@ def _cut(one: LabelledObject, window: Window) -> tuple[float, tuple[float, ...]]
     if part.area <= 0:
         return 0.0, ()
     rectangle = part.minimum_rotated_rectangle
-    return part.area / polygon.area, tuple(value for point in list(rectangle.exterior.coords)[:4] for value in point)
+    return part.area / polygon.area, tuple(
+        value for point in list(rectangle.exterior.coords)[:4] for value in point
+    )
 
 
 def read_patch(raster: Raster, window: Window, padding: tuple[int, int, int] | None = PADDING) -> Tensor:
-    """Pixels of a window, uint8 [3, size, size]; with ``padding`` None what lies beyond the image is left out."""
+    """Pixels of a window, uint8 [3, size, size]; with ``padding`` None what lies beyond the image is left
+    out.
+    """
     width, height = window.within(*raster.size)
     pixels = raster.read(window.x, window.y, width, height)
     if padding is None or (width, height) == (window.size, window.size):
         return pixels
-    patch = torch.tensor(padding, dtype=torch.uint8)[:, None, None].expand(3, window.size, window.size).clone()
+    patch = (
+        torch.tensor(padding, dtype=torch.uint8)[:, None, None].expand(3, window.size, window.size).clone()
+    )
     patch[:, :height, :width] = pixels
     return patch

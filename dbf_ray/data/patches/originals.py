@@ -1,4 +1,6 @@
-"""The objects of the images that a data set's patches were cut from, by which merged detections are judged."""
+"""The objects of the images that a data set's patches were cut from, by which merged detections are
+judged.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from dbf_ray.geometry.windows import parse_patch_name
 
 
 def originals_of(dataset: Dataset) -> dict[str, Mapping[str, Any]] | None:
-    """Objects by image, in the image's pixels: boxes [n, 5], labels [n], difficult [n]; None where the images are no patches of a split.
+    """Objects by image, in the image's pixels: boxes [n, 5], labels [n], difficult [n]; None where the images
+    are no patches of a split.
 
     Only images of which the data set has patches; a class that the data set does not know is left out.
 
@@ -31,10 +34,14 @@ def originals_of(dataset: Dataset) -> dict[str, Mapping[str, Any]] | None:
         return None
     found: dict[str, Mapping[str, Any]] = {}
     for image in sorted({parse_patch_name(image_id).image for image_id in dataset.image_ids}):
-        file = next((folder / f"{image}.txt" for folder in sorted(folders) if (folder / f"{image}.txt").is_file()), None)
+        file = next(
+            (folder / f"{image}.txt" for folder in sorted(folders) if (folder / f"{image}.txt").is_file()),
+            None,
+        )
         if file is None:
             raise DataError(
-                f"{min(folders)} must hold the labels of every image that was cut, {image}.txt is missing; split the data again"
+                f"{min(folders)} must hold the labels of every image that was cut, {image}.txt is missing; "
+                f"split the data again"
             )
         labels = read_labels(file)
         if labels.problems:

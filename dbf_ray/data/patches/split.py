@@ -1,9 +1,10 @@
 """Cutting a data set into patches to train on: DOTA's text format out, whatever format comes in.
 
-Deterministic, and restartable at any moment: a patch is written under another name and renamed when whole, its image before its labels. What a
-restart finds whole it keeps, what is torn it writes again, and patches of images that are gone or have changed it removes. Each task is an image, or
-a row of windows of one that can be read by windows, and knows all that it needs: tasks may run in any order, in any process, on any machine that sees
-the folders.
+Deterministic, and restartable at any moment: a patch is written under another name and renamed when whole,
+its image before its labels. What a restart finds whole it keeps, what is torn it writes again, and patches of
+images that are gone or have changed it removes. Each task is an image, or a row of windows of one that can be
+read by windows, and knows all that it needs: tasks may run in any order, in any process, on any machine that
+sees the folders.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ SETTINGS_FILE = "split.json"
 SOURCES_FILE = "sources.json"
 """Which images the patches are of: length and time of change of each."""
 ORIGINALS = "originals"
-"""Folder beside images/ and labelTxt/ with the labels of the uncut images, by which merged detections are judged."""
+"""Folder beside images/ and labelTxt/ with the labels of the uncut images, by which merged detections are
+judged.
+"""
 WHOLE = "all"  # what the split of an undivided folder is called
 _PNG_EFFORT = 1  # of 9; higher ones save a few per cent of the size for twice the time and more
 
@@ -46,9 +49,12 @@ class SplitSettings:
     Attributes:
         size: side of a patch, pixels, at rate 1.
         overlap: pixels that neighbours share, at rate 1.
-        rates: a window at rate r has sides of size / r pixels, so that objects look r times as large once patches are resized alike.
-        share: least share of an object's area that must lie in a patch to be labelled there (MMRotate's iof_thr).
-        image_share: patches with no more of them on the image are left out where there are better ones (MMRotate's img_rate_thr).
+        rates: a window at rate r has sides of size / r pixels, so that objects look r times as large once
+            patches are resized alike.
+        share: least share of an object's area that must lie in a patch to be labelled there (MMRotate's
+            iof_thr).
+        image_share: patches with no more of them on the image are left out where there are better ones
+            (MMRotate's img_rate_thr).
         clip: label what is left of an object that is cut; False: all of it, as MMRotate does.
         padding: RGB beyond the image; None: patches end with the image.
     """
@@ -63,16 +69,27 @@ class SplitSettings:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.overlap < self.size:
-            raise ConfigError(f"size must be >= 1 and overlap in [0, size), got {self.size} and {self.overlap}; change one")
-        if not self.rates or any(not 0.01 <= rate <= 100 for rate in self.rates) or len(set(self.rates)) != len(self.rates):
-            raise ConfigError(f"rates must be different numbers in [0.01, 100], at least one, got {list(self.rates)}; correct them")
+            raise ConfigError(
+                f"size must be >= 1 and overlap in [0, size), got {self.size} and {self.overlap}; change one"
+            )
+        if (
+            not self.rates
+            or any(not 0.01 <= rate <= 100 for rate in self.rates)
+            or len(set(self.rates)) != len(self.rates)
+        ):
+            raise ConfigError(
+                f"rates must be different numbers in [0.01, 100], at least one, got {list(self.rates)}; "
+                f"correct them"
+            )
         if small := [size for size in self.sizes if size < SMALLEST_PATCH]:
             raise ConfigError(
-                f"windows must be at least {SMALLEST_PATCH} pixels wide, got {small[0]}; raise size or lower the largest rate"
+                f"windows must be at least {SMALLEST_PATCH} pixels wide, got {small[0]}; raise size or "
+                f"lower the largest rate"
             )
         if not 0 < self.share <= 1 or not 0 <= self.image_share < 1:
             raise ConfigError(
-                f"the share of an object must be in (0, 1] and that of an image in [0, 1), got {self.share} and {self.image_share}; correct them"
+                f"the share of an object must be in (0, 1] and that of an image in [0, 1), got {self.share} "
+                f"and {self.image_share}; correct them"
             )
 
     @property
@@ -82,7 +99,9 @@ class SplitSettings:
 
     def windows(self, height: int, width: int) -> list[Window]:
         """The windows of an image."""
-        return sliding_windows(height, width, self.sizes, [int(self.overlap / rate) for rate in self.rates], self.image_share)
+        return sliding_windows(
+            height, width, self.sizes, [int(self.overlap / rate) for rate in self.rates], self.image_share
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,9 @@ class SplitTask:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What a task did: patches written and patches found whole, objects in them, and how many of these are cut."""
+    """What a task did: patches written and patches found whole, objects in them, and how many of these are
+    cut.
+    """
 
     written: int = 0
     kept: int = 0
@@ -106,7 +127,9 @@ class SplitCounts:
     cut: int = 0
 
     def __add__(self, other: SplitCounts) -> SplitCounts:
-        return SplitCounts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return SplitCounts(
+            *(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -128,11 +151,14 @@ class SplitPlan:
     together: list[str]
 
 
-def plan_split(reader: Reader, root: Path, out: Path, settings: SplitSettings, classes: str | Sequence[str] | None = None) -> SplitPlan:
-    """Read and check all labels and the headers of all images, and say what there is to do; nothing is written.
+def plan_split(
+    reader: Reader, root: Path, out: Path, settings: SplitSettings, classes: str | Sequence[str] | None = None
+) -> SplitPlan:
+    """Read and check all labels and the headers of all images, and say what there is to do; nothing is
+    written.
 
-    OUT/SPLIT gets images/, labelTxt/ and originals/ for each split of ROOT but those that others make up (trainval); an undivided ROOT is cut into
-    OUT itself.
+    OUT/SPLIT gets images/, labelTxt/ and originals/ for each split of ROOT but those that others make up
+    (trainval); an undivided ROOT is cut into OUT itself.
 
     Raises:
         DataError: the data are not usable, or OUT lies within ROOT.
@@ -140,7 +166,9 @@ def plan_split(reader: Reader, root: Path, out: Path, settings: SplitSettings, c
     """
     root, out = Path(root), Path(out)
     if out.resolve() == root.resolve() or root.resolve() in out.resolve().parents:
-        raise DataError(f"patches must go to a folder outside the data, got {out} within {root}; give another OUT")
+        raise DataError(
+            f"patches must go to a folder outside the data, got {out} within {root}; give another OUT"
+        )
     check_out(out, _described(root, settings, classes))
     splits = reader.splits(root)
     listings = {split: reader.listing(root, split) for split in splits or [WHOLE]}
@@ -152,7 +180,9 @@ def plan_split(reader: Reader, root: Path, out: Path, settings: SplitSettings, c
             if labels is not None:
                 plan.originals[folder / ORIGINALS / f"{item.image.stem}.txt"] = original_text(labels.objects)
                 plan.lost.extend(
-                    (item.image, one) for one in labels.objects if not any(objects_in([one], w, settings.share) for w in windows)
+                    (item.image, one)
+                    for one in labels.objects
+                    if not any(objects_in([one], w, settings.share) for w in windows)
                 )
             plan.tasks.extend(_tasks(item, labels, windows, folder, settings))
             found = item.image.stat()
@@ -160,8 +190,15 @@ def plan_split(reader: Reader, root: Path, out: Path, settings: SplitSettings, c
     return plan
 
 
-def prepare_out(plan: SplitPlan, root: Path, out: Path, settings: SplitSettings, classes: str | Sequence[str] | None = None) -> int:
-    """Make the folders of OUT, write what is known before anything is cut, and remove what belongs to no patch of the plan any more.
+def prepare_out(
+    plan: SplitPlan,
+    root: Path,
+    out: Path,
+    settings: SplitSettings,
+    classes: str | Sequence[str] | None = None,
+) -> int:
+    """Make the folders of OUT, write what is known before anything is cut, and remove what belongs to no
+    patch of the plan any more.
 
     To be called by the only process that writes there.
 
@@ -211,9 +248,15 @@ def run_task(task: SplitTask) -> SplitCounts:
     missing = []
     for window in task.windows:
         name = patch_name(task.image.stem, window)
-        objects = None if task.objects is None else objects_in(task.objects, window, task.settings.share, task.settings.clip)
+        objects = (
+            None
+            if task.objects is None
+            else objects_in(task.objects, window, task.settings.share, task.settings.clip)
+        )
         text = None if objects is None else patch_text(objects)
-        counts += SplitCounts(objects=len(objects or ()), cut=sum(one.difficult == CUT for one in objects or ()))
+        counts += SplitCounts(
+            objects=len(objects or ()), cut=sum(one.difficult == CUT for one in objects or ())
+        )
         if _is_whole(task.folder, name, text):
             counts += SplitCounts(kept=1)
         else:
@@ -227,7 +270,9 @@ def run_task(task: SplitTask) -> SplitCounts:
 
 
 def cut(task: SplitTask) -> SplitCounts | DataError:
-    """:func:`run_task`, an error in place of the counts: one image that cannot be cut does not stop the others."""
+    """:func:`run_task`, an error in place of the counts: one image that cannot be cut does not stop the
+    others.
+    """
     try:
         return run_task(task)
     except DataError as error:
@@ -235,9 +280,14 @@ def cut(task: SplitTask) -> SplitCounts | DataError:
 
 
 def cut_all(tasks: Sequence[SplitTask], workers: int) -> Iterator[SplitCounts | DataError]:
-    """Counts of each task, or its error, in the order in which they are done; ``workers`` as in :func:`.walk.walk`."""
+    """Counts of each task, or its error, in the order in which they are done; ``workers`` as in
+    :func:`.walk.walk`.
+    """
     for index, done in walk(cut, tasks, workers):
-        message = "the process that cut it was ended (a crash, or no memory left); replace the file, or start again with fewer --workers"
+        message = (
+            "the process that cut it was ended (a crash, or no memory left); replace the file, or start "
+            "again with fewer --workers"
+        )
         yield DataError(f"{tasks[index].image}: {message}") if done is None else done
 
 
@@ -271,7 +321,9 @@ def _read(
         yield item, labels
 
 
-def _tasks(item: Item, labels: Labels | None, windows: Sequence[Window], folder: Path, settings: SplitSettings) -> Iterator[SplitTask]:
+def _tasks(
+    item: Item, labels: Labels | None, windows: Sequence[Window], folder: Path, settings: SplitSettings
+) -> Iterator[SplitTask]:
     """The image as one task, or each row of its windows where they are decoded by themselves."""
     objects = None if labels is None else tuple(labels.objects)
     rows: dict[tuple[int, int], list[Window]] = {}
@@ -282,7 +334,9 @@ def _tasks(item: Item, labels: Labels | None, windows: Sequence[Window], folder:
 
 
 def _described(root: Path, settings: SplitSettings, classes: str | Sequence[str] | None) -> dict[str, Any]:
-    described: dict[str, Any] = json.loads(json.dumps({"root": str(root.resolve()), "classes": classes, **dataclasses.asdict(settings)}))
+    described: dict[str, Any] = json.loads(
+        json.dumps({"root": str(root.resolve()), "classes": classes, **dataclasses.asdict(settings)})
+    )
     return described
 
 
@@ -295,10 +349,20 @@ def check_out(out: Path, wanted: Mapping[str, Any]) -> None:
     file = out / SETTINGS_FILE
     if file.is_file():
         found = _json(file)
-        if different := [f"{key} {found.get(key)!r} there, {wanted[key]!r} now" for key in wanted if found.get(key) != wanted[key]]:
-            raise ConfigError(f"{out} holds patches that were cut otherwise: {'; '.join(different)}; give another OUT, or remove it")
+        if different := [
+            f"{key} {found.get(key)!r} there, {wanted[key]!r} now"
+            for key in wanted
+            if found.get(key) != wanted[key]
+        ]:
+            raise ConfigError(
+                f"{out} holds patches that were cut otherwise: {'; '.join(different)}; give another OUT, or "
+                f"remove it"
+            )
     elif out.exists() and (not out.is_dir() or any(entry.name != ".lock" for entry in out.iterdir())):
-        raise ConfigError(f"OUT must be a new folder or one that a split was cut into before, {out} holds other files; give another")
+        raise ConfigError(
+            f"OUT must be a new folder or one that a split was cut into before, {out} holds other files; "
+            f"give another"
+        )
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -310,12 +374,16 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _is_whole(folder: Path, name: str, text: str | None) -> bool:
-    """Whether a patch is there, its image with its end and its labels as they should be; the labels are written last."""
+    """Whether a patch is there, its image with its end and its labels as they should be; the labels are
+    written last.
+    """
     image = folder / "images" / f"{name}.png"
     if text is not None and _text_of(folder / "labelTxt" / f"{name}.txt") != text:
         return False
     try:
-        return image.is_file() and ends_with(image, ENDINGS["PNG"]) and bool(check_image(image, any_size=True))
+        return (
+            image.is_file() and ends_with(image, ENDINGS["PNG"]) and bool(check_image(image, any_size=True))
+        )
     except DataError:
         return False
 
@@ -327,7 +395,14 @@ def _text_of(file: Path) -> str | None:
         return None
 
 
-def _write_patch(raster: Raster, window: Window, folder: Path, name: str, text: str | None, padding: tuple[int, int, int] | None) -> None:
+def _write_patch(
+    raster: Raster,
+    window: Window,
+    folder: Path,
+    name: str,
+    text: str | None,
+    padding: tuple[int, int, int] | None,
+) -> None:
     pixels = read_patch(raster, window, padding).permute(1, 2, 0).numpy()
     with whole_file(folder / "images" / f"{name}.png") as partial:
         Image.fromarray(pixels).save(partial, "PNG", compress_level=_PNG_EFFORT)

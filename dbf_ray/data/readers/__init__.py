@@ -20,7 +20,9 @@ READERS: dict[str, Reader] = {
     "coco": CocoReader(),
     "dota": DotaReader(),
 }
-"""Order matters to :func:`recognise` alone: dota is last, since images/ without any labels are a test set of its layout."""
+"""Order matters to :func:`recognise` alone: dota is last, since images/ without any labels are a test set of
+its layout.
+"""
 
 
 def recognise(root: Path) -> str:
@@ -36,7 +38,8 @@ def recognise(root: Path) -> str:
             return name
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in READERS.items())
     raise DataError(
-        f"{root} must be in one of the known formats ({layouts}), it is in none; name the one that is meant, or mend the folder"
+        f"{root} must be in one of the known formats ({layouts}), it is in none; name the one that is "
+        f"meant, or mend the folder"
     )
 
 

@@ -1,7 +1,7 @@
 """What a reader of a labelling format is, and what it gives.
 
-A reader never raises for what is wrong with a single image or label: it says so in a :class:`Problem` and goes on. A data set to train on
-refuses the first problem; a check reports them all.
+A reader never raises for what is wrong with a single image or label: it says so in a :class:`Problem` and
+goes on. A data set to train on refuses the first problem; a check reports them all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.errors import DataError
 
 LARGEST_COORDINATE = 1e6  # pixels
-TOLERATED = frozenset({"orphan_labels", "sub_folder"})  # kinds of problems that a data set to train on only warns of
+TOLERATED = frozenset(
+    {"orphan_labels", "sub_folder"}
+)  # kinds of problems that a data set to train on only warns of
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class LabelledObject:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the data: a ``kind`` for programs, a ``message`` (rule, value, next step) for people, and where it is."""
+    """Something wrong with the data: a ``kind`` for programs, a ``message`` (rule, value, next step) for
+    people, and where it is.
+    """
 
     kind: str
     file: Path
@@ -66,7 +70,8 @@ class Item:
     Attributes:
         image: its file.
         labels: its label file, which may be missing; None: the split has no labels, as a test set.
-        record: what the listing knows already and reading needs: the objects, in formats that hold all of them in one file; class names.
+        record: what the listing knows already and reading needs: the objects, in formats that hold all of
+            them in one file; class names.
     """
 
     image: Path
@@ -88,7 +93,9 @@ class Listing:
 
 @dataclass
 class Labels:
-    """The objects of one image, and what is wrong with its labels; an object with a problem of its own is left out."""
+    """The objects of one image, and what is wrong with its labels; an object with a problem of its own is
+    left out.
+    """
 
     objects: list[LabelledObject] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -106,10 +113,14 @@ class Reader(Protocol):
     classes: Sequence[str] | None
 
     def recognises(self, root: Path) -> bool:
-        """Whether ``root`` looks like this format, by names of folders and lists; the table's first reader that says so is taken."""
+        """Whether ``root`` looks like this format, by names of folders and lists; the table's first reader
+        that says so is taken.
+        """
 
     def splits(self, root: Path) -> list[str]:
-        """Names of the splits that ``root`` holds; empty where it is not divided, and any name means all of it."""
+        """Names of the splits that ``root`` holds; empty where it is not divided, and any name means all of
+        it.
+        """
 
     def class_names(self, root: Path) -> list[str] | None:
         """Class names, in label order, that the folder itself declares; None where it declares none.
@@ -129,39 +140,64 @@ class Reader(Protocol):
         """The objects of one item; empty where it has no labels."""
 
 
-def parse_corners(fields: Sequence[str], file: Path, line: int | None, shown: str) -> tuple[float, ...] | Problem:
+def parse_corners(
+    fields: Sequence[str], file: Path, line: int | None, shown: str
+) -> tuple[float, ...] | Problem:
     """Coordinates in pixels, or what is wrong with them; ``shown`` is what to quote."""
     values = []
     for text in fields:
         try:
             value = float(text)
         except ValueError:
-            return Problem("syntax", file, f"coordinates must be numbers, got {quoted(text)} in: {shown}; correct the line", line)
+            return Problem(
+                "syntax",
+                file,
+                f"coordinates must be numbers, got {quoted(text)} in: {shown}; correct the line",
+                line,
+            )
         if not math.isfinite(value) or abs(value) > LARGEST_COORDINATE:
             rule = f"coordinates must be finite and within {LARGEST_COORDINATE:.0f} pixels"
-            return Problem("coordinate", file, f"{rule}, got {quoted(text)} in: {shown}; correct the line", line)
+            return Problem(
+                "coordinate", file, f"{rule}, got {quoted(text)} in: {shown}; correct the line", line
+            )
         values.append(value)
     return tuple(values)
 
 
 def read_text(file: Path, what: str = "label files") -> str | Problem:
-    """A label file's text without byte-order mark, or why there is none; ``what`` such files are, for messages."""
+    """A label file's text without byte-order mark, or why there is none; ``what`` such files are, for
+    messages.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        message = "every image needs a label file, this one is missing; add it (empty if there are no objects)"
+        message = (
+            "every image needs a label file, this one is missing; add it (empty if there are no objects)"
+        )
         return Problem("missing_labels", file, message)
     except UnicodeDecodeError as error:
-        return Problem("syntax", file, f"{what} must be UTF-8 text, byte {error.start} is not; save the file as UTF-8")
+        return Problem(
+            "syntax", file, f"{what} must be UTF-8 text, byte {error.start} is not; save the file as UTF-8"
+        )
     except OSError as error:
-        return Problem("syntax", file, f"{what} must be readable, got: {error.strerror or error}; check the file and its permissions")
+        return Problem(
+            "syntax",
+            file,
+            f"{what} must be readable, got: {error.strerror or error}; check the file and its permissions",
+        )
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
-    """Image files of a folder in order of their names; of two that differ in their suffix only, the first, and a problem."""
+    """Image files of a folder in order of their names; of two that differ in their suffix only, the first,
+    and a problem.
+    """
     files: dict[str, Path] = {}
     problems = [
-        Problem("sub_folder", sub, "images must lie in the folder itself, those of a sub-folder are not looked at; move them")
+        Problem(
+            "sub_folder",
+            sub,
+            "images must lie in the folder itself, those of a sub-folder are not looked at; move them",
+        )
         for sub in sub_folders(folder)
         if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in sub.iterdir())
     ]
@@ -170,7 +206,10 @@ def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
             continue
         other = files.setdefault(file.stem, file)
         if other is not file:
-            message = f"images must differ in more than their suffix, {other.name} has the same label file; rename one"
+            message = (
+                f"images must differ in more than their suffix, {other.name} has the same label file; "
+                f"rename one"
+            )
             problems.append(Problem("duplicate_name", file, message))
     return list(files.values()), problems
 
@@ -179,15 +218,21 @@ def find_image(folders: Sequence[Path], stem: str) -> Path | None:
     """The image file named ``stem`` in the first of the folders that has one."""
     for folder in folders:
         for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
-            if os.path.isfile(file := folder / f"{stem}{suffix}"):  # Path.is_file raises for a name that is too long
+            if os.path.isfile(
+                file := folder / f"{stem}{suffix}"
+            ):  # Path.is_file raises for a name that is too long
                 return file
     return None
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """Its sub-folders in order of their names, without hidden ones; none where it is no folder or cannot be read."""
+    """Its sub-folders in order of their names, without hidden ones; none where it is no folder or cannot be
+    read.
+    """
     try:
-        return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(
+            Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+        )
     except OSError:
         return []
 
@@ -200,25 +245,38 @@ def aliases(split: str) -> tuple[str, ...]:
 def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> DataError:
     """The error that a data folder lacks a split, and which it has."""
     if not root.is_dir():
-        return DataError(f"the data folder must exist, {root} is not there; give an existing folder as data.root")
+        return DataError(
+            f"the data folder must exist, {root} is not there; give an existing folder as data.root"
+        )
     if not splits:
-        return DataError(f"a data folder must hold {layout}; {root} does not; give such a folder as data.root")
-    return DataError(f"{root}: the split must be one of those that are there ({', '.join(splits)}), got {split!r}; name one of them")
+        return DataError(
+            f"a data folder must hold {layout}; {root} does not; give such a folder as data.root"
+        )
+    return DataError(
+        f"{root}: the split must be one of those that are there ({', '.join(splits)}), got {split!r}; name "
+        f"one of them"
+    )
 
 
 def one_word(name: str) -> str:
-    """A class name without white space and commas, which lists of classes and label files could not hold: hyphens instead."""
+    """A class name without white space and commas, which lists of classes and label files could not hold:
+    hyphens instead.
+    """
     return "-".join(name.replace(",", " ").split())
 
 
 def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:
     """A problem for each label file that belongs to none of the images named ``stems``."""
-    message = "every label file needs an image of the same name, there is none; add the image or remove the file"
+    message = (
+        "every label file needs an image of the same name, there is none; add the image or remove the file"
+    )
     return [Problem("orphan_labels", file, message) for file in sorted(label_files) if file.stem not in stems]
 
 
 def unions(listings: Mapping[str, Listing]) -> list[str]:
-    """Splits that others make up, as "trainval" is of "train" and "val": names that hold another's, and no image beside those of the others."""
+    """Splits that others make up, as "trainval" is of "train" and "val": names that hold another's, and no
+    image beside those of the others.
+    """
     files = {name: {item.image for item in listing.items} for name, listing in listings.items()}
     found = []
     for name in files:

@@ -1,7 +1,7 @@
 """Reader of COCO's format: one JSON file a split, with ``images``, ``annotations`` and ``categories``.
 
-What an annotation means is in :mod:`.coco_objects`; where the file of a split may lie, and where its images, in :mod:`.coco_files`. Categories of
-one name are one class. Format: https://cocodataset.org/#format-data.
+What an annotation means is in :mod:`.coco_objects`; where the file of a split may lie, and where its images,
+in :mod:`.coco_files`. Categories of one name are one class. Format: https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.data.readers.base import Item, Labels, Listing, Problem, one_word
-from dbf_ray.data.readers.coco_files import find_images, find_json, image_folders, is_undivided, read_json, split_files
+from dbf_ray.data.readers.coco_files import (
+    find_images,
+    find_json,
+    image_folders,
+    is_undivided,
+    read_json,
+    split_files,
+)
 from dbf_ray.data.readers.coco_objects import Annotation, is_id, is_true, parse_annotation
 from dbf_ray.data.readers.dota import has_label_folder
 from dbf_ray.errors import DataError
 
-PLACEHOLDER = "none"  # supercategory of a category that Roboflow adds, which groups the others and has no objects
+PLACEHOLDER = (
+    "none"  # supercategory of a category that Roboflow adds, which groups the others and has no objects
+)
 
 
 class CocoReader:
@@ -26,7 +35,10 @@ class CocoReader:
     The record of an item is the image's annotations, and the names of categories by id.
     """
 
-    layout = "annotations/train.json or annotations/instances_train.json (or train.json, or train/_annotations.coco.json) and its images"
+    layout = (
+        "annotations/train.json or annotations/instances_train.json (or train.json, or "
+        "train/_annotations.coco.json) and its images"
+    )
     classes: Sequence[str] | None = None
 
     def recognises(self, root: Path) -> bool:
@@ -42,7 +54,9 @@ class CocoReader:
         files = split_files(root)
         if not files:
             return None
-        file = next((file for name, file in files.items() if name.startswith("train")), next(iter(files.values())))
+        file = next(
+            (file for name, file in files.items() if name.startswith("train")), next(iter(files.values()))
+        )
         content = read_json(file)
         names = _names(content, file, [])
         order = sorted(_classes(content, names), key=lambda key: (isinstance(key, str), key))
@@ -58,9 +72,15 @@ class CocoReader:
         if not images and not problems:
             raise DataError(f"{file}: must list at least one image, got none; give another file or split")
         if content.get("annotations") is None:
-            return Listing([Item(image, None) for image in images.values() if image is not None], problems, file)
+            return Listing(
+                [Item(image, None) for image in images.values() if image is not None], problems, file
+            )
         records = _by_image(content, file, set(images), problems)
-        found = [Item(image, file, (records.get(key, []), names)) for key, image in images.items() if image is not None]
+        found = [
+            Item(image, file, (records.get(key, []), names))
+            for key, image in images.items()
+            if image is not None
+        ]
         return Listing(found, problems)
 
     def read(self, item: Item) -> Labels:
@@ -87,7 +107,10 @@ def _names(content: dict[str, Any], file: Path, problems: list[Problem]) -> dict
         key, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
         name = one_word(name) if isinstance(name, str) and name.isprintable() else ""
         if not is_id(key) or not name or key in names:
-            message = f"categories must have an id of their own and a name, got {reprlib.repr(category)}; correct it"
+            message = (
+                f"categories must have an id of their own and a name, got {reprlib.repr(category)}; correct "
+                f"it"
+            )
             problems.append(Problem("syntax", file, message))
         else:
             names[key] = name
@@ -96,24 +119,46 @@ def _names(content: dict[str, Any], file: Path, problems: list[Problem]) -> dict
 
 def _classes(content: dict[str, Any], names: dict[Any, str]) -> list[Any]:
     """Ids of the categories that are classes: all but a placeholder that no object has."""
-    used = {annotation.get("category_id") for annotation in content.get("annotations") or [] if _has_id(annotation, "category_id")}
+    used = {
+        annotation.get("category_id")
+        for annotation in content.get("annotations") or []
+        if _has_id(annotation, "category_id")
+    }
     categories = [category for category in content.get("categories") or [] if _has_id(category, "id")]
     placeholders = {category["id"] for category in categories if category.get("supercategory") == PLACEHOLDER}
-    groups = {one_word(group) for category in categories if isinstance(group := category.get("supercategory"), str)}
-    return [key for key, name in names.items() if key in used or key not in placeholders or name not in groups]
+    groups = {
+        one_word(group) for category in categories if isinstance(group := category.get("supercategory"), str)
+    }
+    return [
+        key for key, name in names.items() if key in used or key not in placeholders or name not in groups
+    ]
 
 
-def _by_image(content: dict[str, Any], file: Path, images: set[Any], problems: list[Problem]) -> dict[Any, list[Annotation]]:
+def _by_image(
+    content: dict[str, Any], file: Path, images: set[Any], problems: list[Problem]
+) -> dict[Any, list[Annotation]]:
     """Annotations by image id."""
     records: dict[Any, list[Annotation]] = {}
     for annotation in content["annotations"]:
         if not isinstance(annotation, dict):
-            problems.append(Problem("syntax", file, f"annotations must be mappings, got {reprlib.repr(annotation)}; correct it"))
+            problems.append(
+                Problem(
+                    "syntax",
+                    file,
+                    f"annotations must be mappings, got {reprlib.repr(annotation)}; correct it",
+                )
+            )
         elif is_id(key := annotation.get("image_id")) and key in images:
             records.setdefault(key, []).append(annotation)
         else:
-            rule = f"annotation {reprlib.repr(annotation.get('id'))}: image_id must be the id of one of images"
-            problems.append(Problem("unknown_image", file, f"{rule}, got {reprlib.repr(key)}; correct it or add the image"))
+            rule = (
+                f"annotation {reprlib.repr(annotation.get('id'))}: image_id must be the id of one of images"
+            )
+            problems.append(
+                Problem(
+                    "unknown_image", file, f"{rule}, got {reprlib.repr(key)}; correct it or add the image"
+                )
+            )
     return records
 
 

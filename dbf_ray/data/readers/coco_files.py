@@ -1,10 +1,11 @@
 """Where the files of COCO's format lie: the JSON file of a split, and the images that it lists.
 
 =====================================  ==========================================================
-annotations/train.json                 also instances_train.json and, as COCO names it, instances_train2017.json
+annotations/train.json                 also instances_train.json or, as COCO has it, instances_train2017.json
 train.json                             beside images/
-train/_annotations.coco.json           as Roboflow exports; or any other single JSON file in the split's folder
-result.json                            a single file at the top that is named for no split is all of the data, as Label Studio exports
+train/_annotations.coco.json           as Roboflow exports; or another single JSON file in that folder
+result.json                            a single file at the top that is named for no split is all of the
+                                       data, as Label Studio exports
 =====================================  ==========================================================
 """
 
@@ -30,7 +31,9 @@ MOST_FILES = 32  # in a folder; where there are more, each is about one image
 
 
 def split_files(root: Path) -> dict[str, Path]:
-    """The JSON file of each split that a folder holds, by the split's name. Only the heads of JSON files are read."""
+    """The JSON file of each split that a folder holds, by the split's name. Only the heads of JSON files are
+    read.
+    """
     found: dict[str, Path] = {}
     for folder in (root / "annotations", root):
         for file in _json_files(folder):
@@ -45,7 +48,9 @@ def split_files(root: Path) -> dict[str, Path]:
 def is_undivided(root: Path) -> bool:
     """Whether a folder's only file is at its top and named for no split."""
     files = split_files(root)
-    return len(files) == 1 and all(file.parent == root and name.rstrip("0123456789") not in USUAL for name, file in files.items())
+    return len(files) == 1 and all(
+        file.parent == root and name.rstrip("0123456789") not in USUAL for name, file in files.items()
+    )
 
 
 def find_json(root: Path, split: str, layout: str) -> Path:
@@ -58,12 +63,15 @@ def find_json(root: Path, split: str, layout: str) -> Path:
         for file in (root / "annotations" / f"{name}.json", root / "annotations" / f"instances_{name}.json"):
             if os.path.isfile(file):
                 return file
-        longer = re.compile(rf"instances_{re.escape(name)}[^A-Za-z].*")  # instances_train2017, and not instances_trainval
+        longer = re.compile(
+            rf"instances_{re.escape(name)}[^A-Za-z].*"
+        )  # instances_train2017, and not instances_trainval
         matches = [file for file in _json_files(root / "annotations") if longer.fullmatch(file.stem)]
         if len(matches) > 1:
             names = ", ".join(_split_name(file) for file in matches)
             raise DataError(
-                f"{root / 'annotations'}: one file must be that of {name!r}, {len(matches)} are; name one of {names} as the split"
+                f"{root / 'annotations'}: one file must be that of {name!r}, {len(matches)} are; name one "
+                f"of {names} as the split"
             )
         inside = _inside(root / name)
         for found in (*matches, root / f"{name}.json", *([] if inside is None else [inside])):
@@ -75,7 +83,8 @@ def find_json(root: Path, split: str, layout: str) -> Path:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The content of a file of COCO's format: a mapping whose ``images``, ``annotations`` and ``categories`` are lists or missing.
+    """The content of a file of COCO's format: a mapping whose ``images``, ``annotations`` and ``categories``
+    are lists or missing.
 
     Raises:
         DataError: it is not.
@@ -86,29 +95,55 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        message = f"label files must be JSON, got: {error.msg} at column {error.colno}; correct or export the file again"
+        message = (
+            f"label files must be JSON, got: {error.msg} at column {error.colno}; correct or export the "
+            f"file again"
+        )
         raise Problem("syntax", file, message, error.lineno).error() from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets without end
-        raise Problem("syntax", file, f"label files must be JSON, got: {error}; correct or export the file again").error() from None
-    parts = {key: content.get(key) for key in ("images", "annotations", "categories")} if isinstance(content, dict) else {}
+        raise Problem(
+            "syntax", file, f"label files must be JSON, got: {error}; correct or export the file again"
+        ).error() from None
+    parts = (
+        {key: content.get(key) for key in ("images", "annotations", "categories")}
+        if isinstance(content, dict)
+        else {}
+    )
     if wrong := [key for key, value in parts.items() if not isinstance(value, list | None)]:
-        raise DataError(f"{file}: {wrong[0]} must be a list, got {reprlib.repr(parts[wrong[0]])}; correct or export the file again")
+        raise DataError(
+            f"{file}: {wrong[0]} must be a list, got {reprlib.repr(parts[wrong[0]])}; correct or export the "
+            f"file again"
+        )
     if not isinstance(content, dict) or content.get("images") is None:
         raise DataError(
-            f"{file}: must be a mapping with images, annotations and categories, got {reprlib.repr(content)}; give a file of COCO's format"
+            f"{file}: must be a mapping with images, annotations and categories, got "
+            f"{reprlib.repr(content)}; give a file of COCO's format"
         )
     return content
 
 
 def image_folders(root: Path, split: str, file: Path) -> list[Path]:
-    """Folders that the images of a split may be in, those named for it first, then beside its file and at the top."""
+    """Folders that the images of a split may be in, those named for it first, then beside its file and at the
+    top.
+    """
     names = dict.fromkeys([*aliases(split), _split_name(file)])
     named = [root / part for name in names for part in (f"images/{name}", name, f"{name}/images")]
-    longer = [folder for parent in (root, root / "images") for folder in sub_folders(parent) if folder.name.startswith(split)]
-    return [folder for folder in dict.fromkeys([*named, file.parent, root / "images", root, *longer]) if os.path.isdir(folder)]
+    longer = [
+        folder
+        for parent in (root, root / "images")
+        for folder in sub_folders(parent)
+        if folder.name.startswith(split)
+    ]
+    return [
+        folder
+        for folder in dict.fromkeys([*named, file.parent, root / "images", root, *longer])
+        if os.path.isdir(folder)
+    ]
 
 
-def find_images(content: dict[str, Any], file: Path, folders: list[Path], problems: list[Problem]) -> dict[Any, Path | None]:
+def find_images(
+    content: dict[str, Any], file: Path, folders: list[Path], problems: list[Problem]
+) -> dict[Any, Path | None]:
     """The file of each image by its id, None where it is missing."""
     images: dict[Any, Path | None] = {}
     files: set[Path] = set()
@@ -120,7 +155,10 @@ def find_images(content: dict[str, Any], file: Path, folders: list[Path], proble
             continue
         found = next((path for path in _candidates(name, folders) if os.path.isfile(path)), None)
         if key in images or found in files:
-            message = f"images must have an id and a file of their own, got {reprlib.repr(key)} or {reprlib.repr(name)} twice; remove one"
+            message = (
+                f"images must have an id and a file of their own, got {reprlib.repr(key)} or "
+                f"{reprlib.repr(name)} twice; remove one"
+            )
             problems.append(Problem("duplicate_name", file, message))
             continue
         images[key] = found
@@ -128,13 +166,18 @@ def find_images(content: dict[str, Any], file: Path, folders: list[Path], proble
             files.add(found)
             continue
         shown = f"{reprlib.repr(name)}, not in {', '.join(str(folder) for folder in folders)}"
-        message = f"image {reprlib.repr(key)}: listed images must be there, got {shown}; add the image or remove it from the list"
+        message = (
+            f"image {reprlib.repr(key)}: listed images must be there, got {shown}; add the image or remove "
+            f"it from the list"
+        )
         problems.append(Problem("missing_image", file, message))
     return images
 
 
 def _candidates(name: str, folders: list[Path]) -> Iterator[Path]:
-    """As written, with any system's separators; then by its last part, for lists that were written elsewhere."""
+    """As written, with any system's separators; then by its last part, for lists that were written
+    elsewhere.
+    """
     name = name.replace("\\", "/")
     for part in dict.fromkeys([name, name.rsplit("/", 1)[-1]]):
         yield from (folder / part for folder in folders)

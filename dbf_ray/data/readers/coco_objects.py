@@ -1,8 +1,9 @@
 """Objects of COCO's format: an annotation as a quadrilateral.
 
-Four points of a polygon in pixels (``segmentation``) are the corners as they are; of more points, or of several polygons, it is the rectangle of
-smallest area around all of them; without a polygon it is the upright ``bbox`` [x, y, width, height]. ``difficult``, which COCO does not have, is
-read where it is there, or else ``ignore``.
+Four points of a polygon in pixels (``segmentation``) are the corners as they are; of more points, or of
+several polygons, it is the rectangle of smallest area around all of them; without a polygon it is the upright
+``bbox`` [x, y, width, height]. ``difficult``, which COCO does not have, is read where it is there, or else
+``ignore``.
 """
 
 from __future__ import annotations
@@ -27,17 +28,30 @@ def parse_annotation(annotation: Annotation, file: Path, names: dict[Any, str]) 
     category = annotation.get("category_id")
     if not is_id(category) or category not in names:
         rule = f"{place}: category_id must be the id of one of categories"
-        return Problem("unknown_class", file, f"{rule}, got {reprlib.repr(category)}; correct it or add the category")
+        return Problem(
+            "unknown_class", file, f"{rule}, got {reprlib.repr(category)}; correct it or add the category"
+        )
     points = points_of(annotation)
     if isinstance(points, str):
         return Problem("syntax", file, f"{place}: {points}")
-    if wrong := [value for point in points for value in point if not math.isfinite(value) or abs(value) > LARGEST_COORDINATE]:
+    if wrong := [
+        value
+        for point in points
+        for value in point
+        if not math.isfinite(value) or abs(value) > LARGEST_COORDINATE
+    ]:
         rule = f"{place}: coordinates must be finite and within {LARGEST_COORDINATE:.0f} pixels"
-        return Problem("coordinate", file, f"{rule}, got {wrong[0]:g} in {reprlib.repr(points)}; correct them")
+        return Problem(
+            "coordinate", file, f"{rule}, got {wrong[0]:g} in {reprlib.repr(points)}; correct them"
+        )
     corners = points if len(points) == 4 else rectangle(points)
     if corners is None or is_flat(corners):
         shown = reprlib.repr(points)
-        return Problem("degenerate", file, f"{place}: a polygon must have an area, got zero for {shown}; correct or remove it")
+        return Problem(
+            "degenerate",
+            file,
+            f"{place}: a polygon must have an area, got zero for {shown}; correct or remove it",
+        )
     difficult = is_true(annotation.get("difficult", annotation.get("ignore")))
     return LabelledObject(tuple(value for point in corners for value in point), names[category], difficult)
 
@@ -46,11 +60,17 @@ def points_of(annotation: Annotation) -> Points | str:
     """The points of an annotation in pixels, or why it has none: rule, value and next step."""
     segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
     if isinstance(segmentation, dict):
-        return "segmentation must be polygons, got a run-length mask, which has no corners; convert it to polygons"
+        return (
+            "segmentation must be polygons, got a run-length mask, which has no corners; convert it to "
+            "polygons"
+        )
     if segmentation not in (None, [], [[]], ""):
         return _polygon_points(segmentation)
     if not isinstance(box, list) or not _is_numbers(box) or len(box) != 4:
-        return f"must have polygons in segmentation, or a bbox of 4 numbers, got {reprlib.repr(box)}; add one of them"
+        return (
+            f"must have polygons in segmentation, or a bbox of 4 numbers, got {reprlib.repr(box)}; add one "
+            f"of them"
+        )
     x, y, width, height = (_float(value) for value in box)
     if width < 0 or height < 0:
         return f"width and height of a bbox must be positive, got {width:g} and {height:g}; correct them"
@@ -68,8 +88,12 @@ def rectangle(points: Points) -> Points | None:
     try:
         import shapely
     except ImportError as error:
-        raise DataError("the rectangle around a polygon needs shapely, which is not installed; pip install shapely") from error
-    found = shapely.minimum_rotated_rectangle(shapely.linestrings(points))  # a line is made four times as fast as a set of points
+        raise DataError(
+            "the rectangle around a polygon needs shapely, which is not installed; pip install shapely"
+        ) from error
+    found = shapely.minimum_rotated_rectangle(
+        shapely.linestrings(points)
+    )  # a line is made four times as fast as a set of points
     return list(found.exterior.coords)[:4] if found.geom_type == "Polygon" else None
 
 
@@ -78,7 +102,10 @@ def is_flat(points: Points) -> bool:
     x, y = points[0]
     far_x, far_y = max(((px - x, py - y) for px, py in points), key=lambda offset: math.hypot(*offset))
     length = math.hypot(far_x, far_y)
-    return length < FLATTEST or max(abs(far_x * (py - y) - far_y * (px - x)) for px, py in points) / length < FLATTEST
+    return (
+        length < FLATTEST
+        or max(abs(far_x * (py - y) - far_y * (px - x)) for px, py in points) / length < FLATTEST
+    )
 
 
 def is_id(value: Any) -> bool:
@@ -88,21 +115,33 @@ def is_id(value: Any) -> bool:
 
 def _polygon_points(segmentation: Any) -> Points | str:
     polygons = [segmentation] if _is_numbers(segmentation) else segmentation
-    if not isinstance(polygons, list) or not all(_is_numbers(polygon) and len(polygon) % 2 == 0 for polygon in polygons):
+    if not isinstance(polygons, list) or not all(
+        _is_numbers(polygon) and len(polygon) % 2 == 0 for polygon in polygons
+    ):
         shown = reprlib.repr(segmentation)
-        return f"segmentation must be lists of x1, y1, x2, y2 and so on, an even count of numbers, got {shown}; correct it"
+        return (
+            f"segmentation must be lists of x1, y1, x2, y2 and so on, an even count of numbers, got "
+            f"{shown}; correct it"
+        )
     points: Points = []
     for polygon in polygons:
         values = [_float(value) for value in polygon]
         part = list(zip(values[::2], values[1::2], strict=True))
-        points += part[:-1] if len(part) > 1 and part[0] == part[-1] else part  # a closed ring says its first point twice
+        points += (
+            part[:-1] if len(part) > 1 and part[0] == part[-1] else part
+        )  # a closed ring says its first point twice
     if len(points) < 3:
-        return f"a polygon must have at least 3 points, got {len(points)} in {reprlib.repr(segmentation)}; correct or remove it"
+        return (
+            f"a polygon must have at least 3 points, got {len(points)} in {reprlib.repr(segmentation)}; "
+            f"correct or remove it"
+        )
     return points
 
 
 def _is_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values
+    )
 
 
 def _float(value: float) -> float:

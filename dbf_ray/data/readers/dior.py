@@ -1,9 +1,11 @@
-"""Reader of DIOR-R's format, PASCAL VOC's with oriented boxes: lists in ImageSets/Main, one XML file an image.
+"""Reader of DIOR-R's format, PASCAL VOC's with oriented boxes: lists in ImageSets/Main, one XML file an
+image.
 
-An object is ``<object>`` with ``<name>``, ``<difficult>`` and a quadrilateral in pixels, ``<robndbox>``, whose corners are named for where they
-are before it is turned: x_left_top, y_left_top, x_right_top and so on. A plain ``<bndbox>`` (xmin, ymin, xmax, ymax) is an upright box. Names of
-DIOR-R's classes are taken in lower case, as MMRotate does; others as they are. What no list names is not read.
-Data: Cheng et al., Anchor-free oriented proposal generator for object detection, 2022, https://gcheng-nwpu.github.io.
+An object is ``<object>`` with ``<name>``, ``<difficult>`` and a quadrilateral in pixels, ``<robndbox>``,
+whose corners are named for where they are before it is turned: x_left_top, y_left_top, x_right_top and so on.
+A plain ``<bndbox>`` (xmin, ymin, xmax, ymax) is an upright box. Names of DIOR-R's classes are taken in lower
+case, as MMRotate does; others as they are. What no list names is not read. Data: Cheng et al., Anchor-free
+oriented proposal generator for object detection, 2022, https://gcheng-nwpu.github.io.
 """
 
 from __future__ import annotations
@@ -21,15 +23,22 @@ from dbf_ray.errors import DataError
 
 IMAGE_FOLDERS = ("JPEGImages-trainval", "JPEGImages-test", "JPEGImages")
 ORIENTED = "Oriented Bounding Boxes"
-"""Folder of label files below Annotations/, beside those with upright boxes; where it is missing they lie in Annotations/ itself."""
-CORNERS = tuple(f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy")
+"""Folder of label files below Annotations/, beside those with upright boxes; where it is missing they lie in
+Annotations/ itself.
+"""
+CORNERS = tuple(
+    f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"
+)
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class DiorReader:
     """DIOR-R, and any data in the format of PASCAL VOC."""
 
-    layout = f"ImageSets/Main/train.txt (or others), Annotations/ (or Annotations/{ORIENTED}/) and JPEGImages/ (or as DIOR-R names them)"
+    layout = (
+        f"ImageSets/Main/train.txt (or others), Annotations/ (or Annotations/{ORIENTED}/) and JPEGImages/ "
+        f"(or as DIOR-R names them)"
+    )
     classes: Sequence[str] | None = CLASS_LISTS["dior-r"]
 
     def recognises(self, root: Path) -> bool:
@@ -52,7 +61,8 @@ class DiorReader:
         folders = [root / name for name in IMAGE_FOLDERS if os.path.isdir(root / name)]
         if not folders:
             raise DataError(
-                f"{root} must hold images in one of {', '.join(IMAGE_FOLDERS)}, none is there; give another folder as data.root"
+                f"{root} must hold images in one of {', '.join(IMAGE_FOLDERS)}, none is there; give another "
+                f"folder as data.root"
             )
         annotations = root / "Annotations"
         labels = label_folder_or_none(annotations / ORIENTED) or label_folder_or_none(annotations)
@@ -81,7 +91,9 @@ def parse_object(xml: XmlFile, element: Element) -> LabelledObject | Problem:
     """One <object>, or what is wrong with it."""
     name = one_word(element.findtext("name") or "")
     if not name:
-        return xml.problem("syntax", "<object> must have a <name>, got none; name its class or remove it", element)
+        return xml.problem(
+            "syntax", "<object> must have a <name>, got none; name its class or remove it", element
+        )
     difficult = xml.flag(element, "difficult")
     if isinstance(difficult, Problem):
         return difficult
@@ -98,7 +110,11 @@ def _corners(xml: XmlFile, element: Element) -> tuple[float, ...] | Problem:
         return xml.numbers(box, CORNERS)
     box = element.find("bndbox")
     if box is None:
-        return xml.problem("syntax", "<object> must have a <robndbox> or a <bndbox>, got none; add its box or remove it", element)
+        return xml.problem(
+            "syntax",
+            "<object> must have a <robndbox> or a <bndbox>, got none; add its box or remove it",
+            element,
+        )
     sides = xml.numbers(box, SIDES)
     if isinstance(sides, Problem):
         return sides

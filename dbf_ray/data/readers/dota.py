@@ -4,9 +4,10 @@ A label file may begin with header lines (``imagesource:...``, ``gsd:...``); eac
 
     x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]
 
-with the corners of a quadrilateral in pixels, separated by blanks or commas. ``difficult`` is 0 or 1, 0 where it is missing; the splitters of the
-DOTA devkit and of MMRotate write 2 for an object that the patch cuts, which counts as difficult. An empty file is an image without objects.
-Format: https://captain-whu.github.io/DOTA/dataset.html.
+with the corners of a quadrilateral in pixels, separated by blanks or commas. ``difficult`` is 0 or 1, 0 where
+it is missing; the splitters of the DOTA devkit and of MMRotate write 2 for an object that the patch cuts,
+which counts as difficult. An empty file is an image without objects. Format:
+https://captain-whu.github.io/DOTA/dataset.html.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from dbf_ray.errors import DataError
 
 HEADERS = ("imagesource:", "gsd:")
 LABEL_FOLDERS = ("labelTxt", "annfiles", "labelTxt-v2.0", "labelTxt-v1.5", "labelTxt-v1.0")
-"""Where labels may lie, the first that is there counts: as DOTA and its devkit name the folder, as MMRotate's splitter does, and as downloaded."""
+"""Where labels may lie, the first that is there counts: as DOTA and its devkit name the folder, as MMRotate's
+splitter does, and as downloaded.
+"""
 
 
 class DotaReader:
@@ -48,7 +51,11 @@ class DotaReader:
 
     def splits(self, root: Path) -> list[str]:
         """See :class:`.Reader`."""
-        return [] if _is_flat(root) else [folder.name for folder in sub_folders(root) if os.path.isdir(folder / "images")]
+        return (
+            []
+            if _is_flat(root)
+            else [folder.name for folder in sub_folders(root) if os.path.isdir(folder / "images")]
+        )
 
     def class_names(self, root: Path) -> list[str] | None:
         """None: the format declares no classes."""
@@ -60,7 +67,8 @@ class DotaReader:
         files, problems = image_files(folder / "images")
         if not files:
             raise DataError(
-                f"{folder / 'images'} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another folder as data.root"
+                f"{folder / 'images'} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give "
+                f"another folder as data.root"
             )
         labels = label_folder(folder)
         if labels is None:
@@ -80,18 +88,23 @@ def split_folder(root: Path, split: str) -> Path:
         DataError: there is no such folder.
     """
     if not root.is_dir():
-        raise DataError(f"the data folder must exist, {root} is not there; give an existing folder as data.root")
+        raise DataError(
+            f"the data folder must exist, {root} is not there; give an existing folder as data.root"
+        )
     folder = root if _is_flat(root) else root / split
     if not (folder / "images").is_dir():
         raise DataError(
-            f"a data folder must hold images/ and labelTxt/, or {split}/ that holds them; {folder / 'images'} is not there; "
+            f"a data folder must hold images/ and labelTxt/, or {split}/ that holds them; "
+            f"{folder / 'images'} is not there; "
             "give such a folder as data.root"
         )
     return folder
 
 
 def has_label_folder(root: Path) -> bool:
-    """Whether a folder, or one of its sub-folders, holds labels in this format: what tells it from others that have images/ too."""
+    """Whether a folder, or one of its sub-folders, holds labels in this format: what tells it from others
+    that have images/ too.
+    """
     return any(label_folder(folder) is not None for folder in (root, *sub_folders(root)))
 
 
@@ -101,7 +114,9 @@ def label_folder(folder: Path) -> Path | None:
 
 
 def read_labels(file: Path) -> Labels:
-    """All objects of one label file; byte-order mark, CRLF, blank lines and header lines before the first object are skipped."""
+    """All objects of one label file; byte-order mark, CRLF, blank lines and header lines before the first
+    object are skipped.
+    """
     text = read_text(file)
     if isinstance(text, Problem):
         return Labels(problems=[text])
@@ -134,7 +149,9 @@ def parse_line(text: str, file: Path, number: int) -> LabelledObject | Problem:
 
 
 def format_line(corners: tuple[float, ...], name: str, difficult: int) -> str:
-    """An object as a line of a label file: coordinates with as many digits as they need, up to a thousandth of a pixel."""
+    """An object as a line of a label file: coordinates with as many digits as they need, up to a thousandth
+    of a pixel.
+    """
     return " ".join([*(f"{value:.3f}".rstrip("0").rstrip(".") for value in corners), name, str(difficult)])
 
 

@@ -1,9 +1,10 @@
 """Reader of HRSC2016's format: lists in ImageSets/, one XML file an image.
 
-An object is ``<HRSC_Object>`` with ``<Class_ID>``, ``<difficult>`` and a box ``mbox_cx``, ``mbox_cy``, ``mbox_w``, ``mbox_h`` in pixels and
-``mbox_ang`` in radians, *clockwise* as seen in the image: our angle is -degrees. Class_ID is 1000000 with two digits for the type of ship; which
-number is which type is MMRotate's table (``mmrotate/datasets/hrsc.py``). Data: Liu et al., A high resolution optical satellite image dataset
-for ship recognition and some new baselines, 2017.
+An object is ``<HRSC_Object>`` with ``<Class_ID>``, ``<difficult>`` and a box ``mbox_cx``, ``mbox_cy``,
+``mbox_w``, ``mbox_h`` in pixels and ``mbox_ang`` in radians, *clockwise* as seen in the image: our angle is
+-degrees. Class_ID is 1000000 with two digits for the type of ship; which number is which type is MMRotate's
+table (``mmrotate/datasets/hrsc.py``). Data: Liu et al., A high resolution optical satellite image dataset for
+ship recognition and some new baselines, 2017.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ HOLDERS = ("FullDataSet", "Train", "Test", ".")
 """Folders that may hold AllImages/ and Annotations/; an image is taken from the first of them that has it."""
 BOX = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
 _NUMBERS = [number for number in range(1, 34) if number not in (21, 23)]
-TYPES = {f"1000000{number:02d}": name for number, name in zip(_NUMBERS, CLASS_LISTS["hrsc2016-types"], strict=True)}
+TYPES = {
+    f"1000000{number:02d}": name for number, name in zip(_NUMBERS, CLASS_LISTS["hrsc2016-types"], strict=True)
+}
 """Type of ship by Class_ID."""
 
 
 class HrscReader:
     """HRSC2016; ``types``: tell its 31 types of ships apart, else every object is a "ship"."""
 
-    layout = "ImageSets/train.txt (or others) and FullDataSet/ (or Train/ and Test/) with AllImages/ and Annotations/"
+    layout = (
+        "ImageSets/train.txt (or others) and FullDataSet/ (or Train/ and Test/) with AllImages/ and "
+        "Annotations/"
+    )
 
     def __init__(self, types: bool = False) -> None:
         self.types = types
@@ -79,7 +85,10 @@ class HrscReader:
         number = (element.findtext("Class_ID") or "").strip()
         if self.types and number not in TYPES:
             rule = "<Class_ID> must be one of the 31 types, 100000001 to 100000033 without 21 and 23"
-            message = f"{rule}, got {quoted(number)}; correct it, or read the data as hrsc, where every object is a ship"
+            message = (
+                f"{rule}, got {quoted(number)}; correct it, or read the data as hrsc, where every object is "
+                f"a ship"
+            )
             return xml.problem("unknown_class", message, element)
         difficult = xml.flag(element, "difficult")
         if isinstance(difficult, Problem):
@@ -88,15 +97,26 @@ class HrscReader:
         if isinstance(box, Problem):
             return box
         if abs(box[4]) > 2 * math.pi:
-            message = f"mbox_ang must be in radians, within a full turn of {2 * math.pi:.4f}, got {box[4]:g}; convert the angle"
+            message = (
+                f"mbox_ang must be in radians, within a full turn of {2 * math.pi:.4f}, got {box[4]:g}; "
+                f"convert the angle"
+            )
             return xml.problem("coordinate", message, element)
         if min(box[2:4]) < 0:
-            return xml.problem("coordinate", f"mbox_w and mbox_h must be positive, got {box[2]:g} and {box[3]:g}; correct them", element)
-        return LabelledObject(box_corners(*box), TYPES[number] if self.types else "ship", difficult, xml.lines[element])
+            return xml.problem(
+                "coordinate",
+                f"mbox_w and mbox_h must be positive, got {box[2]:g} and {box[3]:g}; correct them",
+                element,
+            )
+        return LabelledObject(
+            box_corners(*box), TYPES[number] if self.types else "ship", difficult, xml.lines[element]
+        )
 
 
 def box_corners(cx: float, cy: float, w: float, h: float, radians: float) -> tuple[float, ...]:
-    """Corners (x1, y1, ..., x4, y4) of a box that is turned clockwise as seen in the image, first the top left one before turning."""
+    """Corners (x1, y1, ..., x4, y4) of a box that is turned clockwise as seen in the image, first the top
+    left one before turning.
+    """
     cos, sin = math.cos(radians), math.sin(radians)
     corners = []
     for along, across in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
@@ -109,5 +129,7 @@ def _places(root: Path) -> list[tuple[Path, Path | None]]:
     """Folders of images that are there, each with its folder of label files."""
     holders = [root / name for name in HOLDERS]
     return [
-        (holder / "AllImages", label_folder_or_none(holder / "Annotations")) for holder in holders if os.path.isdir(holder / "AllImages")
+        (holder / "AllImages", label_folder_or_none(holder / "Annotations"))
+        for holder in holders
+        if os.path.isdir(holder / "AllImages")
     ]

@@ -15,12 +15,20 @@ PRESENCE = ("-1", "0", "1")  # second column of VOC's lists for a class: whether
 
 
 def list_names(folder: Path) -> list[str]:
-    """Names of the lists in a folder, the usual ones first; VOC's lists for single classes (``ship_train.txt``) are left out."""
+    """Names of the lists in a folder, the usual ones first; VOC's lists for single classes
+    (``ship_train.txt``) are left out.
+    """
     try:
-        names = {file.stem for file in folder.iterdir() if file.suffix == ".txt" and not file.name.startswith(".")}
+        names = {
+            file.stem for file in folder.iterdir() if file.suffix == ".txt" and not file.name.startswith(".")
+        }
     except OSError:
         return []
-    others = sorted(name for name in names if name not in USUAL and not name.endswith(tuple(f"_{usual}" for usual in USUAL)))
+    others = sorted(
+        name
+        for name in names
+        if name not in USUAL and not name.endswith(tuple(f"_{usual}" for usual in USUAL))
+    )
     return [*(name for name in USUAL if name in names), *others]
 
 
@@ -45,7 +53,10 @@ def listed(file: Path, places: Sequence[tuple[Path, Path | None]]) -> Listing:
         found = _find(line, places)
         if found is None:
             folders = ", ".join(str(folder) for folder, _ in places)
-            message = f"listed images must be there, got {quoted(line)}, not in {folders}; add the image or remove the line"
+            message = (
+                f"listed images must be there, got {quoted(line)}, not in {folders}; add the image or "
+                f"remove the line"
+            )
             listing.problems.append(Problem("missing_image", file, message, number))
         elif (before := seen.setdefault(found.image.stem, number)) != number:
             message = f"images must be listed once, {found.image.stem} is in line {before} too; remove one"
@@ -53,7 +64,9 @@ def listed(file: Path, places: Sequence[tuple[Path, Path | None]]) -> Listing:
         else:
             listing.items.append(found)
     if not listing.items and not listing.problems:
-        raise DataError(f"{file}: a list must name at least one image, got none; name the images or use another split")
+        raise DataError(
+            f"{file}: a list must name at least one image, got none; name the images or use another split"
+        )
     return listing
 
 

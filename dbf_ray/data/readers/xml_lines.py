@@ -24,10 +24,16 @@ class XmlFile:
         return Problem(kind, self.file, message, self.lines[element])
 
     def numbers(self, parent: Element, tags: Sequence[str]) -> tuple[float, ...] | Problem:
-        """The numbers that a parent's children hold, finite and not beyond any image, or what is wrong with them."""
+        """The numbers that a parent's children hold, finite and not beyond any image, or what is wrong with
+        them.
+        """
         texts = [parent.findtext(tag) for tag in tags]
         if missing := [tag for tag, text in zip(tags, texts, strict=True) if text is None]:
-            return self.problem("syntax", f"<{parent.tag}> must hold {', '.join(tags)}, it lacks {', '.join(missing)}; add them", parent)
+            return self.problem(
+                "syntax",
+                f"<{parent.tag}> must hold {', '.join(tags)}, it lacks {', '.join(missing)}; add them",
+                parent,
+            )
         fields = [text.strip() for text in texts if text is not None]
         shown = quoted(" ".join(f"{tag}={text}" for tag, text in zip(tags, fields, strict=True)))
         return parse_corners(fields, self.file, self.lines[parent], shown)
@@ -42,25 +48,42 @@ class XmlFile:
 
 
 def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
-    """A label file, or why it cannot be read. Entities that blow up are refused by expat itself (from 2.4.1 on)."""
+    """A label file, or why it cannot be read. Entities that blow up are refused by expat itself (from 2.4.1
+    on).
+    """
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        message = "every image needs a label file, this one is missing; add it (without objects if there are none)"
+        message = (
+            "every image needs a label file, this one is missing; add it (without objects if there are none)"
+        )
         return Problem("missing_labels", file, message)
     except OSError as error:
-        return Problem("syntax", file, f"label files must be readable, got: {error.strerror or error}; check the file and its permissions")
+        return Problem(
+            "syntax",
+            file,
+            f"label files must be readable, got: {error.strerror or error}; check the file and its "
+            f"permissions",
+        )
     try:
         root, lines = _parse(data)
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
-        message = f"label files must be well-formed XML, got: {reason} at column {error.offset + 1}; correct or export the file again"
+        message = (
+            f"label files must be well-formed XML, got: {reason} at column {error.offset + 1}; correct or "
+            f"export the file again"
+        )
         return Problem("syntax", file, message, error.lineno)
     except (ValueError, LookupError) as error:  # an encoding that Python or expat does not know
-        return Problem("syntax", file, f"label files must be XML in UTF-8, got: {quoted(str(error))}; save the file as UTF-8")
+        return Problem(
+            "syntax",
+            file,
+            f"label files must be XML in UTF-8, got: {quoted(str(error))}; save the file as UTF-8",
+        )
     if root.tag != root_tag:
         message = (
-            f"label files of this format must hold <{root_tag}>, got <{root.tag}>; name the format that it is, or export the file again"
+            f"label files of this format must hold <{root_tag}>, got <{root.tag}>; name the format that it "
+            f"is, or export the file again"
         )
         return Problem("syntax", file, message, lines[root])
     return XmlFile(file, root, lines)
@@ -77,7 +100,9 @@ def _parse(data: bytes) -> tuple[Element, dict[Element, int]]:
     parser.CharacterDataHandler = builder.data
     parser.buffer_text = True
     try:
-        text: str | bytes = data.decode("utf-8-sig")  # where it is UTF-8, whatever encoding the declaration names
+        text: str | bytes = data.decode(
+            "utf-8-sig"
+        )  # where it is UTF-8, whatever encoding the declaration names
     except UnicodeDecodeError:
         text = data
     parser.Parse(text, True)

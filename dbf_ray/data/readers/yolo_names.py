@@ -1,4 +1,6 @@
-"""Names of the classes of a folder in YOLO's format: key ``names`` of a YAML file, a list or a mapping from index to name."""
+"""Names of the classes of a folder in YOLO's format: key ``names`` of a YAML file, a list or a mapping from
+index to name.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ CLASSES_FILE = "classes.txt"  # one name a line, as Label Studio and labelImg wr
 
 
 def read_names(root: Path) -> dict[int, str] | Problem | None:
-    """Names by index in order of the index, blanks as hyphens; None where there is no file of names; or what is wrong with it.
+    """Names by index in order of the index, blanks as hyphens; None where there is no file of names; or what
+    is wrong with it.
 
     The file is data.yaml or dataset.yaml, else the only YAML file of the folder, else classes.txt.
     """
@@ -31,12 +34,24 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
     try:
         content = yaml.safe_load(text)
         names = content.get("names") if isinstance(content, dict) else None
-        return None if names is None else _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
+        return (
+            None
+            if names is None
+            else _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
+        )
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        message = f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; correct it"
+        message = (
+            f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; "
+            f"correct it"
+        )
         return Problem("syntax", file, message, None if mark is None else mark.line + 1)
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # from values that are not what their tags say
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # from values that are not what their tags say
         return Problem("syntax", file, f"{file.name} must be YAML, got: {quoted(str(error))}; correct it")
 
 
@@ -45,10 +60,14 @@ def names_file(root: Path) -> Path | None:
     for name in YAML_FILES:
         if os.path.isfile(root / name):
             return root / name
-    others = sorted(file for suffix in ("yaml", "yml") for file in root.glob(f"*.{suffix}") if os.path.isfile(file))
+    others = sorted(
+        file for suffix in ("yaml", "yml") for file in root.glob(f"*.{suffix}") if os.path.isfile(file)
+    )
     if len(others) == 1:
         return others[0]
-    return next((file for file in (root / CLASSES_FILE, root / "labels" / CLASSES_FILE) if os.path.isfile(file)), None)
+    return next(
+        (file for file in (root / CLASSES_FILE, root / "labels" / CLASSES_FILE) if os.path.isfile(file)), None
+    )
 
 
 def _checked(names: Any, file: Path) -> dict[int, str] | Problem:

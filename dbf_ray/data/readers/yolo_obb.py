@@ -1,12 +1,14 @@
-"""Reader of YOLO's text format for oriented boxes: images/SPLIT and labels/SPLIT, or SPLIT/images and SPLIT/labels, one text file an image.
+"""Reader of YOLO's text format for oriented boxes: images/SPLIT and labels/SPLIT, or SPLIT/images and
+SPLIT/labels, one text file an image.
 
 Each line is one object::
 
     class_index x1 y1 x2 y2 x3 y3 x4 y4
 
-with the corners of a quadrilateral, x divided by the width and y by the height of the upright image, separated by blanks or commas. Names of the
-classes are in a YAML file (:mod:`.yolo_names`); without it an object's class is its index as text. An image without a label file has no
-objects. The format has no ``difficult``. Format: https://docs.ultralytics.com/datasets/obb/.
+with the corners of a quadrilateral, x divided by the width and y by the height of the upright image,
+separated by blanks or commas. Names of the classes are in a YAML file (:mod:`.yolo_names`); without it an
+object's class is its index as text. An image without a label file has no objects. The format has no
+``difficult``. Format: https://docs.ultralytics.com/datasets/obb/.
 """
 
 from __future__ import annotations
@@ -43,14 +45,20 @@ FIELDS = "class_index x1 y1 x2 y2 x3 y3 x4 y4"
 class YoloObbReader:
     """YOLO's oriented boxes, as Ultralytics, Roboflow and Label Studio write them."""
 
-    layout = "images/train/ and labels/train/ (or train/images/ and train/labels/), and data.yaml with the names of the classes"
+    layout = (
+        "images/train/ and labels/train/ (or train/images/ and train/labels/), and data.yaml with the names "
+        "of the classes"
+    )
     classes: Sequence[str] | None = None
 
     def recognises(self, root: Path) -> bool:
         """See :class:`.Reader`; DOTA's folder of labels beside images/ wins."""
         if has_label_folder(root):
             return False
-        return any(os.path.isdir(folder / "images") and os.path.isdir(folder / "labels") for folder in (root, *sub_folders(root)))
+        return any(
+            os.path.isdir(folder / "images") and os.path.isdir(folder / "labels")
+            for folder in (root, *sub_folders(root))
+        )
 
     def splits(self, root: Path) -> list[str]:
         """See :class:`.Reader`."""
@@ -70,14 +78,20 @@ class YoloObbReader:
         images, labels = self._folders(root, split)
         files, problems = image_files(images)
         if not files:
-            raise DataError(f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another folder as data.root")
+            raise DataError(
+                f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another folder "
+                f"as data.root"
+            )
         if not os.path.isdir(labels):
             return Listing([Item(file, None) for file in files], problems, labels)
         names = read_names(root)
         if isinstance(names, Problem):
             problems.append(names)
         known = None if isinstance(names, Problem) else names
-        problems += orphans([file for file in labels.glob("*.txt") if file.name != CLASSES_FILE], {file.stem for file in files})
+        problems += orphans(
+            [file for file in labels.glob("*.txt") if file.name != CLASSES_FILE],
+            {file.stem for file in files},
+        )
         return Listing([Item(file, labels / f"{file.stem}.txt", known) for file in files], problems)
 
     def read(self, item: Item) -> Labels:
@@ -93,7 +107,9 @@ class YoloObbReader:
         try:
             size = check_image(item.image, any_size=True)
         except DataError as error:
-            return Labels(problems=[Problem("broken_image", item.image, str(error).removeprefix(f"{item.image}: "))])
+            return Labels(
+                problems=[Problem("broken_image", item.image, str(error).removeprefix(f"{item.image}: "))]
+            )
         labels = Labels()
         for number, line in lines:
             found = parse_line(line, item.labels, number, size, item.record)
@@ -115,7 +131,9 @@ class YoloObbReader:
         return root / "images", root / "labels"
 
 
-def parse_line(text: str, file: Path, number: int, size: tuple[int, int], names: dict[int, str] | None) -> LabelledObject | Problem:
+def parse_line(
+    text: str, file: Path, number: int, size: tuple[int, int], names: dict[int, str] | None
+) -> LabelledObject | Problem:
     """One line, or what is wrong with it.
 
     Args:
@@ -127,23 +145,50 @@ def parse_line(text: str, file: Path, number: int, size: tuple[int, int], names:
     """
     fields, shown = text.replace(",", " ").split(), quoted(text)
     if len(fields) != 9:
-        return Problem("syntax", file, f"a line must be {FIELDS}, got {_described(len(fields))}: {shown}; correct it", number)
+        return Problem(
+            "syntax",
+            file,
+            f"a line must be {FIELDS}, got {_described(len(fields))}: {shown}; correct it",
+            number,
+        )
     try:
         index = int(fields[0])
     except ValueError:
         return Problem(
-            "syntax", file, f"a class must be an index, a whole number, got {quoted(fields[0])} in: {shown}; correct the line", number
+            "syntax",
+            file,
+            f"a class must be an index, a whole number, got {quoted(fields[0])} in: {shown}; correct the "
+            f"line",
+            number,
         )
     name = str(index) if names is None else names.get(index)
     if name is None or index < 0:
-        rule = "a class index must be at least 0" if names is None else f"a class index must be one of those named ({_range(names)})"
-        return Problem("unknown_class", file, f"{rule}, got {quoted(fields[0])} in: {shown}; correct the line, or name the class", number)
+        rule = (
+            "a class index must be at least 0"
+            if names is None
+            else f"a class index must be one of those named ({_range(names)})"
+        )
+        return Problem(
+            "unknown_class",
+            file,
+            f"{rule}, got {quoted(fields[0])} in: {shown}; correct the line, or name the class",
+            number,
+        )
     corners = parse_corners(fields[1:], file, number, shown)
     if isinstance(corners, Problem):
         return corners
-    if beyond := [field for field, value in zip(fields[1:], corners, strict=True) if not NORMALISED[0] <= value <= NORMALISED[1]]:
-        rule = f"coordinates must be normalised, divided by the image's width and height ({size[1]} x {size[0]}), 0 to 1 on the image"
-        return Problem("coordinate", file, f"{rule}, got {quoted(beyond[0])} in: {shown}; correct the line", number)
+    if beyond := [
+        field
+        for field, value in zip(fields[1:], corners, strict=True)
+        if not NORMALISED[0] <= value <= NORMALISED[1]
+    ]:
+        rule = (
+            f"coordinates must be normalised, divided by the image's width and height ({size[1]} x "
+            f"{size[0]}), 0 to 1 on the image"
+        )
+        return Problem(
+            "coordinate", file, f"{rule}, got {quoted(beyond[0])} in: {shown}; correct the line", number
+        )
     pixels = tuple(value * size[1 - place % 2] for place, value in enumerate(corners))
     return LabelledObject(pixels, name, False, number)
 

@@ -1,8 +1,9 @@
 """A small anti-aliased painter whose every pixel is the same on every machine.
 
-Only additions, multiplications, divisions, square roots, minima and roundings of single float32 numbers are used, element by element: IEEE 754
-fixes each of their results. Sines and cosines come from a table rounded to multiples of 2**-16, and matrix products only ever see integers
-small enough to be exact, so neither the C library nor the order of sums can change a pixel. No drawing library, no fonts.
+Only additions, multiplications, divisions, square roots, minima and roundings of single float32 numbers are
+used, element by element: IEEE 754 fixes each of their results. Sines and cosines come from a table rounded to
+multiples of 2**-16, and matrix products only ever see integers small enough to be exact, so neither the C
+library nor the order of sums can change a pixel. No drawing library, no fonts.
 """
 
 from __future__ import annotations
@@ -37,14 +38,18 @@ def sine(angle: int) -> float:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies: centre in pixels and angle in half degrees, counter-clockwise as seen (y points down)."""
+    """Where an object lies: centre in pixels and angle in half degrees, counter-clockwise as seen (y points
+    down).
+    """
 
     x: float
     y: float
     angle: int = 0
 
     def at(self, u: float, v: float) -> tuple[float, float]:
-        """Image coordinates, in sixteenths of a pixel, of the point (u, v) in the object's frame: u ahead, v to its right."""
+        """Image coordinates, in sixteenths of a pixel, of the point (u, v) in the object's frame: u ahead, v
+        to its right.
+        """
         cos, sin = cosine(self.angle), sine(self.angle)
         return quantise(self.x + u * cos + v * sin), quantise(self.y - u * sin + v * cos)
 
@@ -60,7 +65,9 @@ def quantise(value: float) -> float:
 
 @dataclass(frozen=True)
 class Frame:
-    """The pixels around an object: rows and columns of its window, and its own coordinates (u, v) of each pixel's centre."""
+    """The pixels around an object: rows and columns of its window, and its own coordinates (u, v) of each
+    pixel's centre.
+    """
 
     top: int
     left: int
@@ -76,7 +83,9 @@ class Canvas:
         self.pixels: Array = np.zeros((3, height, width), np.float32)
 
     def frame(self, pose: Pose, half_u: float, half_v: float) -> Frame | None:
-        """The window that holds a rectangle of these half sides and one pixel around it; None where it lies outside the picture."""
+        """The window that holds a rectangle of these half sides and one pixel around it; None where it lies
+        outside the picture.
+        """
         cos, sin = cosine(pose.angle), sine(pose.angle)
         reach_x = abs(cos) * half_u + abs(sin) * half_v + 1
         reach_y = abs(sin) * half_u + abs(cos) * half_v + 1
@@ -86,10 +95,19 @@ class Canvas:
             return None
         dx = (np.arange(left, right, dtype=np.float32) + np.float32(0.5 - pose.x))[None, :]
         dy = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - pose.y))[:, None]
-        return Frame(top, left, dx * np.float32(cos) - dy * np.float32(sin), dx * np.float32(sin) + dy * np.float32(cos))
+        return Frame(
+            top,
+            left,
+            dx * np.float32(cos) - dy * np.float32(sin),
+            dx * np.float32(sin) + dy * np.float32(cos),
+        )
 
-    def blend(self, frame: Frame, cover: Array, colour: Colour | Array, shift: tuple[int, int] = (0, 0)) -> None:
-        """Paint a colour (or a [3, h, w] picture) through ``cover`` [h, w] in 0..1 onto a frame's window, moved by (x, y) whole pixels."""
+    def blend(
+        self, frame: Frame, cover: Array, colour: Colour | Array, shift: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Paint a colour (or a [3, h, w] picture) through ``cover`` [h, w] in 0..1 onto a frame's window,
+        moved by (x, y) whole pixels.
+        """
         height, width = cover.shape
         left, top = frame.left + shift[0], frame.top + shift[1]
         x0, x1 = max(0, left), min(self.width, left + width)
@@ -121,7 +139,9 @@ def disc(frame: Frame, radius: float, u0: float = 0.0, v0: float = 0.0) -> Array
 
 
 def convex(u: Array, v: Array, points: Sequence[tuple[float, float]]) -> Array:
-    """Cover of a convex polygon whose points go round so that its inside lies where (u, v) has a positive cross product with each edge."""
+    """Cover of a convex polygon whose points go round so that its inside lies where (u, v) has a positive
+    cross product with each edge.
+    """
     inside: Array | None = None
     for (u0, v0), (u1, v1) in zip(points, [*points[1:], points[0]], strict=True):
         du, dv = u1 - u0, v1 - v0
@@ -146,11 +166,15 @@ def clamp(values: Array, high: int) -> Array:
 
 
 def smooth_noise(stream: Stream, height: int, width: int, cell: int) -> Array:
-    """Noise [H, W] in 0..255 that varies over about ``cell`` pixels: a random grid, interpolated linearly with integer weights."""
+    """Noise [H, W] in 0..255 that varies over about ``cell`` pixels: a random grid, interpolated linearly
+    with integer weights.
+    """
     assert cell <= 256, "larger cells are not exact"
     rows, columns = -(-height // cell) + 1, -(-width // cell) + 1
     grid = stream.octets(rows, columns).astype(np.float32)
-    rows_picked = _interpolation(height, cell, rows) @ grid  # integers below 2**24: exact in float32, whatever the order of the sums
+    rows_picked = (
+        _interpolation(height, cell, rows) @ grid
+    )  # integers below 2**24: exact in float32, whatever the order of the sums
     noise = np.asarray(rows_picked @ _interpolation(width, cell, columns).T, np.float32)
     noise /= np.float32(cell * cell)
     return noise

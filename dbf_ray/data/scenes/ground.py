@@ -7,7 +7,18 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dbf_ray.data.scenes.drawing import Array, Canvas, Colour, Frame, Pose, clamp, cosine, rectangle, sine, smooth_noise
+from dbf_ray.data.scenes.drawing import (
+    Array,
+    Canvas,
+    Colour,
+    Frame,
+    Pose,
+    clamp,
+    cosine,
+    rectangle,
+    sine,
+    smooth_noise,
+)
 from dbf_ray.data.seeds import Stream
 
 LAND: list[tuple[Colour, Colour]] = [
@@ -18,7 +29,14 @@ LAND: list[tuple[Colour, Colour]] = [
     ((168, 150, 116), (146, 128, 98)),
 ]
 WATER: list[Colour] = [(34, 62, 82), (28, 52, 64), (48, 84, 92), (22, 44, 70), (58, 78, 72)]
-FIELDS: list[Colour] = [(110, 124, 66), (86, 106, 56), (150, 136, 90), (126, 104, 76), (98, 116, 84), (170, 156, 104)]
+FIELDS: list[Colour] = [
+    (110, 124, 66),
+    (86, 106, 56),
+    (150, 136, 90),
+    (126, 104, 76),
+    (98, 116, 84),
+    (170, 156, 104),
+]
 CELL = 4
 
 
@@ -61,10 +79,14 @@ class Ground:
         ploughed = np.array([10 if stream.chance(50) else 2 for _ in range(16)], np.float32)[kind] * lines
         for channel in range(3):
             table = np.array([colour[channel] for colour in colours], np.float32)
-            canvas.pixels[channel] = canvas.pixels[channel] * np.float32(0.3) + (table[kind] * np.float32(0.7) - ploughed)
+            canvas.pixels[channel] = canvas.pixels[channel] * np.float32(0.3) + (
+                table[kind] * np.float32(0.7) - ploughed
+            )
 
     def paint_water(self, share: int, roughness: int) -> None:
-        """A sea beyond a coast that leaves about ``share`` percent of the picture to the water; ``roughness``: pixels it strays."""
+        """A sea beyond a coast that leaves about ``share`` percent of the picture to the water;
+        ``roughness``: pixels it strays.
+        """
         canvas, stream = self.canvas, self.stream
         angle = stream.below(720)
         cos, sin = cosine(angle), sine(angle)
@@ -79,7 +101,9 @@ class Ground:
         beach = clamp(shore * np.float32(0.25) + np.float32(2), 1) * np.float32(0.7)
         waves = smooth_noise(stream, canvas.height, canvas.width, 5)
         deep, sand = stream.choice(WATER), stream.choice([(190, 176, 142), (150, 146, 138), (120, 112, 92)])
-        surface = clamp(shore * np.float32(26 / 60), 26)  # 26 levels brighter at the shore, deep from 60 pixels on
+        surface = clamp(
+            shore * np.float32(26 / 60), 26
+        )  # 26 levels brighter at the shore, deep from 60 pixels on
         surface = (waves - np.float32(127)) * np.float32(stream.between(3, 12) / 127) - surface
         for channel in range(3):
             plane = canvas.pixels[channel]
@@ -95,7 +119,9 @@ class Ground:
         if found is None:
             return False
         rows, columns, inside = found
-        return bool(inside.any()) and not bool((inside & (self.taken[rows, columns] | (self.water[rows, columns] != water))).any())
+        return bool(inside.any()) and not bool(
+            (inside & (self.taken[rows, columns] | (self.water[rows, columns] != water))).any()
+        )
 
     def take(self, pose: Pose, length: float, width: float) -> None:
         """Mark a rectangle as taken."""
@@ -111,7 +137,9 @@ class Ground:
             cover = rectangle(frame, length / 2, width / 2)
             self.canvas.blend(frame, cover if opacity == 1 else cover * np.float32(opacity), colour)
 
-    def _cells(self, pose: Pose, length: float, width: float) -> tuple[slice, slice, NDArray[np.bool_]] | None:
+    def _cells(
+        self, pose: Pose, length: float, width: float
+    ) -> tuple[slice, slice, NDArray[np.bool_]] | None:
         cos, sin = cosine(pose.angle), sine(pose.angle)
         x, y, half_u, half_v = pose.x / CELL, pose.y / CELL, length / 2 / CELL, width / 2 / CELL
         reach_x, reach_y = abs(cos) * half_u + abs(sin) * half_v, abs(sin) * half_u + abs(cos) * half_v
@@ -122,12 +150,16 @@ class Ground:
             return None
         dx = (np.arange(shape[1]) + (columns.start + 0.5 - x))[None, :]
         dy = (np.arange(shape[0]) + (rows.start + 0.5 - y))[:, None]
-        inside = (np.abs(dx * cos - dy * sin) <= half_u + 0.25) & (np.abs(dx * sin + dy * cos) <= half_v + 0.25)
+        inside = (np.abs(dx * cos - dy * sin) <= half_u + 0.25) & (
+            np.abs(dx * sin + dy * cos) <= half_v + 0.25
+        )
         return rows, columns, inside
 
 
 def add_light_and_grain(canvas: Canvas, stream: Stream) -> Array:
-    """Finish the canvas in place: light and contrast of the day, and the sensor's noise; float32 [3, H, W] within 0..255."""
+    """Finish the canvas in place: light and contrast of the day, and the sensor's noise; float32 [3, H, W]
+    within 0..255.
+    """
     strength = np.float32(stream.between(4, 14) / 255)
     grain = stream.octets(canvas.height, canvas.width).astype(np.float32)
     grain *= strength
@@ -144,6 +176,9 @@ def _whole(canvas: Canvas, pose: Pose) -> Frame:
     reach = float(canvas.width + canvas.height)
     frame = canvas.frame(Pose(canvas.width / 2, canvas.height / 2), reach, reach)
     assert frame is not None
-    x, y = frame.u[:1] + np.float32(canvas.width / 2 - pose.x), frame.v[:, :1] + np.float32(canvas.height / 2 - pose.y)
+    x, y = (
+        frame.u[:1] + np.float32(canvas.width / 2 - pose.x),
+        frame.v[:, :1] + np.float32(canvas.height / 2 - pose.y),
+    )
     cos, sin = np.float32(cosine(pose.angle)), np.float32(sine(pose.angle))
     return Frame(0, 0, x * cos - y * sin, x * sin + y * cos)

@@ -1,6 +1,7 @@
 """How the objects of the generated scenes look from above, and what stands around them unlabelled.
 
-Every painter fills exactly the rectangle length x width around its pose: length along the object's heading u, width across it (v).
+Every painter fills exactly the rectangle length x width around its pose: length along the object's heading u,
+width across it (v).
 """
 
 from __future__ import annotations
@@ -16,14 +17,54 @@ CLASSES = ["plane", "ship", "vehicle", "large_vehicle", "storage_tank", "harbor"
 SHADOW = (20, 22, 30)
 
 VEHICLE_COLOURS: list[Colour] = [
-    (228, 230, 232), (200, 204, 208), (120, 124, 130), (40, 42, 48), (150, 32, 30), (36, 62, 130), (196, 176, 130), (240, 240, 236), (58, 78, 66),
+    (228, 230, 232), (200, 204, 208), (120, 124, 130), (40, 42, 48), (150, 32, 30),
+    (36, 62, 130), (196, 176, 130), (240, 240, 236), (58, 78, 66),
 ]  # fmt: skip
-TRAILER_COLOURS: list[Colour] = [(232, 232, 230), (206, 206, 204), (190, 150, 60), (60, 96, 150), (150, 60, 50), (88, 130, 96)]
-HULL_COLOURS: list[Colour] = [(226, 228, 230), (170, 60, 46), (54, 66, 88), (196, 196, 190), (120, 128, 132), (86, 60, 54)]
-DECK_COLOURS: list[Colour] = [(210, 206, 196), (150, 138, 118), (126, 146, 132), (172, 120, 92), (188, 190, 190)]
-TANK_COLOURS: list[Colour] = [(222, 222, 218), (206, 208, 208), (186, 190, 194), (204, 188, 160), (164, 146, 130)]
-ROOF_COLOURS: list[Colour] = [(150, 84, 66), (126, 126, 128), (172, 168, 158), (96, 100, 112), (118, 84, 66), (200, 198, 194)]
-CONTAINER_COLOURS: list[Colour] = [(176, 60, 44), (46, 88, 150), (200, 160, 60), (70, 130, 90), (200, 200, 198)]
+TRAILER_COLOURS: list[Colour] = [
+    (232, 232, 230),
+    (206, 206, 204),
+    (190, 150, 60),
+    (60, 96, 150),
+    (150, 60, 50),
+    (88, 130, 96),
+]
+HULL_COLOURS: list[Colour] = [
+    (226, 228, 230),
+    (170, 60, 46),
+    (54, 66, 88),
+    (196, 196, 190),
+    (120, 128, 132),
+    (86, 60, 54),
+]
+DECK_COLOURS: list[Colour] = [
+    (210, 206, 196),
+    (150, 138, 118),
+    (126, 146, 132),
+    (172, 120, 92),
+    (188, 190, 190),
+]
+TANK_COLOURS: list[Colour] = [
+    (222, 222, 218),
+    (206, 208, 208),
+    (186, 190, 194),
+    (204, 188, 160),
+    (164, 146, 130),
+]
+ROOF_COLOURS: list[Colour] = [
+    (150, 84, 66),
+    (126, 126, 128),
+    (172, 168, 158),
+    (96, 100, 112),
+    (118, 84, 66),
+    (200, 198, 194),
+]
+CONTAINER_COLOURS: list[Colour] = [
+    (176, 60, 44),
+    (46, 88, 150),
+    (200, 160, 60),
+    (70, 130, 90),
+    (200, 200, 198),
+]
 
 
 class Painter:
@@ -68,54 +109,95 @@ def paint_plane(painter: Painter, pose: Pose, length: float, width: float) -> No
     sweep, root = painter.stream.between(14, 34) / 100, painter.stream.between(2, 10) / 100
     across = np.abs(frame.v)
     body = length * painter.stream.between(50, 64) / 1000
-    fuselage = convex(frame.u, across, [(-half, 0), (half, 0), (half - 0.5 * body, 0.55 * body), (half - 1.6 * body, body), (-half * 0.55, body),
-                                        (-half, body * 0.3)])  # fmt: skip
-    fuselage = np.maximum(fuselage, rectangle(frame, half * 0.9, body * 0.3, -half * 0.1))  # the half polygons' seam at v = 0
+    front = [(half, 0), (half - 0.5 * body, 0.55 * body), (half - 1.6 * body, body)]
+    hull = [(-half, 0), *front, (-half * 0.55, body), (-half, body * 0.3)]
+    fuselage = convex(frame.u, across, hull)
+    fuselage = np.maximum(
+        fuselage, rectangle(frame, half * 0.9, body * 0.3, -half * 0.1)
+    )  # the half polygons' seam at v = 0
     chord = length * painter.stream.between(16, 22) / 100
     front = half * root + chord * 0.6
     wing = convex(
-        frame.u, across, [(front - chord, 0), (front, 0), (front - sweep * span, span), (front - sweep * span - chord * 0.36, span)]
+        frame.u,
+        across,
+        [
+            (front - chord, 0),
+            (front, 0),
+            (front - sweep * span, span),
+            (front - sweep * span - chord * 0.36, span),
+        ],
     )
     tail_span, tail = span * 0.4, half - length * 0.005
-    fin = convex(frame.u, across, [(-tail, 0), (-tail + chord * 0.6, 0), (-tail + chord * 0.22, tail_span), (-tail, tail_span)])
+    fin = convex(
+        frame.u,
+        across,
+        [(-tail, 0), (-tail + chord * 0.6, 0), (-tail + chord * 0.22, tail_span), (-tail, tail_span)],
+    )
     outline = np.maximum(np.maximum(fuselage, wing), fin)
-    colour = painter.vary(painter.stream.choice([(232, 234, 236), (214, 218, 222), (190, 196, 202), (150, 158, 160)]))
+    colour = painter.vary(
+        painter.stream.choice([(232, 234, 236), (214, 218, 222), (190, 196, 202), (150, 158, 160)])
+    )
     painter.shadow(frame, outline, max(2, int(length) // 18))
     painter.fill(frame, outline, colour)
-    painter.fill(frame, fuselage, (min(255, colour[0] + 16), min(255, colour[1] + 16), min(255, colour[2] + 16)))
+    painter.fill(
+        frame, fuselage, (min(255, colour[0] + 16), min(255, colour[1] + 16), min(255, colour[2] + 16))
+    )
     engine = front - sweep * span * 0.4
-    painter.fill(frame, disc(Frame(frame.top, frame.left, frame.u, across), max(1.2, body * 0.55), engine, span * 0.4), (92, 96, 104))
+    painter.fill(
+        frame,
+        disc(Frame(frame.top, frame.left, frame.u, across), max(1.2, body * 0.55), engine, span * 0.4),
+        (92, 96, 104),
+    )
     painter.fill(frame, rectangle(frame, body * 0.35, body * 0.6, half - 1.7 * body), (60, 68, 84))
     if painter.stream.chance(40):
-        painter.fill(frame, rectangle(frame, chord * 0.3, body * 0.4, -half * 0.82), painter.pick(CONTAINER_COLOURS))
+        painter.fill(
+            frame, rectangle(frame, chord * 0.3, body * 0.4, -half * 0.82), painter.pick(CONTAINER_COLOURS)
+        )
 
 
 def paint_ship(painter: Painter, pose: Pose, length: float, width: float) -> None:
-    """A hull with a pointed bow, a deck, and by size a cabin, or a bridge aft with hatches or containers before it."""
+    """A hull with a pointed bow, a deck, and by size a cabin, or a bridge aft with hatches or containers
+    before it.
+    """
     frame = painter.frame(pose, length, width)
     if frame is None:
         return
     half, side = length / 2, width / 2
     across = np.abs(frame.v)
     shoulder = half - width * painter.stream.between(80, 130) / 100
-    hull = convex(frame.u, across, [(-half, 0), (half, 0), (half - 0.35 * (half - shoulder), side * 0.6), (shoulder, side), (-half * 0.8, side),
-                                    (-half, side * 0.82)])  # fmt: skip
+    bow = [(half, 0), (half - 0.35 * (half - shoulder), side * 0.6), (shoulder, side)]
+    hull = convex(frame.u, across, [(-half, 0), *bow, (-half * 0.8, side), (-half, side * 0.82)])
     hull = np.maximum(hull, rectangle(frame, half - 1, 0.6))
     painter.shadow(frame, hull, 1 + int(length) // 60)
     painter.fill(frame, hull, painter.pick(HULL_COLOURS))
     inner = max(1.0, side * 0.16)
     deck = convex(
-        frame.u, across, [(-half + inner, 0), (half - 2.5 * inner, 0), (shoulder - inner, side - inner), (-half + inner, side - inner)]
+        frame.u,
+        across,
+        [
+            (-half + inner, 0),
+            (half - 2.5 * inner, 0),
+            (shoulder - inner, side - inner),
+            (-half + inner, side - inner),
+        ],
     )
     deck = np.maximum(deck, rectangle(frame, half - 3 * inner, 0.6))
     painter.fill(frame, deck, painter.pick(DECK_COLOURS))
     if length < 42:
         cabin = -half * painter.stream.between(0, 40) / 100
-        painter.fill(frame, rectangle(frame, length * 0.16, side * 0.55, cabin), painter.pick([(236, 238, 240), (222, 222, 218)]))
+        painter.fill(
+            frame,
+            rectangle(frame, length * 0.16, side * 0.55, cabin),
+            painter.pick([(236, 238, 240), (222, 222, 218)]),
+        )
         painter.fill(frame, rectangle(frame, 1.2, side * 0.5, cabin + length * 0.15), (54, 66, 84))
         return
     bridge = -half + length * 0.14
-    painter.fill(frame, rectangle(frame, length * 0.07, side * 0.72, bridge), painter.pick([(238, 238, 236), (224, 226, 228)]))
+    painter.fill(
+        frame,
+        rectangle(frame, length * 0.07, side * 0.72, bridge),
+        painter.pick([(238, 238, 236), (224, 226, 228)]),
+    )
     painter.fill(frame, rectangle(frame, 1.4, side * 0.72, bridge + length * 0.07), (48, 56, 70))
     hatches = max(2, int(length * 0.5 / max(7.0, width * 0.55)))
     loaded = painter.stream.chance(50)
@@ -131,7 +213,9 @@ def paint_vehicle(painter: Painter, pose: Pose, length: float, width: float) -> 
     if frame is None:
         return
     half, side = length / 2, width / 2
-    body = rectangle(frame, half, side) * np.minimum(1, np.maximum(0, half + side * 0.55 + 0.5 - (np.abs(frame.u) + np.abs(frame.v) * 0.6)))
+    body = rectangle(frame, half, side) * np.minimum(
+        1, np.maximum(0, half + side * 0.55 + 0.5 - (np.abs(frame.u) + np.abs(frame.v) * 0.6))
+    )
     colour = painter.pick(VEHICLE_COLOURS)
     painter.shadow(frame, body, 2)
     painter.fill(frame, body, colour)
@@ -178,10 +262,18 @@ def paint_storage_tank(painter: Painter, pose: Pose, length: float, width: float
     painter.fill(frame, disc(frame, radius * 0.9), colour)
     lean = radius * 0.22
     if painter.stream.chance(55):
-        shade = np.maximum(disc(frame, radius * 0.86) - disc(frame, radius * 0.86, painter.sun[0] * lean, painter.sun[1] * lean), 0)
+        shade = np.maximum(
+            disc(frame, radius * 0.86)
+            - disc(frame, radius * 0.86, painter.sun[0] * lean, painter.sun[1] * lean),
+            0,
+        )
         painter.fill(frame, shade * np.float32(0.6), SHADOW)
     else:
-        painter.fill(frame, disc(frame, radius * 0.5, -painter.sun[0] * lean, -painter.sun[1] * lean) * np.float32(0.5), (252, 252, 250))
+        painter.fill(
+            frame,
+            disc(frame, radius * 0.5, -painter.sun[0] * lean, -painter.sun[1] * lean) * np.float32(0.5),
+            (252, 252, 250),
+        )
     painter.fill(frame, rectangle(frame, radius * 0.5, 0.6), (120, 120, 118))
 
 
@@ -198,7 +290,9 @@ def paint_harbor(painter: Painter, pose: Pose, length: float, width: float) -> N
     painter.fill(frame, rectangle(frame, half - 1.5, side - 1.5), colour)
     joints = max(2, int(length) // 14)
     for joint in range(1, joints):
-        painter.fill(frame, rectangle(frame, 0.6, side - 1.5, -half + joint * length / joints), (110, 108, 102))
+        painter.fill(
+            frame, rectangle(frame, 0.6, side - 1.5, -half + joint * length / joints), (110, 108, 102)
+        )
     if width > 15:
         painter.fill(frame, rectangle(frame, half - 3, 1.0), (96, 96, 98))
 
@@ -216,7 +310,9 @@ def paint_building(painter: Painter, pose: Pose, length: float, width: float) ->
     painter.fill(frame, walls, colour)
     if painter.stream.chance(60):
         painter.fill(
-            frame, rectangle(frame, half, side / 2, 0, side / 2), (max(0, colour[0] - 30), max(0, colour[1] - 30), max(0, colour[2] - 28))
+            frame,
+            rectangle(frame, half, side / 2, 0, side / 2),
+            (max(0, colour[0] - 30), max(0, colour[1] - 30), max(0, colour[2] - 28)),
         )
         return
     for _ in range(painter.stream.between(1, 4)):

@@ -1,4 +1,6 @@
-"""What the generated scenes are made of: car parks, tank farms, aprons, ports, roads, and a record of each labelled object."""
+"""What the generated scenes are made of: car parks, tank farms, aprons, ports, roads, and a record of each
+labelled object.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ TINY = 14  # pixels of the long side; shorter objects are difficult
 
 @dataclass
 class Scene:
-    """A picture in the making, and the boxes (x, y, length, width, degrees), labels and difficult flags of what is on it."""
+    """A picture in the making, and the boxes (x, y, length, width, degrees), labels and difficult flags of
+    what is on it.
+    """
 
     canvas: Canvas
     stream: Stream
@@ -34,7 +38,9 @@ class Scene:
     difficult: list[bool] = field(default_factory=list)
 
     def put(self, name: str, pose: Pose, length: float, width: float) -> None:
-        """Paint and record one object; one that is nearly outside the picture is neither painted nor recorded."""
+        """Paint and record one object; one that is nearly outside the picture is neither painted nor
+        recorded.
+        """
         visible = _visible_percent(self.canvas, pose, length, width)
         if visible < SMALLEST_VISIBLE:
             return
@@ -57,14 +63,27 @@ class Scene:
         return Pose(x, y, self.stream.below(720))
 
     def near(self, pose: Pose, distance: int) -> bool:
-        """Whether an object of another heading is centred within ``distance`` pixels in x and y: crossing traffic."""
+        """Whether an object of another heading is centred within ``distance`` pixels in x and y: crossing
+        traffic.
+        """
         heading = pose.angle / 2 % 180
-        return any(abs(x - pose.x) < distance and abs(y - pose.y) < distance and turn % 180 != heading for x, y, _, _, turn in self.boxes)
+        return any(
+            abs(x - pose.x) < distance and abs(y - pose.y) < distance and turn % 180 != heading
+            for x, y, _, _, turn in self.boxes
+        )
 
     def find(
-        self, length: float, width: float, water: bool = False, margin: int = -8, along: int | None = None, tries: int = 14
+        self,
+        length: float,
+        width: float,
+        water: bool = False,
+        margin: int = -8,
+        along: int | None = None,
+        tries: int = 14,
     ) -> Pose | None:
-        """A free place for a rectangle, then taken; None where none was found. ``along``: keep to this angle, or across it."""
+        """A free place for a rectangle, then taken; None where none was found. ``along``: keep to this angle,
+        or across it.
+        """
         for _ in range(tries):
             pose = self.anywhere(margin)
             if along is not None:
@@ -78,8 +97,15 @@ class Scene:
 def car_park(scene: Scene, along: int | None = None, large: bool = False) -> None:
     """Rows of parked cars, or of lorries, side by side with some gaps."""
     stream = scene.stream
-    pitch, depth = (stream.between(22, 26), stream.between(68, 78)) if large else (stream.between(18, 22), stream.between(37, 42))
-    rows, columns = stream.between(1, 2 if large else 3), stream.between(2, 6) if large else stream.between(3, 10)
+    pitch, depth = (
+        (stream.between(22, 26), stream.between(68, 78))
+        if large
+        else (stream.between(18, 22), stream.between(37, 42))
+    )
+    rows, columns = (
+        stream.between(1, 2 if large else 3),
+        stream.between(2, 6) if large else stream.between(3, 10),
+    )
     aisle = depth // 2
     length, width = columns * pitch + 8, rows * depth + (rows - 1) * aisle + 8
     pose = scene.find(length, width, along=along)
@@ -95,7 +121,11 @@ def car_park(scene: Scene, along: int | None = None, large: bool = False) -> Non
             if lines:
                 scene.ground.pave(pose.moved(u + pitch / 2, v), 1.2, depth - 2, (206, 206, 200), 0.7)
             if stream.chance(occupied):
-                slot = pose.moved(u, v + stream.between(-2, 2), QUARTER_TURN + HALF_TURN * stream.below(2) + stream.between(-4, 4))
+                slot = pose.moved(
+                    u,
+                    v + stream.between(-2, 2),
+                    QUARTER_TURN + HALF_TURN * stream.below(2) + stream.between(-4, 4),
+                )
                 vehicle(scene, slot, large)
 
 
@@ -110,7 +140,9 @@ def vehicle(scene: Scene, pose: Pose, large: bool) -> None:
 
 
 def roads(scene: Scene, poses: Sequence[Pose], traffic: int) -> None:
-    """Roads with two lanes right through the picture, and traffic on them (``traffic``: percent of the places along them)."""
+    """Roads with two lanes right through the picture, and traffic on them (``traffic``: percent of the places
+    along them).
+    """
     stream, ground = scene.stream, scene.ground
     width = stream.between(40, 48)
     reach = 2 * (scene.canvas.width + scene.canvas.height)
@@ -152,12 +184,16 @@ def tank_farm(scene: Scene, along: int | None = None) -> None:
     if pose is None:
         return
     scene.ground.pave(pose, length, width, (206, 202, 190))
-    scene.ground.pave(pose, length - 4, width - 4, scene.painter.pick([*CONCRETE, (134, 120, 98), (108, 116, 88)]))
+    scene.ground.pave(
+        pose, length - 4, width - 4, scene.painter.pick([*CONCRETE, (134, 120, 98), (108, 116, 88)])
+    )
     for row in range(rows):
         for column in range(columns):
             if stream.chance(90):
                 size = 2 * radius - stream.below(5)
-                spot = pose.moved((column + 0.5) * pitch - length / 2 + 3, (row + 0.5) * pitch - width / 2 + 3)
+                spot = pose.moved(
+                    (column + 0.5) * pitch - length / 2 + 3, (row + 0.5) * pitch - width / 2 + 3
+                )
                 scene.put("storage_tank", Pose(spot.x, spot.y), size, size)
 
 
@@ -167,7 +203,10 @@ def apron(scene: Scene, along: int | None = None) -> None:
     size = stream.between(34, 84)
     span = quantise(size * stream.between(84, 104) / 100)
     gap = stream.between(4, 14)
-    columns, rows = max(1, min(stream.between(2, 6), 340 // int(span + gap))), 1 + stream.chance(35 if size < 56 else 10)
+    columns, rows = (
+        max(1, min(stream.between(2, 6), 340 // int(span + gap))),
+        1 + stream.chance(35 if size < 56 else 10),
+    )
     length, width = columns * (span + gap) + 8, rows * (size + 10) + 8
     pose = scene.find(length, width, along=along)
     if pose is None:
@@ -176,7 +215,9 @@ def apron(scene: Scene, along: int | None = None) -> None:
     for row in range(rows):
         for column in range(columns):
             if stream.chance(85):
-                spot = pose.moved((column + 0.5) * (span + gap) - length / 2 + 4, (row + 0.5) * (size + 10) - width / 2 + 4)
+                spot = pose.moved(
+                    (column + 0.5) * (span + gap) - length / 2 + 4, (row + 0.5) * (size + 10) - width / 2 + 4
+                )
                 heading = QUARTER_TURN + HALF_TURN * (row % 2) + stream.between(-8, 8)
                 own = size - stream.below(4)
                 scene.put("plane", spot.moved(0, 0, heading), own, min(span, quantise(own * span / size)))
@@ -197,7 +238,10 @@ def runway(scene: Scene, pose: Pose) -> None:
     while u < half:
         size = stream.between(40, 76)
         scene.put(
-            "plane", pose.moved(u, stream.between(-4, 4), HALF_TURN * stream.below(2)), size, quantise(size * stream.between(84, 100) / 100)
+            "plane",
+            pose.moved(u, stream.between(-4, 4), HALF_TURN * stream.below(2)),
+            size,
+            quantise(size * stream.between(84, 100) / 100),
         )
         u += stream.between(180, 420)
 
@@ -249,7 +293,9 @@ def ships_at_sea(scene: Scene, count: int) -> None:
         if pose is not None:
             fleet.append((pose, length, beam))
     for pose, length, beam in fleet:
-        if stream.chance(60) and scene.ground.fits(pose.moved(-0.9 * length - 8, 0), 0.8 * length, 1.2 * beam, water=True, margin=0):
+        if stream.chance(60) and scene.ground.fits(
+            pose.moved(-0.9 * length - 8, 0), 0.8 * length, 1.2 * beam, water=True, margin=0
+        ):
             for step, opacity in enumerate((0.45, 0.36, 0.27, 0.18, 0.1)):
                 trail = pose.moved(-length / 2 - length * 0.16 * (step + 0.5), 0)
                 scene.ground.pave(trail, length * 0.16, beam * (0.5 + 0.16 * step), (176, 196, 202), opacity)

@@ -1,8 +1,10 @@
-"""Generated aerial scenes with oriented objects: drawn on the fly, the same on every machine, nothing to load.
+"""Generated aerial scenes with oriented objects: drawn on the fly, the same on every machine, nothing to
+load.
 
-A scene is fixed by (split, index, image size). It has land with fields, roads or a coast as background, unlabelled buildings and trees, and
-objects of six classes, in dense rows and alone, some cut by the border, some difficult (tiny, faint, or mostly outside). Objects keep their
-size in pixels whatever the image size: a larger image shows more of them.
+A scene is fixed by (split, index, image size). It has land with fields, roads or a coast as background,
+unlabelled buildings and trees, and objects of six classes, in dense rows and alone, some cut by the border,
+some difficult (tiny, faint, or mostly outside). Objects keep their size in pixels whatever the image size: a
+larger image shows more of them.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from collections.abc import Callable
 
 import torch
 
-from dbf_ray.data import scene_sites as sites
 from dbf_ray.data.samples import Sample, make_target
+from dbf_ray.data.scenes import sites
 from dbf_ray.data.scenes.drawing import Canvas
 from dbf_ray.data.scenes.ground import Ground, add_light_and_grain
 from dbf_ray.data.scenes.objects import CLASSES, Painter
@@ -30,7 +32,9 @@ class SyntheticDataset:
         if split not in SPLITS:
             raise DataError(f"generated scenes have the splits {', '.join(SPLITS)}, got {split!r}")
         if images < 1 or image_size < 32:
-            raise DataError(f"generated scenes need at least 1 image of at least 32 pixels, got {images} of {image_size}")
+            raise DataError(
+                f"generated scenes need at least 1 image of at least 32 pixels, got {images} of {image_size}"
+            )
         self.classes = list(CLASSES)
         self.split, self.image_size = split, image_size
         self.sizes = [(image_size, image_size)] * images
@@ -137,4 +141,14 @@ def _open_sea(scene: Scene) -> None:
     sites.surroundings(scene, 2, 12)
 
 
-THEMES: list[Callable[[Scene], None]] = [_town, _airfield, _depot, _country, _port, _marina, _open_sea, _airfield, _port]
+THEMES: list[Callable[[Scene], None]] = [
+    _town,
+    _airfield,
+    _depot,
+    _country,
+    _port,
+    _marina,
+    _open_sea,
+    _airfield,
+    _port,
+]

@@ -1,7 +1,8 @@
 """Pretrained torchvision backbones as ordered stages.
 
-A family is one file with a function that cuts torchvision's classifier, a backbone one row in :data:`BACKBONES`. All follow one interface,
-:class:`StagedBackbone`: a list of stages in forward order, the stem in the first, one feature map out of each.
+A family is one file with a function that cuts torchvision's classifier, a backbone one row in
+:data:`BACKBONES`. All follow one interface, :class:`StagedBackbone`: a list of stages in forward order, the
+stem in the first, one feature map out of each.
 """
 
 from __future__ import annotations
@@ -15,13 +16,23 @@ from torchvision import models
 
 from dbf_ray.detectors.backbones.convnext import cut_convnext
 from dbf_ray.detectors.backbones.efficientnet import cut_efficientnet
-from dbf_ray.detectors.backbones.mobilenet import cut_mobilenet_v2, cut_mobilenet_v3_large, cut_mobilenet_v3_small
+from dbf_ray.detectors.backbones.mobilenet import (
+    cut_mobilenet_v2,
+    cut_mobilenet_v3_large,
+    cut_mobilenet_v3_small,
+)
 from dbf_ray.detectors.backbones.parts import Cut, NormedStage
 from dbf_ray.detectors.backbones.regnet import cut_regnet
 from dbf_ray.detectors.backbones.resnet import cut_resnet
 from dbf_ray.detectors.backbones.staged import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.backbones.swin import cut_swin
-from dbf_ray.detectors.backbones.weights import download_weights, find_weights, fit_state, is_weights_name, load_backbone_weights
+from dbf_ray.detectors.backbones.weights import (
+    download_weights,
+    find_weights,
+    fit_state,
+    is_weights_name,
+    load_backbone_weights,
+)
 from dbf_ray.detectors.norms import convert_sync_batchnorm
 from dbf_ray.errors import ConfigError
 
@@ -43,7 +54,9 @@ BACKBONES: dict[str, tuple[Callable[..., nn.Module], Cut]] = {
 }
 
 FLOAT32_STAGES = {"mobilenet_v2": 2}
-"""Leading stages that an engine in bf16 runs in float32, of backbones where that was measured: docs/results.md, "Low precision"."""
+"""Leading stages that an engine in bf16 runs in float32, of backbones where that was measured:
+docs/results.md, "Low precision".
+"""
 
 
 def make_backbone(
@@ -57,9 +70,11 @@ def make_backbone(
 
     Args:
         name: a key of :data:`BACKBONES`.
-        weights: None (random); the name of torchvision's, downloaded once, such as ``"IMAGENET1K_V1"``, ``"ResNet50_Weights.IMAGENET1K_V1"``
-            or ``"DEFAULT"``; or a state_dict file with torchvision's keys, in which what is not used (the classifier) may be missing.
-        norm_eval: batch norms always in eval mode (True), in train mode while trained (False), or with statistics over all ranks ("sync").
+        weights: None (random); the name of torchvision's, downloaded once, such as ``"IMAGENET1K_V1"``,
+            ``"ResNet50_Weights.IMAGENET1K_V1"`` or ``"DEFAULT"``; or a state_dict file with torchvision's
+            keys, in which what is not used (the classifier) may be missing.
+        norm_eval: batch norms always in eval mode (True), in train mode while trained (False), or with
+            statistics over all ranks ("sync").
         always_frozen: leading stages that are never trained, 0..K.
 
     Raises:
@@ -73,7 +88,9 @@ def make_backbone(
     network = build(weights=None)
     stages, channels, strides = cut(network)
     if not 0 <= always_frozen <= len(stages):
-        raise ConfigError(f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {always_frozen}")
+        raise ConfigError(
+            f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {always_frozen}"
+        )
     if named is not None:
         fit_state(network, download_weights(named, name), f"torchvision's {named}", name, stages)
     elif weights is not None:

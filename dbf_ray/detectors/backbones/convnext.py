@@ -10,10 +10,12 @@ from dbf_ray.detectors.backbones.parts import STRIDES, NormedStage, PadToMultipl
 
 
 def cut_convnext(network: models.ConvNeXt) -> Parts:
-    """Patch embedding and the first blocks, then downsampling and blocks. Dropped: ``classifier``, with the norm in it.
+    """Patch embedding and the first blocks, then downsampling and blocks. Dropped: ``classifier``, with the
+    norm in it.
 
-    Each output has a new layer norm over channels, whose parameters belong to the stage; the next stage takes the map without it. Maps whose
-    sides are not multiples of the next patch are padded, where torchvision drops the rest.
+    Each output has a new layer norm over channels, whose parameters belong to the stage; the next stage takes
+    the map without it. Maps whose sides are not multiples of the next patch are padded, where torchvision
+    drops the rest.
     """
     features = network.features
     bodies = [nn.Sequential(PadToMultiple(4), features[0], features[1])]

@@ -1,7 +1,8 @@
 """A frozen prefix as an inference engine: the same function of the images, in less time.
 
-A prefix that is not trained needs no separate batch norms, little float32 and no care for a backward pass. The engine is a copy: the backbone's own
-parameters and buffers are never touched, so there is nothing to undo when the prefix is trained again, but to drop the copy.
+A prefix that is not trained needs no separate batch norms, little float32 and no care for a backward pass.
+The engine is a copy: the backbone's own parameters and buffers are never touched, so there is nothing to undo
+when the prefix is trained again, but to drop the copy.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ Backend = str | Callable[..., object]
 class PrefixEngine:
     """The first ``backbone.num_frozen`` stages for inference.
 
-    Batch norms are folded into the convolutions before them, in float32 and before any rounding (see :func:`.folding.folded`). Weights lie in
-    channels-last memory; in bf16, those of convolutions and linear layers are rounded once and run under autocast, while norms and sums stay in
-    float32, as autocast has it, and so do the backbone's ``float32_stages`` altogether. It is no module, so a backbone that holds one keeps its
-    parameters' names.
+    Batch norms are folded into the convolutions before them, in float32 and before any rounding (see
+    :func:`.folding.folded`). Weights lie in channels-last memory; in bf16, those of convolutions and linear
+    layers are rounded once and run under autocast, while norms and sums stay in float32, as autocast has it,
+    and so do the backbone's ``float32_stages`` altogether. It is no module, so a backbone that holds one
+    keeps its parameters' names.
 
     Args:
         backbone: with its frozen prefix in force. Later changes of its weights are not seen.
         dtype: torch.bfloat16, or torch.float32.
-        backend: of ``torch.compile``, which makes a graph for each shape of images; fewer images than the most so far are filled up with blank
-            ones. None: not compiled.
+        backend: of ``torch.compile``, which makes a graph for each shape of images; fewer images than the
+            most so far are filled up with blank ones. None: not compiled.
 
     Attributes:
         folded: how many batch norms are gone.
@@ -45,7 +47,9 @@ class PrefixEngine:
 
     revision = 3
 
-    def __init__(self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, backend: Backend | None = None) -> None:
+    def __init__(
+        self, backbone: StagedBackbone, dtype: torch.dtype = torch.float32, backend: Backend | None = None
+    ) -> None:
         self.dtype = dtype
         self._read_from, self._goes_on = backbone.read_from, backbone.num_frozen < backbone.num_stages
         frozen = list(backbone.stages[: backbone.num_frozen])
@@ -55,8 +59,12 @@ class PrefixEngine:
         self._compiled, self._largest = None if backend is None else self._compile(backend), 0
 
     def refresh(self, backbone: StagedBackbone) -> None:
-        """Take the backbone's weights as they are now, with the same stages frozen; what is compiled stays so."""
-        for stage, copied in zip(self._stages, self._copies(backbone.stages[: len(self._stages)]), strict=True):
+        """Take the backbone's weights as they are now, with the same stages frozen; what is compiled stays
+        so.
+        """
+        for stage, copied in zip(
+            self._stages, self._copies(backbone.stages[: len(self._stages)]), strict=True
+        ):
             stage.load_state_dict(copied.state_dict())
 
     @torch.no_grad()
@@ -72,10 +80,16 @@ class PrefixEngine:
         if not mixed:
             return [None if part is None else part.to(images.dtype) for part in found]
         last = max(len(self._stages) - 1, 0)  # the stage that the last two are of
-        return [part.to(self.dtype) if part is not None and min(number, last) < self._exact else part for number, part in enumerate(found)]
+        return [
+            part.to(self.dtype) if part is not None and min(number, last) < self._exact else part
+            for number, part in enumerate(found)
+        ]
 
     def _copies(self, stages: Iterable[nn.Module]) -> Iterator[nn.Module]:
-        return (exact_copy(stage) if number < self._exact else inference_copy(stage, self.dtype) for number, stage in enumerate(stages))
+        return (
+            exact_copy(stage) if number < self._exact else inference_copy(stage, self.dtype)
+            for number, stage in enumerate(stages)
+        )
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.dtype != torch.bfloat16:
@@ -87,15 +101,20 @@ class PrefixEngine:
             return run_stages(self._stages, images, self._read_from, self._goes_on)
         count = len(images)
         self._largest = max(self._largest, count)
-        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, self._largest - count)) if count < self._largest else images
+        images = (
+            F.pad(images, (0, 0, 0, 0, 0, 0, 0, self._largest - count)) if count < self._largest else images
+        )
         found = self._compiled(self._stages, images, self._read_from, self._goes_on)
         return [None if part is None else part[:count] for part in found]
 
     def _compile(self, backend: Backend) -> Callable[..., FrozenFeatures]:
-        # A code object of its own, with which dynamo keeps its graphs: engines would else share one limit of graphs, and go on uncompiled beyond it.
+        # A code object of its own, with which dynamo keeps its graphs: engines would else share one limit of
+        # graphs, and go on uncompiled beyond it.
         name = f"run_stages_{len(self._stages)}_frozen"
         return torch.compile(
-            FunctionType(run_stages.__code__.replace(co_name=name), run_stages.__globals__, name), backend=backend, dynamic=False
+            FunctionType(run_stages.__code__.replace(co_name=name), run_stages.__globals__, name),
+            backend=backend,
+            dynamic=False,
         )
 
 
@@ -139,4 +158,6 @@ def inference_copy(stage: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def prefix_state(backbone: StagedBackbone) -> Sequence[Tensor]:
     """Parameters and buffers of the frozen prefix, all that its features depend on beside the images."""
-    return [t for stage in backbone.stages[: backbone.num_frozen] for t in (*stage.parameters(), *stage.buffers())]
+    return [
+        t for stage in backbone.stages[: backbone.num_frozen] for t in (*stage.parameters(), *stage.buffers())
+    ]

@@ -1,4 +1,6 @@
-"""MobileNetV2 (arXiv 1801.04381) and MobileNetV3 (arXiv 1905.02244): a row of blocks, cut before each halving of the map."""
+"""MobileNetV2 (arXiv 1801.04381) and MobileNetV3 (arXiv 1905.02244): a row of blocks, cut before each halving
+of the map.
+"""
 
 from __future__ import annotations
 

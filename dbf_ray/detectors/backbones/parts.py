@@ -1,4 +1,6 @@
-"""What the families of backbones are cut with: the type of a cut, a stage with a norm on its output, padding to whole patches."""
+"""What the families of backbones are cut with: the type of a cut, a stage with a norm on its output, padding
+to whole patches.
+"""
 
 from __future__ import annotations
 

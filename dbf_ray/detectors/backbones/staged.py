@@ -11,26 +11,32 @@ from dbf_ray.detectors.backbones.parts import NormedStage
 from dbf_ray.detectors.precision import uncached_autocast
 
 FrozenFeatures = list[Tensor | None]
-"""All that the rest of a network needs of the n frozen stages: n + 1 maps [B, C, H, W]. First each stage's output, None where nobody reads it; then
-what the next stage takes, None where there is none. The n-th stage's output is None too where a stage follows: it is what that one takes, or follows
-from it. For n = 0 it is the images alone."""
+"""All that the rest of a network needs of the n frozen stages: n + 1 maps [B, C, H, W]. First each stage's
+output, None where nobody reads it; then what the next stage takes, None where there is none. The n-th stage's
+output is None too where a stage follows: it is what that one takes, or follows from it. For n = 0 it is the
+images alone.
+"""
 
 
 class StagedBackbone(nn.Module):
     """A backbone cut into K ordered stages.
 
     Args:
-        stages: the stages in forward order; stage k takes what stage k-1 gives. A :class:`NormedStage` gives the next stage its plain map.
+        stages: the stages in forward order; stage k takes what stage k-1 gives. A :class:`NormedStage` gives
+            the next stage its plain map.
         out_channels: channels of each stage's output.
         strides: stride in pixels of each stage's output.
-        norm_eval: keep all batch norms in eval mode (running statistics), also while training. Layer norms have no mode.
+        norm_eval: keep all batch norms in eval mode (running statistics), also while training. Layer norms
+            have no mode.
         always_frozen: leading stages that are never trained; a :class:`dbf_ray.freezing.Freezer` sees to it.
-        float32_stages: leading stages that an inference engine in bf16 runs in float32, since the stages after them magnify what rounding does there.
+        float32_stages: leading stages that an inference engine in bf16 runs in float32, since the stages
+            after them magnify what rounding does there.
 
     Attributes:
-        num_frozen: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode (norms and drop-path are
-            still) whatever ``train()`` is called with. 0 unless somebody sets it.
-        read_from: 0-based stage from which on outputs are read. Those of frozen stages before it are not kept.
+        num_frozen: leading stages that forward runs under ``torch.no_grad()`` and that stay in eval mode
+            (norms and drop-path are still) whatever ``train()`` is called with. 0 unless somebody sets it.
+        read_from: 0-based stage from which on outputs are read. Those of frozen stages before it are not
+            kept.
     """
 
     def __init__(
@@ -53,8 +59,15 @@ class StagedBackbone(nn.Module):
         self.train()
 
     def output_parameters(self, stages: int) -> list[nn.Parameter]:
-        """Parameters that only the outputs of the first ``stages`` stages use: their norms, where they have one."""
-        return [p for stage in self.stages[:stages] if isinstance(stage, NormedStage) for p in stage.norm.parameters()]
+        """Parameters that only the outputs of the first ``stages`` stages use: their norms, where they have
+        one.
+        """
+        return [
+            p
+            for stage in self.stages[:stages]
+            if isinstance(stage, NormedStage)
+            for p in stage.norm.parameters()
+        ]
 
     @property
     def num_stages(self) -> int:
@@ -62,11 +75,13 @@ class StagedBackbone(nn.Module):
         return len(self.stages)
 
     def forward(self, images: Tensor, frozen: FrozenFeatures | None = None) -> list[Tensor]:
-        """Feature maps [B, out_channels[k], ceil(H / strides[k]), ceil(W / strides[k])] of every stage, for images [B, 3, H, W].
+        """Feature maps [B, out_channels[k], ceil(H / strides[k]), ceil(W / strides[k])] of every stage, for
+        images [B, 3, H, W].
 
         Args:
             images: normalised.
-            frozen: the frozen stages' features, where somebody has them already; these stages are not run then.
+            frozen: the frozen stages' features, where somebody has them already; these stages are not run
+                then.
 
         Returns:
             A map for each stage; None where ``frozen`` has none and it does not follow from it.
@@ -82,12 +97,17 @@ class StagedBackbone(nn.Module):
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> FrozenFeatures:
-        """What the frozen stages give for images [B, 3, H, W], under the autocast in force; see :func:`image_by_image`."""
+        """What the frozen stages give for images [B, 3, H, W], under the autocast in force; see
+        :func:`image_by_image`.
+        """
         stages = list(self.stages[: self.num_frozen])
         if not stages:
             return [images]
         with uncached_autocast(images.device):
-            return image_by_image(lambda part: run_stages(stages, part, self.read_from, self.num_frozen < self.num_stages), images)
+            return image_by_image(
+                lambda part: run_stages(stages, part, self.read_from, self.num_frozen < self.num_stages),
+                images,
+            )
 
     @torch.no_grad()
     def _frozen_together(self, images: Tensor) -> FrozenFeatures:
@@ -97,7 +117,9 @@ class StagedBackbone(nn.Module):
             return run_stages(stages, images, 0, self.num_frozen < self.num_stages)
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """As ``nn.Module.train``, but frozen stages stay in eval mode, and with ``norm_eval`` so do all batch norms."""
+        """As ``nn.Module.train``, but frozen stages stay in eval mode, and with ``norm_eval`` so do all batch
+        norms.
+        """
         super().train(mode)
         for stage in self.stages[: self.num_frozen]:
             stage.eval()
@@ -127,8 +149,9 @@ def stage_output(stage: nn.Module, features: Tensor) -> Tensor:
 def image_by_image(run: Callable[[Tensor], FrozenFeatures], images: Tensor) -> FrozenFeatures:
     """``run`` for images [B, 3, H, W], on a CPU one at a time.
 
-    There it needs the memory of one image, is no slower, and an image's features have the same bits in any company: kernels
-    choose their order of summation by the batch. On a GPU, and when being compiled, all at once.
+    There it needs the memory of one image, is no slower, and an image's features have the same bits in any
+    company: kernels choose their order of summation by the batch. On a GPU, and when being compiled, all at
+    once.
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling():
         return run(images)
@@ -144,7 +167,9 @@ def image_by_image(run: Callable[[Tensor], FrozenFeatures], images: Tensor) -> F
 
 
 def empty_batch(one: Tensor, count: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Room for ``count`` maps like ``one`` [C, H, W], [count, C, H, W], in channels-last memory if ``one`` is."""
+    """Room for ``count`` maps like ``one`` [C, H, W], [count, C, H, W], in channels-last memory if ``one``
+    is.
+    """
     last = one.permute(1, 2, 0).is_contiguous() and not one.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty((count, *one.shape), dtype=dtype or one.dtype, device=one.device, memory_format=layout)

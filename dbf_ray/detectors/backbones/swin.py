@@ -12,9 +12,10 @@ from dbf_ray.detectors.backbones.parts import STRIDES, NormedStage, PadToMultipl
 def cut_swin(network: models.SwinTransformer) -> Parts:
     """Patch embedding and the first blocks, then merging and blocks. Dropped: ``norm`` and ``head``.
 
-    As in MMDetection's Swin each output has a new layer norm; its parameters belong to the stage. The next stage takes the map without it.
-    Inside, maps are [B, H, W, C]; outputs are [B, C, H, W], in channels-last memory. torchvision does not shift windows on
-    a map that fits into one, MMDetection does: the last stage differs from it for images up to 224 px.
+    As in MMDetection's Swin each output has a new layer norm; its parameters belong to the stage. The next
+    stage takes the map without it. Inside, maps are [B, H, W, C]; outputs are [B, C, H, W], in channels-last
+    memory. torchvision does not shift windows on a map that fits into one, MMDetection does: the last stage
+    differs from it for images up to 224 px.
     """
     features = network.features
     bodies: list[nn.Module] = [nn.Sequential(PadToMultiple(4), features[0], features[1])]

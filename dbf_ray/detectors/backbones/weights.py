@@ -16,15 +16,18 @@ _NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*")
 
 
 def is_weights_name(weights: str | Path) -> bool:
-    """Whether this is a name of torchvision's weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``, ``"ResNet50_Weights.IMAGENET1K_V1"``), not a file.
+    """Whether this is a name of torchvision's weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``,
+    ``"ResNet50_Weights.IMAGENET1K_V1"``), not a file.
 
-    A name is capitals, digits and underscores alone, ``..._Weights.`` in front or not; a file that is called so needs its folder.
+    A name is capitals, digits and underscores alone, ``..._Weights.`` in front or not; a file that is called
+    so needs its folder.
     """
     return _NAME.fullmatch(str(weights)) is not None
 
 
 def find_weights(build: Callable[..., nn.Module], weights: str | Path, name: str) -> WeightsEnum:
-    """The member of torchvision's enum that ``weights`` names, of the classifier that ``build`` builds. Nothing is downloaded.
+    """The member of torchvision's enum that ``weights`` names, of the classifier that ``build`` builds.
+    Nothing is downloaded.
 
     Raises:
         WeightsError: torchvision has no such weights of ``name``.
@@ -33,7 +36,8 @@ def find_weights(build: Callable[..., nn.Module], weights: str | Path, name: str
     family, _, member = str(weights).rpartition(".")
     if family not in ("", known.__name__) or member not in known.__members__:
         raise WeightsError(
-            f"unknown weights {str(weights)!r} of {name}; known: {', '.join(known.__members__)} (of {known.__name__}); "
+            f"unknown weights {str(weights)!r} of {name}; known: {', '.join(known.__members__)} (of "
+            f"{known.__name__}); "
             "name one of these, or give a state_dict file"
         )
     return known.__members__[member]
@@ -48,19 +52,24 @@ def download_weights(weights: WeightsEnum, name: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: a wrong hash
-        raise WeightsError(f"cannot download torchvision's weights {weights} of {name}: {error}; give a state_dict file instead") from error
+        raise WeightsError(
+            f"cannot download torchvision's weights {weights} of {name}: {error}; give a state_dict file "
+            f"instead"
+        ) from error
     return state
 
 
-def load_backbone_weights(network: nn.Module, file: Path, name: str, stages: Iterable[nn.Module] | None = None) -> None:
+def load_backbone_weights(
+    network: nn.Module, file: Path, name: str, stages: Iterable[nn.Module] | None = None
+) -> None:
     """Load a state_dict file into a torchvision classifier.
 
     Args:
         network: the whole classifier, whose keys the file has.
         file: written by ``torch.save``; read with ``weights_only=True``.
         name: the backbone's, for messages.
-        stages: parts of the network that are used; whatever else it has may be missing from the file, or have another shape
-            (a classifier for other classes). None: all of it is used.
+        stages: parts of the network that are used; whatever else it has may be missing from the file, or have
+            another shape (a classifier for other classes). None: all of it is used.
 
     Raises:
         WeightsError: the file is missing, unreadable, or does not fit.
@@ -78,31 +87,59 @@ def read_state(file: Path, name: str) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(
-            f"weights file {file} does not exist; give the path of a state_dict for torchvision's {name}, or the name of its weights, "
+            f"weights file {file} does not exist; give the path of a state_dict for torchvision's {name}, "
+            f"or the name of its weights, "
             "such as DEFAULT"
         ) from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read weights file {file}: {reason}; it must hold a plain state_dict saved by torch.save") from error
+        raise WeightsError(
+            f"cannot read weights file {file}: {reason}; it must hold a plain state_dict saved by torch.save"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"weights file {file} must hold a state_dict (names to tensors), found {type(state).__name__}")
+        raise WeightsError(
+            f"weights file {file} must hold a state_dict (names to tensors), found {type(state).__name__}"
+        )
     return state
 
 
-def fit_state(network: nn.Module, state: Mapping[str, Tensor], source: str, name: str, stages: Iterable[nn.Module] | None = None) -> None:
-    """Load a state_dict into a classifier of which only ``stages`` are used (None: all); ``source`` is what messages call it.
+def fit_state(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    name: str,
+    stages: Iterable[nn.Module] | None = None,
+) -> None:
+    """Load a state_dict into a classifier of which only ``stages`` are used (None: all); ``source`` is what
+    messages call it.
 
     Raises:
-        WeightsError: a tensor that is used is missing or has another shape, or the network lacks one of the state's.
+        WeightsError: a tensor that is used is missing or has another shape, or the network lacks one of the
+            state's.
     """
     own = network.state_dict(keep_vars=True)
-    used = {id(t) for stage in ([network] if stages is None else stages) for t in [*stage.parameters(), *stage.buffers()]}
+    used = {
+        id(t)
+        for stage in ([network] if stages is None else stages)
+        for t in [*stage.parameters(), *stage.buffers()]
+    }
     needed = {key for key, tensor in own.items() if id(tensor) in used}
     differing = {key for key, tensor in state.items() if key in own and tensor.shape != own[key].shape}
-    wrong = [f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in own if k in differing & needed]
+    wrong = [
+        f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in own if k in differing & needed
+    ]
     unknown = [key for key in state if key not in own]
     missing = [key for key in own if key in needed and key not in state and "num_batches_tracked" not in key]
-    for problem, keys in (("with another shape", wrong), ("that the model lacks", unknown), ("missing", missing)):
+    for problem, keys in (
+        ("with another shape", wrong),
+        ("that the model lacks", unknown),
+        ("missing", missing),
+    ):
         if keys:
-            raise WeightsError(f"{source} does not fit {name}: {len(keys)} tensors {problem}, first {keys[0]}; give {name}'s weights")
-    network.load_state_dict({key: tensor for key, tensor in state.items() if key not in differing}, strict=False)
+            raise WeightsError(
+                f"{source} does not fit {name}: {len(keys)} tensors {problem}, first {keys[0]}; give "
+                f"{name}'s weights"
+            )
+    network.load_state_dict(
+        {key: tensor for key, tensor in state.items() if key not in differing}, strict=False
+    )

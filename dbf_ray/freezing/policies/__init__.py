@@ -1,7 +1,7 @@
 """The family of freezing policies: one file per member, one line in :data:`POLICIES`.
 
-A new member is a frozen dataclass derived from :class:`Policy` in its own file, a line in the table, and a row in the shared
-exam (tests/freezing/test_policies.py).
+A new member is a frozen dataclass derived from :class:`Policy` in its own file, a line in the table, and a
+row in the shared exam (tests/freezing/test_policies.py).
 """
 
 from __future__ import annotations
@@ -35,10 +35,33 @@ from dbf_ray.freezing.policies.random_budget import RandomBudget
 from dbf_ray.freezing.policies.step import Step
 from dbf_ray.freezing.policies.warmup_step import WarmupStep
 
-__all__ = ["POLICIES", "Decision", "Policy", "Progress", "Signals", "State", "make_policy", "policy_from_dict", "policy_to_dict"]
+__all__ = [
+    "POLICIES",
+    "Decision",
+    "Policy",
+    "Progress",
+    "Signals",
+    "State",
+    "make_policy",
+    "policy_from_dict",
+    "policy_to_dict",
+]
 
 MEMBERS: tuple[type[Policy], ...] = (
-    *(Full, Frozen, Step, Epochs, RandomBudget, Bernoulli, Front, Back, LrScale, LayerDecay, WarmupStep, Cosine),
+    *(
+        Full,
+        Frozen,
+        Step,
+        Epochs,
+        RandomBudget,
+        Bernoulli,
+        Front,
+        Back,
+        LrScale,
+        LayerDecay,
+        WarmupStep,
+        Cosine,
+    ),
     *(GradualUnfreeze, GradualFreeze, MultirateStep, GradNorm, Aimd, Drift, Plateau, Budget),
 )
 POLICIES: dict[str, type[Policy]] = {member.name: member for member in MEMBERS}
@@ -59,17 +82,26 @@ def make_policy(name: str, **parameters: Any) -> Policy:
         close = difflib.get_close_matches(str(name), POLICIES, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"unknown freezing policy {name!r}; known policies: {', '.join(POLICIES)}{hint}")
-    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
+    fields: tuple[dataclasses.Field[Any], ...] = (
+        dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
+    )
     known = [field.name for field in fields]
     signature = f"{name}({', '.join(known)})" if known else f"{name}, which takes no parameters"
     unknown = [key for key in parameters if key not in known]
     if unknown:
         given = ", ".join(f"{key}={parameters[key]!r}" for key in unknown)
         raise ConfigError(f"policy {name} does not know {given}; it is {signature}")
-    required = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    required = [
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     missing = [key for key in required if key not in parameters]
     if missing:
-        raise ConfigError(f"policy {name} needs {', '.join(missing)}, got {parameters or 'no parameters'}; it is {signature}")
+        raise ConfigError(
+            f"policy {name} needs {', '.join(missing)}, got {parameters or 'no parameters'}; it is "
+            f"{signature}"
+        )
     return member(**parameters)
 
 
@@ -84,6 +116,10 @@ def policy_from_dict(data: Mapping[str, Any]) -> Policy:
     Raises:
         ConfigError: a key is missing or unknown, or :func:`make_policy` refuses the values.
     """
-    if not isinstance(data, Mapping) or set(data) != {"name", "parameters"} or not isinstance(data["parameters"], Mapping):
+    if (
+        not isinstance(data, Mapping)
+        or set(data) != {"name", "parameters"}
+        or not isinstance(data["parameters"], Mapping)
+    ):
         raise ConfigError(f"a policy must be a mapping of name and parameters, got {data!r}")
     return make_policy(data["name"], **data["parameters"])

@@ -1,5 +1,6 @@
-"""Policy ``aimd(threshold, start=2, max_rho)``: a period that finds itself, as the freezing period of Adaptive Parameter Freezing does (APF,
-ICDCS 2021, section 4: additive increase, multiplicative decrease, as in TCP), for the whole backbone.
+"""Policy ``aimd(threshold, start=2, max_rho)``: a period that finds itself, as the freezing period of
+Adaptive Parameter Freezing does (APF, ICDCS 2021, section 4: additive increase, multiplicative decrease, as
+in TCP), for the whole backbone.
 """
 
 from __future__ import annotations
@@ -8,15 +9,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dbf_ray.errors import ConfigError
-from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_int, require_number
+from dbf_ray.freezing.policies.base import (
+    Decision,
+    Policy,
+    Progress,
+    Signals,
+    State,
+    require_int,
+    require_number,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aimd(Policy):
-    """Integer rho from ``start``. After an unfrozen epoch, with P = norm(sum of updates) / sum of norms over its optimizer steps:
+    """Integer rho from ``start``. After an unfrozen epoch, with P = norm(sum of updates) / sum of norms over
+    its optimizer steps:
 
-    P < threshold (the steps cancel each other, the backbone gets nowhere): rho = min(rho + 1, max_rho); else rho = max(1, rho // 2).
-    The next unfrozen epoch comes rho epochs later. Epoch 0 is unfrozen. P is APF's effective perturbation.
+    P < threshold (the steps cancel each other, the backbone gets nowhere): rho = min(rho + 1, max_rho); else
+    rho = max(1, rho // 2). The next unfrozen epoch comes rho epochs later. Epoch 0 is unfrozen. P is APF's
+    effective perturbation.
 
     Args:
         threshold: of P, 0..1.

@@ -1,4 +1,6 @@
-"""Policy ``back(budget)``: all unfrozen epochs at the end, as in linear probing then fine-tuning (LP-FT, arXiv 2202.10054)."""
+"""Policy ``back(budget)``: all unfrozen epochs at the end, as in linear probing then fine-tuning (LP-FT,
+arXiv 2202.10054).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What a freezing policy is: a pure function from progress, signals and state to a decision.
 
-Pure Python on purpose: a timeline can be computed, shown and tested without torch. A policy counts nothing itself. Time comes in
-with :class:`Progress`, whatever it must remember goes in and out as ``state``, a plain JSON-able dict that checkpoints carry.
+Pure Python on purpose: a timeline can be computed, shown and tested without torch. A policy counts nothing
+itself. Time comes in with :class:`Progress`, whatever it must remember goes in and out as ``state``, a plain
+JSON-able dict that checkpoints carry.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Decision:
     """What one epoch (or block of steps) trains.
 
     Args:
-        num_frozen: number n of leading backbone stages that are frozen, 0 (all trained) to K (whole backbone frozen).
+        num_frozen: number n of leading backbone stages that are frozen, 0 (all trained) to K (whole backbone
+            frozen).
         lr_factors: learning-rate factor of each of the K stages, or None for 1 everywhere.
     """
 
@@ -42,10 +44,11 @@ class Progress:
         epochs: epochs (or blocks) of the whole run, E >= 1.
         num_stages: stages of the backbone, K >= 1, in forward order; the stem belongs to the first.
         seed: the run's seed; the only source of chance.
-        costs: what an optimizer step costs with the first 0..K stages frozen, K + 1 numbers > 0 in any one unit, always frozen stages
-            included; None where nobody has counted.
+        costs: what an optimizer step costs with the first 0..K stages frozen, K + 1 numbers > 0 in any one
+            unit, always frozen stages included; None where nobody has counted.
         block_steps: optimizer steps of every epoch (or block) but the last.
-        total_steps: optimizer steps of the whole run, so that the last block may be short; None: all are alike.
+        total_steps: optimizer steps of the whole run, so that the last block may be short; None: all are
+            alike.
         always_frozen: leading stages that are frozen whatever a policy decides.
 
     Raises:
@@ -70,8 +73,13 @@ class Progress:
         if self.total_steps is not None:
             low, high = self.block_steps * (self.epochs - 1) + 1, self.block_steps * self.epochs
             require_int("total_steps", self.total_steps, low=low, high=high, owner="progress")
-        if self.costs is not None and (len(self.costs) != self.num_stages + 1 or not all(cost > 0 for cost in self.costs)):
-            raise ConfigError(f"progress: costs must be {self.num_stages + 1} numbers > 0, one for each prefix, got {self.costs!r}")
+        if self.costs is not None and (
+            len(self.costs) != self.num_stages + 1 or not all(cost > 0 for cost in self.costs)
+        ):
+            raise ConfigError(
+                f"progress: costs must be {self.num_stages + 1} numbers > 0, one for each prefix, got "
+                f"{self.costs!r}"
+            )
 
     @property
     def all_steps(self) -> int:
@@ -84,13 +92,17 @@ class Progress:
 
 
 class Policy(ABC):
-    """Base of all policies. A member is a frozen dataclass whose fields are its parameters, checked in ``__post_init__``."""
+    """Base of all policies. A member is a frozen dataclass whose fields are its parameters, checked in
+    ``__post_init__``.
+    """
 
     name: ClassVar[str]
 
     @property
     def needs_signals(self) -> tuple[str, ...]:
-        """Names of the signals that :meth:`decide` reads, of :data:`SIGNALS`; empty for a policy that is known before training."""
+        """Names of the signals that :meth:`decide` reads, of :data:`SIGNALS`; empty for a policy that is
+        known before training.
+        """
         return ()
 
     @abstractmethod
@@ -99,8 +111,8 @@ class Policy(ABC):
 
         Args:
             progress: where the run stands.
-            signals: the values named by ``needs_signals`` as the epoch before gave them, the same on all ranks; None where it gave
-                none, and all None before the first epoch. Empty for other policies.
+            signals: the values named by ``needs_signals`` as the epoch before gave them, the same on all
+                ranks; None where it gave none, and all None before the first epoch. Empty for other policies.
             state: what the last call returned; ``{}`` at the first call. Never changed in place.
 
         Returns:
@@ -133,7 +145,9 @@ class Policy(ABC):
             decided.append(decision)
         return decided
 
-    def decisions(self, epochs: int, num_stages: int, seed: int = 0, *, costs: Sequence[float] | None = None) -> list[int]:
+    def decisions(
+        self, epochs: int, num_stages: int, seed: int = 0, *, costs: Sequence[float] | None = None
+    ) -> list[int]:
         """The whole timeline: the frozen prefix n of each epoch, before anything is trained.
 
         Args:
@@ -149,7 +163,9 @@ class Policy(ABC):
         return [decision.num_frozen for decision in self.timeline(run)]
 
     def parameters(self) -> dict[str, Any]:
-        """The policy's parameters by name, JSON-able; ``make_policy(policy.name, **policy.parameters())`` makes an equal one."""
+        """The policy's parameters by name, JSON-able; ``make_policy(policy.name, **policy.parameters())``
+        makes an equal one.
+        """
         if not dataclasses.is_dataclass(self):
             return {}
         return {field.name: copy.deepcopy(getattr(self, field.name)) for field in dataclasses.fields(self)}
@@ -162,12 +178,24 @@ def require_int(key: str, value: Any, *, low: int, high: int | None = None, owne
         ConfigError: naming owner, key, rule and value.
     """
     rule = f">= {low}" if high is None else f"in {low}..{high}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < low
+        or (high is not None and value > high)
+    ):
         raise ConfigError(f"{owner}: {key} must be an integer {rule}, got {value!r}")
 
 
 def require_number(
-    key: str, value: Any, *, low: float, high: float = math.inf, above: bool = False, below: bool = False, owner: str
+    key: str,
+    value: Any,
+    *,
+    low: float,
+    high: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+    owner: str,
 ) -> None:
     """Refuse a value that is no finite number in [low, high]; ``above`` and ``below`` leave the ends out.
 
@@ -177,6 +205,11 @@ def require_number(
     rule = f"> {low:g}" if above else f">= {low:g}"
     if high < math.inf:
         rule += f" and < {high:g}" if below else f" and <= {high:g}"
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf and low <= value <= high
+    fits = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < math.inf
+        and low <= value <= high
+    )
     if not fits or (above and value == low) or (below and value == high):
         raise ConfigError(f"{owner}: {key} must be a number {rule}, got {value!r}")

@@ -15,8 +15,8 @@ TOLERANCE = 1e-9  # relative: a limit that a timeline meets exactly must not fai
 
 @dataclass(frozen=True)
 class Budget(Policy):
-    """What ``inner`` decides, but an unfrozen epoch is granted only if what is left of the budget, with all remaining epochs reserved as
-    frozen, pays for it; otherwise n = K.
+    """What ``inner`` decides, but an unfrozen epoch is granted only if what is left of the budget, with all
+    remaining epochs reserved as frozen, pays for it; otherwise n = K.
 
     The inner policy is not told: it sees an epoch that gave no signals of an unfrozen one.
 
@@ -25,7 +25,8 @@ class Budget(Policy):
         inner: name and parameters of the policy, ``{"name": "step", "rho": 2}``.
 
     Raises:
-        ConfigError: a parameter is out of range, the inner policy is refused; or, once costs are known, the limit is below frozen's.
+        ConfigError: a parameter is out of range, the inner policy is refused; or, once costs are known, the
+            limit is below frozen's.
     """
 
     name: ClassVar[str] = "budget"
@@ -37,9 +38,14 @@ class Budget(Policy):
         from dbf_ray.freezing.policies import make_policy  # the table has this policy in it
 
         require_number("limit", self.limit, low=0, high=1, above=True, owner="policy budget")
-        if not isinstance(self.inner, Mapping) or "name" not in self.inner or not all(isinstance(key, str) for key in self.inner):
+        if (
+            not isinstance(self.inner, Mapping)
+            or "name" not in self.inner
+            or not all(isinstance(key, str) for key in self.inner)
+        ):
             raise ConfigError(
-                f"policy budget: inner must be a policy's name and parameters, like {{name: step, rho: 2}}, got {self.inner!r}"
+                f"policy budget: inner must be a policy's name and parameters, like {{name: step, rho: 2}}, "
+                f"got {self.inner!r}"
             )
         parameters = {key: value for key, value in self.inner.items() if key != "name"}
         try:
@@ -60,16 +66,20 @@ class Budget(Policy):
         return self.policy.needs_signals
 
     def check(self, run: Progress) -> None:
-        """Refuse a run whose costs are not known, or that costs more than the limit even if its backbone is always frozen."""
+        """Refuse a run whose costs are not known, or that costs more than the limit even if its backbone is
+        always frozen.
+        """
         self.policy.check(run)
         if run.costs is None:
             raise ConfigError(
-                "policy budget: the costs of each frozen prefix must be known; give costs to decisions(), or train by a configuration"
+                "policy budget: the costs of each frozen prefix must be known; give costs to decisions(), "
+                "or train by a configuration"
             )
         least = run.costs[-1] / run.costs[0]
         if self.limit < least * (1 - TOLERANCE):
             raise ConfigError(
-                f"policy budget: limit must be >= {least:.6g}, the compute_ratio of a backbone that is never trained, got {self.limit!r}; "
+                f"policy budget: limit must be >= {least:.6g}, the compute_ratio of a backbone that is "
+                f"never trained, got {self.limit!r}; "
                 "no policy can go below it"
             )
 
@@ -80,7 +90,11 @@ class Budget(Policy):
         wanted, inner = self.policy.decide(progress, signals, state.get("inner", {}))
         spent, stages, here = state.get("spent", 0), progress.num_stages, progress.steps(progress.epoch)
         allowed = self.limit * progress.costs[0] * progress.all_steps
-        reserved = progress.costs[stages] * (progress.all_steps - progress.epoch * progress.block_steps - here)
-        if wanted.num_frozen < stages and spent + progress.costs[wanted.num_frozen] * here + reserved > allowed * (1 + TOLERANCE):
+        reserved = progress.costs[stages] * (
+            progress.all_steps - progress.epoch * progress.block_steps - here
+        )
+        if wanted.num_frozen < stages and spent + progress.costs[
+            wanted.num_frozen
+        ] * here + reserved > allowed * (1 + TOLERANCE):
             wanted = dataclasses.replace(wanted, num_frozen=stages)
         return wanted, {"spent": spent + progress.costs[wanted.num_frozen] * here, "inner": inner}

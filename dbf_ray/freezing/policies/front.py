@@ -1,4 +1,6 @@
-"""Policy ``front(budget)``: all unfrozen epochs at the beginning, as when a backbone is frozen once it has adapted."""
+"""Policy ``front(budget)``: all unfrozen epochs at the beginning, as when a backbone is frozen once it has
+adapted.
+"""
 
 from __future__ import annotations
 

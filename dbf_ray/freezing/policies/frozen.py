@@ -1,4 +1,6 @@
-"""Policy ``frozen``: the backbone is never trained. The cheapest baseline; sensible only with pretrained weights."""
+"""Policy ``frozen``: the backbone is never trained. The cheapest baseline; sensible only with pretrained
+weights.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Policy ``gradnorm(percentile, window, recheck)``: AutoFreeze (arXiv 2102.01386, section 4.1) by stages, with probes that can thaw.
+"""Policy ``gradnorm(percentile, window, recheck)``: AutoFreeze (arXiv 2102.01386, section 4.1) by stages,
+with probes that can thaw.
 
-AutoFreeze freezes a layer for ever once its gradient norm changes less than most layers' and all layers before it are frozen. Here the
-parts are stages, norms are averaged over the optimizer steps of ``window`` epochs, and every ``recheck`` epochs one epoch trains all of the
-backbone, so that a stage whose gradients have come alive is trained again.
+AutoFreeze freezes a layer for ever once its gradient norm changes less than most layers' and all layers
+before it are frozen. Here the parts are stages, norms are averaged over the optimizer steps of ``window``
+epochs, and every ``recheck`` epochs one epoch trains all of the backbone, so that a stage whose gradients
+have come alive is trained again.
 """
 
 from __future__ import annotations
@@ -12,21 +14,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_int, require_number
+from dbf_ray.freezing.policies.base import (
+    Decision,
+    Policy,
+    Progress,
+    Signals,
+    State,
+    require_int,
+    require_number,
+)
 
 
 @dataclass(frozen=True)
 class GradNorm(Policy):
-    """n = the longest prefix of stages whose gradient norm changes less than the ``percentile`` of all trained stages' changes.
+    """n = the longest prefix of stages whose gradient norm changes less than the ``percentile`` of all
+    trained stages' changes.
 
-    The change of stage k is abs(now - before) / before, for its mean gradient norm of this window and the last. Frozen stages count as
-    below. Below means strictly below, so that at least one stage is always trained; with K = 1 it equals full fine-tuning.
-    A probe epoch is a window of its own, over all stages.
+    The change of stage k is abs(now - before) / before, for its mean gradient norm of this window and the
+    last. Frozen stages count as below. Below means strictly below, so that at least one stage is always
+    trained; with K = 1 it equals full fine-tuning. A probe epoch is a window of its own, over all stages.
 
     Args:
         percentile: 0..100, interpolated linearly between the changes; 0 never freezes.
         window: unfrozen epochs from one comparison to the next, >= 1.
-        recheck: epochs from one epoch that trains all of the backbone to the next, >= 1, once something is frozen.
+        recheck: epochs from one epoch that trains all of the backbone to the next, >= 1, once something is
+            frozen.
 
     Raises:
         ConfigError: a parameter is out of range.
@@ -53,7 +65,9 @@ class GradNorm(Policy):
         memory = _Memory(**state) if state else _Memory()
         norms: Sequence[float | None] | None = signals["gradient_norms"]
         if memory.probing and (norms is None or None in norms[progress.always_frozen :]):
-            memory = _Memory(memory.prefix, memory.whole, False, memory.before)  # a probe that was not granted
+            memory = _Memory(
+                memory.prefix, memory.whole, False, memory.before
+            )  # a probe that was not granted
         elif norms is not None:
             memory = self._learn(memory, norms)
         if memory.prefix <= progress.always_frozen:
@@ -71,12 +85,17 @@ class GradNorm(Policy):
             return _Memory(memory.prefix, memory.whole, False, memory.before, sums, count)
         means = [None if total is None else total / count for total in sums]
         before = [None] * len(means) if memory.before is None else memory.before
-        changes = [None if a is None or b is None else _change(a, b) for a, b in zip(means, before, strict=True)]
+        changes = [
+            None if a is None or b is None else _change(a, b) for a, b in zip(means, before, strict=True)
+        ]
         known = sorted(change for change in changes if change is not None)
         prefix = 0
         if known:
             limit = _percentile(known, self.percentile)
-            still = [mean is None or (change is not None and change < limit) for mean, change in zip(means, changes, strict=True)]
+            still = [
+                mean is None or (change is not None and change < limit)
+                for mean, change in zip(means, changes, strict=True)
+            ]
             prefix = still.index(False) if False in still else len(still)
         kept = [b if mean is None else mean for mean, b in zip(means, before, strict=True)]
         return _Memory(prefix, memory.whole, False, kept)
@@ -84,7 +103,9 @@ class GradNorm(Policy):
 
 @dataclass(frozen=True)
 class _Memory:
-    """Prefix in force, last epoch that trained all stages, whether it was a probe, norms of the last window, and the window under way."""
+    """Prefix in force, last epoch that trained all stages, whether it was a probe, norms of the last window,
+    and the window under way.
+    """
 
     prefix: int = 0
     whole: int = 0

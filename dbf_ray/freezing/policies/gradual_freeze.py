@@ -1,7 +1,9 @@
-"""Policy ``gradual_freeze(t0, p)``: stages freeze from the stem up, at the times of FreezeOut (arXiv 1706.04983).
+"""Policy ``gradual_freeze(t0, p)``: stages freeze from the stem up, at the times of FreezeOut (arXiv
+1706.04983).
 
-FreezeOut's timing only: there each layer's learning rate is annealed by a cosine to 0 at its own time (and scaled, so that all layers move as
-far); here every stage keeps the run's learning rate until it freezes. FreezeOut's linear and cubic schedules are p = 1 and p = 3.
+FreezeOut's timing only: there each layer's learning rate is annealed by a cosine to 0 at its own time (and
+scaled, so that all layers move as far); here every stage keeps the run's learning rate until it freezes.
+FreezeOut's linear and cubic schedules are p = 1 and p = 3.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ TOLERANCE = 1e-9  # an epoch that is a stage's time to the last digit is not lat
 
 @dataclass(frozen=True)
 class GradualFreeze(Policy):
-    """n(e) = number of stages k = 1..K with e / E > (t0 + (1 - t0) (k - 1) / K) ** p. What is frozen stays so.
+    """n(e) = number of stages k = 1..K with e / E > (t0 + (1 - t0) (k - 1) / K) ** p. What is frozen stays
+    so.
 
     Args:
-        t0: share of the training, before the power p, after which the first stage freezes, 0..1; 1 never freezes.
+        t0: share of the training, before the power p, after which the first stage freezes, 0..1; 1 never
+            freezes.
         p: power of the times, > 0; the larger, the earlier.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Policy ``gradual_unfreeze(every)``: stages thaw from the head down (ULMFiT, arXiv 1801.06146, section 3.3)."""
+"""Policy ``gradual_unfreeze(every)``: stages thaw from the head down (ULMFiT, arXiv 1801.06146, section
+3.3).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, 
 
 @dataclass(frozen=True)
 class GradualUnfreeze(Policy):
-    """n(e) = max(0, K - 1 - floor(e / every)): the last stage is trained from the beginning, one more after each ``every`` epochs.
+    """n(e) = max(0, K - 1 - floor(e / every)): the last stage is trained from the beginning, one more after
+    each ``every`` epochs.
 
     With K = 1 it equals full fine-tuning.
 

@@ -1,5 +1,6 @@
-"""Policy ``layer_decay(xi)``: never frozen, early stages slower (discriminative fine-tuning of ULMFiT, arXiv 1801.06146, which takes
-xi = 1/2.6 per layer; layer-wise decay of BEiT, arXiv 2106.08254). Like ``lr_scale`` a control, which saves nothing.
+"""Policy ``layer_decay(xi)``: never frozen, early stages slower (discriminative fine-tuning of ULMFiT, arXiv
+1801.06146, which takes xi = 1/2.6 per layer; layer-wise decay of BEiT, arXiv 2106.08254). Like ``lr_scale`` a
+control, which saves nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Policy ``lr_scale(factor)``: never frozen, but slower. Does freezing do anything that a smaller learning rate does not?
+"""Policy ``lr_scale(factor)``: never frozen, but slower. Does freezing do anything that a smaller learning
+rate does not?
 
 The control for every freezing policy: it saves nothing.
 """

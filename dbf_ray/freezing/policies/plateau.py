@@ -1,5 +1,5 @@
-"""Policy ``plateau(patience, min_delta)``: the backbone is trained when the head alone gets no further (the rule of ``ReduceLROnPlateau``, with
-an unfrozen epoch in the place of a lower learning rate).
+"""Policy ``plateau(patience, min_delta)``: the backbone is trained when the head alone gets no further (the
+rule of ``ReduceLROnPlateau``, with an unfrozen epoch in the place of a lower learning rate).
 """
 
 from __future__ import annotations
@@ -8,15 +8,25 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_int, require_number
+from dbf_ray.freezing.policies.base import (
+    Decision,
+    Policy,
+    Progress,
+    Signals,
+    State,
+    require_int,
+    require_number,
+)
 
 
 @dataclass(frozen=True)
 class Plateau(Policy):
-    """One unfrozen epoch whenever map50 has not risen by ``min_delta`` for ``patience`` frozen epochs. Epoch 0 is unfrozen.
+    """One unfrozen epoch whenever map50 has not risen by ``min_delta`` for ``patience`` frozen epochs. Epoch
+    0 is unfrozen.
 
-    It has risen if it lies above the score of the last rise (or the first score) by at least ``min_delta``, so that slow progress adds up. Only
-    evaluated epochs count. The patience starts anew after each unfrozen epoch.
+    It has risen if it lies above the score of the last rise (or the first score) by at least ``min_delta``,
+    so that slow progress adds up. Only evaluated epochs count. The patience starts anew after each unfrozen
+    epoch.
 
     Args:
         patience: evaluated frozen epochs without a rise, >= 1.
@@ -33,7 +43,9 @@ class Plateau(Policy):
 
     @property
     def needs_signals(self) -> tuple[str, ...]:
-        """The selection metric, None after an epoch that was not evaluated, and NaN where the evaluation set has no objects."""
+        """The selection metric, None after an epoch that was not evaluated, and NaN where the evaluation set
+        has no objects.
+        """
         return ("map50",)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,6 @@
-"""Policy ``random_budget(budget)``: as many unfrozen epochs as ``step``, at random places. Does the *placement* matter?"""
+"""Policy ``random_budget(budget)``: as many unfrozen epochs as ``step``, at random places. Does the
+*placement* matter?
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from dbf_ray.freezing.policies.chance import uniform
 class RandomBudget(Policy):
     """n(e) = 0 in exactly ``budget`` epochs drawn without replacement by the seed, else K.
 
-    The epochs with the ``budget`` smallest of E random numbers are drawn, so that all sets are equally likely.
+    The epochs with the ``budget`` smallest of E random numbers are drawn, so that all sets are equally
+    likely.
 
     Args:
         budget: unfrozen epochs, 0..E.
@@ -35,7 +38,8 @@ class RandomBudget(Policy):
         """Refuse to draw more epochs than there are."""
         if self.budget > run.epochs:
             raise ConfigError(
-                f"policy random_budget: budget must be at most the number of epochs (or blocks) to draw from, {run.epochs}, got {self.budget}"
+                f"policy random_budget: budget must be at most the number of epochs (or blocks) to draw "
+                f"from, {run.epochs}, got {self.budget}"
             )
 
     def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
@@ -47,4 +51,6 @@ class RandomBudget(Policy):
 
 @functools.lru_cache(maxsize=8)
 def _draw(budget: int, epochs: int, seed: int) -> frozenset[int]:
-    return frozenset(sorted(range(epochs), key=lambda epoch: (uniform(RandomBudget.name, seed, epoch), epoch))[:budget])
+    return frozenset(
+        sorted(range(epochs), key=lambda epoch: (uniform(RandomBudget.name, seed, epoch), epoch))[:budget]
+    )

@@ -1,7 +1,8 @@
 """Policy ``step(rho, phase=0)``: Dynamic Backbone Freezing's rule (arXiv 2407.15143).
 
-The backbone is trained in epochs phase, phase + rho, phase + 2 rho, ... (0-based) and frozen in all others. Phase 0 is the
-paper's. rho = 1 is full fine-tuning; rho >= E with phase 0 trains the backbone in epoch 0 only; a phase >= E trains it never.
+The backbone is trained in epochs phase, phase + rho, phase + 2 rho, ... (0-based) and frozen in all others.
+Phase 0 is the paper's. rho = 1 is full fine-tuning; rho >= E with phase 0 trains the backbone in epoch 0
+only; a phase >= E trains it never.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Policy ``warmup_step(warmup, rho)``: a head that has learned something first, then Dynamic Backbone Freezing's rule.
+"""Policy ``warmup_step(warmup, rho)``: a head that has learned something first, then Dynamic Backbone
+Freezing's rule.
 
 A fresh head sends large, aimless gradients into the backbone; frozen epochs at the beginning keep them out.
 """

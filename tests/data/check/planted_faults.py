@@ -1,4 +1,6 @@
-"""A clean data set of generated scenes in DOTA's format, and faults to plant in it, each with what a check must say of it."""
+"""A clean data set of generated scenes in DOTA's format, and faults to plant in it, each with what a check
+must say of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from dbf_ray.geometry import boxes_to_corners
 
 SIDE = 128
 SPLITS = {"train": 36, "val": 14}
-NAMES = ["plane", "ship", "small-vehicle", "large-vehicle", "storage-tank", "harbor"]  # as DOTA calls what the scenes show
+NAMES = [
+    "plane",
+    "ship",
+    "small-vehicle",
+    "large-vehicle",
+    "storage-tank",
+    "harbor",
+]  # as DOTA calls what the scenes show
 HEADER = "imagesource:drawn\ngsd:0.5\n"
 INSIDE = "40 40 90 40 90 60 40 60 ship 0"
 
@@ -33,26 +42,34 @@ def write_clean(root: Path) -> Path:
             (root / split / "labelTxt").mkdir()
         for index in range(count):
             image, target = scenes.load(first + index)
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / split / "images" / f"{split}{index:02d}.png")
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+                root / split / "images" / f"{split}{index:02d}.png"
+            )
             if split == "test":
                 continue
             corners = boxes_to_corners(target["boxes"].double())
             lines = [
                 format_line(tuple(row), NAMES[label], int(hard)) + "\n"
-                for row, label, hard in zip(corners.tolist(), target["labels"].tolist(), target["difficult"].tolist(), strict=True)
+                for row, label, hard in zip(
+                    corners.tolist(), target["labels"].tolist(), target["difficult"].tolist(), strict=True
+                )
             ]
             (root / split / "labelTxt" / f"{split}{index:02d}.txt").write_text("".join([HEADER, *lines]))
     return root
 
 
-def write_one(root: Path, rows: list[tuple[list[float], str, int]], size: tuple[int, int] = (200, 300)) -> Path:
+def write_one(
+    root: Path, rows: list[tuple[list[float], str, int]], size: tuple[int, int] = (200, 300)
+) -> Path:
     """A set of one image of noise that is not divided; objects are (box, class, difficult)."""
     (root / "images").mkdir(parents=True)
     (root / "labelTxt").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / "images" / "one.png")
     corners = boxes_to_corners(torch.tensor([row[0] for row in rows], dtype=torch.float64)).tolist()
-    text = "".join(f"{' '.join(map(str, c))} {name} {hard}\n" for c, (_, name, hard) in zip(corners, rows, strict=True))
+    text = "".join(
+        f"{' '.join(map(str, c))} {name} {hard}\n" for c, (_, name, hard) in zip(corners, rows, strict=True)
+    )
     (root / "labelTxt" / "one.txt").write_text(text)
     return root
 
@@ -198,7 +215,9 @@ def brighter(picture: Image.Image) -> Image.Image:
 
 def cropped(picture: Image.Image) -> Image.Image:
     """2 % less from the left and from the top."""
-    return picture.crop((round(0.02 * picture.width), round(0.02 * picture.height), picture.width, picture.height))
+    return picture.crop(
+        (round(0.02 * picture.width), round(0.02 * picture.height), picture.width, picture.height)
+    )
 
 
 def mirrored(picture: Image.Image) -> Image.Image:
@@ -232,25 +251,50 @@ FAULTS = [
     Fault("missing image", "orphan_labels", missing_image, "every label file needs an image"),
     Fault("orphan", "orphan_labels", orphan, "every label file needs an image"),
     Fault("same name", "duplicate_name", same_name, "differ in more than their suffix"),
-    Fault("truncated image", "broken_image", broken(lambda content: content[: len(content) // 2]), "must be decodable"),
+    Fault(
+        "truncated image",
+        "broken_image",
+        broken(lambda content: content[: len(content) // 2]),
+        "must be decodable",
+    ),
     Fault("empty image", "broken_image", broken(lambda content: b""), "must be decodable"),
-    Fault("text as image", "broken_image", broken(lambda content: b"<html>not found</html>"), "must be decodable"),
+    Fault(
+        "text as image",
+        "broken_image",
+        broken(lambda content: b"<html>not found</html>"),
+        "must be decodable",
+    ),
     Fault("misspelled", "unknown_class", line("40 40 90 40 90 60 40 60 shipp 0"), "did you mean 'ship'?"),
     Fault("capitals", "unknown_class", line("40 40 90 40 90 60 40 60 Plane 0"), "did you mean 'plane'?"),
-    Fault("only in val", "unknown_class", line("40 40 90 40 90 60 40 60 helicopter 0", "val"), "those of the training split"),
+    Fault(
+        "only in val",
+        "unknown_class",
+        line("40 40 90 40 90 60 40 60 helicopter 0", "val"),
+        "those of the training split",
+    ),
     Fault("no area", "degenerate", line("40 40 90 40 70 40 50 40 ship 0"), "must have an area"),
     Fault("outside", "outside", line("140 40 190 40 190 60 140 60 ship 0"), "100% of 'ship' at (165, 50)"),
-    Fault("outside, difficult", "outside", line("140 40 190 40 190 60 140 60 ship 1"), "100% of 'ship' at (165, 50)"),
+    Fault(
+        "outside, difficult",
+        "outside",
+        line("140 40 190 40 190 60 140 60 ship 1"),
+        "100% of 'ship' at (165, 50)",
+    ),
     Fault("folder of images", "sub_folder", sub_folder, "images must lie in the folder itself"),
     Fault("unsupported image", "orphan_labels", unsupported, "every label file needs an image"),
     Fault("mostly outside", "outside", line("-200 20 300 20 300 60 -200 60 ship 0"), "74% of 'ship'"),
     Fault("twice", "duplicate_object", twice(INSIDE, INSIDE), "same box as that of line"),
     Fault("twice, turned", "duplicate_object", twice(INSIDE, "90 60 40 60 40 40 90 40 ship 1"), "IoU 1.000"),
-    Fault("nearly twice", "duplicate_object", twice(INSIDE, "40 40 90.2 40 90.2 60 40 60 ship 0"), "IoU 0.996"),
+    Fault(
+        "nearly twice", "duplicate_object", twice(INSIDE, "40 40 90.2 40 90.2 60 40 60 ship 0"), "IoU 0.996"
+    ),
     Fault("crossing", "self_crossing", line("40 40 90 60 90 40 40 60 ship 0"), "sides cross", True),
     Fault("tiny", "tiny", line("40 40 90 40 90 41 40 41 ship 0"), "50 x 1 for 'ship'", True),
     Fault("same pixels", "duplicate_image", again, "has the same pixels", True),
     Fault("blank", "blank_image", blank, "one colour", True),
     Fault("leak of pixels", "leak", leak(lambda picture: picture), "has the same pixels"),
-    *(Fault(f"leak, {name}", "leak", leak(change), "is nearly this image") for name, change in ALTERED.items()),
+    *(
+        Fault(f"leak, {name}", "leak", leak(change), "is nearly this image")
+        for name, change in ALTERED.items()
+    ),
 ]

@@ -1,4 +1,6 @@
-"""The check of a data set finds each planted fault alone and all of them together, at the right place, and nothing else."""
+"""The check of a data set finds each planted fault alone and all of them together, at the right place, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,18 @@ from dbf_ray.data.readers import READERS, Item, Listing, Problem, recognise
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError, ResourceError
-from tests.data.check.planted_faults import FAULTS, HEADER, INSIDE, SPLITS, Fault, image, labels, line, write_clean, write_one
+from tests.data.check.planted_faults import (
+    FAULTS,
+    HEADER,
+    INSIDE,
+    SPLITS,
+    Fault,
+    image,
+    labels,
+    line,
+    write_clean,
+    write_one,
+)
 from tests.data.label_writers import FORMATS
 
 
@@ -54,7 +67,9 @@ def test_a_clean_set_is_clean(clean: Path) -> None:
     assert note == f"test has no labels ({clean / 'test' / 'labelTxt'} is not there): a test set"
     dataset = LabelledDataset(DotaReader(), clean, "train")
     boxes = np.concatenate([record.objects.boxes for record in report.splits["train"]])
-    np.testing.assert_allclose(boxes, torch.cat([dataset.load(i)[1]["boxes"] for i in range(len(dataset))]), atol=1e-3)
+    np.testing.assert_allclose(
+        boxes, torch.cat([dataset.load(i)[1]["boxes"] for i in range(len(dataset))]), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -76,7 +91,12 @@ def test_all_faults_are_found_together(root: Path) -> None:
     assert content["errors"] == sum(not fault.warning for fault in FAULTS)
     assert content["warnings"] == sum(fault.warning for fault in FAULTS)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
-    assert {fault.kind for fault in FAULTS} | {"missing_image", "unknown_image", "broken_split", "rare_class"} == set(KINDS)
+    assert {fault.kind for fault in FAULTS} | {
+        "missing_image",
+        "unknown_image",
+        "broken_split",
+        "rare_class",
+    } == set(KINDS)
     files = [str(problem.file) for problem in report.problems]
     assert files == sorted(files)
     assert check(root).as_dict() == content
@@ -103,7 +123,10 @@ def test_every_format_is_checked(tmp_path: Path, name: str) -> None:
         assert found["outside"].message.startswith("beta.png, object 2: ")
         assert "same box as that of object 1" in found["duplicate_object"].message
     else:
-        for problem, mark in ((found["outside"], "objects must lie on the image of 160 x 120"), (found["duplicate_object"], "same box as")):
+        for problem, mark in (
+            (found["outside"], "objects must lie on the image of 160 x 120"),
+            (found["duplicate_object"], "same box as"),
+        ):
             assert mark in problem.message
             assert problem.line is not None
             assert problem.line == marked_line(problem.file, name)
@@ -121,7 +144,9 @@ def test_real_sets_are_clean(shared: Path, name: str) -> None:
 
 def marked_line(file: Path, name: str) -> int:
     """Line at which the second object of a label file begins."""
-    mark = {"dior": "<object>", "hrsc": "<HRSC_Object>", "hrsc_types": "<HRSC_Object>"}.get(name, "0." if name == "yolo_obb" else " plane ")
+    mark = {"dior": "<object>", "hrsc": "<HRSC_Object>", "hrsc_types": "<HRSC_Object>"}.get(
+        name, "0." if name == "yolo_obb" else " plane "
+    )
     return [number for number, text in enumerate(file.read_text().splitlines(), 1) if mark in text][1]
 
 
@@ -148,11 +173,22 @@ def lines_of(root: Path) -> list[str]:
 def rename_classes(root: Path, names: dict[str, str]) -> None:
     for file in root.rglob("labelTxt/*.txt"):
         rows = [text.split() for text in file.read_text().splitlines()[2:]]
-        file.write_text(HEADER + "".join(" ".join([*row[:8], names.get(row[8], row[8]), *row[9:]]) + "\n" for row in rows))
+        file.write_text(
+            HEADER + "".join(" ".join([*row[:8], names.get(row[8], row[8]), *row[9:]]) + "\n" for row in rows)
+        )
 
 
 def test_slips_in_classes_that_no_public_list_has(root: Path) -> None:
-    rename_classes(root, {"plane": "Airbus-A320", "ship": "vessel", "storage-tank": "silo", "harbor": "quay", "small-vehicle": "car"})
+    rename_classes(
+        root,
+        {
+            "plane": "Airbus-A320",
+            "ship": "vessel",
+            "storage-tank": "silo",
+            "harbor": "quay",
+            "small-vehicle": "car",
+        },
+    )
     rename_classes(root, {"large-vehicle": "lorry"})
     assert check(root).problems == []
     for name in ("vessels", "Vessel", "lorry_"):
@@ -175,7 +211,9 @@ def test_a_class_beside_a_public_list_that_is_not_rare_is_no_slip(root: Path) ->
 def test_rare_classes_are_worth_a_warning(root: Path) -> None:
     """In two images of many objects, beside DOTA's classes; and alike to a usual name in sound alone."""
     for number in range(40):
-        line("\n".join(f"{x} 40 {x + 3} 40 {x + 3} 60 {x} 60 ship 0" for x in range(5, 125, 5)))(root, number % 8)
+        line("\n".join(f"{x} 40 {x + 3} 40 {x + 3} 60 {x} 60 ship 0" for x in range(5, 125, 5)))(
+            root, number % 8
+        )
     for number in (1, 2):
         line("40 80 90 80 90 100 40 100 windmill 0")(root, number)
     report = check(root)
@@ -230,7 +268,9 @@ def test_the_shortest_public_list_that_fits_is_assumed(clean: Path) -> None:
 
 
 def test_what_two_readings_find_is_told_once(tmp_path: Path) -> None:
-    """YOLO's reader needs the image's size for the labels, and the names for each split and for the list of classes."""
+    """YOLO's reader needs the image's size for the labels, and the names for each split and for the list of
+    classes.
+    """
     good = ((20.0, 20.0, 60.0, 20.0, 60.0, 40.0, 20.0, 40.0), "plane", False)
     for split, name in (("train", "alpha"), ("val", "beta")):
         FORMATS["yolo_obb"].write(tmp_path, split, {name: [good]})
@@ -322,7 +362,9 @@ def test_an_image_that_ends_its_process_is_reported(root: Path, monkeypatch: pyt
 
     monkeypatch.setattr(DotaReader, "listing", deadly)
     seen: list[tuple[int, int]] = []
-    report = check_dataset(root, DotaReader(), workers=2, progress=lambda done, total: seen.append((done, total)))
+    report = check_dataset(
+        root, DotaReader(), workers=2, progress=lambda done, total: seen.append((done, total))
+    )
     assert places(report) == [("broken_image", image(root, 1), None)]
     assert "ended the process" in report.problems[0].message
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -342,7 +384,9 @@ def test_processes_that_cannot_start_are_no_fault_of_the_data(monkeypatch: pytes
         list(walk(str, [1, 2, 3], 2))
 
 
-def test_images_that_reach_the_walk_in_strips_are_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_reach_the_walk_in_strips_are_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = check(root).records
     monkeypatch.setattr("dbf_ray.data.check.look.STRIP_PIXELS", 128 * 7)
     for one, other in zip(whole, check(root).records, strict=True):
@@ -354,18 +398,36 @@ def test_images_that_reach_the_walk_in_strips_are_the_same(root: Path, monkeypat
 
 def test_many_objects_twice_are_told_once_each(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    rows = [([*rng.uniform(20, 180, 2), 20, 8, float(angle)], "ship", 0) for angle in rng.uniform(-90, 90, 60)]
+    rows = [
+        ([*rng.uniform(20, 180, 2), 20, 8, float(angle)], "ship", 0) for angle in rng.uniform(-90, 90, 60)
+    ]
     rows = [*rows, *rows[:30], *rows[:30], *((box, "plane", 0) for box, _, _ in rows[30:])]
     report = check(write_one(tmp_path, rows))
-    assert [(problem.kind, problem.line) for problem in report.problems] == [("duplicate_object", number) for number in range(61, 121)]
-    assert [int(problem.message.split(" of line ")[1].split()[0]) for problem in report.problems] == [*range(1, 31), *range(1, 31)]
+    assert [(problem.kind, problem.line) for problem in report.problems] == [
+        ("duplicate_object", number) for number in range(61, 121)
+    ]
+    assert [int(problem.message.split(" of line ")[1].split()[0]) for problem in report.problems] == [
+        *range(1, 31),
+        *range(1, 31),
+    ]
 
 
 def test_problems_of_one_file_are_in_order_of_lines(root: Path) -> None:
-    for text in (INSIDE, "140 40 190 40 190 60 140 60 ship 0", "10 10", INSIDE, "40 40 90 40 70 40 50 40 ship 0"):
+    for text in (
+        INSIDE,
+        "140 40 190 40 190 60 140 60 ship 0",
+        "10 10",
+        INSIDE,
+        "40 40 90 40 70 40 50 40 ship 0",
+    ):
         line(text)(root, 1)
     report = check(root)
     numbers = [problem.line for problem in report.problems]
     assert numbers == sorted(numbers, key=lambda number: number or 0)
-    assert [problem.kind for problem in report.problems] == ["outside", "syntax", "duplicate_object", "degenerate"]
+    assert [problem.kind for problem in report.problems] == [
+        "outside",
+        "syntax",
+        "duplicate_object",
+        "degenerate",
+    ]
     assert all(isinstance(problem, Problem) for problem in report.problems)

@@ -1,4 +1,6 @@
-"""Near-duplicates: altered copies are found, different images are not; each step against a slow one of its own."""
+"""Near-duplicates: altered copies are found, different images are not; each step against a slow one of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,25 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dbf_ray.data import SyntheticDataset
-from dbf_ray.data import near_duplicates as module
-from dbf_ray.data.check.near_duplicates import ALIKE, COARSE, SYMMETRIES, Pair, aligned_correlation, near_duplicates, thumbnail, turned
+from dbf_ray.data.check import near_duplicates as module
+from dbf_ray.data.check.near_duplicates import (
+    ALIKE,
+    COARSE,
+    SYMMETRIES,
+    Pair,
+    aligned_correlation,
+    near_duplicates,
+    thumbnail,
+    turned,
+)
 from tests.data.check.planted_faults import ALTERED, brighter, cropped, everything, half, jpeg
 
 T = Image.Transpose
 PILLOW = [None, T.ROTATE_90, T.ROTATE_180, T.ROTATE_270]  # counter-clockwise
-CLOSEST = {"train": ("100000655", "100000754", "100000982"), "val": ("100001337", "100001646", "100001637")}  # of all 96,950 pairs
+CLOSEST = {
+    "train": ("100000655", "100000754", "100000982"),
+    "val": ("100001337", "100001646", "100001637"),
+}  # of all 96,950 pairs
 
 
 def grey(picture: Image.Image) -> np.ndarray:
@@ -40,7 +54,9 @@ def slow_coarse(image: np.ndarray) -> np.ndarray:
     padded = np.pad(image.astype(float), 1, "edge")
     kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
     smooth = np.array([[(padded[y : y + 3, x : x + 3] * kernel).sum() for x in range(64)] for y in range(64)])
-    small = np.array([[smooth[4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean() for x in range(16)] for y in range(16)])
+    small = np.array(
+        [[smooth[4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean() for x in range(16)] for y in range(16)]
+    )
     y, x = np.mgrid[:16, :16]
     terms = np.stack([np.ones(256), x.ravel(), y.ravel()], 1)
     flat = small.ravel() - terms @ np.linalg.lstsq(terms, small.ravel(), rcond=None)[0]
@@ -60,12 +76,16 @@ def test_symmetries_are_those_of_pillow() -> None:
     pictures = [Image.fromarray(image), Image.fromarray(image).transpose(T.FLIP_LEFT_RIGHT)]
     for index, name in enumerate(SYMMETRIES):
         base, turn = pictures[index // 4], PILLOW[index % 4]
-        np.testing.assert_array_equal(turned(image, index), np.asarray(base if turn is None else base.transpose(turn)))
+        np.testing.assert_array_equal(
+            turned(image, index), np.asarray(base if turn is None else base.transpose(turn))
+        )
         assert ("mirrored" in name, f"{90 * (index % 4)}" in name) == (index >= 4, index % 4 > 0)
     assert len({turned(image, index).tobytes() for index in range(8)}) == 8
 
 
-def test_candidates_are_those_of_a_slow_search(thumbnails: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_are_those_of_a_slow_search(
+    thumbnails: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = thumbnails[:12], thumbnails[12:]
     monkeypatch.setattr(module, "COARSE", 0.3)
     monkeypatch.setattr(module, "CHUNK", 5)
@@ -74,7 +94,10 @@ def test_candidates_are_those_of_a_slow_search(thumbnails: np.ndarray, monkeypat
     contrast = [[np.std(image) > 10 for image in part] for part in (first, second)]
     assert all(contrast[0] + contrast[1])
     scores = {
-        (i, j, s): float((a * turned(b, s)).sum()) for i, a in enumerate(left) for j, b in enumerate(right) for s in range(len(SYMMETRIES))
+        (i, j, s): float((a * turned(b, s)).sum())
+        for i, a in enumerate(left)
+        for j, b in enumerate(right)
+        for s in range(len(SYMMETRIES))
     }
     assert {key for key, score in scores.items() if score >= 0.3 + 1e-4} <= found
     assert found <= {key for key, score in scores.items() if score >= 0.3 - 1e-4}
@@ -88,8 +111,14 @@ def test_altered_copies_are_found(scenes: list[Image.Image], thumbnails: np.ndar
     assert [(pair.first, pair.second) for pair in pairs] == [(index, index) for index in range(len(scenes))]
     assert min(pair.correlation for pair in pairs) > ALIKE + 0.015
     # The second is turned to fit the first: back from 90 degrees is 270.
-    expected = {"mirrored": "mirrored", "turned": "turned by 270 degrees", "all at once": "turned by 270 degrees"}.get(name, "")
-    assert sum(pair.symmetry == expected for pair in pairs) >= len(pairs) - 1  # an image may be nearly symmetric
+    expected = {
+        "mirrored": "mirrored",
+        "turned": "turned by 270 degrees",
+        "all at once": "turned by 270 degrees",
+    }.get(name, "")
+    assert (
+        sum(pair.symmetry == expected for pair in pairs) >= len(pairs) - 1
+    )  # an image may be nearly symmetric
 
 
 def test_different_images_are_not_alike(thumbnails: np.ndarray) -> None:
@@ -100,13 +129,20 @@ def test_different_images_are_not_alike(thumbnails: np.ndarray) -> None:
 
 
 def test_real_neighbours_are_apart_and_altered_copies_close(shared: Path) -> None:
-    """The margin between the closest real pairs and the farthest altered copy, with the threshold between them."""
+    """The margin between the closest real pairs and the farthest altered copy, with the threshold between
+    them.
+    """
     files = {split: sorted((shared / "data" / "hrsc2016" / split / "images").iterdir()) for split in CLOSEST}
-    chosen = {split: [file for n, file in enumerate(part) if n % 4 == 0 or file.stem in CLOSEST[split]] for split, part in files.items()}
+    chosen = {
+        split: [file for n, file in enumerate(part) if n % 4 == 0 or file.stem in CLOSEST[split]]
+        for split, part in files.items()
+    }
     pictures = {split: [Image.open(file).convert("RGB") for file in part] for split, part in chosen.items()}
     train, val = (np.stack([grey(picture) for picture in pictures[split]]) for split in ("train", "val"))
     assert near_duplicates(train, val) == []
-    closest = max(aligned_correlation(train[i], turned(val[j], s)) for i, j, s in module._candidates(train, val))
+    closest = max(
+        aligned_correlation(train[i], turned(val[j], s)) for i, j, s in module._candidates(train, val)
+    )
     assert 0.88 < closest < ALIKE - 0.03
     some = range(0, len(train), 4)
     for change in (jpeg, half, brighter, cropped, everything):
@@ -118,9 +154,13 @@ def test_real_neighbours_are_apart_and_altered_copies_close(shared: Path) -> Non
 
 def test_water_and_one_colour_match_nothing() -> None:
     rng = np.random.default_rng(0)
-    water = np.stack([thumbnail((60 + rng.normal(0, 6, (256, 256))).clip(0, 255).astype(np.uint8)) for _ in range(6)])
+    water = np.stack(
+        [thumbnail((60 + rng.normal(0, 6, (256, 256))).clip(0, 255).astype(np.uint8)) for _ in range(6)]
+    )
     plain = np.full((2, 64, 64), 7, np.uint8)
-    slope = np.tile(np.linspace(20, 200, 64).astype(np.uint8), (2, 64, 1))  # a gradient is light, not a picture
+    slope = np.tile(
+        np.linspace(20, 200, 64).astype(np.uint8), (2, 64, 1)
+    )  # a gradient is light, not a picture
     images = np.concatenate([water, plain, slope])
     assert near_duplicates(images, images.copy()) == []
 
@@ -139,7 +179,10 @@ def test_alignment_finds_the_crop(scenes: list[Image.Image], crop: tuple[float, 
         exact = [value / side for value, side in zip(box, scene.size * 2, strict=True)]
         whole, part = grey(scene), grey(scene.crop(box))
         warped = np.asarray(
-            Image.fromarray(whole).resize((64, 64), Image.Resampling.BILINEAR, box=tuple(64 * value for value in exact)), dtype=float
+            Image.fromarray(whole).resize(
+                (64, 64), Image.Resampling.BILINEAR, box=tuple(64 * value for value in exact)
+            ),
+            dtype=float,
         )
         at_truth = np.corrcoef(warped.ravel(), part.ravel())[0, 1]
         before = np.corrcoef(whole.ravel(), part.ravel())[0, 1]

@@ -19,11 +19,17 @@ def check(root: Path) -> Report:
 
 
 def test_statistics_count_what_is_there(tmp_path: Path) -> None:
-    rows = [([50.0, 50, 40, 10, 30], "ship", 0), ([150, 100, 64, 16, -90], "ship", 1), ([285, 100, 60, 30, 0], "plane", 0)]
+    rows = [
+        ([50.0, 50, 40, 10, 30], "ship", 0),
+        ([150, 100, 64, 16, -90], "ship", 1),
+        ([285, 100, 60, 30, 0], "plane", 0),
+    ]
     report = check(write_one(tmp_path, rows))
     assert report.problems == []
     numbers = statistics(report.splits)
-    assert numbers["splits"] == {"all": {"images": 1, "images_without_objects": 0, "objects": 3, "difficult": 1}}
+    assert numbers["splits"] == {
+        "all": {"images": 1, "images_without_objects": 0, "objects": 3, "difficult": 1}
+    }
     assert numbers["classes"] == {
         "ship": {"objects": 2, "images": 1, "difficult": 1, "splits": {"all": 2}},
         "plane": {"objects": 1, "images": 1, "difficult": 0, "splits": {"all": 1}},
@@ -77,4 +83,6 @@ def test_of_a_large_image_the_part_with_the_object_is_shown(tmp_path: Path) -> N
     assert sample.is_part
     assert sample.read().shape == (100, 1024, 3)
     np.testing.assert_allclose(sample.corners(), [[904, 55, 944, 55, 944, 65, 904, 65]])
-    np.testing.assert_array_equal(sample.read(), np.asarray(Image.open(tmp_path / "images" / "one.png"))[:, 976:])
+    np.testing.assert_array_equal(
+        sample.read(), np.asarray(Image.open(tmp_path / "images" / "one.png"))[:, 976:]
+    )

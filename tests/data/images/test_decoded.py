@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from dbf_ray.data import Dataset, DecodedImages, EvalView, LabelledDataset, Sample, SyntheticDataset, TrainView, train_loader
+from dbf_ray.data import (
+    Dataset,
+    DecodedImages,
+    EvalView,
+    LabelledDataset,
+    Sample,
+    SyntheticDataset,
+    TrainView,
+    train_loader,
+)
 from dbf_ray.data.readers.dota import DotaReader
 
 OBJECT = "4.5 6 30 8.25 28 20 3 18 ship 1\n"
@@ -50,7 +59,9 @@ def same(one: Sample, two: Sample) -> None:
 def dataset(request: pytest.FixtureRequest, make_root: Callable[..., Path]) -> Dataset:
     if request.param == "synthetic":
         return SyntheticDataset("train", 4, 64)
-    return LabelledDataset(DotaReader(), make_root({"a": OBJECT, "bb": "", "ccc": OBJECT * 3, "dddd": OBJECT}), classes=["ship"])
+    return LabelledDataset(
+        DotaReader(), make_root({"a": OBJECT, "bb": "", "ccc": OBJECT * 3, "dddd": OBJECT}), classes=["ship"]
+    )
 
 
 def test_kept_samples_are_those_that_would_be_decoded(dataset: Dataset) -> None:
@@ -98,7 +109,9 @@ def test_loading_processes_share_one_store(dataset: Dataset) -> None:
     loader = train_loader(view, batch_size=4, accumulation=4, workers=2, prefetch=1)
     for epoch in range(4):
         for micro, (images, targets) in zip(
-            loader.epoch(epoch), train_loader(TrainView(dataset, 48), batch_size=4, accumulation=4).epoch(epoch), strict=True
+            loader.epoch(epoch),
+            train_loader(TrainView(dataset, 48), batch_size=4, accumulation=4).epoch(epoch),
+            strict=True,
         ):
             same((micro[0][0], micro[1][0]), (images[0], targets[0]))
     assert counted.loads.value == 4

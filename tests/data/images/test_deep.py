@@ -27,7 +27,12 @@ def slowly(band: NDArray[np.uint16]) -> NDArray[np.int64]:
         return ordered[below] + (place - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
 
     low, high = at(0.02), at(0.98)
-    return np.array([[min(255, max(0, round((value - low) / (high - low) * 255))) for value in row] for row in band.tolist()])
+    return np.array(
+        [
+            [min(255, max(0, round((value - low) / (high - low) * 255))) for value in row]
+            for row in band.tolist()
+        ]
+    )
 
 
 def write_tiff(file: Path, bands: NDArray[np.uint16], **more: object) -> None:

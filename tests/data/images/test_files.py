@@ -36,13 +36,17 @@ def test_grey_is_repeated_and_transparency_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("depth", [8, 16])
 def test_images_are_turned_upright(tmp_path: Path, suffix: str, orientation: int, depth: int) -> None:
-    """By EXIF, 1 to 8: where row 0 and column 0 of the stored image are when it is upright (EXIF 2.3, table of orientations)."""
+    """By EXIF, 1 to 8: where row 0 and column 0 of the stored image are when it is upright (EXIF 2.3, table
+    of orientations).
+    """
     if suffix == "jpg" and depth == 16:
         pytest.skip("JPEG has 8 bits")
     grey = np.arange(64 * 96).reshape(64, 96) // 24
     exif, file = Image.Exif(), tmp_path / f"a.{suffix}"
     exif[0x0112] = orientation
-    Image.fromarray(grey.astype(np.uint8) if depth == 8 else (grey * 40 + 300).astype(np.uint16)).save(file, exif=exif)
+    Image.fromarray(grey.astype(np.uint8) if depth == 8 else (grey * 40 + 300).astype(np.uint16)).save(
+        file, exif=exif
+    )
     turns = [lambda a: a, np.fliplr, lambda a: np.rot90(a, 2), np.flipud, np.transpose]
     turns += [lambda a: np.rot90(a, -1), lambda a: np.rot90(a, 2).T, lambda a: np.rot90(a, 1)]
     wanted = turns[orientation - 1](grey).astype(float)
@@ -57,7 +61,9 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "lab.tif"
     Image.new("LAB", (4, 4)).save(file)
     for function in (check_image, read_image):
-        with pytest.raises(DataError, match=r"lab\.tif: images must be grey, RGB or have bands of numbers, got PIL mode LAB"):
+        with pytest.raises(
+            DataError, match=r"lab\.tif: images must be grey, RGB or have bands of numbers, got PIL mode LAB"
+        ):
             function(file)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from shapely.geometry import shape
 
-from dbf_ray.data import geojson
+from dbf_ray.data.images import geojson
 from dbf_ray.data.images.geojson import Objects, closed, polygon_on_earth, write_geojson
 from dbf_ray.data.images.rasters import open_raster
 
@@ -51,8 +51,19 @@ def test_pixels_where_an_image_is_nowhere() -> None:
     assert not {"coordinates", "geometries", "geometry", "properties", "crs"} & set(found)
     (feature,) = found["features"]
     assert feature["type"] == "Feature"
-    assert feature["geometry"] == {"type": "Polygon", "coordinates": [[[10, 20], [30, 20], [30, 26], [10, 26], [10, 20]]]}
-    assert feature["properties"] == {"class": "ship", "score": 0.9, "cx": 20, "cy": 23, "w": 20, "h": 6, "angle": 0}
+    assert feature["geometry"] == {
+        "type": "Polygon",
+        "coordinates": [[[10, 20], [30, 20], [30, 26], [10, 26], [10, 20]]],
+    }
+    assert feature["properties"] == {
+        "class": "ship",
+        "score": 0.9,
+        "cx": 20,
+        "cy": 23,
+        "w": 20,
+        "h": 6,
+        "angle": 0,
+    }
 
 
 def test_no_detections_are_an_empty_collection() -> None:
@@ -60,15 +71,25 @@ def test_no_detections_are_an_empty_collection() -> None:
 
 
 def test_utm_at_the_central_meridian(tmp_path: Path) -> None:
-    """Zone 31N: the central meridian is 3 degrees east at easting 500 km. Northings are arcs of it, scaled by .9996: from the equator 1 degree is
-    110,574.39 m (series of the WGS 84 ellipsoid).
+    """Zone 31N: the central meridian is 3 degrees east at easting 500 km. Northings are arcs of it, scaled by
+    .9996: from the equator 1 degree is 110,574.39 m (series of the WGS 84 ellipsoid).
     """
     rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
     degree = 110_574.388 * 0.9996
     file, pixel = tmp_path / "utm.tif", 10.0
-    transform = rasterio.Affine(pixel, 0, 500_000 - 50 * pixel, 0, -pixel, degree + 20 * pixel)  # (50, 20) is 3 E, 1 N
+    transform = rasterio.Affine(
+        pixel, 0, 500_000 - 50 * pixel, 0, -pixel, degree + 20 * pixel
+    )  # (50, 20) is 3 E, 1 N
     with rasterio.open(
-        file, "w", driver="GTiff", height=80, width=100, count=1, dtype="uint8", crs="EPSG:32631", transform=transform
+        file,
+        "w",
+        driver="GTiff",
+        height=80,
+        width=100,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:32631",
+        transform=transform,
     ) as out:
         out.write(np.zeros((1, 80, 100), np.uint8))
     corners = np.array([[50.0, 20, 60, 20, 60, 30, 50, 30]])
@@ -83,12 +104,22 @@ def test_utm_at_the_central_meridian(tmp_path: Path) -> None:
     assert south == pytest.approx(1 - 10 * pixel / degree, abs=1e-7)
     radius = 6378137 / math.sqrt(1 - 0.00669437999 * math.sin(math.radians(1)) ** 2)  # of the prime vertical
     east = max(longitude for longitude, _ in ring)
-    assert east == pytest.approx(3 + math.degrees(10 * pixel / 0.9996 / (radius * math.cos(math.radians(1)))), abs=1e-7)
+    assert east == pytest.approx(
+        3 + math.degrees(10 * pixel / 0.9996 / (radius * math.cos(math.radians(1)))), abs=1e-7
+    )
     assert all(value == round(value, 8) for point in ring for value in point)
 
 
-@given(angle=st.floats(0, 360), lon=st.floats(-170, 170), lat=st.floats(-80, 80), size=st.floats(1e-4, 1), flip=st.booleans())
-def test_rings_are_closed_and_counter_clockwise(angle: float, lon: float, lat: float, size: float, flip: bool) -> None:
+@given(
+    angle=st.floats(0, 360),
+    lon=st.floats(-170, 170),
+    lat=st.floats(-80, 80),
+    size=st.floats(1e-4, 1),
+    flip=st.booleans(),
+)
+def test_rings_are_closed_and_counter_clockwise(
+    angle: float, lon: float, lat: float, size: float, flip: bool
+) -> None:
     turn = np.deg2rad(angle + np.array([0, 90, 180, 270]))
     ring = np.stack([lon + size * np.cos(turn), lat + size * np.sin(turn)], -1)[:: -1 if flip else 1]
     found = closed(ring, 8)
@@ -107,7 +138,10 @@ def test_an_object_across_the_antimeridian_is_cut_in_two() -> None:
     parts = [part[0] for part in geometry["coordinates"]]
     assert [ring_area(part) / 2 for part in parts] == pytest.approx([3, 1])
     assert all(-180 <= longitude <= 180 for part in parts for longitude, _ in part)
-    assert [(min(x for x, _ in part), max(x for x, _ in part)) for part in parts] == [(178.5, 180), (-180, -179.5)]
+    assert [(min(x for x, _ in part), max(x for x, _ in part)) for part in parts] == [
+        (178.5, 180),
+        (-180, -179.5),
+    ]
     assert shape(geometry).is_valid
 
 
@@ -124,10 +158,16 @@ def test_an_object_that_the_projection_does_not_place_has_no_geometry() -> None:
 @pytest.mark.parametrize("west", [285.0, 180.5, -75.0])
 def test_longitudes_are_within_half_a_circle(west: float) -> None:
     """Some images count from 0 to 360, some on beyond 180: RFC 7946 does not."""
-    [feature] = written(objects(SQUARE), lambda points: np.stack([west + points[:, 0] / 1e4, points[:, 1] / 1e4], -1))["features"]
+    [feature] = written(
+        objects(SQUARE), lambda points: np.stack([west + points[:, 0] / 1e4, points[:, 1] / 1e4], -1)
+    )["features"]
     longitudes = [x for x, _ in feature["geometry"]["coordinates"][0]]
-    assert min(longitudes) == pytest.approx((west if west < 0 else west - 360) + SQUARE[..., 0::2].min() / 1e4, abs=1e-6)
-    assert max(longitudes) == pytest.approx((west if west < 0 else west - 360) + SQUARE[..., 0::2].max() / 1e4, abs=1e-6)
+    assert min(longitudes) == pytest.approx(
+        (west if west < 0 else west - 360) + SQUARE[..., 0::2].min() / 1e4, abs=1e-6
+    )
+    assert max(longitudes) == pytest.approx(
+        (west if west < 0 else west - 360) + SQUARE[..., 0::2].max() / 1e4, abs=1e-6
+    )
 
 
 def test_an_image_whose_projection_does_not_reach_everywhere(tmp_path: Path) -> None:
@@ -137,7 +177,15 @@ def test_an_image_whose_projection_does_not_reach_everywhere(tmp_path: Path) -> 
     transform = rasterio.transform.from_origin(-5.5e6, 5.5e6, 110e3, 110e3)
     for name, reference in (("geos", crs), ("local", 'LOCAL_CS["site",UNIT["metre",1]]')):
         with rasterio.open(
-            tmp_path / f"{name}.tif", "w", driver="GTiff", height=100, width=100, count=1, dtype="uint8", crs=reference, transform=transform
+            tmp_path / f"{name}.tif",
+            "w",
+            driver="GTiff",
+            height=100,
+            width=100,
+            count=1,
+            dtype="uint8",
+            crs=reference,
+            transform=transform,
         ) as out:
             out.write(np.ones((1, 100, 100), np.uint8))
     with open_raster(tmp_path / "geos.tif") as raster:

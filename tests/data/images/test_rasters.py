@@ -26,18 +26,31 @@ def write(file: Path, array: NDArray[np.generic], **more: object) -> None:
         return
     rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
     height, width, count = array.shape
-    with rasterio.open(file, "w", driver="GTiff", height=height, width=width, count=count, dtype=array.dtype, **more) as out:
+    with rasterio.open(
+        file, "w", driver="GTiff", height=height, width=width, count=count, dtype=array.dtype, **more
+    ) as out:
         out.write(array.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "tiled.tif"])
 def test_windows_are_parts_of_the_whole(tmp_path: Path, name: str) -> None:
     array, file = pixels(), tmp_path / name
-    write(file, array, **({"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"} if "tiled" in name else {}))
+    write(
+        file,
+        array,
+        **(
+            {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+            if "tiled" in name
+            else {}
+        ),
+    )
     with open_raster(file) as raster:
         assert raster.size == (70, 90)
         for x, y, width, height in WINDOWS:
-            assert (raster.read(x, y, width, height).numpy() == array[y : y + height, x : x + width].transpose(2, 0, 1)).all()
+            assert (
+                raster.read(x, y, width, height).numpy()
+                == array[y : y + height, x : x + width].transpose(2, 0, 1)
+            ).all()
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
@@ -64,7 +77,10 @@ def test_palettes_are_applied(tmp_path: Path) -> None:
     picture = Image.fromarray(pixels()).quantize(17)
     picture.save(tmp_path / "a.tif")
     with open_raster(tmp_path / "a.tif") as raster:
-        assert (raster.read(5, 6, 20, 10).numpy() == np.asarray(picture.convert("RGB"))[6:16, 5:25].transpose(2, 0, 1)).all()
+        assert (
+            raster.read(5, 6, 20, 10).numpy()
+            == np.asarray(picture.convert("RGB"))[6:16, 5:25].transpose(2, 0, 1)
+        ).all()
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png"])
@@ -88,7 +104,9 @@ def test_turned_images_are_read_upright(tmp_path: Path) -> None:
 
 
 def test_where_on_earth_a_pixel_lies(tmp_path: Path) -> None:
-    """UTM zone 31N: its central meridian is 3 degrees east at easting 500 km; the equator has northing 0 (definition of the projection)."""
+    """UTM zone 31N: its central meridian is 3 degrees east at easting 500 km; the equator has northing 0
+    (definition of the projection).
+    """
     rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
     transform = rasterio.transform.from_origin(500_000, 1000, 10, 10)
     write(tmp_path / "utm.tif", pixels(), crs="EPSG:32631", transform=transform)
@@ -96,7 +114,8 @@ def test_where_on_earth_a_pixel_lies(tmp_path: Path) -> None:
         found = raster.lonlat(np.array([[0.0, 100.0], [0.0, 0.0], [10.0, 100.0]]))
     assert found is not None
     assert found[0] == pytest.approx([3, 0], abs=1e-9)
-    # a degree of latitude at the equator is 110.574 km (WGS 84), one of longitude 111.320 km; UTM scales the central meridian by .9996
+    # a degree of latitude at the equator is 110.574 km (WGS 84), one of longitude 111.320 km; UTM scales the
+    # central meridian by .9996
     assert found[1] == pytest.approx([3, 1 / 110.574 / 0.9996], rel=1e-5)
     assert found[2] == pytest.approx([3 + 0.1 / 111.320 / 0.9996, 0], rel=1e-5)
 
@@ -112,7 +131,10 @@ def test_an_image_without_a_place_on_earth(tmp_path: Path, name: str) -> None:
 def test_windows_beyond_the_image_are_refused(tmp_path: Path, window: tuple[int, int, int, int]) -> None:
     for name in ("a.png", "a.tif"):
         write(tmp_path / name, pixels())
-        with open_raster(tmp_path / name) as raster, pytest.raises(DataError, match="a window must lie within the image of 90 x 70"):
+        with (
+            open_raster(tmp_path / name) as raster,
+            pytest.raises(DataError, match="a window must lie within the image of 90 x 70"),
+        ):
             raster.read(*window)
 
 
@@ -122,7 +144,10 @@ def test_broken_files_are_named(tmp_path: Path, name: str) -> None:
     content = (tmp_path / name).read_bytes()
     for broken in (b"", b"no image", content[: len(content) // 2]):
         (tmp_path / name).write_bytes(broken)
-        with pytest.raises(DataError, match=rf"{name}: images must be decodable"), open_raster(tmp_path / name) as raster:
+        with (
+            pytest.raises(DataError, match=rf"{name}: images must be decodable"),
+            open_raster(tmp_path / name) as raster,
+        ):
             raster.read(0, 60, 90, 10)
 
 
@@ -136,7 +161,9 @@ def test_without_rasterio_tiff_files_are_read_whole(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_large_images_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Beyond Pillow's limit; the limit itself is left as it was, and what decodes an image at once keeps to it."""
+    """Beyond Pillow's limit; the limit itself is left as it was, and what decodes an image at once keeps to
+    it.
+    """
     write(tmp_path / name, pixels())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert check_image(tmp_path / name, any_size=True) == (70, 90)
@@ -154,14 +181,23 @@ def kinds() -> dict[str, tuple[NDArray[np.generic], dict[str, object]]]:
     half = np.where(np.arange(90) < 45, 0, grey * 50 + 400)
     return {
         "uint16, half without data": (half.astype(np.uint16)[..., None], {"nodata": 0}),
-        "uint16, 65535 without data": (np.where(half == 0, 65535, half).astype(np.uint16)[..., None], {"nodata": 65535}),
-        "float32 without data": (np.where(half == 0, -9999, half).astype(np.float32)[..., None], {"nodata": -9999}),
+        "uint16, 65535 without data": (
+            np.where(half == 0, 65535, half).astype(np.uint16)[..., None],
+            {"nodata": 65535},
+        ),
+        "float32 without data": (
+            np.where(half == 0, -9999, half).astype(np.float32)[..., None],
+            {"nodata": -9999},
+        ),
         "white is 0": (grey.astype(np.uint8)[..., None], {"photometric": "MINISWHITE"}),
         "4 bits": ((grey // 13).astype(np.uint8)[..., None], {"nbits": 4}),
         "1 bit": ((grey > 99).astype(np.uint8)[..., None], {"nbits": 1}),
         "int16": ((grey * 30 - 900).astype(np.int16)[..., None], {}),
         "grey and alpha": (np.stack([grey, grey], -1).astype(np.uint8), {}),
-        "JPEG within": (np.stack([grey] * 3, -1).astype(np.uint8), {"compress": "jpeg", "photometric": "ycbcr"}),
+        "JPEG within": (
+            np.stack([grey] * 3, -1).astype(np.uint8),
+            {"compress": "jpeg", "photometric": "ycbcr"},
+        ),
         "ten bands": (np.stack([grey * 9] * 10, -1).astype(np.uint16), {}),
     }
 

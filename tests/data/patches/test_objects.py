@@ -16,20 +16,30 @@ from dbf_ray.data.readers.dota import read_labels
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes
 from dbf_ray.geometry.windows import Window, sliding_windows
 
-# Objects kept, and those of them that are cut, over all patches of size 512, overlap 100, rates 0.5, 1 and 1.5: MMRotate 0.3.4's splitter.
+# Objects kept, and those of them that are cut, over all patches of size 512, overlap 100, rates 0.5, 1 and
+# 1.5: MMRotate 0.3.4's splitter.
 REFERENCE = {"P0003": (305, 38), "P0005": (622, 50), "P0075": (7, 4), "P1888": (362, 21)}
 
 
 def thing(cx: float, cy: float, w: float, h: float, angle: float) -> LabelledObject:
-    return LabelledObject(tuple(boxes_to_corners(torch.tensor([[cx, cy, w, h, angle]], dtype=torch.float64))[0].tolist()), "thing")
+    return LabelledObject(
+        tuple(boxes_to_corners(torch.tensor([[cx, cy, w, h, angle]], dtype=torch.float64))[0].tolist()),
+        "thing",
+    )
 
 
 def inside_slowly(one: LabelledObject, window: Window, samples: int = 300) -> float:
-    """Share of the area inside, by counting points: an even grid over the rectangle spanned by its first three corners."""
+    """Share of the area inside, by counting points: an even grid over the rectangle spanned by its first
+    three corners.
+    """
     corners = np.array(one.corners).reshape(4, 2)
     steps = (np.arange(samples) + 0.5) / samples
     across, along = np.meshgrid(steps, steps)
-    points = corners[0] + across[..., None] * (corners[1] - corners[0]) + along[..., None] * (corners[3] - corners[0])
+    points = (
+        corners[0]
+        + across[..., None] * (corners[1] - corners[0])
+        + along[..., None] * (corners[3] - corners[0])
+    )
     low, high = np.array([window.x, window.y]), np.array([window.x, window.y]) + window.size
     return float(((points >= low) & (points <= high)).all(-1).mean())
 
@@ -41,7 +51,9 @@ def test_as_many_objects_as_in_mmrotates_patches(shared: Path, name: str) -> Non
         height, width = raster.size
     objects = read_labels(folder / "labelTxt" / f"{name}.txt").objects
     rates = (0.5, 1.0, 1.5)
-    windows = sliding_windows(height, width, [int(512 / rate) for rate in rates], [int(100 / rate) for rate in rates])
+    windows = sliding_windows(
+        height, width, [int(512 / rate) for rate in rates], [int(100 / rate) for rate in rates]
+    )
     found = [one for window in windows for one in objects_in(objects, window)]
     assert (len(found), sum(one.difficult == 2 for one in found)) == REFERENCE[name]
 
@@ -65,10 +77,14 @@ def test_objects_are_kept_by_their_share_and_cut_to_the_window(
         assert bool(found) is (inside > share)
     if not found:
         return
-    [[*_, clipped_w, clipped_h, _]] = corners_to_boxes(torch.tensor([found[0].corners], dtype=torch.float64)).tolist()
+    [[*_, clipped_w, clipped_h, _]] = corners_to_boxes(
+        torch.tensor([found[0].corners], dtype=torch.float64)
+    ).tolist()
     if inside == 1:
         assert found[0].difficult == 0
-        assert np.array(found[0].corners).reshape(4, 2) + np.array([10, 20]) == pytest.approx(np.array(one.corners).reshape(4, 2))
+        assert np.array(found[0].corners).reshape(4, 2) + np.array([10, 20]) == pytest.approx(
+            np.array(one.corners).reshape(4, 2)
+        )
     elif inside < 0.99:
         assert found[0].difficult == 2
         assert clipped_w * clipped_h >= inside * w * h - 0.02 * w * h  # the rectangle holds what is left ...

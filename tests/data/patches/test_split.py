@@ -14,7 +14,15 @@ from PIL import Image
 
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.patches.originals import originals_of
-from dbf_ray.data.patches.split import SplitCounts, SplitPlan, SplitSettings, cut_all, plan_split, prepare_out, run_task
+from dbf_ray.data.patches.split import (
+    SplitCounts,
+    SplitPlan,
+    SplitSettings,
+    cut_all,
+    plan_split,
+    prepare_out,
+    run_task,
+)
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.errors import ConfigError, DataError
@@ -24,18 +32,26 @@ SHIP, CUT = "10 10 30 10 30 20 10 20 ship 0\n", "10 26 20 26 20 36 10 36 plane 1
 SMALL = SplitSettings(size=32, overlap=8)
 
 
-def planned(root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None) -> SplitPlan:
+def planned(
+    root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None
+) -> SplitPlan:
     plan = plan_split(reader or DotaReader(), root, out, settings)
     prepare_out(plan, root, out, settings)
     return plan
 
 
-def split(root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None) -> SplitCounts:
+def split(
+    root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None
+) -> SplitCounts:
     return sum((run_task(task) for task in planned(root, out, settings, reader).tasks), SplitCounts())
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def test_patches_are_a_data_set(make_root: Callable[..., Path], tmp_path: Path) -> None:
@@ -50,14 +66,24 @@ def test_patches_are_a_data_set(make_root: Callable[..., Path], tmp_path: Path) 
     assert set(train.sizes) == {(32, 32)}
     by_name = {name: train.load(index) for index, name in enumerate(train.image_ids)}
     image, target = by_name["a__32__0___8"]
-    assert (image.permute(1, 2, 0).numpy() == np.asarray(Image.open(root / "train" / "images" / "a.png"))[8:40, :32]).all()
-    assert sorted(zip(target["labels"].tolist(), target["difficult"].tolist(), strict=True)) == [(0, True), (1, False)]
-    assert by_name["a__32__0___0"][1]["labels"].tolist() == [1]  # six of CUT's ten rows are inside, too little
+    assert (
+        image.permute(1, 2, 0).numpy()
+        == np.asarray(Image.open(root / "train" / "images" / "a.png"))[8:40, :32]
+    ).all()
+    assert sorted(zip(target["labels"].tolist(), target["difficult"].tolist(), strict=True)) == [
+        (0, True),
+        (1, False),
+    ]
+    assert by_name["a__32__0___0"][1]["labels"].tolist() == [
+        1
+    ]  # six of CUT's ten rows are inside, too little
     assert by_name["b__32__28___8"][1]["labels"].tolist() == []
     assert LabelledDataset(DotaReader(), tmp_path / "out", "val").image_ids[0] == "c__32__0___0"
 
 
-def test_a_second_run_writes_nothing_and_torn_patches_again(make_root: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_second_run_writes_nothing_and_torn_patches_again(
+    make_root: Callable[..., Path], tmp_path: Path
+) -> None:
     root, out = make_root({"a": SHIP + CUT, "b": SHIP}, "data"), tmp_path / "out"
     root = root / "data"
     split(root, out)
@@ -104,7 +130,9 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
         SplitSettings(**wrong)  # type: ignore[arg-type]
 
 
-def test_wrong_labels_are_refused_before_anything_is_written(make_root: Callable[..., Path], tmp_path: Path) -> None:
+def test_wrong_labels_are_refused_before_anything_is_written(
+    make_root: Callable[..., Path], tmp_path: Path
+) -> None:
     root = make_root({"a": SHIP, "b": "10 10 30\n"}, "data") / "data"
     with pytest.raises(DataError, match=r"b\.txt, line 1"):
         plan_split(DotaReader(), root, tmp_path / "out", SMALL)
@@ -139,7 +167,9 @@ def test_several_processes_write_the_same(make_root: Callable[..., Path], tmp_pa
     assert content(tmp_path / "one" / "labelTxt") == content(tmp_path / "two" / "labelTxt")
 
 
-def test_an_image_that_breaks_does_not_stop_the_others(make_root: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_image_that_breaks_does_not_stop_the_others(
+    make_root: Callable[..., Path], tmp_path: Path
+) -> None:
     root = make_root(dict.fromkeys("abc", SHIP), "data") / "data"
     tasks = planned(root, tmp_path / "out").tasks
     (root / "images" / "b.png").write_bytes(b"no image any more")
@@ -166,7 +196,7 @@ def test_windows_of_a_tiff_are_tasks_of_their_own(tmp_path: Path, suffix: str) -
 KILLED = """
 import sys
 from pathlib import Path
-from dbf_ray.data import split
+from dbf_ray.data.patches import split
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
 whole = split._write_patch
@@ -222,22 +252,35 @@ def test_the_objects_of_the_uncut_images(make_root: Callable[..., Path], tmp_pat
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_can_be_cut(tmp_path: Path, name: str) -> None:
-    """Images of 120 x 160 pixels: starts 0, 20 down and 0, 50, 60 across. A ship at one corner is in one patch."""
+    """Images of 120 x 160 pixels: starts 0, 20 down and 0, 50, 60 across. A ship at one corner is in one
+    patch.
+    """
     label = "ship" if name != "dior" else "harbor"
     ship = ((4.0, 4.0, 24.0, 4.0, 24.0, 14.0, 4.0, 14.0), label, True)
     for split_name in ("train", "val"):
         FORMATS[name].write(tmp_path / "data", split_name, {f"{split_name}1": [ship], f"{split_name}2": []})
     if name == "dior":
         lists = tmp_path / "data" / "ImageSets" / "Main"
-        (lists / "trainval.txt").write_text("".join((lists / f"{part}.txt").read_text() for part in ("train", "val")))
+        (lists / "trainval.txt").write_text(
+            "".join((lists / f"{part}.txt").read_text() for part in ("train", "val"))
+        )
     counts = split(tmp_path / "data", tmp_path / "out", SplitSettings(100, 50), READERS[name])
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["sources.json", "split.json", "train", "val"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
+        "sources.json",
+        "split.json",
+        "train",
+        "val",
+    ]
     assert (counts.written, counts.objects) == (4 * 6, 2)
     cut = LabelledDataset(DotaReader(), tmp_path / "out", "val", classes_from="val")
-    assert cut.target(cut.image_ids.index("val1__100__0___0"))["difficult"].tolist() == [FORMATS[name].difficult]
+    assert cut.target(cut.image_ids.index("val1__100__0___0"))["difficult"].tolist() == [
+        FORMATS[name].difficult
+    ]
 
 
-def test_patches_of_images_that_are_gone_or_have_changed_are_replaced(make_root: Callable[..., Path], tmp_path: Path) -> None:
+def test_patches_of_images_that_are_gone_or_have_changed_are_replaced(
+    make_root: Callable[..., Path], tmp_path: Path
+) -> None:
     root, out = make_root({"a": SHIP + CUT, "bb": SHIP}, "data") / "data", tmp_path / "out"
     split(root, out)
     (root / "images" / "bb.png").rename(root / "images" / "c.png")
@@ -261,12 +304,16 @@ def test_objects_in_no_patch_are_told(make_root: Callable[..., Path], tmp_path: 
 
 
 def test_cut_objects_are_counted(make_root: Callable[..., Path], tmp_path: Path) -> None:
-    root = make_root({"a": "10 10 36 10 36 20 10 20 ship 0\n"}, "data") / "data"  # x 10 to 36: windows from 0 hold 22 of 26 columns
+    root = (
+        make_root({"a": "10 10 36 10 36 20 10 20 ship 0\n"}, "data") / "data"
+    )  # x 10 to 36: windows from 0 hold 22 of 26 columns
     counts = split(root, tmp_path / "out")
     assert (counts.objects, counts.cut) == (2, 2)
 
 
-def test_a_test_set_with_two_images_of_one_name_is_refused(make_root: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_test_set_with_two_images_of_one_name_is_refused(
+    make_root: Callable[..., Path], tmp_path: Path
+) -> None:
     root = make_root({"a": None}, "data") / "data"
     (root / "labelTxt").rmdir()
     Image.new("RGB", (8, 8)).save(root / "images" / "a.jpg")

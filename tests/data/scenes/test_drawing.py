@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from dbf_ray.data.scenes.drawing import Canvas, Pose, convex, cosine, disc, quantise, rectangle, sine, smooth_noise
+from dbf_ray.data.scenes.drawing import (
+    Canvas,
+    Pose,
+    convex,
+    cosine,
+    disc,
+    quantise,
+    rectangle,
+    sine,
+    smooth_noise,
+)
 from dbf_ray.data.seeds import Stream
 
 
@@ -40,7 +50,9 @@ def test_covers_have_the_exact_area(angle: int) -> None:
     assert disc(frame, 25).sum() == pytest.approx(math.pi * 625, rel=0.01)
     triangle = convex(frame.u, frame.v, [(-20, -15), (20, -15), (0, 25)])
     assert triangle.sum() == pytest.approx(800, rel=0.02)
-    hexagon = [(round(20 * math.cos(k * math.pi / 3), 3), round(20 * math.sin(k * math.pi / 3), 3)) for k in range(6)]
+    hexagon = [
+        (round(20 * math.cos(k * math.pi / 3), 3), round(20 * math.sin(k * math.pi / 3), 3)) for k in range(6)
+    ]
     assert convex(frame.u, frame.v, hexagon).sum() == pytest.approx(1.5 * math.sqrt(3) * 400, rel=0.01)
 
 

@@ -131,7 +131,9 @@ def test_boxes_are_tight(name: str, angle: int) -> None:
 
 
 def test_objects_stand_out_from_their_surroundings() -> None:
-    """Within an object's inscribed disc brightness varies far more than within equal discs of ground with no object near."""
+    """Within an object's inscribed disc brightness varies far more than within equal discs of ground with no
+    object near.
+    """
     inside, ground = [], []
     y, x = np.ogrid[:384, :384]
     for image, target in scenes()[:25]:
@@ -142,7 +144,9 @@ def test_objects_stand_out_from_their_surroundings() -> None:
                 inside.append(grey[np.hypot(x + 0.5 - cx, y + 0.5 - cy) < h / 2].std())
         everything = torch.Tensor(target["boxes"])
         for cx, cy in torch.cartesian_prod(torch.arange(32.0, 384, 64), torch.arange(32.0, 384, 64)):
-            if bool((torch.hypot(everything[:, 0] - cx, everything[:, 1] - cy) > everything[:, 2] / 2 + 16).all()):
+            if bool(
+                (torch.hypot(everything[:, 0] - cx, everything[:, 1] - cy) > everything[:, 2] / 2 + 16).all()
+            ):
                 ground.append(grey[np.hypot(x - float(cx), y - float(cy)) < 8].std())
     assert len(inside) > 150
     assert len(ground) > 150
