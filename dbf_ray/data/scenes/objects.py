@@ -109,8 +109,8 @@ def paint_plane(painter: Painter, pose: Pose, length: float, width: float) -> No
     sweep, root = painter.stream.between(14, 34) / 100, painter.stream.between(2, 10) / 100
     across = np.abs(frame.v)
     body = length * painter.stream.between(50, 64) / 1000
-    front = [(half, 0), (half - 0.5 * body, 0.55 * body), (half - 1.6 * body, body)]
-    hull = [(-half, 0), *front, (-half * 0.55, body), (-half, body * 0.3)]
+    tip = [(half, 0), (half - 0.5 * body, 0.55 * body), (half - 1.6 * body, body)]
+    hull = [(-half, 0), *tip, (-half * 0.55, body), (-half, body * 0.3)]
     fuselage = convex(frame.u, across, hull)
     fuselage = np.maximum(
         fuselage, rectangle(frame, half * 0.9, body * 0.3, -half * 0.1)
