@@ -1,4 +1,4 @@
-"""Which stages a schedule trains in which epoch, and what each epoch costs: first the plain data, then the drawing."""
+"""Which stages a schedule trains in which epoch, and what each epoch costs: plain data, then the drawing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def timeline(frozen: Sequence[int], cost_of: Sequence[float]) -> Timeline:
 
 
 def timeline_png(data: Timeline, title: str, width: float = 10.0, dpi: int = 150) -> bytes:
-    """The picture as PNG bytes: a row for each stage, one for neck and head, and below them the FLOPs of each epoch; width in inches."""
+    """The picture as PNG bytes: a row for each stage, one for neck and head, and below them the FLOPs of
+    each epoch; width in inches.
+    """
     rows = 0.3 * (data.num_stages + 1)
     height = rows + 2.3
     with mpl.rc_context(MATPLOTLIB):
@@ -92,7 +94,7 @@ def timeline_png(data: Timeline, title: str, width: float = 10.0, dpi: int = 150
 
 
 def _stages(axes: Axes, data: Timeline) -> None:
-    """One cell for each epoch and stage, the input at the bottom, neck and head, which are always trained, at the top."""
+    """One cell for each epoch and stage: the input at the bottom, neck and head, always trained, at the top."""
     epochs = range(len(data.frozen))
     for row in range(data.num_stages + 1):
         fills = [FROZEN if row < n else TRAINED for n in data.frozen]

@@ -10,7 +10,8 @@ from pathlib import Path
 from dbf_ray.freezing import make_policy
 from dbf_ray.reports.timeline import timeline, timeline_png
 
-# Training FLOPs by number of frozen stages over those of full, of configuration hrsc_mobilenet_v2: docs/results/frozen_steps.md, cost.md.
+# Training FLOPs by number of frozen stages over those of full, of configuration hrsc_mobilenet_v2:
+# docs/results/frozen_steps.md, cost.md.
 COST_OF = (1.0, 0.899, 0.853, 0.720, 0.6327)
 
 if __name__ == "__main__":

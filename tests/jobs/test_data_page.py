@@ -1,4 +1,4 @@
-"""The way of docs/data.md from labels to a submission, command by command, on real DOTA images; smaller and shorter."""
+"""The way of docs/data.md from labels to a submission, command by command, on real DOTA images; shorter."""
 
 from __future__ import annotations
 
