@@ -7,7 +7,8 @@ process. A commit is given as git knows it; "." is this checkout as it is, with 
 
 With step(2) alone a frozen span is one epoch, in which no image comes twice, so the configurations with a feature cache hold each decision for
 longer: Oriented R-CNN for two epochs, of which the second is served from the cache, RetinaNet for six of four steps an epoch, so that a span begins
-within an epoch and steps in the next mix images that are known with others that are not.
+within an epoch and steps in the next mix images that are known with others that are not. So short trainings find no object yet: map50 is 0, and
+evaluation is run but hardly compared.
 
 The exit status is 1 if anything differs.
 
