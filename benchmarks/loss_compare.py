@@ -47,8 +47,18 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".cache" / "loss_compare"
 SMALL = {
     **{"data.name": "synthetic", "data.train_images": "16", "data.val_images": "8", "data.image_size": "64"},
-    **{"detector.backbone": "mobilenet_v2", "detector.fpn_channels": "16", "detector.head_convs": "1", "training.epochs": "4"},
-    **{"training.batch_size": "4", "training.lr": "1e-3", "training.warmup_steps": "4", "training.milestones": "[3]"},
+    **{
+        "detector.backbone": "mobilenet_v2",
+        "detector.fpn_channels": "16",
+        "detector.head_convs": "1",
+        "training.epochs": "4",
+    },
+    **{
+        "training.batch_size": "4",
+        "training.lr": "1e-3",
+        "training.warmup_steps": "4",
+        "training.milestones": "[3]",
+    },
     **{"training.threads": "1", "training.device": "cpu", "evaluation.every": "4"},
     **{"training.keep_checkpoints": "1", "tracking.mlflow": "false"},
 }
@@ -80,23 +90,40 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     parser.add_argument("base", metavar="BASE", help="commit to compare with")
     parser.add_argument("head", metavar="HEAD", help='commit that is compared, "." for the files as they are')
     parser.add_argument(
-        "--only", nargs="+", default=list(CONFIGURATIONS), choices=list(CONFIGURATIONS), help="configurations (default: all)"
+        "--only",
+        nargs="+",
+        default=list(CONFIGURATIONS),
+        choices=list(CONFIGURATIONS),
+        help="configurations (default: all)",
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the runs to DIR/base and DIR/head")
     options, _ = parse(parser, arguments)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="loss_compare-") as scratch:
-        commits = {side: (revision, commit_of(revision)) for side, revision in (("base", options.base), ("head", options.head))}
-        runs = {side: trained(*commit, options.only, Path(scratch) / side) for side, commit in commits.items()}
+        commits = {
+            side: (revision, commit_of(revision))
+            for side, revision in (("base", options.base), ("head", options.head))
+        }
+        runs = {
+            side: trained(*commit, options.only, Path(scratch) / side) for side, commit in commits.items()
+        }
         for name in options.only:
             pair = [folder / name for folder in runs.values()]
             hits = [sum(record.get("cache_hits") or 0 for record in read_epochs(run)) for run in pair]
             rows.append({"configuration": name, "differences": differences(*pair), "cache_hits": hits})
-            print(f"{name:14} {'; '.join(rows[-1]['differences']) or 'same bits'}" + f"  (cache hits {hits[0]}, {hits[1]})" * any(hits))
+            print(
+                f"{name:14} {'; '.join(rows[-1]['differences']) or 'same bits'}"
+                + f"  (cache hits {hits[0]}, {hits[1]})" * any(hits)
+            )
         for side, folder in runs.items() if options.keep else ():
             for name in options.only:
                 shutil.copytree(folder / name, options.keep / side / name, dirs_exist_ok=True)
-    result = {"base": options.base, "head": options.head, "rows": rows, "same": not any(row["differences"] for row in rows)}
+    result = {
+        "base": options.base,
+        "head": options.head,
+        "rows": rows,
+        "same": not any(row["differences"] for row in rows),
+    }
     if options.json:
         print_json({**result, "machine": machine(), "versions": versions()})
     return result
@@ -109,23 +136,41 @@ def trained(revision: str, commit: str | None, names: Sequence[str], scratch: Pa
         TrainingError: it cannot be trained.
     """
     depends = json.dumps([CONFIGURATIONS, versions(), machine()])  # what bits depend on beside the commit
-    runs = scratch / "runs" if commit is None else KEPT / f"{commit}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}"
+    runs = (
+        scratch / "runs"
+        if commit is None
+        else KEPT / f"{commit}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}"
+    )
     missing = [name for name in names if read_summary(runs / name) is None]
     if not missing:
         return runs
     code = ROOT if commit is None else extracted(commit, scratch / "code")
     imported = Path(python(code, "-c", "import dbf_ray; print(dbf_ray.__file__)").strip())
-    print(f"{revision}: {commit or 'files as they are'}, imported from {imported}", file=sys.stderr, flush=True)
+    print(
+        f"{revision}: {commit or 'files as they are'}, imported from {imported}", file=sys.stderr, flush=True
+    )
     if code not in imported.parents:
-        raise TrainingError(f"the code of {revision} must be what runs, but {imported} is not within {code}; is dbf_ray there?")
+        raise TrainingError(
+            f"the code of {revision} must be what runs, but {imported} is not within {code}; is dbf_ray there?"
+        )
     known = re.findall(r"^ +--([\w.]+)", python(code, "-m", "jobs.train", "--help"), re.MULTILINE)
     for name in missing:
         shutil.rmtree(runs / name, ignore_errors=True)  # of a training that was stopped
         settings = spelled({"runs_dir": str(runs), "name": name, **CONFIGURATIONS[name]}, known)
         begun = time.perf_counter()
-        python(code, "-m", "jobs.train", "--json", *(part for key, value in settings.items() for part in (f"--{key}", value)))
-        torch.save({"model": weights(runs / name)}, checkpoint(runs / name))  # without the optimizer's state, which takes more room
-        print(f"{revision}: {name} trained in {time.perf_counter() - begun:.1f} s", file=sys.stderr, flush=True)
+        python(
+            code,
+            "-m",
+            "jobs.train",
+            "--json",
+            *(part for key, value in settings.items() for part in (f"--{key}", value)),
+        )
+        torch.save(
+            {"model": weights(runs / name)}, checkpoint(runs / name)
+        )  # without the optimizer's state, which takes more room
+        print(
+            f"{revision}: {name} trained in {time.perf_counter() - begun:.1f} s", file=sys.stderr, flush=True
+        )
     return runs
 
 
@@ -137,7 +182,16 @@ def commit_of(revision: str) -> str | None:
     """
     if revision == ".":
         return None
-    command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    command = [
+        "git",
+        "-C",
+        str(ROOT),
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        f"{revision}^{{commit}}",
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         raise ConfigError(
@@ -148,7 +202,9 @@ def commit_of(revision: str) -> str | None:
 
 def extracted(commit: str, folder: Path) -> Path:
     """A commit's files, in ``folder``."""
-    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "--format=tar", commit], capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", "--format=tar", commit], capture_output=True, check=True
+    ).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
     return folder.resolve()
@@ -160,11 +216,17 @@ def python(code: Path, *arguments: str) -> str:
     Raises:
         TrainingError: it fails.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"PYTHONPATH": str(code)}
-    done = subprocess.run([sys.executable, *arguments], cwd=code, env=environment, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
+        "PYTHONPATH": str(code)
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=code, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise TrainingError(f"python {' '.join(arguments)} ended with status {done.returncode} in {code}; it said: {last}")
+        raise TrainingError(
+            f"python {' '.join(arguments)} ended with status {done.returncode} in {code}; it said: {last}"
+        )
     return done.stdout
 
 
@@ -181,12 +243,19 @@ def spelled(settings: Mapping[str, str], known: Collection[str]) -> dict[str, st
 
 def differences(base: Path, head: Path) -> list[str]:
     """What differs between two runs: the first figure of an epoch that does, and the first weight; nothing if all have the same bits."""
-    return [found for found in (of_figures(figures(base), figures(head)), of_weights(weights(base), weights(head))) if found]
+    return [
+        found
+        for found in (of_figures(figures(base), figures(head)), of_weights(weights(base), weights(head)))
+        if found
+    ]
 
 
 def figures(run: Path) -> dict[tuple[int, str], Any]:
     """What is compared of epochs, by epoch and name, an epoch's losses first."""
-    named = {record["epoch"]: {**record["losses"], **{name: record.get(name) for name in FIGURES}} for record in read_epochs(run)}
+    named = {
+        record["epoch"]: {**record["losses"], **{name: record.get(name) for name in FIGURES}}
+        for record in read_epochs(run)
+    }
     return {(epoch, name): value for epoch, values in named.items() for name, value in values.items()}
 
 
@@ -227,7 +296,9 @@ def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
     """Whether two tensors have the same bits, so that NaN equals itself and 0 not -0."""
     if one is None or other is None or kind(one) != kind(other):
         return False
-    return torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))
+    return torch.equal(
+        one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8)
+    )
 
 
 def kind(tensor: Tensor | None) -> str:

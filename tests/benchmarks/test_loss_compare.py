@@ -21,18 +21,33 @@ Records = list[dict[str, Any]]
 Model = dict[str, torch.Tensor]
 
 
-def run_folder(folder: Path, change: Callable[[Records, Model], object] = lambda records, model: None) -> Path:
+def run_folder(
+    folder: Path, change: Callable[[Records, Model], object] = lambda records, model: None
+) -> Path:
     """A finished run of three epochs, changed before it is written."""
     records: Records = [
-        {"epoch": e, "losses": {"cls": 0.1 * (e + 1), "box": 0.3}, "loss": 0.7, "gradient_norm": 1.5, "map50": None, "seconds": id(folder)}
+        {
+            "epoch": e,
+            "losses": {"cls": 0.1 * (e + 1), "box": 0.3},
+            "loss": 0.7,
+            "gradient_norm": 1.5,
+            "map50": None,
+            "seconds": id(folder),
+        }
         for e in range(3)
     ]
-    model = {"stem.weight": torch.arange(24.0).view(2, 3, 2, 2), "stem.nan": torch.full((2,), math.nan), "steps": torch.tensor(12)}
+    model = {
+        "stem.weight": torch.arange(24.0).view(2, 3, 2, 2),
+        "stem.nan": torch.full((2,), math.nan),
+        "steps": torch.tensor(12),
+    }
     change(records, model)
     checkpoint = folder / "checkpoints" / "epoch-00003"
     checkpoint.mkdir(parents=True)
     torch.save({"model": model, "epoch": 3}, checkpoint / "checkpoint.pt")
-    (folder / "epochs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    (folder / "epochs.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"
+    )
     (folder / "summary.json").write_text("{}", encoding="utf-8")
     return folder
 
@@ -63,14 +78,21 @@ def both(records: Records, model: Model) -> None:
         (minus_zero, ["weight stem.weight differs by up to 0 (1 of 3 differ)"]),
         (both, ["epoch 0: map50 was None, is 0.25", "weight steps differs by up to 1 (1 of 3 differ)"]),
         (lambda records, model: records.pop(1), ["epoch 1: cls was 0.2, is missing"]),
-        (lambda records, model: model.pop("steps"), ["weight steps was torch.int64 [], is missing (1 of 3 differ)"]),
+        (
+            lambda records, model: model.pop("steps"),
+            ["weight steps was torch.int64 [], is missing (1 of 3 differ)"],
+        ),
         (
             lambda records, model: model.update({"stem.weight": model["stem.weight"].half()}),
-            ["weight stem.weight was torch.float32 [2, 3, 2, 2], is torch.float16 [2, 3, 2, 2] (1 of 3 differ)"],
+            [
+                "weight stem.weight was torch.float32 [2, 3, 2, 2], is torch.float16 [2, 3, 2, 2] (1 of 3 differ)"
+            ],
         ),
     ],
 )
-def test_what_differs_is_named(change: Callable[[Records, Model], object], expected: list[str], tmp_path: Path) -> None:
+def test_what_differs_is_named(
+    change: Callable[[Records, Model], object], expected: list[str], tmp_path: Path
+) -> None:
     base, head = run_folder(tmp_path / "base"), run_folder(tmp_path / "head", change)
     assert differences(base, head) == expected
     assert len(differences(head, base)) == len(expected)
@@ -80,14 +102,19 @@ def test_runs_of_the_same_bits_do_not_differ(tmp_path: Path) -> None:
     def otherwise_in_memory(_: Records, model: Model) -> None:
         model["stem.weight"] = model["stem.weight"].contiguous(memory_format=torch.channels_last)
 
-    assert differences(run_folder(tmp_path / "base"), run_folder(tmp_path / "head", otherwise_in_memory)) == []
+    assert (
+        differences(run_folder(tmp_path / "base"), run_folder(tmp_path / "head", otherwise_in_memory)) == []
+    )
 
 
 def test_the_exit_status_says_whether_anything_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for revision in ("old", "new", "broken"):
-        run_folder(tmp_path / revision / "gradnorm", last_bit if revision == "broken" else lambda records, model: None)
+        run_folder(
+            tmp_path / revision / "gradnorm",
+            last_bit if revision == "broken" else lambda records, model: None,
+        )
     monkeypatch.setattr(loss_compare, "commit_of", lambda revision: revision)
     monkeypatch.setattr(loss_compare, "trained", lambda revision, *_: tmp_path / revision)
     result = checked(["old", "new", "--only", "gradnorm", "--keep", str(tmp_path / "kept")])
