@@ -178,5 +178,9 @@ def counted(training: Training) -> Iterator[Callable[[], tuple[int, int]]]:
     known = [*tree_iter([part.state_dict() for part in parts]), *([] if engine is None else engine.tensors())]
     trained = [p for p in training.detector.parameters() if p.requires_grad]
     reduced = sum(p.nbytes for p in trained) if world_size() > 1 else 0  # DDP's own copy of gradients
-    with LiveBytes(tensor for tensor in known if isinstance(tensor, Tensor)) as live:
+    # what is compiled cannot be looked into
+    with (
+        torch.compiler.set_stance("force_eager"),
+        LiveBytes(tensor for tensor in known if isinstance(tensor, Tensor)) as live,
+    ):
         yield lambda: (live.now + reduced, live.take() + reduced)
