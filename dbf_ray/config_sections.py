@@ -307,10 +307,8 @@ class TrainingConfig(Section):
     micro_batch_gb: float | None = Field(
         None,
         gt=0,
-        description="with accumulation: merge micro-batches, as where stages are frozen, as long as the "
-        "tensors of a step (weights, optimizer, "
-        "images, activations, losses; of 100 objects an image) stay within this many GB on each device; "
-        "null: never",
+        description="with accumulation: merge micro-batches where stages are frozen, as long as the measured "
+        "peak of a step's tensors stays within this many GB on each device; null: never",
     )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="which optimizer")
     lr: float = Field(2e-4, gt=0, description="base learning rate")

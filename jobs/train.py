@@ -101,7 +101,6 @@ def dry_run(config: Config) -> dict[str, Any]:
         "backbone_share": spec.backbone_share,
         "expected_hit_rates": None if spec.forecast is None else spec.forecast.hit_rates,
         "expected_hit_rate": None if spec.forecast is None else spec.forecast.hit_rate,
-        "micro_batches": spec.micro_batches,
         "flops_per_prefix": spec.flops_per_prefix,
         "forward_flops_per_prefix": [step.forward for step in spec.flops],
         "backward_flops_per_prefix": [step.backward for step in spec.flops],

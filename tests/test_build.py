@@ -13,7 +13,7 @@ import torch
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.build.data import choose_device, loader_workers
 from dbf_ray.build.detector import build_detector
-from dbf_ray.build.frozen import largest_square, padded_size_shares, square, step_memory
+from dbf_ray.build.frozen import largest_square, padded_size_shares, square
 from dbf_ray.config import Config, load_config
 from dbf_ray.data import TrainView
 from dbf_ray.data.augment import Augmentation
@@ -359,17 +359,14 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
         largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64
     )  # images are evaluated at their full size
     assert build_detector(tiny(**large), ["ship"]).least_pad_to == (0, 0)
-    small = {"detector__backbone": "mobilenet_v3_small", "training__accumulation": 4}
-    plain, wide = (prepare(tiny(**small, **changes)) for changes in ({}, large))
-    of_64, of_128 = (step_memory(found.config, found.detector, found.table) for found in (plain, wide))
-    bound = max(of_64(0, 4, 1), of_128(0, 1, 4))  # four images of 64 px, or one of 128 px
-    assert bound < of_128(0, 2, 2)
-    limit = {**small, "training__micro_batch_gb": (bound + 1) / 1e9}
-    assert prepare(tiny(**limit)).micro_batches[0] == 1  # type: ignore[index]
-    scaled = prepare(tiny(**limit, **large, data__pad_to="square"))
-    assert scaled.micro_batches[0] == 4  # type: ignore[index]
-    assert scaled.detector.least_pad_to == (128, 128)
-    assert scaled.flops == plain.flops  # the nominal cost is that of data.image_size
+    limit = {"training__micro_batch_gb": 0.25}
+    plain, wide = prepare(tiny(**limit)), prepare(tiny(**limit, **large, data__pad_to="square"))
+    for spec, side in ((plain, 64), (wide, 128)):
+        merging = build_training(spec, quiet=True).micro_batches
+        assert merging is not None
+        assert (merging.limit, merging.side) == (250_000_000, side)
+    assert wide.detector.least_pad_to == (128, 128)
+    assert wide.flops == plain.flops  # the nominal cost is that of data.image_size
 
 
 @pytest.mark.parametrize(

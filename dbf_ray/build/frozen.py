@@ -1,12 +1,11 @@
-"""How frozen stages are run: the part of building that makes the engine, the feature cache and the
-micro-batches of a configuration.
+"""How frozen stages are run: the part of building that makes the engine and the feature cache of a
+configuration.
 
 Used by :mod:`dbf_ray.build`, and for what a run says of it.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import warnings
@@ -34,8 +33,6 @@ from dbf_ray.freezing.cache import STORED, DiskCache, FeatureCache, RamCache
 from dbf_ray.freezing.forecast import Forecast, forecast
 from dbf_ray.training.ddp import rank, world_size
 from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
-from dbf_ray.training.micro_batches import fewest
-from dbf_ray.training.step_memory import StepMemory
 
 
 def square(config: Config) -> int:
@@ -164,53 +161,6 @@ def padded_size_shares(config: Config, train_set: Dataset, epochs: int = 3) -> l
                 )
             ] += 1
     return [count / found.total() for count in found.values()]
-
-
-def choose_micro_batches(
-    config: Config, detector: Detector, table: FlopTable, prefixes: list[int] | None
-) -> list[int] | None:
-    """Micro-batches of a step for each frozen prefix within ``training.micro_batch_gb``; None where they stay
-    as they are.
-
-    They stay so for prefixes that a known timeline does not have, and where batch norms are trained on
-    statistics of a micro-batch. What a step needs is :class:`.StepMemory`'s, at the square of
-    ``data.image_size`` times the largest of ``data.augment.scales``.
-
-    Raises:
-        ResourceError: a micro-batch as it is does not fit.
-    """
-    train = config.training
-    if train.micro_batch_gb is None:
-        return None
-    needed = step_memory(config, detector, table)
-    images = train.batch_size // (train.accumulation * config.cluster.workers)
-    stages_trained = range(table.num_stages) if config.detector.norm_eval is not True else ()
-    chosen = dict.fromkeys(range(table.num_stages + 1), train.accumulation)
-    for prefix in set(chosen if prefixes is None else prefixes):
-        divisors = [train.accumulation] if prefix in stages_trained else range(1, train.accumulation + 1)
-        chosen[prefix] = fewest(
-            train.accumulation,
-            images,
-            divisors,
-            functools.partial(needed, prefix),
-            round(train.micro_batch_gb * 1e9),
-        )
-    return list(chosen.values())
-
-
-def step_memory(config: Config, detector: Detector, table: FlopTable) -> StepMemory:
-    """What a step of this configuration needs in memory."""
-    train = config.training
-    return StepMemory(
-        detector,
-        table,
-        largest_square(config),
-        most_images=train.batch_size // config.cluster.workers,
-        kept=1 + (2 if train.optimizer == "adamw" else int(train.momentum > 0)) + int(train.ema is not None),
-        engine=config.freezing.engine,
-        replicated=config.cluster.workers > 1,
-        low_precision=train.precision == "bf16",
-    )
 
 
 def build_frozen(

@@ -18,7 +18,6 @@ from dbf_ray.build.frozen import (
     augmentation,
     cache_forecast,
     check_memory,
-    choose_micro_batches,
     square,
 )
 from dbf_ray.config import Config
@@ -50,7 +49,6 @@ class RunSpec:
         prefix_shares: share of the backbone's forward FLOPs in the first 0..K stages.
         backbone_share: b, the backbone's share of forward FLOPs.
         forecast: what the feature cache will do; None without one, or where the timeline is not known.
-        micro_batches: of each rank in a step, for each frozen prefix; None: always ``training.accumulation``.
     """
 
     config: Config
@@ -67,7 +65,6 @@ class RunSpec:
     prefix_shares: list[float]
     backbone_share: float
     forecast: Forecast | None = None
-    micro_batches: list[int] | None = None
 
     @property
     def num_stages(self) -> int:
@@ -166,7 +163,6 @@ def prepare(config: Config) -> RunSpec:
             share,
         ),
         forecast=cache_forecast(config, train_set, table, run, prefixes),
-        micro_batches=choose_micro_batches(config, detector, table, prefixes),
     )
 
 

@@ -17,6 +17,7 @@ from dbf_ray.build.frozen import (
     augmentation,
     build_frozen,
     engine_is_compiled,
+    largest_square,
     square,
 )
 from dbf_ray.build.spec import RunSpec
@@ -30,8 +31,9 @@ from dbf_ray.detectors import Detector
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.freezing import Freezer, stage_parameters
 from dbf_ray.training.average import WeightAverage
-from dbf_ray.training.ddp import DynamicDDP, broadcast_object, gather_objects, rank, world_size
+from dbf_ray.training.ddp import DynamicDDP, gather_objects, rank, world_size
 from dbf_ray.training.loop import Training
+from dbf_ray.training.micro_batches import MicroBatches
 from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
 from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler, Thaw
@@ -60,7 +62,7 @@ def build_training(
         ResourceError: ``training.compile`` or ``freezing.engine_compile`` is set and cannot work here.
     """
     config = spec.config
-    train, data = config.training, config.data
+    train, data, limit = config.training, config.data, config.training.micro_batch_gb
     device = choose_device(config)
     detector = spec.detector.to(device)
     if train.channels_last:
@@ -128,9 +130,7 @@ def build_training(
         evaluate_every=config.evaluation.every,
         average=average,
         frozen=build_frozen(config, detector, ledger, device, view, features),
-        micro_batches=broadcast_object(
-            spec.micro_batches
-        ),  # other machines may round what they were chosen by otherwise
+        micro_batches=None if limit is None else MicroBatches(round(limit * 1e9), largest_square(config)),
         originals=originals_of(spec.eval_set),
     )
 

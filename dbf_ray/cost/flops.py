@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dbf_ray.cost.live_bytes import LiveBytes
 from dbf_ray.errors import ConfigError
 
 
@@ -176,46 +175,15 @@ class FlopTable:
             self._backbone[height, width] = forwards
         return self._backbone[height, width]
 
-    def network_bytes(self, height: int, width: int, num_frozen: int, images: int) -> int:
-        """The most bytes of tensors alive at one time in the network's forward and backward pass over so many
-        images: activations and gradients.
-
-        Without weights, losses, and what operators use inside; counted in the weights' dtype, and with all
-        images at once in the frozen stages.
+    def feature_numbers(self, height: int, width: int, num_frozen: int) -> int:
+        """How many numbers the rest of the network needs of the first ``num_frozen`` stages, of one image; 0
+        for no stages.
         """
-        backbone: Any = self._copy.backbone
-        self._freeze(max(num_frozen, backbone.always_frozen))
-        with LiveBytes() as live:
-            self._backward(self._copy.network_outputs(_image(height, width, images)))  # type: ignore[operator]
-        self._copy.zero_grad(set_to_none=True)
-        return live.peak
-
-    def backbone_bytes(self, height: int, width: int, num_frozen: int, images: int) -> int:
-        """Bytes of tensors alive after the backbone's forward pass over so many images: its outputs, and what
-        its trained stages keep.
-        """
-        backbone: Any = self._copy.backbone
-        self._freeze(max(num_frozen, backbone.always_frozen))
-        with LiveBytes() as live:
-            features = backbone(_image(height, width, images))
-            held = live.now
-        del features
-        return held
-
-    def feature_shapes(self, height: int, width: int, num_frozen: int) -> list[tuple[int, ...] | None]:
-        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first
-        ``num_frozen`` stages, 1 or more.
-
-        In the order of :meth:`.StagedBackbone.frozen_features`, None where it has none.
-        """
+        if num_frozen == 0:
+            return 0
         self._freeze(num_frozen)
         found = self._copy.backbone.frozen_features(_image(height, width))  # type: ignore[union-attr, operator]
-        return [None if part is None else tuple(part.shape[1:]) for part in found]
-
-    def feature_numbers(self, height: int, width: int, num_frozen: int) -> int:
-        """How many numbers of one image the features of :meth:`feature_shapes` have, 0 for no stages."""
-        shapes = self.feature_shapes(height, width, num_frozen) if num_frozen else []
-        return sum(math.prod(shape) for shape in shapes if shape is not None)
+        return sum(part.numel() for part in found if part is not None)
 
     def _count(self, height: int, width: int, frozen: int) -> StepFlops:
         self._freeze(frozen)
@@ -255,5 +223,5 @@ def backbone_share(detector: nn.Module, height: int, width: int) -> float:
     return FlopTable(detector).backbone_share(height, width)
 
 
-def _image(height: int, width: int, count: int = 1) -> Tensor:
-    return torch.empty(count, 3, height, width, device="meta")
+def _image(height: int, width: int) -> Tensor:
+    return torch.empty(1, 3, height, width, device="meta")

@@ -23,7 +23,7 @@ class LiveBytes(TorchDispatchMode):
 
     Attributes:
         now: bytes alive.
-        peak: the most so far; set it to ``now`` to begin anew.
+        peak: the most so far, or since :meth:`take`.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
@@ -32,6 +32,11 @@ class LiveBytes(TorchDispatchMode):
         self._alive: dict[int, weakref.ref[Any]] = {}
         for tensor in known:
             self._see(tensor)
+
+    def take(self) -> int:
+        """The peak; it begins anew from now."""
+        peak, self.peak = self.peak, self.now
+        return peak
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -53,11 +58,3 @@ class LiveBytes(TorchDispatchMode):
         self._alive[key] = weakref.ref(storage, freed)
         self.now += size
         self.peak = max(self.peak, self.now)
-
-
-def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of tensors, memory that they share counted once."""
-    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
-
-
-__all__ = ["LiveBytes", "nbytes"]

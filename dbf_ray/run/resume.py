@@ -63,6 +63,8 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
     }
     if training.frozen is not None:
         tensors["frozen"] = training.frozen.state_dict()
+    if training.micro_batches is not None:
+        tensors["micro_batches"] = training.micro_batches.state_dict()
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
     facts = {"epochs": state.records, "facts": facts_of(spec)}
@@ -90,6 +92,8 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
         training.average.load_state_dict(tensors["ema"])
     if training.frozen is not None and "frozen" in tensors:
         training.frozen.load_state_dict(tensors["frozen"])
+    if training.micro_batches is not None and "micro_batches" in tensors:
+        training.micro_batches.load_state_dict(tensors["micro_batches"])
     restore_random_state(tensors["random"])
     state.epoch, state.records = tensors["epoch"], record["epochs"]
 

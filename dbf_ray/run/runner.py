@@ -106,9 +106,7 @@ def run(
 
 
 def notes_of(spec: RunSpec) -> list[str]:
-    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are
-    chosen.
-    """
+    """What is worth saying before a run trains: what its cache will do."""
     notes = [] if spec.forecast is None else [str(spec.forecast)]
     options = ", ".join(f"data.augment.{name}" for name in augmentation(spec.config).switched_on)
     if spec.config.freezing.cache != "off" and options:
@@ -120,9 +118,6 @@ def notes_of(spec: RunSpec) -> list[str]:
             else "blocks of freezing.interval are not whole epochs"
         )
         notes.append(f"feature cache: how often it will hit is not known beforehand, since {why}")
-    if spec.micro_batches is not None:
-        counts = ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(spec.micro_batches))
-        notes.append(f"micro-batches of a step within {spec.config.training.micro_batch_gb:g} GB: {counts}")
     return notes
 
 

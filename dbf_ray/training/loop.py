@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from dbf_ray.training.ddp import (
     world_size,
 )
 from dbf_ray.training.frozen import FrozenPrefix
-from dbf_ray.training.micro_batches import merged
+from dbf_ray.training.micro_batches import MicroBatches, merged
 from dbf_ray.training.optim import LearningRate, set_learning_rate
 from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler
@@ -49,8 +49,7 @@ class Training:
 
     Attributes:
         accumulation: micro-batches of each rank in an optimizer step, as the loader gives them.
-        micro_batches: for each frozen prefix 0..K into how many these are merged before they are trained;
-            None: they stay as they are.
+        micro_batches: into how many these are merged before they are trained; None: they stay as they are.
         frozen: what runs the frozen prefix instead of the backbone itself; None: nothing.
         originals: objects of the images that the evaluated patches were cut from; None: they are no patches.
     """
@@ -74,7 +73,7 @@ class Training:
     evaluate_every: int = 1
     average: WeightAverage | None = None
     frozen: FrozenPrefix | None = None
-    micro_batches: Sequence[int] | None = None
+    micro_batches: MicroBatches | None = None
     originals: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
@@ -151,6 +150,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
         "map50": None,
         **metrics,
         **costs,
+        **({} if training.micro_batches is None else {"micro_batches": training.micro_batches.record()}),
     }
 
 
@@ -179,10 +179,11 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
         asked = time.perf_counter()
         if step == 0:
             micro_batches = training.train_loader.epoch(epoch, scheduler.orientations_of(epoch))
-        images_and_targets = list(itertools.islice(micro_batches, training.accumulation))
+        loaded = list(itertools.islice(micro_batches, training.accumulation))
         training.ledger.add_wait(time.perf_counter() - asked)
-        if training.micro_batches is not None:
-            images_and_targets = merged(images_and_targets, training.micro_batches[scheduler.num_frozen])
+        merging = training.micro_batches
+        known = None if merging is None else merging.counts.get(scheduler.num_frozen)
+        images_and_targets = loaded if known is None else merged(loaded, known)
         set_learning_rate(training.optimizer, training.learning_rate.at(of_run, steps), stage_factors)
         pad_to = common_pad_to(
             [image for images, _ in images_and_targets for image in images], training.device
@@ -195,6 +196,9 @@ def train_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[
         steps_per_prefix[scheduler.num_frozen] = steps_per_prefix.get(scheduler.num_frozen, 0) + 1
         for batch in batches:
             training.ledger.step(len(batch.images), batch.padded, scheduler.num_frozen)
+        if merging is not None and known is None:
+            del batch, batches  # their memory is not what is measured
+            merging.choose(training, loaded, backward)
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             log.check()
             loss = sum(value for name, value in log.means().items() if name != GRADIENT_NORM)
@@ -222,10 +226,7 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         with contextlib.nullcontext() if last else training.ddp.no_sync():
-            with autocast(training.device, training.precision):
-                ready = batch if training.frozen is None else training.frozen(batch)
-                losses: dict[str, Tensor] = training.ddp(ready, normalizers)
-            torch.stack(list(losses.values())).sum().backward()
+            losses = backward(training, batch, normalizers, training.ddp)
         for name, loss in losses.items():
             total[name] = total.get(name, 0) + loss.detach()
     training.scheduler.on_gradients()
@@ -239,6 +240,17 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
     if training.average is not None:
         training.average.update(training.detector)
     return total
+
+
+def backward(
+    training: Training, batch: Batch, normalizers: Tensor, network: Callable[..., dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The losses of a micro-batch by ``network``, the detector or its wrapper; adds their gradients up."""
+    with autocast(training.device, training.precision):
+        ready = batch if training.frozen is None else training.frozen(batch)
+        losses = network(ready, normalizers)
+    torch.stack(list(losses.values())).sum().backward()
+    return losses
 
 
 def common_pad_to(images: list[Tensor], device: torch.device) -> tuple[int, int]:

@@ -1,26 +1,39 @@
-"""Micro-batches that grow where stages are frozen: within the limit, and the same training."""
+"""Micro-batches that grow where stages are frozen: within the limit as measured, and the same training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.utils._pytree import tree_iter
 
 from dbf_ray.build import build_training, prepare
-from dbf_ray.build.frozen import step_memory
-from dbf_ray.config import Config, with_overrides
-from dbf_ray.cost.live_bytes import LiveBytes, nbytes
-from dbf_ray.errors import ResourceError
+from dbf_ray.config import Config
+from dbf_ray.cost.live_bytes import LiveBytes
+from dbf_ray.detectors import BACKBONES
+from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.run import run, run_directory
-from dbf_ray.run.runner import notes_of
 from dbf_ray.tracking import read_epochs
-from dbf_ray.training.loop import Training, common_pad_to, train_step
-from dbf_ray.training.micro_batches import fewest, merged
-from dbf_ray.training.step_memory import StepMemory
+from dbf_ray.training import micro_batches
+from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from dbf_ray.training.loop import LoopState, Training, backward, run_epoch
+from dbf_ray.training.micro_batches import MicroBatches, counted, fitting, merged, rehearse
+from tests.detectors.narrow import Narrow, cut_narrow
+from tests.training.policy_runs import SETTINGS, differences, in_pieces, left, make_cheap, setting, whole
+
+# Parts of one image; every other epoch is trained in full.
+FOUR = {"training.accumulation": 4, "training.epochs": 3, "freezing.policy": "step", "freezing.rho": 2}
+LIMIT = {"training.micro_batch_gb": 1.0}
 
 
 @given(accumulation=st.sampled_from([1, 2, 3, 4, 6, 12]), images=st.integers(1, 3), data=st.data())
@@ -37,28 +50,21 @@ def test_merging_keeps_the_order_and_every_image(accumulation: int, images: int,
     assert [t for _, group in found for t in group] == [t for _, group in parts for t in group]
 
 
-@given(accumulation=st.integers(1, 12), images=st.integers(1, 4), limit=st.integers(1, 80))
-def test_as_few_as_fit(accumulation: int, images: int, limit: int) -> None:
-    def needed(size: int, count: int) -> int:
-        assert size * count == images * accumulation
-        return 10 + 2 * size
-
-    everything = range(1, accumulation + 1)
-    if needed(images, accumulation) > limit:
-        with pytest.raises(
-            ResourceError,
-            match=r"images in a micro-batch it needs .*raise training\.accumulation or "
-            r"training\.micro_batch_gb",
-        ):
-            fewest(accumulation, images, everything, needed, limit)
-        return
-    count = fewest(accumulation, images, everything, needed, limit)
-    assert accumulation % count == 0
-    assert needed(images * accumulation // count, count) <= limit
-    assert all(
-        needed(images * accumulation // n, n) > limit for n in range(1, count) if accumulation % n == 0
-    )
-    assert fewest(accumulation, images, [accumulation], needed, limit) == accumulation
+@pytest.mark.parametrize(
+    ("accumulation", "fixed", "grown", "limit", "expected"),
+    [
+        (4, 100, 10, 140, [1, 2]),
+        (4, 100, 10, 139, [2]),  # a part of four images would need 140
+        (4, 100, 10, 119, []),
+        (4, 100, 10, 109, []),  # not even as configured
+        (6, 0, 1, 3, [2, 3]),
+        (6, 0, 1, 2, [3]),
+        (1, 0, 0, 1, []),
+        (4, 0, micro_batches.OUT_OF_MEMORY, 1 << 50, []),
+    ],
+)
+def test_as_few_as_fit(accumulation: int, fixed: int, grown: int, limit: int, expected: list[int]) -> None:
+    assert fitting(accumulation, fixed, grown, limit) == expected
 
 
 def test_live_bytes_by_hand() -> None:
@@ -72,216 +78,287 @@ def test_live_bytes_by_hand() -> None:
         assert live.now == 4000  # the view holds b's memory
         del view
         assert (live.now, live.peak) == (0, 8000)
-        live.peak = live.now
+        assert live.take() == 8000
         d = torch.ones(10, dtype=torch.float64, device="meta")
         assert (live.now, live.peak) == (80, 80)
         del d
     with LiveBytes([a, a.view(10, 100)]) as live:
         assert live.now == 4000
-    assert nbytes([a, a[:5], torch.zeros(2)]) == 4008
 
 
-def settings(tiny: Callable[..., Config], **changes: object) -> Config:
-    return tiny(
-        **{
-            "training__accumulation": 4,
-            "freezing__policy": "step",
-            "freezing__rho": 2,
-            "training__lr": 1e-4,
-            **changes,
-        }
+class Fake:
+    """What is measured instead: bytes by the number of parts; no number: memory runs out."""
+
+    def __init__(self, *, fixed: int = 0, grown: int = 0, peaks: dict[int, int | None] | None = None) -> None:
+        self.fixed, self.grown, self.peaks, self.asked = fixed, grown, peaks or {}, list[int]()
+
+    def __call__(self, training: Training, parts: Sequence[Any], *_: Any) -> tuple[int, int, int]:
+        self.asked.append(len(parts))
+        peak = self.peaks.get(len(parts), self.fixed + self.grown)
+        if peak is None:
+            raise torch.OutOfMemoryError("a fake")
+        return self.fixed, self.grown, peak
+
+
+def chosen(fake: Fake, monkeypatch: pytest.MonkeyPatch, limit: int, notes: list[str] | None = None) -> int:
+    """Of four parts, with two stages of a network without norms frozen."""
+    training: Any = SimpleNamespace(
+        scheduler=SimpleNamespace(num_frozen=2),
+        detector=nn.Linear(1, 1),
+        device=torch.device("cpu"),
+        progress=SimpleNamespace(note=[].append if notes is None else notes.append),
     )
+    monkeypatch.setattr(micro_batches, "rehearse", fake)
+    found = MicroBatches(limit, 64)
+    found.choose(training, [([n], [n]) for n in range(4)], backward)
+    return found.counts[2]
 
 
-def test_frozen_epochs_use_larger_micro_batches_and_train_the_same(tiny: Callable[..., Config]) -> None:
-    plain = settings(tiny, name="plain", **SMALL)
-    needed = needed_by(plain)
-    limit = max(needed(0, 2, 4), needed(4, 8, 1))
-    assert limit < needed(0, 4, 2)
-    large = settings(tiny, name="large", **SMALL, training__micro_batch_gb=limit / 1e9)
-    spec = prepare(large)
-    assert spec.micro_batches is not None
-    assert (spec.micro_batches[0], spec.micro_batches[4]) == (4, 1)
-    assert notes_of(spec) == [
-        f"micro-batches of a step within {limit / 1e9:g} GB: "
-        + ", ".join(f"{count} with {n} stages frozen" for n, count in enumerate(spec.micro_batches))
-    ]
+def test_a_merge_must_hold_where_it_is_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    fits = Fake(fixed=100, grown=10)
+    assert chosen(fits, monkeypatch, 10**9, notes) == 1
+    assert fits.asked == [4, 1]
+    assert notes == ["4 micro-batches a step with 2 stages frozen are merged to 1: 0.00 GB at most"]
+    assert chosen(fits, monkeypatch, 120) == 2  # as was estimated
+    larger = Fake(fixed=100, grown=10, peaks={1: 141})
+    assert chosen(larger, monkeypatch, 140) == 2  # one part needs more than was estimated
+    assert larger.asked == [4, 1, 2]
+    assert chosen(Fake(fixed=100, grown=10, peaks={1: None}), monkeypatch, 140) == 2
+    assert chosen(Fake(fixed=100, grown=10, peaks={1: None, 2: None}), monkeypatch, 140) == 4
+
+
+def test_what_does_not_fit_as_configured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(
+        UserWarning, match=r"of 1 images needs 5\.00 GB with 2 stages frozen, the limit is 2 GB; accumulate"
+    ):
+        assert chosen(Fake(fixed=10**9, grown=4 * 10**9), monkeypatch, 2 * 10**9) == 4
+    with pytest.warns(UserWarning, match=r"needs more than there is with 2 stages"):
+        assert chosen(Fake(peaks={4: None}), monkeypatch, 10) == 4
+
+
+def test_choices_are_kept_for_the_same_limit_and_ranks() -> None:
+    first = MicroBatches(100, 64)
+    first.counts = {0: 4, 4: 1}
+    same, other, kept = MicroBatches(100, 64), MicroBatches(99, 64), first.state_dict()
+    same.load_state_dict(kept)
+    other.load_state_dict(kept)
+    assert (same.counts, other.counts) == (first.counts, {})
+    same.load_state_dict({**kept, "world_size": 2, "counts": {0: 2}})
+    assert same.counts == first.counts
+
+
+def parts_of(training: Training) -> list[Any]:
+    return list(itertools.islice(training.train_loader.epoch(0), training.accumulation))
+
+
+def measured(training: Training, prefix: int, count: int) -> int:
+    """The most bytes with so much frozen and so many parts; the optimizer's are those of trained steps."""
+    parts = parts_of(training)
+    training.scheduler.freezer.apply(prefix)
+    training.ddp.rebuild()
+    training.detector.train()
+    batch = training.detector.prepare(*parts[0])
+    backward(training, batch, training.detector.at_least(batch.normalizers), training.ddp)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    return rehearse(training, merged(parts, count), 64, backward)[-1]
+
+
+def test_what_is_measured_is_what_the_allocator_gives(narrow_run: Callable[..., Config]) -> None:
+    """Against torch's profiler, which sees memory come and go and knows no tensor."""
+    config = narrow_run("run", **FOUR, **{"detector.fpn_channels": 32, "freezing.engine": False})
+    training = build_training(prepare(config), quiet=True)
+    measured(training, 0, 4)
+    training.detector.zero_grad()
+    state = (training.detector.state_dict(), training.optimizer.state_dict())
+    kept = sum(value.nbytes for value in tree_iter(state) if isinstance(value, torch.Tensor))
+    assert kept > 2.9 * sum(p.nbytes for p in training.detector.parameters())  # AdamW keeps two of each
+    for count in (4, 1):
+        parts = merged(parts_of(training), count)
+        with torch.profiler.profile(profile_memory=True) as profile:
+            *_, peak = rehearse(training, parts, 64, backward)
+            training.detector.zero_grad()
+        events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+        allocated = max(itertools.accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+        assert allocated > 10**6
+        assert peak - kept == pytest.approx(allocated, rel=0.1), count
+
+
+class Deep(Narrow):
+    """Many maps in its first stage, which only a trained one keeps."""
+
+    def __init__(self, weights: None = None) -> None:
+        super().__init__()
+        self.stages[0].insert(0, nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(20))))
+
+
+def test_steps_are_merged_where_less_is_trained_and_train_the_same(
+    narrow_run: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "deep", (Deep, cut_narrow))
+    deep = {**FOUR, "training.epochs": 2, "detector.backbone": "deep"}
+    training = build_training(prepare(narrow_run("measured", **deep)), quiet=True)
+    trained, frozen = measured(training, 0, 2), measured(training, 4, 1)
+    assert frozen < measured(training, 0, 4)
+    limit = (trained + frozen) // 2
+    assert frozen < limit < trained
+    plain = narrow_run("plain", **deep)
+    large = narrow_run("large", **deep, **{"training.micro_batch_gb": limit / 1e9})
     run(plain, quiet=True)
     run(large, quiet=True)
-    losses = [[epoch["loss"] for epoch in read_epochs(run_directory(config))] for config in (plain, large)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    rows = [read_epochs(run_directory(config)) for config in (plain, large)]
+    assert "micro_batches" not in rows[0][-1]
+    assert rows[1][-1]["micro_batches"] == {"0": 4, "4": 1}
+    for key in ("loss", "gradient_norm"):
+        assert [row[key] for row in rows[1]] == pytest.approx([row[key] for row in rows[0]], rel=1e-4)
+    assert [row["executed_flops"] for row in rows[1]] == [row["executed_flops"] for row in rows[0]]
 
 
-def test_train_mode_norms_keep_their_batches(tiny: Callable[..., Config]) -> None:
+def test_trained_norms_keep_their_batches(narrow_run: Callable[..., Config]) -> None:
     """Statistics of a larger micro-batch would be others."""
-    settled = {
-        "freezing__policy": "step",
-        "freezing__rho": 2,
-        "training__accumulation": 4,
-        "training__micro_batch_gb": 8.0,
+    config = narrow_run("run", **{**FOUR, "training.epochs": 2}, **LIMIT, **{"detector.norm_eval": False})
+    run(config, quiet=True)
+    assert read_epochs(run_directory(config))[-1]["micro_batches"] == {"0": 4, "4": 1}
+
+
+class Noisy(Narrow):
+    """Draws random numbers where it is trained."""
+
+    def __init__(self, weights: None = None) -> None:
+        super().__init__()
+        for stage in self.stages:
+            stage.append(nn.Dropout2d(0.2))
+
+
+def test_what_is_rehearsed_has_no_consequences(
+    narrow_run: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every merge is rehearsed, and then memory runs out: the same bits as without a limit."""
+    monkeypatch.setitem(BACKBONES, "noisy", (Noisy, cut_narrow))
+    rehearsed: list[tuple[int, int]] = []
+
+    def fails(training: Training, parts: Sequence[Any], *rest: Any) -> tuple[int, int, int]:
+        found = rehearse(training, parts, *rest)
+        rehearsed.append((training.scheduler.num_frozen, len(parts)))
+        if len(parts) < 4:
+            raise torch.OutOfMemoryError("a fake")
+        return found
+
+    monkeypatch.setattr(micro_batches, "rehearse", fails)
+    common = {
+        **FOUR,
+        "training.epochs": 4,
+        "training.ema": 0.9,
+        "detector.backbone": "noisy",
+        **SETTINGS["gradnorm"],
+        "freezing.cache": "ram",
     }
-    assert prepare(tiny(**settled)).micro_batches == [1, 4, 4, 4, 1]  # prefixes 1 to 3 do not occur
-    assert prepare(tiny(**settled, detector__norm_eval=False)).micro_batches == [4, 4, 4, 4, 1]
+    common.pop("freezing.rho")
+    plain, large = narrow_run("plain", **common), narrow_run("large", **common, **LIMIT)
+    whole(plain)
+    assert not rehearsed
+    whole(large)
+    rows = [read_epochs(run_directory(config)) for config in (plain, large)]
+    prefixes = dict.fromkeys(row["frozen_stages"] for row in rows[1])
+    assert len(prefixes) > 1
+    assert rehearsed == [(prefix, count) for prefix in prefixes for count in (4, 1, 2)]
+    assert differences(left(plain), left(large)) == []
+    hits = [[(row["cache_hits"], row["cache_misses"]) for row in run_rows] for run_rows in rows]
+    assert sum(misses for _, misses in hits[0]) > 0
+    assert hits[0] == hits[1]
 
 
-def test_too_little_memory_is_refused(tiny: Callable[..., Config]) -> None:
-    with pytest.raises(
-        ResourceError, match=r"a step must fit into training\.micro_batch_gb = 0\.001, with 2 images"
-    ):
-        prepare(settings(tiny, training__micro_batch_gb=0.001))
-
-
-SMALL = {
-    "detector__backbone": "mobilenet_v3_small",
-    "detector__fpn_channels": 32,
-}  # weights that do not hide the rest
-TWO_STAGES = {"detector__roi_channels": 64}
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("rotated_retinanet", {}),
-        ("rotated_fcos", {}),
-        ("rotated_faster_rcnn", TWO_STAGES),
-        ("oriented_rcnn", TWO_STAGES),
-        (
-            "rotated_retinanet",
-            {"training__optimizer": "sgd", "training__ema": 0.9, "detector__frozen_stages": 1},
-        ),
-    ],
-)
-def test_a_step_needs_no_more_than_was_said_and_not_much_less(
-    tiny: Callable[..., Config], name: str, changes: dict[str, object]
+def test_a_resumed_run_merges_as_it_did(
+    narrow_run: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All tensors of whole steps, the preparation of every micro-batch, losses and weights too, against the
-    limit that would just allow them.
-    """
-    common = {**SMALL, "detector__name": name, "data__pad_to": "square", **changes}
-    needed = needed_by(tiny(**common))
-    for accumulation in (1, 4):
-        training = build_training(prepare(tiny(**common, training__accumulation=accumulation)), quiet=True)
-        for prefix in (0, 1, 2, 4):
-            said = needed(prefix, 8 // accumulation, accumulation)
-            known, peak = alive_in_a_step(training, prefix)
-            assert known < peak <= said, (accumulation, prefix)
-            assert said < 1.4 * peak, (accumulation, prefix)
-        assert training.frozen is not None
-        assert training.frozen.engine is not None
+    calls: list[int] = []
+
+    def counting(training: Training, *rest: Any) -> tuple[int, int, int]:
+        calls.append(training.scheduler.num_frozen)
+        return rehearse(training, *rest)
+
+    monkeypatch.setattr(micro_batches, "rehearse", counting)
+    straight, pieces = (narrow_run(name, **FOUR, **LIMIT) for name in ("straight", "pieces"))
+    whole(straight)
+    assert calls == [0, 0, 4, 4]
+    in_pieces(pieces)
+    assert calls == 2 * [0, 0, 4, 4]  # nothing is measured again
+    assert differences(left(straight), left(pieces)) == []
+    state, _ = load_checkpoint(list_checkpoints(run_directory(pieces) / "checkpoints")[-1])
+    assert state["micro_batches"] == {"limit": 10**9, "world_size": 1, "counts": {0: 1, 4: 1}}
 
 
-@pytest.mark.parametrize("norm_eval", [False, "sync"])
-def test_norms_that_are_trained_are_not_run_on_one_image(
-    tiny: Callable[..., Config], norm_eval: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of 32 pixels a map has one: no statistics. And counting calls for no other rank, which may count at
-    another time or not at all.
-    """
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
-    monkeypatch.setattr(dist, "all_reduce", None)
-    config = tiny(**SMALL, data__image_size=32, detector__norm_eval=norm_eval, training__micro_batch_gb=8.0)
-    assert prepare(config).micro_batches == [1] * 5
+def test_what_is_compiled_is_rehearsed_and_not_filled_up_to_it(narrow_run: Callable[..., Config]) -> None:
+    training = build_training(prepare(narrow_run("run", **FOUR)), quiet=True)
+    peak = measured(training, 4, 1)
+    assert training.frozen is not None
+    training.detector.compile("eager")
+    training.frozen._engines[4] = engine = PrefixEngine(training.detector.backbone, backend="eager")
+    engine.largest = 1
+    assert measured(training, 4, 1) == pytest.approx(peak, rel=0.05)
+    assert engine.largest == 1
 
 
-def test_counting_changes_neither_the_detector_nor_random_numbers(tiny: Callable[..., Config]) -> None:
-    spec = prepare(tiny(**SMALL, detector__norm_eval=False))
-    before, seeded = (
-        {key: value.clone() for key, value in spec.detector.state_dict().items()},
-        torch.get_rng_state(),
-    )
-    mode = [
-        (module.training, *(p.requires_grad for p in module.parameters(False)))
-        for module in spec.detector.modules()
-    ]
-    with torch.no_grad():
-        first, again = (step_memory(spec.config, spec.detector, spec.table) for _ in range(2))
-    assert first(0, 8, 1) == again(0, 8, 1)
-    assert torch.equal(torch.get_rng_state(), seeded)
-    assert all(torch.equal(value, before[key]) for key, value in spec.detector.state_dict().items())
-    assert mode == [
-        (module.training, *(p.requires_grad for p in module.parameters(False)))
-        for module in spec.detector.modules()
-    ]
+def test_a_gpu_is_asked_for_its_allocators_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = 0
+
+    def reset(_: Any) -> None:
+        nonlocal peak
+        peak = 5
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: peak)
+    training: Any = SimpleNamespace(device=torch.device("cuda"))
+    with counted(training) as take:
+        peak = 7
+        assert take() == (5, 7)
+        assert take() == (5, 5)
 
 
-def test_copies_of_the_weights_count(tiny: Callable[..., Config]) -> None:
-    spec = prepare(tiny(**SMALL))
-    weights = nbytes(spec.detector.state_dict().values())
-    backbone = nbytes(spec.detector.backbone.state_dict().values())
-
-    def needed(prefix: int, **changes: object) -> int:
-        options = {
-            "most_images": 8,
-            "kept": 1,
-            "engine": False,
-            "replicated": False,
-            "low_precision": False,
-            **changes,
-        }
-        return StepMemory(spec.detector, spec.table, 96, **options)(prefix, 8, 1)  # type: ignore[arg-type]
-
-    plain = needed(0), needed(4)
-    assert (needed(0, kept=3) - plain[0], needed(4, kept=3) - plain[1]) == (2 * weights, 2 * weights)
-    assert (needed(0, engine=True) - plain[0], needed(4, engine=True) - plain[1]) == (0, backbone)
-    assert (needed(0, replicated=True) - plain[0], needed(4, replicated=True) - plain[1]) == (
-        weights,
-        weights - backbone,
-    )
-    assert needed(0, low_precision=True) - plain[0] == pytest.approx(weights / 2, abs=1)
+def trained_weights(folder: str, name: str, **changes: Any) -> tuple[dict[int, int] | None, Any]:
+    """Choices and weights after an epoch of two steps and one with everything frozen, of this rank."""
+    size = {"training.batch_size": 8, "data.train_images": 16, "training.epochs": 2, "evaluation.every": 3}
+    config = setting(Path(folder), name, **FOUR | size | changes | {"cluster.workers": 2})
+    training, state = build_training(prepare(config), quiet=True), LoopState()
+    for state.epoch in range(2):
+        run_epoch(training, state)
+    merging = training.micro_batches
+    return None if merging is None else merging.counts, training.detector.state_dict()
 
 
-def test_norms_that_autocast_leaves_in_float32_count(tiny: Callable[..., Config]) -> None:
-    spec = prepare(tiny(**SMALL, detector__name="rotated_fcos", training__precision="bf16"))
-    assert any(isinstance(module, torch.nn.GroupNorm) for module in spec.detector.modules())
-    needed = step_memory(spec.config, spec.detector, spec.table)
-    exact = step_memory(
-        with_overrides(spec.config, {"training.precision": "float32"}), spec.detector, spec.table
-    )
-    trained = nbytes(spec.detector.state_dict().values())
-    network = spec.table.network_bytes(96, 96, 0, 8)
-    assert needed(0, 8, 1) - exact(0, 8, 1) >= round(trained / 2 + network / 4) - 2
+def rank_worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    make_cheap()
+    results = {"plain": trained_weights(folder, "plain")}
+    # what rank 1 measures lets it merge to two parts, what rank 0 measures to one
+    micro_batches.rehearse = Fake(fixed=0, grown=(2 + 2 * rank) * 10**8)
+    results["differing"] = trained_weights(folder, "differing", **LIMIT)
+
+    def fails(training: Training, parts: Sequence[Any], *rest: Any) -> tuple[int, int, int]:
+        fails_here = rank == 1 and len(parts) < 4
+        if fails_here and training.scheduler.num_frozen:  # before anything is run
+            raise torch.OutOfMemoryError("a fake")
+        found = rehearse(training, parts, *rest)
+        if fails_here:  # with all gradients there
+            raise torch.OutOfMemoryError("a fake")
+        return found
+
+    micro_batches.rehearse = fails
+    results["failing"] = trained_weights(folder, "failing", **LIMIT)
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
 
 
-def needed_by(config: Config) -> StepMemory:
-    spec = prepare(config)
-    return step_memory(config, spec.detector, spec.table)
-
-
-def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
-    """Bytes of tensors that are there between steps, and the most in a step; the optimizer's are those of a
-    trained step.
-    """
-    loader = training.train_loader
-    for frozen in (0, prefix):
-        training.scheduler.freezer.apply(frozen)
-        training.ddp.rebuild()
-        micro_batches = list(loader.epoch(0))[: training.accumulation]
-        pad_to = common_pad_to(
-            [image for images, _ in micro_batches for image in images], torch.device("cpu")
-        )
-        train_step(
-            training,
-            [training.detector.prepare(images, targets, pad_to) for images, targets in micro_batches],
-        )
-    kept = [
-        value
-        for state in training.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    ]
-    kept += [
-        *training.detector.state_dict().values(),
-        *(image for images, _ in micro_batches for image in images),
-    ]
-    if training.average is not None:
-        kept += training.average.detector.state_dict().values()
-    if training.frozen is not None and training.frozen.engine is not None:
-        kept += [tensor for stage in training.frozen.engine._stages for tensor in stage.state_dict().values()]
-    with LiveBytes(kept) as live:
-        known = live.now
-        train_step(
-            training,
-            [training.detector.prepare(images, targets, pad_to) for images, targets in micro_batches],
-        )
-    return known, live.peak
+def test_ranks_choose_alike_and_stay_alike(tmp_path: Path) -> None:
+    """Also where they measure otherwise, or memory runs out on one of them alone."""
+    mp.spawn(rank_worker, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert differences(ranks[0], ranks[1]) == []
+    assert ranks[0]["plain"][0] is None
+    assert ranks[0]["differing"][0] == {0: 2, 4: 2}
+    assert ranks[0]["failing"][0] == {0: 4, 4: 4}
+    assert differences(ranks[0]["failing"][1], ranks[0]["plain"][1]) == []
+    assert differences(ranks[0]["differing"][1], ranks[0]["plain"][1])  # merged: rounded otherwise

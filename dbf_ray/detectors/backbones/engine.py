@@ -42,6 +42,7 @@ class PrefixEngine:
 
     Attributes:
         folded: how many batch norms are gone.
+        largest: the most images so far; where it is compiled, fewer are filled up to as many.
         revision: of its arithmetic; features that another revision gave are rounded otherwise.
     """
 
@@ -56,7 +57,7 @@ class PrefixEngine:
         self._exact = 0 if dtype == torch.float32 else min(backbone.float32_stages, len(frozen))
         self._stages = list(self._copies(frozen))
         self.folded = sum(map(count_norms, frozen)) - sum(map(count_norms, self._stages))
-        self._compiled, self._largest = None if backend is None else self._compile(backend), 0
+        self._compiled, self.largest = None if backend is None else self._compile(backend), 0
 
     def refresh(self, backbone: StagedBackbone) -> None:
         """Take the backbone's weights as they are now, with the same stages frozen; what is compiled stays
@@ -66,6 +67,10 @@ class PrefixEngine:
             self._stages, self._copies(backbone.stages[: len(self._stages)]), strict=True
         ):
             stage.load_state_dict(copied.state_dict())
+
+    def tensors(self) -> list[Tensor]:
+        """Its own weights and buffers."""
+        return [tensor for stage in self._stages for tensor in stage.state_dict().values()]
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> FrozenFeatures:
@@ -100,9 +105,9 @@ class PrefixEngine:
         if self._compiled is None:
             return run_stages(self._stages, images, self._read_from, self._goes_on)
         count = len(images)
-        self._largest = max(self._largest, count)
+        self.largest = max(self.largest, count)
         images = (
-            F.pad(images, (0, 0, 0, 0, 0, 0, 0, self._largest - count)) if count < self._largest else images
+            F.pad(images, (0, 0, 0, 0, 0, 0, 0, self.largest - count)) if count < self.largest else images
         )
         found = self._compiled(self._stages, images, self._read_from, self._goes_on)
         return [None if part is None else part[:count] for part in found]
