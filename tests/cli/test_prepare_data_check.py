@@ -181,7 +181,7 @@ def test_classes_and_format_can_be_given(data: Path, capsys: pytest.CaptureFixtu
     ("arguments", "parts"),
     [
         (["check", "nowhere"], ["must exist, nowhere is not there"]),
-        (["check"], ["required: ROOT", "prepare_data check --help"]),
+        (["check"], ["required: ROOT", "prepare-data check --help"]),
         ([], ["required: COMMAND"]),
         (["mend", "here"], ["invalid choice: 'mend'", "check"]),
         (["check", ".", "--format", "voc"], ["invalid choice: 'voc'", "dota"]),
