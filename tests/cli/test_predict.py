@@ -1,4 +1,4 @@
-"""``python -m jobs.predict``: a real checkpoint on files; the detections are those of an evaluation, and what
+"""``dbf predict``: a real checkpoint on files; the detections are those of an evaluation, and what
 is wrong is named.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m jobs.search`` and ``jobs.demo`` without Ray: options, refusals, and what is printed in the
+"""``dbf search`` and ``dbf demo`` without Ray: options, refusals, and what is printed in the
 end.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m jobs.train``: what it prints and leaves, and how it refuses bad input before any work
+"""``dbf train``: what it prints and leaves, and how it refuses bad input before any work
 starts.
 """
 
