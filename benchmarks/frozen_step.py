@@ -37,6 +37,7 @@ from dbf_ray.cost import FlopTable, Ledger, analytic_saving
 from dbf_ray.cost.live_bytes import LiveBytes
 from dbf_ray.cost.memory import PeakMemory
 from dbf_ray.detectors import DETECTORS, Batch, Detector, make_detector
+from dbf_ray.detectors.backbones import FrozenFeatures
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer
 from dbf_ray.freezing.cache import RamCache
@@ -87,7 +88,7 @@ class Stepper:
         """
         backbone = self.detector.backbone
         maps = backbone(batch.images)
-        given = replace(batch, frozen=[*(part.detach() for part in maps), None])
+        given = replace(batch, frozen=FrozenFeatures(tuple(part.detach() for part in maps), None))
         backbone.num_frozen = backbone.num_stages
         hook = self.detector.neck.register_forward_hook(lambda *_: maps.clear())
         try:

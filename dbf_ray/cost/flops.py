@@ -202,20 +202,15 @@ class FlopTable:
         del features
         return held
 
-    def feature_shapes(self, height: int, width: int, num_frozen: int) -> list[tuple[int, ...] | None]:
-        """Shapes [C, H, W] of one image's features that the rest of the network needs of the first
-        ``num_frozen`` stages, 1 or more.
-
-        In the order of :meth:`.StagedBackbone.frozen_features`, None where it has none.
-        """
+    def features(self, height: int, width: int, num_frozen: int) -> Any:
+        """One image's :class:`.FrozenFeatures` of the first ``num_frozen`` stages, on the meta device."""
         self._freeze(num_frozen)
-        found = self._copy.backbone.frozen_features(_image(height, width))  # type: ignore[union-attr, operator]
-        return [None if part is None else tuple(part.shape[1:]) for part in found]
+        return self._copy.backbone.frozen_features(_image(height, width))  # type: ignore[union-attr, operator]
 
     def feature_numbers(self, height: int, width: int, num_frozen: int) -> int:
-        """How many numbers of one image the features of :meth:`feature_shapes` have, 0 for no stages."""
-        shapes = self.feature_shapes(height, width, num_frozen) if num_frozen else []
-        return sum(math.prod(shape) for shape in shapes if shape is not None)
+        """How many numbers these features have, 0 for no stages."""
+        maps = self.features(height, width, num_frozen).tensors() if num_frozen else []
+        return sum(part.numel() for part in maps)
 
     def _count(self, height: int, width: int, frozen: int) -> StepFlops:
         self._freeze(frozen)

@@ -64,16 +64,14 @@ def rehearse(detector: Detector, table: FlopTable, side: int, most_images: int =
         copied.backbone.requires_grad_(False)
         copied.backbone.num_frozen = copied.backbone.num_stages
         copied.train()
-        shapes = table.feature_shapes(side, side, copied.backbone.num_stages)
+        one = table.features(side, side, copied.backbone.num_stages)
         prepared, preparing, running = zip(
-            *(_rehearsed(copied, shapes, side, n) for n in range(1, min(3, most_images) + 1)), strict=True
+            *(_rehearsed(copied, one, side, n) for n in range(1, min(3, most_images) + 1)), strict=True
         )
     return Rehearsal(prepared[0], preparing, running)
 
 
-def _rehearsed(
-    detector: Detector, shapes: Sequence[tuple[int, ...] | None], side: int, images: int
-) -> tuple[int, int, int]:
+def _rehearsed(detector: Detector, one: FrozenFeatures, side: int, images: int) -> tuple[int, int, int]:
     """As :class:`Rehearsal` has them, for so many images."""
     pixels = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(images)]
     targets: list[dict[str, Any]] = []
@@ -85,7 +83,7 @@ def _rehearsed(
         )
         labels = torch.randint(0, detector.num_classes, (OBJECTS,))
         targets.append({"boxes": torch.cat([middles, sides, angles], 1), "labels": labels, "seed": index})
-    features: FrozenFeatures = [None if shape is None else torch.rand(images, *shape) for shape in shapes]
+    features = one.map(lambda part: torch.rand(images, *part.shape[1:]))
     with LiveBytes() as live:
         batch = replace(detector.prepare(pixels, targets, (side, side)), frozen=features)
         prepared, preparing = live.now, live.peak - live.now
