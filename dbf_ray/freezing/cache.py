@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 import zlib
@@ -27,6 +26,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from dbf_ray.files import whole_file
 
 STORED = {"bf16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SUFFIX = ".features"
@@ -217,15 +218,13 @@ class DiskCache(FeatureCache):
         if not self._usable:
             return 0
         file = self.own / str(self.fingerprint) / (key.digest + SUFFIX)
-        partial = file.with_suffix(".partial")
         try:
             if file.exists():
                 return 0
             data = pack(maps)
-            partial.write_bytes(data)
-            os.replace(partial, file)
+            with whole_file(file, durable=False) as partial:  # a torn one is seen by its checksum
+                partial.write_bytes(data)
         except OSError as error:
-            remove(partial)
             self._give_up(error)
             return 0
         self._counted[file] = len(data)

@@ -22,6 +22,7 @@ from dbf_ray.config import make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.settings import Setting, Settings, shaping
 from dbf_ray.search.spaces import SearchSpace
+from dbf_ray.values import leaves
 
 OBJECTIVES = ("map50", "compute_ratio")
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
@@ -324,7 +325,7 @@ class Study:
         whole = make_config(
             begun, f"study {self.optuna.study_name!r}"
         )  # with what an older version did not know
-        before, now = _flat(shaping(whole)), _flat(base)
+        before, now = dict(leaves(shaping(whole), ".")), dict(leaves(base, "."))
         changed = [
             f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value
         ]
@@ -373,12 +374,4 @@ def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
     row |= {name: result[name] for name in more if name in result}
     return row | {
         name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs
-    }
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {
-        name: value for key, item in tree.items() for name, value in _flat(item, f"{prefix}{key}.").items()
     }
