@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dbf_ray.cost import FlopTable, Ledger, analytic_saving
+from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.cost.live_bytes import LiveBytes
 from dbf_ray.cost.memory import PeakMemory
 from dbf_ray.detectors import DETECTORS, Batch, Detector, make_detector
@@ -341,8 +341,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             name, flops = f"{detector}/{text}", flops_of(table, options.size, options.batch)
             shares[name] = b
             ceilings[name] = {
-                "no_grad": 1 / (1 - analytic_saving(1.0, b)),
-                "cached": 1 / (1 - analytic_saving(1.0, b, cached=True)),
+                "no_grad": 3 / (3 - 2 * b),
+                "cached": 1 / (1 - b),
             }
             found = measure(stepper, max(1, options.rounds), ways)
             rows += [

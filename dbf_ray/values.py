@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 
@@ -24,10 +24,17 @@ def finite(value: Any) -> Any:
     return str(value)
 
 
-def leaves(tree: Mapping[str, Any], separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings under the names of the keys that lead to them, ``losses/box``."""
+def flat(
+    tree: Mapping[str, Any], separator: str = ".", whole: Container[str] = (), prefix: str = ""
+) -> dict[str, Any]:
+    """The values of nested mappings under the names of the keys that lead to them, ``losses.box``; empty
+    mappings, and those of a name in ``whole``, are values.
+    """
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, separator, f"{prefix}{key}{separator}")
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and name not in whole:
+            found |= flat(value, separator, whole, f"{name}{separator}")
         else:
-            yield f"{prefix}{key}", value
+            found[name] = value
+    return found

@@ -10,7 +10,7 @@ import pytest
 
 from dbf_ray.files import whole_file, write_json, write_text
 from dbf_ray.machine import usable_cpus
-from dbf_ray.values import finite, leaves
+from dbf_ray.values import finite, flat
 
 
 def test_a_file_is_replaced_as_a_whole_and_everybody_may_read_it(tmp_path: Path) -> None:
@@ -52,7 +52,8 @@ def test_values_are_plain_and_named_by_the_keys_that_lead_to_them() -> None:
     found = finite({1: (np.float64("inf"), np.int64(3)), "set": {True}, "path": Path("a"), "none": None})
     assert found == {"1": [None, 3], "set": [True], "path": "a", "none": None}
     assert [type(item) for item in (finite(np.float64(0.5)), found["1"][1])] == [float, int]
-    assert dict(leaves({"a": {"b": 1, "c": {}}, "d": [2]}, "/")) == {"a/b": 1, "d": [2]}
+    assert flat({"a": {"b": {"e": 1}, "c": {}}, "d": [2]}, "/") == {"a/b/e": 1, "a/c": {}, "d": [2]}
+    assert flat({"a": {"b": {"e": 1}}}, whole=["a.b"]) == {"a.b": {"e": 1}}
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1)])
