@@ -302,7 +302,7 @@ def test_the_option_compiles_and_pads_all_images_to_one_size(
     wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    monkeypatch.setattr("dbf_ray.build.spec.check_compiler", checked.append)
+    monkeypatch.setattr("dbf_ray.build.training.check_compiler", checked.append)
     monkeypatch.setattr(Detector, "compile", lambda self: checked.append("compiled"))
     training = build_training(
         prepare(load_config(None, {**TINY, "training.compile": wanted, "training.device": "cpu"})), quiet=True
