@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import math
 import sys
 import textwrap
 import warnings
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 from dbf_ray.config import Config
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
+from dbf_ray.values import finite
 
 Options = tuple[argparse.Namespace, dict[str, str]]
 KINDS: dict[Any, str] = {
@@ -236,12 +236,4 @@ def _show_warning(
 
 def print_json(result: dict[str, Any]) -> None:
     """Print a result as one line of JSON; NaN and infinity become null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    print(json.dumps(plain(result), default=str), flush=True)
+    print(json.dumps(finite(result)), flush=True)

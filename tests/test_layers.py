@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import the layers below it. Rooms on one line are siblings and do not know each other.
 LAYERS = [
-    {"errors", "progress", "files"},
+    {"errors", "values", "machine"},
+    {"progress", "files"},
     {"config_sections"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
@@ -24,7 +25,7 @@ LAYERS = [
     {"search"},
     {"jobs"},
 ]
-APART = {"reports": {"errors"}}  # reads records alone; search, run and jobs may use it
+APART = {"reports": {"errors", "files", "values"}}  # reads records alone; search, run and jobs may use it
 ONLY_IN = {
     "ray": {"cluster", "search", "jobs"},
     "optuna": {"search"},
