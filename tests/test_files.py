@@ -35,9 +35,14 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(
     monkeypatch.setattr(Path if moment == "chmod" else os, moment, full)
     with pytest.raises(OSError, match="disk full"):
         write_text(tmp_path / "file", "new")
-    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "file") as partial:
-        partial.write_text("ne")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with whole_file(tmp_path / "file") as partial:
+            partial.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("file", "old")]
 
 
