@@ -34,8 +34,8 @@ from dbf_ray.data.patches.split import (
     prepare_out,
 )
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
-from dbf_ray.data.walk import usable_cpus
 from dbf_ray.geometry import boxes_to_corners
+from dbf_ray.machine import usable_cpus
 from dbf_ray.run.summary import machine, versions
 
 Row = dict[str, Any]

@@ -34,10 +34,11 @@ import torch
 from torch import Tensor
 
 from dbf_ray.cli.options import make_parser, print_json, run_command
-from dbf_ray.cost import FlopTable, Ledger, analytic_saving
+from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.cost.live_bytes import LiveBytes
 from dbf_ray.cost.memory import PeakMemory
 from dbf_ray.detectors import DETECTORS, Batch, Detector, make_detector
+from dbf_ray.detectors.backbones import FrozenFeatures
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer
 from dbf_ray.freezing.cache import RamCache
@@ -87,7 +88,7 @@ class Stepper:
         """
         backbone = self.detector.backbone
         maps = backbone(batch.images)
-        given = replace(batch, frozen=[*(part.detach() for part in maps), None])
+        given = replace(batch, frozen=FrozenFeatures(tuple(part.detach() for part in maps), None))
         backbone.num_frozen = backbone.num_stages
         hook = self.detector.neck.register_forward_hook(lambda *_: maps.clear())
         try:
@@ -340,8 +341,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             name, flops = f"{detector}/{text}", flops_of(table, options.size, options.batch)
             shares[name] = b
             ceilings[name] = {
-                "no_grad": 1 / (1 - analytic_saving(1.0, b)),
-                "cached": 1 / (1 - analytic_saving(1.0, b, cached=True)),
+                "no_grad": 3 / (3 - 2 * b),
+                "cached": 1 / (1 - b),
             }
             found = measure(stepper, max(1, options.rounds), ways)
             rows += [

@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from dbf_ray.values import finite
 
 
 @contextlib.contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """A path to write to; what is there takes the name of ``file`` once the block ends without an error, and
-    vanishes otherwise.
+def whole_file(file: Path, durable: bool = True) -> Iterator[Path]:
+    """A path to write to, in the same folder, which is made if missing. Once the block ends without an error,
+    what is there takes the name of ``file``, and vanishes otherwise.
+
+    Args:
+        file: the file to make or replace. Everybody may read it.
+        durable: wait until it is on the disk, so that also a machine that stops leaves the old or the new.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
     try:
         yield partial
+        partial.chmod(0o644)
+        if durable:
+            flush(partial)
         os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file in one step."""
+    with whole_file(file) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file in UTF-8, in one step."""
-    with whole_file(file) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    write_bytes(file, text.encode())
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, in one step; NaN becomes null."""
+    write_text(file, json.dumps(finite(value), indent=2) + "\n")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,10 +5,10 @@ however it ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from dbf_ray.errors import ResourceError
 
@@ -27,16 +27,11 @@ def only_writer(folder: Path, what: str, otherwise: str, patience: float = 0.0) 
         ResourceError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= until:
-                    raise ResourceError(
-                        f"another process is {what} in {folder}; wait for it, or {otherwise}"
-                    ) from error
-                time.sleep(0.2)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(folder / ".lock", timeout=patience))
+        except Timeout as error:
+            raise ResourceError(
+                f"another process is {what} in {folder}; wait for it, or {otherwise}"
+            ) from error
         yield

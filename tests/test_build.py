@@ -200,7 +200,7 @@ def test_loading_processes(
     configured: int | None, device: str, cpus: int, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None on a CPU, which they would share; for a GPU its share of the CPUs."""
-    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    monkeypatch.setattr("dbf_ray.build.data.usable_cpus", lambda: cpus)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     assert (
         loader_workers(load_config(None, {"data.loader_workers": configured}), torch.device(device))

@@ -21,6 +21,7 @@ from dbf_ray.data import LabelledDataset
 from dbf_ray.detectors import BACKBONES, DETECTORS, make_detector
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import POLICIES, Freezer, make_policy
+from tests.cost.prefixes import per_prefix
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 
@@ -58,7 +59,7 @@ def test_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, _ in detector.backbone.named_parameters()
         if name.startswith(("stages.2.", "stages.3."))
     }
-    flops = FlopTable(detector).per_prefix(64, 64)
+    flops = per_prefix(FlopTable(detector), 64, 64)
     assert flops == sorted(flops, reverse=True)
 
 

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import the layers below it. Rooms on one line are siblings and do not know each other.
 LAYERS = [
-    {"errors", "progress", "files"},
+    {"errors", "values", "machine"},
+    {"progress", "files"},
     {"config_sections", "shipped"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
@@ -26,7 +27,7 @@ LAYERS = [
     {"cli"},
     {"jobs"},
 ]
-APART = {"reports": {"errors"}}  # reads records alone; search, run and cli may use it
+APART = {"reports": {"errors", "files", "values"}}  # reads records alone; search, run and cli may use it
 ONLY_IN = {
     "ray": {"cluster", "search"},
     "optuna": {"search"},

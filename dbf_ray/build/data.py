@@ -16,6 +16,7 @@ from dbf_ray.config import Config
 from dbf_ray.data import Dataset, DecodedImages, EvalView, eval_loader, make_dataset, split_selection
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.errors import ResourceError
+from dbf_ray.machine import usable_cpus
 from dbf_ray.training.ddp import rank, world_size
 
 PROBE_IMAGES = 16  # whose features tell how far a backbone has moved
@@ -109,7 +110,7 @@ def loader_workers(config: Config, device: torch.device) -> int:
     """
     if config.data.loader_workers is not None or device.type != "cuda":
         return config.data.loader_workers or 0
-    return max(1, min(8, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
+    return max(1, min(8, usable_cpus() // max(1, torch.cuda.device_count()) - 1))
 
 
 def build_eval_loader(config: Config, dataset: Dataset, resized: DecodedImages | None = None) -> Any:

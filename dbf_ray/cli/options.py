@@ -19,7 +19,7 @@ from dbf_ray.config import Config
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.shipped import shipped_files
-from dbf_ray.tracking.base import finite
+from dbf_ray.values import finite
 
 Options = tuple[argparse.Namespace, dict[str, str]]
 KINDS: dict[Any, str] = {

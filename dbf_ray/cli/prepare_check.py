@@ -18,8 +18,8 @@ from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
 from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
 from dbf_ray.data.readers import READERS, recognise
-from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError
+from dbf_ray.machine import usable_cpus
 from dbf_ray.progress import Counter
 
 ABOUT = """Find everything that is wrong with a data set before a training does.

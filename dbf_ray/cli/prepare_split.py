@@ -20,9 +20,9 @@ from dbf_ray.data.patches.split import (
     prepare_out,
 )
 from dbf_ray.data.readers import READERS, recognise
-from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer
+from dbf_ray.machine import usable_cpus
 from dbf_ray.progress import Counter
 
 ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with

@@ -20,6 +20,7 @@ import torch
 
 import dbf_ray
 from dbf_ray.errors import ResourceError
+from dbf_ray.machine import usable_cpus
 
 # Ray reads these in the process that starts it. A report would otherwise cost two seconds an epoch (the
 # health-check interval).
@@ -57,12 +58,10 @@ class Resources:
 
 
 def local_resources() -> Resources:
-    """CPUs that this process may use (affinity and cgroup quota) and GPUs that torch sees."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cpus = min(cpus, max(1, int(quota) // int(period)))  # "max" without a limit: a ValueError
-    return Resources(cpus, torch.cuda.device_count() if torch.cuda.is_available() else 0, "this machine")
+    """CPUs that this process may use and GPUs that torch sees."""
+    return Resources(
+        usable_cpus(), torch.cuda.device_count() if torch.cuda.is_available() else 0, "this machine"
+    )
 
 
 def available_resources() -> Resources:

@@ -27,10 +27,10 @@ from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, co
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError
+from dbf_ray.files import write_json
 from dbf_ray.run import find_resume, mlflow_target, run_directory
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, write_epochs
-from dbf_ray.tracking.base import write_json
 from dbf_ray.tracking.jsonl import SUMMARY
 
 RunFunction = Callable[..., dict[str, Any]]

@@ -139,10 +139,6 @@ class FlopTable:
             self._steps[key] = self._count(*key)
         return self._steps[key]
 
-    def per_prefix(self, height: int, width: int) -> list[int]:
-        """Training FLOPs of one image for each prefix 0..K: K + 1 numbers, never rising."""
-        return [self(height, width, n) for n in range(self.num_stages + 1)]
-
     def backbone_forward(self, height: int, width: int) -> int:
         """Forward FLOPs of the backbone alone for one image padded to ``height`` x ``width`` pixels."""
         return sum(self._stage_forwards(height, width))
@@ -183,7 +179,7 @@ class FlopTable:
             return 0
         self._freeze(num_frozen)
         found = self._copy.backbone.frozen_features(_image(height, width))  # type: ignore[union-attr, operator]
-        return sum(part.numel() for part in found if part is not None)
+        return sum(part.numel() for part in found.tensors())
 
     def _count(self, height: int, width: int, frozen: int) -> StepFlops:
         self._freeze(frozen)
@@ -206,21 +202,6 @@ class FlopTable:
         losses = [out.sum() for out in outputs if out.requires_grad]
         if losses:
             torch.autograd.backward(losses)
-
-
-def training_flops(detector: nn.Module, height: int, width: int, num_stages_frozen: int) -> int:
-    """Training FLOPs of one image; see :class:`FlopTable`, which is cheaper for several sizes or prefixes."""
-    return FlopTable(detector)(height, width, num_stages_frozen)
-
-
-def forward_flops(detector: nn.Module, height: int, width: int) -> int:
-    """Forward FLOPs of one image, whatever is frozen."""
-    return FlopTable(detector).step(height, width, 0).forward
-
-
-def backbone_share(detector: nn.Module, height: int, width: int) -> float:
-    """b: the backbone's share of the forward FLOPs, 0..1."""
-    return FlopTable(detector).backbone_share(height, width)
 
 
 def _image(height: int, width: int) -> Tensor:

@@ -192,7 +192,7 @@ class Ledger:
         A collective if ``gather`` is one. What a lost epoch cost is rank 0's, taken for all ranks; its
         all-reduced bytes are not known.
         """
-        self._totals = {**_no_cost(), **state["totals"]}
+        self._totals = dict(state["totals"])
         self._accounted = [list(pair) for pair in state["accounted"]]
         own = self._journal.read() if self._journal is not None else {}
         lost: dict[tuple[int, int], Row] = next((found for found in self._gather(own) if found), {})
@@ -253,17 +253,17 @@ class Ledger:
     def _combine(self, rows: list[Row]) -> Row:
         """The ranks' rows as one."""
         images = [(h, w, n, count) for row in rows for h, w, n, count in row["images"]]
-        looks = [(h, w, count) for row in rows for h, w, count in row.get("looks", [])]
-        hits = [(h, w, n, count) for row in rows for h, w, n, count in row.get("hits", [])]
+        looks = [(h, w, count) for row in rows for h, w, count in row["looks"]]
+        hits = [(h, w, n, count) for row in rows for h, w, n, count in row["hits"]]
         joules = [row["energy_joules"] for row in rows]
         return {
             "executed_flops": sum(self._flops(h, w, n) * count for h, w, n, count in images)
             + sum(self._table().backbone_forward(h, w) * count for h, w, count in looks)
             - sum(self._table().prefix_forward(h, w, n) * count for h, w, n, count in hits),
             "cache_hits": sum(count for *_, count in hits),
-            "cache_misses": sum(row.get("cache_misses", 0) for row in rows),
-            "cache_bytes": sum(row.get("cache_bytes", 0) for row in rows),
-            "cache_seconds_saved": sum(row.get("cache_seconds_saved", 0.0) for row in rows),
+            "cache_misses": sum(row["cache_misses"] for row in rows),
+            "cache_bytes": sum(row["cache_bytes"] for row in rows),
+            "cache_seconds_saved": sum(row["cache_seconds_saved"] for row in rows),
             "images": sum(count for *_, count in images),
             "device_seconds": sum(row["device_seconds"] for row in rows),
             "slowest_seconds": max(row["device_seconds"] for row in rows),

@@ -57,28 +57,6 @@ def compute_ratio(
     return spent / (full * sum(shares))
 
 
-def lowest_ratio(flops_per_prefix: Sequence[int], always_frozen: int = 0) -> float:
-    """The compute_ratio of a backbone that is never trained: no policy can go below it without a cache."""
-    return compute_ratio([len(flops_per_prefix) - 1], flops_per_prefix, always_frozen)
-
-
-def analytic_saving(
-    frozen_share: float, backbone_share: float, always_frozen_share: float = 0.0, cached: bool = False
-) -> float:
-    """The rule of thumb for the share of training FLOPs that whole-backbone freezing saves, if backward = 2 x
-    forward everywhere.
-
-    With f = share of epochs that are frozen, b = backbone's share of forward FLOPs, p = share of the backbone
-    frozen anyway, full training costs 3 - 2bp (forward = 1). Freezing saves f 2b(1-p) of that, and f b(3-2p)
-    if the features come from a cache.
-
-    Returns:
-        The saving, 0..1; 1 - saving is the ratio that it predicts.
-    """
-    f, b, p = frozen_share, backbone_share, always_frozen_share
-    return f * b * ((3 - 2 * p) if cached else 2 * (1 - p)) / (3 - 2 * b * p)
-
-
 def analytic_ratio(
     prefixes: Sequence[int],
     backbone_share: float,
@@ -89,7 +67,7 @@ def analytic_ratio(
     """What :func:`compute_ratio` would be if backward = 2 x forward everywhere: 1 forward + 2 backward, less
     2 for what is frozen.
 
-    A prefix n costs 3 - 2 b p(n); whole epochs of the whole backbone give 1 - :func:`analytic_saving`.
+    A prefix n costs 3 - 2 b p(n), full training 3 - 2 b p(always_frozen).
 
     Args:
         prefixes, always_frozen, weights: as in :func:`compute_ratio`.

@@ -23,11 +23,6 @@ WINDOW = (
 )
 
 
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def walk(
     function: Callable[[T], R], items: Sequence[T], workers: int, fewest: int = 1
 ) -> Iterator[tuple[int, R | None]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from dbf_ray.detectors.backbones import FrozenFeatures, StagedBackbone
 from dbf_ray.detectors.compiled import Backend, CompiledOutputs
+from dbf_ray.detectors.postprocess import Candidates, select_detections
 from dbf_ray.detectors.precision import no_autocast, uncached_autocast
 from dbf_ray.errors import DataError
-from dbf_ray.geometry import canonicalize
+from dbf_ray.geometry import DistanceAngleCoder, RotatedBoxCoder, canonicalize
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE_DIVISOR = 32
@@ -302,6 +303,12 @@ class OneStageDetector(Detector):
     what follows in float32.
     """
 
+    coder: RotatedBoxCoder | DistanceAngleCoder
+    topk_candidates: int
+    score_threshold: float
+    nms_threshold: float
+    detections_per_image: int
+
     def losses(self, batch: Batch, normalizers: Tensor) -> dict[str, Tensor]:
         """See :meth:`Detector.losses`."""
         outputs = self.outputs(batch.images, batch.frozen)
@@ -320,8 +327,28 @@ class OneStageDetector(Detector):
         """Losses from what :meth:`dense_outputs` gave."""
 
     @abstractmethod
+    def candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
+        """Of each of the batch's images what :meth:`dense_outputs` gave on each level, in float32."""
+
     def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
-        """Detections from what :meth:`dense_outputs` gave; called without gradients."""
+        """Detections from what :meth:`dense_outputs` gave, called without gradients: decode the best of each
+        level and suppress within each class.
+        """
+        results = []
+        for size, found in zip(batch.sizes, self.candidates(outputs, batch), strict=True):
+            levels = [level.best(self.topk_candidates) for level in found]
+            factors = [level.factors for level in levels if level.factors is not None]
+            results.append(
+                select_detections(
+                    torch.cat([self.coder.decode(level.places, level.predicted, size) for level in levels]),
+                    torch.cat([level.scores for level in levels]),
+                    self.score_threshold,
+                    self.nms_threshold,
+                    self.detections_per_image,
+                    torch.cat(factors) if factors else None,
+                )
+            )
+        return results
 
 
 def upright(boxes: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from dbf_ray.detectors.base import Batch, OneStageDetector, Targets
 from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.heads import FCOSHead
 from dbf_ray.detectors.losses import binary_cross_entropy, rotated_iou_loss, sigmoid_focal_loss
-from dbf_ray.detectors.postprocess import best_candidates, select_detections
+from dbf_ray.detectors.postprocess import Candidates
 from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import DistanceAngleCoder
 
@@ -149,36 +149,23 @@ class RotatedFCOS(OneStageDetector):
             / normalizers[0],
         }
 
-    def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
-        """Decode the points of each level with the best score times centerness, and suppress within each
-        class.
-        """
-        kinds = self._by_kind(outputs)
+    def candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
+        """See :meth:`.OneStageDetector.candidates`."""
         shapes = level_shapes(batch.padded, self.strides)
-        results = []
-        for index, size in enumerate(batch.sizes):
-            boxes, scores, factors = [], [], []
-            for shape, stride, *level in zip(shapes, self.strides, *kinds, strict=True):
-                logits, distances, angles, centerness = (values[index].float() for values in level)
-                score, factor = logits.sigmoid(), centerness.sigmoid()
-                best = best_candidates((score * factor).amax(-1), self.topk_candidates)
-                predicted = torch.cat([distances * stride, angles], -1)[best]
-                boxes.append(
-                    self.coder.decode(cell_centers(shape, stride, score.device)[best], predicted, size)
-                )
-                scores.append(score[best])
-                factors.append(factor[best, 0])
-            results.append(
-                select_detections(
-                    torch.cat(boxes),
-                    torch.cat(scores),
-                    self.score_threshold,
-                    self.nms_threshold,
-                    self.detections_per_image,
-                    torch.cat(factors),
-                )
-            )
-        return results
+        levels = list(zip(shapes, self.strides, *self._by_kind(outputs), strict=True))
+        for index in range(len(batch.sizes)):
+            yield [
+                _candidates(shape, stride, *(values[index].float() for values in level))
+                for shape, stride, *level in levels
+            ]
+
+
+def _candidates(
+    shape: tuple[int, int], stride: int, logits: Tensor, distances: Tensor, angles: Tensor, centerness: Tensor
+) -> Candidates:
+    points = cell_centers(shape, stride, logits.device)
+    predicted = torch.cat([distances * stride, angles], -1)
+    return Candidates(logits.sigmoid(), points, predicted, centerness.sigmoid()[:, 0])
 
 
 def centerness_of(distances: Tensor) -> Tensor:

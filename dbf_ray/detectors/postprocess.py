@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from dbf_ray.geometry import batched_nms_rotated
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a one-stage detector predicts on one level of an image's pyramid, at N places.
+
+    Attributes:
+        scores: float [N, C], in [0, 1].
+        places: [N, 5] or [N, 2], the anchors or points that a coder decodes from.
+        predicted: float [N, 5], what it decodes.
+        factors: float [N], multiplied to the scores (FCOS's centerness); None: 1.
+    """
+
+    scores: Tensor
+    places: Tensor
+    predicted: Tensor
+    factors: Tensor | None = None
+
+    def best(self, limit: int) -> Candidates:
+        """The ``limit`` places with the highest scores, factors counted in."""
+        ranking = self.scores if self.factors is None else self.scores * self.factors[:, None]
+        kept = best_candidates(ranking.amax(-1), limit)
+        factors = None if self.factors is None else self.factors[kept]
+        return Candidates(self.scores[kept], self.places[kept], self.predicted[kept], factors)
 
 
 def best_candidates(ranking: Tensor, limit: int) -> Tensor:

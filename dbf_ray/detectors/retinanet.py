@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from dbf_ray.detectors.base import Batch, OneStageDetector, Targets, padded_size
 from dbf_ray.detectors.fpn import FPN
 from dbf_ray.detectors.heads import RetinaHead
 from dbf_ray.detectors.losses import l1_loss, sigmoid_focal_loss
-from dbf_ray.detectors.postprocess import best_candidates, select_detections
+from dbf_ray.detectors.postprocess import Candidates
 from dbf_ray.geometry import RotatedBoxCoder
 
 OCTAVE_SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -145,28 +145,15 @@ class RotatedRetinaNet(OneStageDetector):
             / normalizers[0],
         }
 
-    def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
-        """Decode the best anchors of each level and suppress within each class."""
+    def candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
+        """See :meth:`.OneStageDetector.candidates`."""
         half = len(outputs) // 2
-        anchors = self._anchors(batch.padded)
-        results = []
-        for index, size in enumerate(batch.sizes):
-            boxes, scores = [], []
-            for level, logits, deltas in zip(anchors, outputs[:half], outputs[half:], strict=True):
-                score = logits[index].float().sigmoid()
-                best = best_candidates(score.amax(-1), self.topk_candidates)
-                boxes.append(self.coder.decode(level[best], deltas[index].float()[best], size))
-                scores.append(score[best])
-            results.append(
-                select_detections(
-                    torch.cat(boxes),
-                    torch.cat(scores),
-                    self.score_threshold,
-                    self.nms_threshold,
-                    self.detections_per_image,
-                )
-            )
-        return results
+        levels = list(zip(self._anchors(batch.padded), outputs[:half], outputs[half:], strict=True))
+        for index in range(len(batch.sizes)):
+            yield [
+                Candidates(logits[index].float().sigmoid(), anchors, deltas[index].float())
+                for anchors, logits, deltas in levels
+            ]
 
 
 def _beyond(anchors: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 import zlib
@@ -28,7 +27,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-Maps = list[Tensor | None]
+from dbf_ray.files import whole_file
+
 STORED = {"bf16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SUFFIX = ".features"
 
@@ -82,19 +82,17 @@ class FeatureCache(ABC):
         """
         return rounded(part, self.dtype).to(part.dtype)
 
-    def put(self, key: Key, maps: Maps) -> bool:
+    def put(self, key: Key, maps: list[Tensor]) -> bool:
         """Keep one image's features [C, H, W] if there is room; returns whether they are kept."""
-        needed = sum(part.numel() * self.dtype.itemsize for part in maps if part is not None) + self._overhead
+        needed = sum(part.numel() for part in maps) * self.dtype.itemsize + self._overhead
         if self.bytes + needed > self.budget:
             return False
-        written = self._write(
-            key, [None if part is None else rounded(part, self.dtype).to("cpu", copy=True) for part in maps]
-        )
+        written = self._write(key, [rounded(part, self.dtype).to("cpu", copy=True) for part in maps])
         self.bytes += written
         return written > 0
 
     @abstractmethod
-    def get(self, key: Key) -> Maps | None:
+    def get(self, key: Key) -> list[Tensor] | None:
         """An image's features in the stored dtype, on the CPU, not to be written to; None where they are not
         kept.
         """
@@ -110,7 +108,7 @@ class FeatureCache(ABC):
         """Drop all others, of none all; returns the bytes kept of this one."""
 
     @abstractmethod
-    def _write(self, key: Key, maps: Maps) -> int:
+    def _write(self, key: Key, maps: list[Tensor]) -> int:
         """Keep maps of the stored dtype; returns the bytes that this takes more, 0 if it failed."""
 
 
@@ -119,9 +117,9 @@ class RamCache(FeatureCache):
 
     def __init__(self, budget: int, dtype: str = "bf16") -> None:
         super().__init__(budget, dtype)
-        self._entries: dict[Key, Maps] = {}
+        self._entries: dict[Key, list[Tensor]] = {}
 
-    def get(self, key: Key) -> Maps | None:
+    def get(self, key: Key) -> list[Tensor] | None:
         """See :meth:`FeatureCache.get`."""
         return self._entries.get(key)
 
@@ -133,7 +131,7 @@ class RamCache(FeatureCache):
         self._entries.clear()
         return 0
 
-    def _write(self, key: Key, maps: Maps) -> int:
+    def _write(self, key: Key, maps: list[Tensor]) -> int:
         if key in self._entries:
             return 0
         self._entries[key] = maps
@@ -164,7 +162,7 @@ class DiskCache(FeatureCache):
         self._counted: dict[Path, int] = {}  # bytes of each file that counts towards the budget
         self._usable = True
 
-    def get(self, key: Key) -> Maps | None:
+    def get(self, key: Key) -> list[Tensor] | None:
         """See :meth:`FeatureCache.get`."""
         for shard in self._shards:
             file = shard / (key.digest + SUFFIX)
@@ -216,19 +214,17 @@ class DiskCache(FeatureCache):
         self._shards = [shard / fingerprint for shard in (self.own, *others, *left)]
         return held
 
-    def _write(self, key: Key, maps: Maps) -> int:
+    def _write(self, key: Key, maps: list[Tensor]) -> int:
         if not self._usable:
             return 0
         file = self.own / str(self.fingerprint) / (key.digest + SUFFIX)
-        partial = file.with_suffix(".partial")
         try:
             if file.exists():
                 return 0
             data = pack(maps)
-            partial.write_bytes(data)
-            os.replace(partial, file)
+            with whole_file(file, durable=False) as partial:  # a torn one is seen by its checksum
+                partial.write_bytes(data)
         except OSError as error:
-            remove(partial)
             self._give_up(error)
             return 0
         self._counted[file] = len(data)
@@ -268,19 +264,15 @@ def rounded(part: Tensor, dtype: torch.dtype) -> Tensor:
     return part.to(dtype).clamp(-limit, limit)
 
 
-def pack(maps: Maps) -> bytes:
-    """Maps as bytes: a checksum, a line of JSON with their shapes and memory orders, their values."""
-    plain = [None if part is None else in_memory_order(part) for part in maps]
-    head = json.dumps(
-        [None if found is None else [list(found[0].shape), found[1]] for found in plain]
-    ).encode()
-    values = b"".join(
-        found[0].flatten().view(torch.uint8).numpy().tobytes() for found in plain if found is not None
-    )
+def pack(maps: list[Tensor]) -> bytes:
+    """list[Tensor] as bytes: a checksum, a line of JSON with their shapes and memory orders, their values."""
+    plain = [in_memory_order(part) for part in maps]
+    head = json.dumps([[list(part.shape), last] for part, last in plain]).encode()
+    values = b"".join(part.flatten().view(torch.uint8).numpy().tobytes() for part, _ in plain)
     return b"%08x" % zlib.crc32(values, zlib.crc32(head)) + head + b"\n" + values
 
 
-def unpack(data: bytes, dtype: torch.dtype) -> Maps:
+def unpack(data: bytes, dtype: torch.dtype) -> list[Tensor]:
     """Undo of :func:`pack`.
 
     Raises:
@@ -289,15 +281,10 @@ def unpack(data: bytes, dtype: torch.dtype) -> Maps:
     head, _, body = data[8:].partition(b"\n")
     if data[:8] != b"%08x" % zlib.crc32(body, zlib.crc32(head)):
         raise ValueError("the checksum is wrong")
-    shapes = json.loads(head)
     values = torch.frombuffer(bytearray(body), dtype=dtype) if body else torch.empty(0, dtype=dtype)
-    maps: Maps = []
+    maps: list[Tensor] = []
     start = 0
-    for found in shapes:
-        if found is None:
-            maps.append(None)
-            continue
-        shape, last = found
+    for shape, last in json.loads(head):
         count = torch.Size(shape).numel()
         part = values[start : start + count].view(shape)
         maps.append(part.permute(2, 0, 1) if last else part)
@@ -315,9 +302,9 @@ def in_memory_order(part: Tensor) -> tuple[Tensor, bool]:
     return part.contiguous(), False
 
 
-def nbytes(maps: Iterable[Tensor | None]) -> int:
+def nbytes(maps: Iterable[Tensor]) -> int:
     """Bytes of the maps' values."""
-    return sum(part.numel() * part.element_size() for part in maps if part is not None)
+    return sum(part.numel() * part.element_size() for part in maps)
 
 
 def entries(folder: Path) -> list[Path]:

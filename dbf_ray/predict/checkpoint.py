@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dbf_ray.config import Config
 from dbf_ray.detectors import Detector
 from dbf_ray.errors import WeightsError
 from dbf_ray.evaluate import config_of, load_detector
@@ -84,7 +83,7 @@ def make_task(checkpoint: Path, options: Options) -> tuple[Task, str]:
         ConfigError: an option does not fit.
     """
     config = config_of(checkpoint)
-    window, origin = trained_window(checkpoint, config)
+    window, origin = trained_window(checkpoint), "the long side of the images it was trained on"
     if options.window is not None:
         window, origin = options.window, "as given"
     tiling = Tiling(window, options.overlap_of(window), config.data.image_size)
@@ -102,8 +101,8 @@ def make_task(checkpoint: Path, options: Options) -> tuple[Task, str]:
     return task, origin
 
 
-def trained_window(checkpoint: Path, config: Config) -> tuple[int, str]:
-    """Pixels of an original image that training showed in ``data.image_size``, and where that is known from.
+def trained_window(checkpoint: Path) -> int:
+    """Pixels of an original image that training showed in ``data.image_size``.
 
     Raises:
         WeightsError: the checkpoint's record holds something else there.
@@ -114,18 +113,12 @@ def trained_window(checkpoint: Path, config: Config) -> tuple[int, str]:
         raise WeightsError(
             f"cannot read checkpoint {checkpoint}: {error}; choose another beside it"
         ) from error
-    if window is None:
-        return (
-            config.data.image_size,
-            "data.image_size, since the checkpoint does not say how large its images were; give a window if "
-            "that is wrong",
-        )
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
         raise WeightsError(
             f"checkpoint {checkpoint}: window in record.json must be a number of pixels >= 1, got "
             f"{window!r}; correct it"
         )
-    return window, "the long side of the images it was trained on"
+    return window
 
 
 def network(detector: Detector, precision: str, score: float | None = None) -> Detect:

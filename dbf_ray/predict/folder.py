@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import write_json
 from dbf_ray.predict.images import Picture
-from dbf_ray.tracking.base import write_json
 
 SETTINGS_FILE = "predict.json"
 KINDS = {"dota": ("labels", ".txt"), "geojson": ("geojson", ".geojson"), "overlay": ("overlays", ".jpg")}

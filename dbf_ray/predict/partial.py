@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from dbf_ray.evaluation.merge import Detections, joined
-from dbf_ray.files import whole_file
+from dbf_ray.files import whole_file, write_json
 from dbf_ray.predict.images import Picture
-from dbf_ray.tracking.base import write_json
 
 EVERY = 5.0  # seconds
 _IMAGE, _CANVAS = "image.json", "canvas.npy"

@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import write_bytes
 from dbf_ray.reports.interactive import pareto_html
 from dbf_ray.reports.pareto import hypervolume, knee_point, pareto_front
 from dbf_ray.reports.plots import pareto_data, pareto_png
 from dbf_ray.reports.trials import BASELINES, is_complete, setting
+from dbf_ray.values import finite
 
 OBJECTIVES = {"map50": "maximize", "compute_ratio": "minimize"}
 TRIAL_KEYS = (
@@ -101,9 +101,8 @@ def write_study(result: Mapping[str, Any], folder: Path) -> list[Path]:
         "pareto.png": pareto_png(data),
     }
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        replace_file(folder / name, content)
+        write_bytes(folder / name, content)
     return [folder / name for name in contents]
 
 
@@ -122,18 +121,6 @@ def trials_csv(result: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or untouched: into a temporary one beside it, which then takes its
-    name.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     for trial in trials:
@@ -148,7 +135,7 @@ def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 f"trial numbers must be unique, got {trial['number']} twice; give each trial once"
             )
         row = {key: trial.get(key) for key in TRIAL_KEYS} | dict(trial)
-        rows[trial["number"]] = _plain(row | {"parameters": row["parameters"] or {}})
+        rows[trial["number"]] = finite(row | {"parameters": row["parameters"] or {}})
     return [rows[number] for number in sorted(rows)]
 
 
@@ -199,19 +186,6 @@ def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
 
 def _points(trials: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
     return [(trial["map50"], trial["compute_ratio"]) for trial in trials]
-
-
-def _plain(value: Any) -> Any:
-    """A copy that JSON can hold: non-finite numbers as None, numpy scalars as Python's, paths as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _cell(value: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The closing table of a study, as aligned text for a terminal and as Markdown."""
+"""The closing table of a study, as aligned text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dbf_ray.reports.trials import brief, is_complete, parameters
@@ -39,16 +39,6 @@ def text_table(result: Mapping[str, Any]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * max(len(line) for line in lines), *lines[1:]])
-
-
-def markdown_table(result: Mapping[str, Any]) -> str:
-    """The table as Markdown, numbers to the right; ends without a line break."""
-    rule = ["---", *["---:"] * (len(HEADER) - 2), "---"]
-    return "\n".join(_markdown_line(row) for row in (HEADER, rule, *study_rows(result)))
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _row(trial: Mapping[str, Any], standing: str) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from dbf_ray.detectors import DETECTORS, with_defaults
 from dbf_ray.errors import ConfigError
 from dbf_ray.run.summary import facts_of, training_window
 from dbf_ray.tracking import read_summary
-from dbf_ray.tracking.base import finite
 from dbf_ray.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
@@ -22,6 +21,7 @@ from dbf_ray.training.checkpoint import (
     save_checkpoint,
 )
 from dbf_ray.training.loop import LoopState, Training
+from dbf_ray.values import finite
 
 
 def find_resume(config: Config, directory: Path) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import statistics
 import warnings
@@ -15,7 +14,9 @@ import torch
 
 from dbf_ray.build import RunSpec
 from dbf_ray.data import sizes_of
+from dbf_ray.files import write_bytes
 from dbf_ray.freezing import budget
+from dbf_ray.machine import usable_cpus
 from dbf_ray.run.naming import run_name
 from dbf_ray.training.checkpoint import list_checkpoints
 from dbf_ray.training.ddp import broadcast_object, rank, world_size
@@ -97,12 +98,11 @@ def draw(directory: Path, state: LoopState, spec: RunSpec) -> list[Path]:
     """The learning curve of a finished run as PNG; nothing, and a warning, where it cannot be drawn."""
     try:
         from dbf_ray.reports.curves import learning_curves, learning_png
-        from dbf_ray.reports.study import replace_file
     except ImportError:
         return []
     file = directory / "learning_curve.png"
     try:
-        replace_file(
+        write_bytes(
             file, learning_png(learning_curves({run_name(spec.config): state.records}, spec.num_stages))
         )
     except Exception as error:  # a picture must not cost the record
@@ -122,7 +122,7 @@ def machine() -> str:
     except (OSError, StopIteration):
         pass
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{gpu}"
+    return f"{processor}, {usable_cpus()} cores, {torch.get_num_threads()} threads{gpu}"
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dbf_ray.progress import duration
 from dbf_ray.search.study import Trial
 
 Print = Callable[[str], None]
@@ -79,7 +80,7 @@ class SearchProgress:
         if left <= 0 or not self._seconds:
             return ""
         seconds = sum(self._seconds) / len(self._seconds) * left / self._concurrent
-        return f" | about {seconds / 60:.0f} min left" if seconds >= 90 else f" | about {seconds:.0f} s left"
+        return f" | about {duration(seconds)} left"
 
 
 def describe(policy: str, parameters: Mapping[str, Any]) -> str:

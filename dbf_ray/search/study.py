@@ -22,6 +22,7 @@ from dbf_ray.config import make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.settings import Setting, Settings, shaping
 from dbf_ray.search.spaces import SearchSpace
+from dbf_ray.values import flat
 
 OBJECTIVES = ("map50", "compute_ratio")
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
@@ -110,7 +111,6 @@ class Study:
         self.exhausted = False
         self.invalid_draws, self.last_invalid = 0, ""
         self._seed = seed
-        self._keys: dict[str, str] = {}  # a stored key -> the same setting's now
         self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
         self._same_base()
         self._check_space()
@@ -179,7 +179,7 @@ class Study:
 
     def baselines_done(self) -> bool:
         """Whether every baseline is complete."""
-        keys = {self._key(trial) for trial in self.complete()}
+        keys = {trial.user_attrs["setting"]["key"] for trial in self.complete()}
         return self._baseline_keys <= keys
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
@@ -283,26 +283,14 @@ class Study:
         open_ones = [trial for trial in before if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
         left = [trial for trial in open_ones if not self._close(trial, recover)]
         for trial in self.complete():
-            self._numbers[self._key(trial)] = trial.number
+            self._numbers[trial.user_attrs["setting"]["key"]] = trial.number
         for trial in left:
             self.tell(trial.number, None, "interrupted")
             setting = trial.user_attrs.get("setting")
-            if setting is not None and self._key(trial) not in self._numbers:
+            if setting is not None and setting["key"] not in self._numbers:
                 self.interrupted.append(trial.number)
                 overrides = None if trial.params else setting["overrides"]
-                yield self._key(trial), _Planned(overrides, dict(trial.params), trial.number)
-
-    def _key(self, trial: FrozenTrial) -> str:
-        """The key of a trial's setting as this version would write it; the stored one may be an older
-        version's.
-        """
-        stored = trial.user_attrs["setting"]
-        if stored["key"] not in self._keys:
-            try:
-                self._keys[stored["key"]] = self.settings.make(stored["overrides"]).key
-            except DbfRayError:  # this version refuses it; it stands as it was
-                self._keys[stored["key"]] = stored["key"]
-        return self._keys[stored["key"]]
+                yield setting["key"], _Planned(overrides, dict(trial.params), trial.number)
 
     def _close(self, trial: FrozenTrial, recover: Recover) -> bool:
         """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a
@@ -324,7 +312,7 @@ class Study:
         whole = make_config(
             begun, f"study {self.optuna.study_name!r}"
         )  # with what an older version did not know
-        before, now = _flat(shaping(whole)), _flat(base)
+        before, now = flat(shaping(whole)), flat(base)
         changed = [
             f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value
         ]
@@ -373,12 +361,4 @@ def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
     row |= {name: result[name] for name in more if name in result}
     return row | {
         name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs
-    }
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {
-        name: value for key, item in tree.items() for name, value in _flat(item, f"{prefix}{key}.").items()
     }

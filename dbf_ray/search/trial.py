@@ -22,7 +22,7 @@ from dbf_ray.errors import DbfRayError
 from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
-from dbf_ray.tracking.base import finite
+from dbf_ray.values import finite
 
 JOURNAL = "costs.jsonl"  # in a run's folder: see dbf_ray.cost.journal
 

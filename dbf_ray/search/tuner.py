@@ -28,6 +28,7 @@ from dbf_ray.cluster.ray_runtime import (
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
+from dbf_ray.files import write_json
 from dbf_ray.freezing import Progress
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
@@ -39,7 +40,6 @@ from dbf_ray.search.study import Study, open_study
 from dbf_ray.search.trial import TrialSetup, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epochs
-from dbf_ray.tracking.base import write_json
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
 DRIVER_MEMORY = (

@@ -12,8 +12,9 @@ from typing import Any
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import DbfRayError
 from dbf_ray.evaluate import config_of, metrics_of
+from dbf_ray.files import write_json
 from dbf_ray.tracking import read_summary
-from dbf_ray.tracking.base import finite, write_json
+from dbf_ray.values import finite
 
 FILE = "val.json"
 

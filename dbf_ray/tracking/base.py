@@ -7,11 +7,6 @@ back may repeat itself.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -48,43 +43,3 @@ class MlflowTarget:
     run_name: str | None = None
     parent_run_id: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
-
-
-def finite(value: Any) -> Any:
-    """``value`` with every NaN and infinity in it replaced by None, tuples by lists and paths by text: what
-    JSON can hold.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        return finite(value.item())  # numpy and torch scalars
-    return str(value)
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write ``text`` so that a reader, or a crash, sees the old content or the new one and never a part."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN becomes null."""
-    write_atomically(file, json.dumps(finite(value), indent=2) + "\n")

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from dbf_ray.tracking.base import finite, write_atomically, write_json
+from dbf_ray.files import write_json, write_text
+from dbf_ray.values import finite
 
 CONFIG = "config.yaml"
 EPOCHS = "epochs.jsonl"
@@ -37,7 +38,7 @@ class JsonlTracker:
         for name in (CONFIG, EPOCHS, SUMMARY, FAILURE):
             for abandoned in self.directory.glob(f".{name}.*"):
                 abandoned.unlink(missing_ok=True)
-        write_atomically(self.directory / CONFIG, yaml.safe_dump(finite(config), sort_keys=False))
+        write_text(self.directory / CONFIG, yaml.safe_dump(finite(config), sort_keys=False))
         for ending in (SUMMARY, FAILURE):
             (self.directory / ending).unlink(missing_ok=True)
         kept = [record for record in read_epochs(self.directory) if record["epoch"] < resume_epoch]
@@ -87,7 +88,7 @@ def read_epochs(directory: Path) -> list[dict[str, Any]]:
 def write_epochs(directory: Path, records: Iterable[dict[str, Any]]) -> None:
     """Write epochs.jsonl anew, by epoch, in one atomic step."""
     ordered = sorted(records, key=lambda record: record["epoch"])
-    write_atomically(directory / EPOCHS, "".join(_line(record) for record in ordered))
+    write_text(directory / EPOCHS, "".join(_line(record) for record in ordered))
 
 
 def read_summary(directory: Path) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ Tracking must not cost a training: every call to the store goes through a to-do 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -21,13 +20,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from dbf_ray.tracking.base import MlflowTarget, finite, write_json
+from dbf_ray.files import write_json
+from dbf_ray.tracking.base import MlflowTarget
 from dbf_ray.tracking.jsonl import read_epochs
 from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, summary_metrics
 from dbf_ray.tracking.todo import ToDoList, public
+from dbf_ray.values import finite
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
 LIMITS = {
@@ -277,8 +279,7 @@ def _one_process(uri: str) -> Iterator[None]:
         yield
         return
     digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"dbf_ray-{os.getuid()}-{digest}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(Path(tempfile.gettempdir()) / f"dbf_ray-{os.getuid()}-{digest}.lock"):
         yield
 
 

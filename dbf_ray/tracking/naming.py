@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dbf_ray.config_sections import FreezingConfig
+from dbf_ray.values import flat
 
 # Parameter name -> place in the configuration.
 PARAMETERS = {
@@ -103,7 +104,7 @@ def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     Costs are named ``epoch_<cost>``, so that those of the whole run are never mixed with them. Names are
     :func:`valid_names`.
     """
-    names = valid_names(name for name, _ in _leaves(record))
+    names = valid_names(flat(record, "/"))
     metrics = {
         f"epoch_{name}" if name in EPOCH_COSTS else names[name]: value
         for name, value in _numbers(record)
@@ -140,17 +141,9 @@ def valid_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in _leaves(tree):
+    for name, value in flat(tree, "/").items():
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             yield name, float(value)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _at(tree: Mapping[str, Any], place: str) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from dbf_ray.errors import WeightsError
+from dbf_ray.files import flush
 
 _NAME = re.compile(r"epoch-(\d{5})")
 
@@ -42,13 +43,13 @@ def save_checkpoint(
     torch.save(state, partial / "checkpoint.pt")
     (partial / "record.json").write_text(json.dumps(record), encoding="utf-8")
     for file in partial.iterdir():
-        _flush(file)
+        flush(file)
     if final.exists():
         final.rename(
             folder / f".partial-old-{epoch:05d}"
         )  # removed by the next save; a crash here leaves it or the new one whole
     partial.rename(final)
-    _flush(folder)
+    flush(folder)
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -104,11 +105,3 @@ def restore_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

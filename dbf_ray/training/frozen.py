@@ -15,7 +15,7 @@ from dbf_ray.detectors import Batch, Detector
 from dbf_ray.detectors.backbones import FrozenFeatures
 from dbf_ray.detectors.backbones.engine import PrefixEngine, prefix_state
 from dbf_ray.detectors.backbones.staged import empty_batch
-from dbf_ray.freezing.cache import FeatureCache, Key, Maps, fingerprint_of
+from dbf_ray.freezing.cache import FeatureCache, Key, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FrozenPrefix:
         self._warm = False
         self._versions: tuple[int, ...] = ()
         self._fingerprint = ""
-        self._dtypes: list[torch.dtype | None] | None = None
+        self._like: FrozenFeatures | None = None  # empty tensors of the features' dtypes
         self._run_clock, self._cache_clock = Stopwatch(self.device), Stopwatch(self.device)
         self._hits = self._timed = 0
         self._seconds_an_image = 0.0  # that the prefix takes, as last measured; 0: not yet
@@ -126,7 +126,7 @@ class FrozenPrefix:
         )
         if fingerprint == self._fingerprint:
             return
-        self._fingerprint, self._dtypes = fingerprint, None
+        self._fingerprint, self._like = fingerprint, None
         self._warm = False
         if self.options is not None:
             if not self.options.compiled:
@@ -158,56 +158,47 @@ class FrozenPrefix:
             keys = [Key(image, orientation, batch.padded) for image, orientation in orientations]
             found = [cache.get(key) for key in keys]
         missing = [index for index, maps in enumerate(found) if maps is None]
-        computed: FrozenFeatures = []
+        computed = None
         if missing:
             computed = self._run_timed(batch.images if len(missing) == len(keys) else batch.images[missing])
-            self._dtypes = [None if part is None else part.dtype for part in computed]
+            self._like = computed.map(lambda part: part.new_empty(0))
             with self._cache_clock:
                 for row, index in enumerate(missing):
-                    cache.put(keys[index], [None if part is None else part[row] for part in computed])
-                computed = [None if part is None else cache.as_kept(part) for part in computed]
+                    cache.put(keys[index], [part[row] for part in computed.tensors()])
+                computed = computed.map(cache.as_kept)
         hits = len(keys) - len(missing)
         self._hits += hits
         self.ledger.add_cache_use(hits, len(missing), batch.padded, self.backbone.num_frozen)
-        if not hits:
+        if computed is not None and not hits:
             return computed
-        if self._dtypes is None:  # all are known from before a restart
-            self._dtypes = [None if part is None else part.dtype for part in self._run(batch.images[:1])]
+        if self._like is None:  # all are known from before a restart
+            self._like = self._run(batch.images[:1]).map(lambda part: part.new_empty(0))
         with self._cache_clock:
-            return joined(found, computed, missing, self._dtypes, self.device)
+            return joined(found, computed, missing, self._like)
 
 
 def joined(
-    found: list[Maps | None],
-    computed: FrozenFeatures,
+    found: list[list[Tensor] | None],
+    computed: FrozenFeatures | None,
     missing: list[int],
-    dtypes: list[torch.dtype | None],
-    device: torch.device,
+    like: FrozenFeatures,
 ) -> FrozenFeatures:
     """Features of a batch from those of its images: ``found`` [C, H, W] each, and ``computed`` [missing, C,
-    H, W] for the ``missing`` ones.
+    H, W] for the ``missing`` ones; with the maps of ``like``, in their dtypes and on their device.
     """
-    whole: FrozenFeatures = []
-    for number, dtype in enumerate(dtypes):
-        if dtype is None:
-            whole.append(None)
-            continue
+    whole = []
+    for number, wanted in enumerate(like.tensors()):
         known = [(index, maps[number]) for index, maps in enumerate(found) if maps is not None]
-        one = known[0][1]
-        assert one is not None, "all features of a fingerprint have the same maps"
-        cuda = device.type == "cuda"
-        batch = empty_batch(one, len(found), one.dtype if cuda else dtype)
+        one, cuda = known[0][1], wanted.device.type == "cuda"
+        batch = empty_batch(one, len(found), one.dtype if cuda else wanted.dtype)
         for index, part in known:
-            assert part is not None
             batch[index] = part
         if cuda:
-            batch = batch.pin_memory().to(device, non_blocking=True).to(dtype)
-        if missing:
-            rest = computed[number]
-            assert rest is not None
-            batch[torch.tensor(missing, device=device)] = rest
+            batch = batch.pin_memory().to(wanted.device, non_blocking=True).to(wanted.dtype)
+        if computed is not None:
+            batch[torch.tensor(missing, device=wanted.device)] = computed.tensors()[number]
         whole.append(batch)
-    return whole
+    return like.filled(whole)
 
 
 class Stopwatch:

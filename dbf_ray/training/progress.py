@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from dbf_ray.progress import duration
+
 
 class Progress:
     """Prints at most one line every ``interval`` seconds and one at each epoch's end; silent on ranks other
@@ -76,12 +78,7 @@ class Progress:
         share = done - self._done_before
         if share <= 0:
             return "?"
-        seconds = round((time.perf_counter() - self._begun) / share * (self.epochs - done))
-        return (
-            f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-            if seconds >= 3600
-            else f"{seconds // 60}:{seconds % 60:02d}"
-        )
+        return duration((time.perf_counter() - self._begun) / share * (self.epochs - done))
 
     def _say(self, text: str) -> None:
         if not self.quiet:

@@ -16,16 +16,14 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from dbf_ray.cost.flops import (
     FlopTable,
-    backbone_share,
     flop_counter,
-    forward_flops,
     meta_copy,
-    training_flops,
 )
 from dbf_ray.detectors import make_detector
 from dbf_ray.detectors.backbones import BACKBONES, make_backbone
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer
+from tests.cost.prefixes import per_prefix
 
 
 def small_detector(backbone: str = "mobilenet_v2", **options: Any) -> nn.Module:
@@ -198,8 +196,7 @@ def test_a_detectors_flops_equal_the_sum_over_its_layers_for_every_prefix(name: 
         step = table.step(64, 96, n)
         assert (step.forward, step.backward) == by_hand(detector, images)
         assert table(64, 96, n) == step.total
-    assert training_flops(detector, 64, 96, 2) == table(64, 96, 2)
-    costs = table.per_prefix(64, 96)
+    costs = per_prefix(table, 64, 96)
     assert costs == sorted(costs, reverse=True)
     assert len(set(costs)) == 5 - always
     assert costs[0] == costs[always]
@@ -208,10 +205,10 @@ def test_a_detectors_flops_equal_the_sum_over_its_layers_for_every_prefix(name: 
 def test_the_backbones_share() -> None:
     detector = small_detector()
     expected = count(meta_copy(make_backbone("mobilenet_v2")), torch.empty(1, 3, 128, 128, device="meta"))[0]
-    assert backbone_share(detector, 128, 128) == pytest.approx(
-        expected / forward_flops(detector, 128, 128), rel=1e-12
-    )
-    assert 0.5 < backbone_share(detector, 128, 128) < 1
+    table = FlopTable(detector)
+    share = table.backbone_share(128, 128)
+    assert share == pytest.approx(expected / table.step(128, 128, 0).forward, rel=1e-12)
+    assert 0.5 < share < 1
 
 
 @pytest.mark.parametrize(
@@ -233,7 +230,7 @@ def test_shares_are_near_those_of_the_reference_head(
             "rotated_retinanet", backbone=backbone, num_classes=5, fpn_channels=width, head_convs=convs
         )
     )
-    costs = table.per_prefix(384, 384)
+    costs = per_prefix(table, 384, 384)
     assert table.backbone_share(384, 384) == pytest.approx(share, abs=0.06)
     assert costs[-1] / costs[0] == pytest.approx(ratio, abs=0.05)
 
@@ -270,7 +267,7 @@ def test_the_detector_is_not_touched() -> None:
     before = {name: t.clone() for name, t in detector.state_dict().items()}
     flags = [(p.requires_grad, p.grad) for p in detector.parameters()]
     modes = [m.training for m in detector.modules()]
-    FlopTable(detector).per_prefix(64, 64)
+    per_prefix(FlopTable(detector), 64, 64)
     assert all(torch.equal(t, before[name]) for name, t in detector.state_dict().items())
     assert flags == [(p.requires_grad, p.grad) for p in detector.parameters()]
     assert modes == [m.training for m in detector.modules()]
@@ -279,17 +276,17 @@ def test_the_detector_is_not_touched() -> None:
 
 def test_counts_do_not_depend_on_what_is_frozen_when_the_table_is_made() -> None:
     detector = small_detector("resnet18")
-    expected = FlopTable(detector).per_prefix(64, 64)
+    expected = per_prefix(FlopTable(detector), 64, 64)
     freezer = Freezer(detector.backbone)  # type: ignore[arg-type]
     for n in (4, 2):
         freezer.apply(n)
-        assert FlopTable(detector).per_prefix(64, 64) == expected
+        assert per_prefix(FlopTable(detector), 64, 64) == expected
 
 
 @pytest.mark.parametrize("norm_eval", [False, "sync"])
 def test_the_norm_mode_costs_nothing_and_a_single_pixel_is_no_obstacle(norm_eval: bool | str) -> None:
-    costs = FlopTable(small_detector("resnet18", norm_eval=norm_eval)).per_prefix(32, 32)
-    assert costs == FlopTable(small_detector("resnet18")).per_prefix(32, 32)
+    costs = per_prefix(FlopTable(small_detector("resnet18", norm_eval=norm_eval)), 32, 32)
+    assert costs == per_prefix(FlopTable(small_detector("resnet18")), 32, 32)
 
 
 def test_parameters_that_are_never_trained_cost_no_gradient() -> None:

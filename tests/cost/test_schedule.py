@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbf_ray.cost.schedule import analytic_ratio, analytic_saving, compute_ratio, lowest_ratio
+from dbf_ray.cost.schedule import analytic_ratio, compute_ratio
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing.policies import make_policy
 
@@ -42,8 +42,9 @@ def test_step_has_its_closed_form(epochs: int, rho: int) -> None:
 
 @given(st.lists(st.integers(0, 4), min_size=1), st.integers(0, 4))
 def test_ratios_lie_between_the_lowest_and_one(prefixes: list[int], always: int) -> None:
-    assert lowest_ratio(FLOPS, always) <= compute_ratio(prefixes, FLOPS, always) + 1e-12 <= 1 + 2e-12
-    assert lowest_ratio(FLOPS, always) == 100 / FLOPS[always]
+    lowest = compute_ratio([4], FLOPS, always)
+    assert lowest <= compute_ratio(prefixes, FLOPS, always) + 1e-12 <= 1 + 2e-12
+    assert lowest == 100 / FLOPS[always]
 
 
 @pytest.mark.parametrize(
@@ -66,30 +67,23 @@ def test_impossible_schedules_are_refused(
         compute_ratio(prefixes, flops, always, weights)
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_the_rule_of_thumb_follows_from_backward_being_twice_forward(f: float, b: float, p: float) -> None:
-    full = 1 + 2 * (1 - b * p)
-    frozen, cached = 1 + 2 * (1 - b), (1 - b) + 2 * (1 - b)
-    assert analytic_saving(f, b, p) == pytest.approx(f * (full - frozen) / full, abs=1e-12)
-    assert analytic_saving(f, b, p, cached=True) == pytest.approx(f * (full - cached) / full, abs=1e-12)
-
-
 @pytest.mark.parametrize(
-    ("share", "always", "without", "cached"),
-    [(0.395, 0.19, 1.29, 1.57), (0.419, 0.19, 1.31, 1.63), (0.437, 0, 1.41, 1.78), (0.630, 0, 1.72, 2.71)],
+    ("share", "always", "ceiling"),
+    [(0.395, 0.19, 1.29), (0.419, 0.19, 1.31), (0.437, 0, 1.41), (0.630, 0, 1.72)],
 )
-def test_published_ceilings(share: float, always: float, without: float, cached: float) -> None:
+def test_published_ceilings(share: float, always: float, ceiling: float) -> None:
     """Speed-up ceilings computed elsewhere for four detectors."""
-    assert 1 / (1 - analytic_saving(1, share, always)) == pytest.approx(without, abs=0.012)
-    assert 1 / (1 - analytic_saving(1, share, always, cached=True)) == pytest.approx(cached, abs=0.012)
+    ratio = analytic_ratio([2], share, [0.0, always, 1.0], always_frozen=1)
+    assert 1 / ratio == pytest.approx(ceiling, abs=0.012)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.floats(0.01, 0.99), st.floats(0, 0.9))
-def test_the_analytic_ratio_of_whole_epochs_is_one_less_the_saving(
+def test_the_analytic_ratio_follows_from_backward_being_twice_forward(
     frozen: list[bool], b: float, p: float
 ) -> None:
+    full, still, share = 1 + 2 * (1 - b * p), 1 + 2 * (1 - b), sum(frozen) / len(frozen)
     ratio = analytic_ratio([2 if is_frozen else 0 for is_frozen in frozen], b, [0.0, p, 1.0], always_frozen=1)
-    assert ratio == pytest.approx(1 - analytic_saving(sum(frozen) / len(frozen), b, p), abs=1e-12)
+    assert ratio == pytest.approx(1 - share * (full - still) / full, abs=1e-12)
 
 
 def test_the_analytic_ratio_by_hand() -> None:

@@ -31,6 +31,7 @@ from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.errors import ResourceError, TrainingError
 from dbf_ray.freezing import Freezer, make_policy
 from dbf_ray.training.loop import LoopState, run_epoch
+from tests.cost.prefixes import per_prefix
 from tests.detectors.narrow import NARROW
 
 
@@ -272,7 +273,7 @@ def test_names_copies_and_costs_are_those_of_an_eager_detector() -> None:
     step(fast)
     assert list(fast.state_dict()) == list(eager.state_dict())
     assert [name for name, _ in fast.named_modules()] == [name for name, _ in eager.named_modules()]
-    assert FlopTable(fast).per_prefix(64, 64) == FlopTable(eager).per_prefix(64, 64)
+    assert per_prefix(FlopTable(fast), 64, 64) == per_prefix(FlopTable(eager), 64, 64)
     twin = copy.deepcopy(fast)
     assert same(step(twin), step(eager))
     twin.load_state_dict(fast.state_dict())
@@ -301,7 +302,7 @@ def test_the_option_compiles_and_pads_all_images_to_one_size(
     wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    monkeypatch.setattr("dbf_ray.build.spec.check_compiler", checked.append)
+    monkeypatch.setattr("dbf_ray.build.training.check_compiler", checked.append)
     monkeypatch.setattr(Detector, "compile", lambda self: checked.append("compiled"))
     training = build_training(
         prepare(load_config(None, {**TINY, "training.compile": wanted, "training.device": "cpu"})), quiet=True

@@ -14,6 +14,7 @@ from dbf_ray.detectors import DETECTORS, Detector, make_detector
 from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.geometry import box_iou_rotated, canonicalize
+from tests.cost.prefixes import per_prefix
 
 LOSSES = {
     "rotated_retinanet": {"classification", "regression"},
@@ -190,7 +191,7 @@ def test_labels_of_any_integer_type_and_none_at_all(name: str) -> None:
 
 def test_flops_fall_with_the_frozen_prefix(name: str) -> None:
     table = FlopTable(small(name))
-    flops = table.per_prefix(128, 128)
+    flops = per_prefix(table, 128, 128)
     assert all(a > b for a, b in itertools.pairwise(flops))
     assert 0 < table.backbone_share(128, 128) < 1
 

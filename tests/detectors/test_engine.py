@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from typing import Any
 
@@ -50,13 +51,17 @@ def images(count: int = 2, height: int = 64, width: int = 96) -> Tensor:
 
 def slow_features(backbone: StagedBackbone, x: Tensor) -> FrozenFeatures:
     """By the stages one after the other, all images at once; with the output of every one."""
-    outputs: FrozenFeatures = []
+    outputs = []
     with torch.no_grad():
         for index in range(backbone.num_frozen):
             stage = copy.deepcopy(backbone.stages[index]).eval()
             x = stage(x)
             outputs.append(stage.norm(x) if isinstance(stage, NormedStage) else x)
-    return [*outputs, x]
+    return FrozenFeatures(tuple(outputs), x)
+
+
+def maps_of(features: FrozenFeatures) -> list[Tensor | None]:
+    return [*features.outputs, features.carried]
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
@@ -69,14 +74,10 @@ def test_the_engine_gives_the_plain_features_and_leaves_the_weights_alone(name: 
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     engine = PrefixEngine(backbone)
     found, wanted = engine(images()), slow_features(backbone, images())
-    assert [part is None for part in found] == [
-        False,
-        False,
-        True,
-        False,
-    ]  # the third follows from what the fourth stage takes
+    absent = [part is None for part in maps_of(found)]
+    assert absent == [False, False, True, False]  # the third follows from what the fourth stage takes
     maps = backbone(images(), found)
-    for part, plain in zip([*maps[:3], found[3]], wanted, strict=True):
+    for part, plain in zip([*maps[:3], found.carried], maps_of(wanted), strict=True):
         assert part is not None
         assert plain is not None
         assert part.shape == plain.shape
@@ -105,7 +106,7 @@ def test_bf16_is_as_far_from_float32_as_autocast_is(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         plain, under_autocast = backbone.frozen_features(images()), engine(images())
     for number in range(4):
-        wanted, part, mixed, cast = exact[number], alone[number], under_autocast[number], plain[number]
+        wanted, part, mixed, cast = (way.outputs[number] for way in (exact, alone, under_autocast, plain))
         assert wanted is not None
         assert part is not None
         assert mixed is not None
@@ -139,7 +140,9 @@ def test_float32_stages_are_exact_and_what_follows_takes_what_they_give(
         wanted, found = slow_features(backbone, images()), engine(images())
         with torch.autocast("cpu", torch.bfloat16):
             mixed = engine(images())
-        for number, (part, cast, exact) in enumerate(zip(found, mixed, wanted, strict=True)):
+        for number, (part, cast, exact) in enumerate(
+            zip(maps_of(found), maps_of(mixed), maps_of(wanted), strict=True)
+        ):
             if part is None or cast is None:
                 assert part is cast is None
                 continue
@@ -152,25 +155,24 @@ def test_float32_stages_are_exact_and_what_follows_takes_what_they_give(
 def test_float32_stages_are_so_whatever_the_weights_are_in_and_nothing_frozen_is_the_images() -> None:
     backbone = frozen("mobilenet_v2", 1).bfloat16()
     found, wanted = (
-        PrefixEngine(backbone, torch.bfloat16)(images())[1],
-        slow_features(backbone.float(), images())[1],
+        PrefixEngine(backbone, torch.bfloat16)(images()).carried,
+        slow_features(backbone.float(), images()).carried,
     )
     assert found is not None
     assert wanted is not None
     assert error(found, wanted) < 0.02  # the weights were rounded before their norms were folded into them
     with torch.autocast("cpu", torch.bfloat16):
-        [given] = PrefixEngine(frozen("mobilenet_v2", 0), torch.bfloat16)(images())
-    assert given is not None
-    assert torch.equal(given, images())
+        given = PrefixEngine(frozen("mobilenet_v2", 0), torch.bfloat16)(images())
+    assert given.outputs == ()
+    assert given.carried is not None
+    assert torch.equal(given.carried, images())
 
 
 def test_float32_stages_with_norms_of_their_outputs_are_exact_too() -> None:
     backbone = frozen("swin_t", 3)
     backbone.float32_stages = 2
-    wanted = slow_features(backbone, images())
-    for number, (part, exact) in enumerate(
-        zip(PrefixEngine(backbone, torch.bfloat16)(images()), wanted, strict=True)
-    ):
+    found, wanted = PrefixEngine(backbone, torch.bfloat16)(images()), slow_features(backbone, images())
+    for number, (part, exact) in enumerate(zip(maps_of(found), maps_of(wanted), strict=True)):
         assert exact is not None
         if part is not None:
             assert (error(part, exact) < 1e-5) == (number < 2)
@@ -180,7 +182,7 @@ def test_batch_norms_over_ranks_are_folded_too() -> None:
     backbone = frozen("narrow", 2, norm_eval="sync")
     engine = PrefixEngine(backbone)
     assert engine.folded == 2
-    found, wanted = engine(images())[2], slow_features(backbone, images())[2]
+    found, wanted = engine(images()).carried, slow_features(backbone, images()).carried
     assert found is not None
     assert wanted is not None
     assert error(found, wanted) < 1e-5
@@ -190,7 +192,19 @@ def test_outputs_that_nobody_reads_are_not_kept() -> None:
     backbone = frozen("narrow", 4)
     backbone.read_from = 1
     for found in (PrefixEngine(backbone)(images()), backbone.frozen_features(images())):
-        assert [part is None for part in found] == [True, False, False, False, True]
+        assert [part is None for part in maps_of(found)] == [True, False, False, False, True]
+
+
+def test_features_are_mapped_and_filled_by_name_and_go_to_other_processes() -> None:
+    one, carried = torch.rand(2, 3, 4, 4), torch.rand(2, 6, 2, 2)
+    features = FrozenFeatures((None, one, None), carried)
+    assert all(a is b for a, b in zip(features.tensors(), [one, carried], strict=True))
+    halves = features.map(lambda part: part / 2)
+    assert [part is None for part in maps_of(halves)] == [True, False, True, False]
+    back = pickle.loads(pickle.dumps(halves.filled([one, carried])))
+    assert [part is None for part in maps_of(back)] == [True, False, True, False]
+    assert all(torch.equal(a, b) for a, b in zip(back.tensors(), [one, carried], strict=True))
+    assert FrozenFeatures((one,), None).filled([carried]).outputs[0] is carried
 
 
 class Branching(nn.Module):
@@ -236,7 +250,7 @@ def test_a_stage_that_cannot_be_folded_runs_as_it_is_and_says_so(kind: type[Bran
     with pytest.warns(UserWarning, match=f"batch norms of a {kind.__name__} are not folded"):
         engine = PrefixEngine(backbone)
     assert engine.folded == 0
-    found, wanted = engine(images())[0], slow_features(backbone, images())[0]
+    found, wanted = engine(images()).outputs[0], slow_features(backbone, images()).outputs[0]
     assert found is not None
     assert wanted is not None
     assert error(found, wanted) < 1e-5
@@ -249,12 +263,11 @@ def test_features_of_an_image_do_not_depend_on_its_company(name: str) -> None:
     for run in (backbone.frozen_features, PrefixEngine(backbone)):
         together, apart = run(x), [run(x[index : index + 1]) for index in (0, 1, 2, 3)]
         turned = run(x.flip(0))
-        for number, whole in enumerate(together[:4]):
-            assert whole is not None
-            assert torch.equal(whole, torch.cat([one[number] for one in apart]))  # type: ignore[misc]
-            assert torch.equal(whole.flip(0), turned[number])  # type: ignore[arg-type]
+        for number, whole in enumerate(together.tensors()):
+            assert torch.equal(whole, torch.cat([one.tensors()[number] for one in apart]))
+            assert torch.equal(whole.flip(0), turned.tensors()[number])
         wanted = slow_features(backbone, x)
-        assert error(together[3], wanted[3]) < 1e-4  # type: ignore[arg-type]
+        assert error(together.outputs[3], wanted.outputs[3]) < 1e-4  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("prefix", [1, 4])
@@ -308,10 +321,12 @@ def test_compiled_engines_are_compiled_once_a_prefix_and_take_new_weights() -> N
                 p.mul_(1.01)
         engine.refresh(backbone)
         for number in (3, 1, 2):
-            found, wanted = engine(images(number)), slow_features(backbone, images(number))
-            assert found[3] is not None
-            assert found[3].shape == wanted[3].shape  # type: ignore[union-attr]
-            assert error(found[3], wanted[3]) < 1e-5, span  # type: ignore[arg-type]
+            found = engine(images(number)).carried
+            wanted = slow_features(backbone, images(number)).carried
+            assert found is not None
+            assert wanted is not None
+            assert found.shape == wanted.shape
+            assert error(found, wanted) < 1e-5, span
     several = [PrefixEngine(backbone, backend=count) for _ in range(12)]
     before = count.graphs
     for one in several:
@@ -336,7 +351,8 @@ def test_a_compiled_engine_gives_the_same(name: str, dtype: torch.dtype, bounds:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = engine(images())
-    for part, exact, bound in zip(found, slow_features(backbone, images()), bounds, strict=True):
+    wanted = slow_features(backbone, images())
+    for part, exact, bound in zip(maps_of(found), maps_of(wanted), bounds, strict=True):
         assert (part is None) == (bound is None)  # it follows from what the next stage takes
         assert bound is None or error(part, exact) < bound  # type: ignore[arg-type]
 

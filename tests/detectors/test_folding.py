@@ -188,7 +188,7 @@ def test_what_folding_would_change_is_not_folded_and_runs_as_it_is(what: str) ->
     backbone = StagedBackbone([module], [4], [1])
     Freezer(backbone).apply(1)
     with pytest.warns(UserWarning, match=f"batch norms of a Odd are not folded: {what}"):
-        found = PrefixEngine(backbone)(images())[0]
+        found = PrefixEngine(backbone)(images()).outputs[0]
     assert found is not None
     torch.testing.assert_close(found, module(images()), rtol=0, atol=1e-5)
     assert count_norms(folded(Odd("nothing").eval())) == 0  # of the same network without it
@@ -229,7 +229,7 @@ def test_mobilenets_first_block_is_centred_in_the_engine_and_again_when_refreshe
         backbone.eval()
 
     def off(way: Callable[[Tensor], FrozenFeatures]) -> float:
-        found, wanted = way(x)[-1], backbone.frozen_features(x)[-1]
+        found, wanted = way(x).carried, backbone.frozen_features(x).carried
         assert found is not None
         assert wanted is not None
         return float((found.float() - wanted).norm() / wanted.norm())

@@ -140,20 +140,3 @@ def test_a_failure_leaves_the_earlier_files(
     with pytest.raises(RuntimeError, match="no canvas"):
         write_study(study_result("second", trials), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_full_disk_leaves_the_earlier_file_and_no_temporary_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "pareto.json"
-    study_module.replace_file(file, b"old")
-
-    def half(self: Path, content: bytes) -> int:
-        with self.open("wb") as stream:
-            stream.write(content[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="No space"):
-        study_module.replace_file(file, b"newer")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"pareto.json": b"old"}

@@ -1,11 +1,11 @@
-"""The closing table as text and as Markdown."""
+"""The closing table as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dbf_ray.reports import study_result
-from dbf_ray.reports.tables import markdown_table, study_rows, text_table
+from dbf_ray.reports.tables import study_rows, text_table
 
 Trials = list[dict[str, Any]]
 
@@ -21,15 +21,6 @@ def test_text_table(trials: Trials) -> None:
         "frozen  -  0.3000      0.3100         0.6000           180.0  front",
         "step    6       -           -         0.6600           198.0  failed: no finite result",
     ]
-
-
-def test_markdown_table(trials: Trials) -> None:
-    lines = markdown_table(study_result("s", trials)).splitlines()
-    assert lines[0] == "| policy | ρ | map50 | map50_best | compute_ratio | device seconds |  |"
-    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
-    assert lines[5] == "| step | 4 | 0.6000 | 0.6100 | 0.7000 | 210.0 | front, recommended |"
-    assert {line.count("|") for line in lines} == {8}
-    assert len(lines) == 2 + 7
 
 
 def test_failed_and_other_parameters(trials: Trials) -> None:

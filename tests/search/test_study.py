@@ -190,25 +190,6 @@ def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_i
     assert (anew.setting.key, anew.retry_of) == (asked.setting.key, None)
 
 
-def test_a_study_of_an_older_version_goes_on(opened, monkeypatch):
-    """Its configuration lacks keys of today, and its keys of settings were made in another way."""
-    with monkeypatch.context() as patched:
-        key = Settings._key
-        patched.setattr(Settings, "_key", lambda self, config, policy: f"old {key(self, config, policy)}")
-        first = opened()
-        train(first, 3)
-    config = first.optuna.user_attrs["config"]
-    del config["training"]["ema"], config["freezing"]["interval"], config["freezing"]["momentum"]
-    first.optuna.set_user_attr("config", config)
-    assert all(trial.user_attrs["setting"]["key"].startswith("old ") for trial in first.optuna.trials)
-    again = opened()
-    assert again.baselines_done()
-    known = {trial.user_attrs["setting"]["overrides"].get("freezing.rho") for trial in first.complete()}
-    more = train(again)
-    assert known.isdisjoint({asked.setting.rho for asked in more})
-    assert [row["policy"] for row in again.rows(Path())].count("full") == 1
-
-
 def test_a_study_goes_on_only_with_its_own_configuration(opened):
     train(opened(), 1)
     opened(**{"cluster.workers": 2, "search.trials": 99})

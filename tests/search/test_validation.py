@@ -9,8 +9,8 @@ import pytest
 
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import WeightsError
+from dbf_ray.files import write_json
 from dbf_ray.search.validation import val_map50, validate_front
-from dbf_ray.tracking.base import write_json
 from dbf_ray.training.checkpoint import save_checkpoint
 
 

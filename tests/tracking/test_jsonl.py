@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbf_ray.config import Config, load_config, to_dict
+from dbf_ray.files import write_text
 from dbf_ray.tracking import (
     JsonlTracker,
     Tracker,
@@ -23,7 +24,7 @@ from dbf_ray.tracking import (
     resolve_uri,
     write_epochs,
 )
-from dbf_ray.tracking.base import finite, write_atomically
+from dbf_ray.values import finite
 
 
 def epochs_of(directory: Path) -> list[int]:
@@ -131,14 +132,14 @@ def test_records_hold_only_what_json_can(tmp_path):
 
 def test_an_interrupted_write_leaves_the_old_content(tmp_path, monkeypatch):
     file = tmp_path / "summary.json"
-    write_atomically(file, "old")
+    write_text(file, "old")
 
     def broken(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("dbf_ray.tracking.base.os.replace", broken)
+    monkeypatch.setattr("dbf_ray.files.os.replace", broken)
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(file, "new")
+        write_text(file, "new")
     assert file.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 

@@ -80,7 +80,7 @@ def test_folders_that_are_no_checkpoints_are_not_listed(tmp_path: Path) -> None:
     assert list_checkpoints(tmp_path / "nowhere") == []
 
 
-MOMENTS = ["torch.save", "Path.write_text", "_flush", "Path.rename"]
+MOMENTS = ["torch.save", "Path.write_text", "flush", "Path.rename"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -91,7 +91,7 @@ def test_death_at_any_moment_leaves_whole_checkpoints(
     owner, name = {
         "torch.save": (torch, "save"),
         "Path.write_text": (Path, "write_text"),
-        "_flush": (module, "_flush"),
+        "flush": (module, "flush"),
         "Path.rename": (Path, "rename"),
     }[moment]
     save(tmp_path, 1)

@@ -240,13 +240,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Detector,
 
 def ways_of(backbone: StagedBackbone) -> dict[str, Compute]:
     def rounded(dtype: torch.dtype) -> Compute:
-        return lambda images: [
-            None if part is None else part.to(dtype).float() for part in backbone.frozen_features(images)
-        ]
+        return lambda images: backbone.frozen_features(images).map(lambda part: part.to(dtype).float())
 
     def autocast(images: torch.Tensor) -> FrozenFeatures:
         with torch.autocast("cpu", torch.bfloat16):
-            return [None if part is None else part.float() for part in backbone.frozen_features(images)]
+            return backbone.frozen_features(images).map(lambda part: part.float())
 
     return {
         "stages": backbone.frozen_features,

@@ -92,8 +92,8 @@ def test_weights_that_move_under_a_frozen_prefix_are_seen(narrow_run: Callable[.
     def last() -> torch.Tensor:
         found = frozen(batch).frozen
         assert found is not None
-        assert found[3] is not None
-        return found[3]
+        assert found.outputs[3] is not None
+        return found.outputs[3]
 
     first, again = last(), last()
     assert torch.equal(first, again)
@@ -102,7 +102,7 @@ def test_weights_that_move_under_a_frozen_prefix_are_seen(narrow_run: Callable[.
     with torch.no_grad():
         weight.mul_(1.5)
     moved = last()
-    plain = detector.backbone.frozen_features(batch.images)[3]
+    plain = detector.backbone.frozen_features(batch.images).outputs[3]
     assert plain is not None
     assert torch.allclose(moved, plain, atol=1e-5)
     assert not torch.allclose(moved, first, atol=1e-3)
@@ -137,10 +137,10 @@ def test_features_depend_on_normalisation_and_on_what_is_no_tensor(
         for _ in range(2):
             features = training.frozen(batch).frozen
         assert features is not None
-        assert features[3] is not None
-        exact = training.detector.backbone.frozen_features(batch.images)[3]
+        assert features.outputs[3] is not None
+        exact = training.detector.backbone.frozen_features(batch.images).outputs[3]
         assert exact is not None
-        assert torch.allclose(features[3], exact, atol=1e-5)
-        found.append(features[3])
+        assert torch.allclose(features.outputs[3], exact, atol=1e-5)
+        found.append(features.outputs[3])
     assert torch.equal(found[0], found[3])
     assert all(not torch.allclose(other, found[0], atol=1e-4) for other in found[1:3])

@@ -83,12 +83,10 @@ class PrefixEngine:
         with self._precision(images.device):
             found = image_by_image(self._run, images)
         if not mixed:
-            return [None if part is None else part.to(images.dtype) for part in found]
-        last = max(len(self._stages) - 1, 0)  # the stage that the last two are of
-        return [
-            part.to(self.dtype) if part is not None and min(number, last) < self._exact else part
-            for number, part in enumerate(found)
-        ]
+            return found.map(lambda part: part.to(images.dtype))
+        given = found.map(lambda part: part.to(self.dtype))
+        outputs = (*given.outputs[: self._exact], *found.outputs[self._exact :])
+        return FrozenFeatures(outputs, (given if 0 < len(self._stages) == self._exact else found).carried)
 
     def _copies(self, stages: Iterable[nn.Module]) -> Iterator[nn.Module]:
         return (
@@ -110,7 +108,7 @@ class PrefixEngine:
             F.pad(images, (0, 0, 0, 0, 0, 0, 0, self.largest - count)) if count < self.largest else images
         )
         found = self._compiled(self._stages, images, self._read_from, self._goes_on)
-        return [None if part is None else part[:count] for part in found]
+        return found.map(lambda part: part[:count])
 
     def _compile(self, backend: Backend) -> Callable[..., FrozenFeatures]:
         # A code object of its own, with which dynamo keeps its graphs: engines would else share one limit of

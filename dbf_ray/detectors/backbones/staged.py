@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,33 @@ from torch import Tensor, nn
 from dbf_ray.detectors.backbones.parts import NormedStage
 from dbf_ray.detectors.precision import uncached_autocast
 
-FrozenFeatures = list[Tensor | None]
-"""All that the rest of a network needs of the n frozen stages: n + 1 maps [B, C, H, W]. First each stage's
-output, None where nobody reads it; then what the next stage takes, None where there is none. The n-th stage's
-output is None too where a stage follows: it is what that one takes, or follows from it. For n = 0 it is the
-images alone.
-"""
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """All that the rest of a network needs of the n frozen stages: maps [B, C, H, W].
+
+    Attributes:
+        outputs: each of the n stages' output; None where nobody reads it, and for the last where a stage
+            follows: it is ``carried``, or follows from it.
+        carried: what the next stage takes, None where there is none. For n = 0 the images.
+    """
+
+    outputs: tuple[Tensor | None, ...]
+    carried: Tensor | None
+
+    def tensors(self) -> list[Tensor]:
+        """The maps that there are, in order."""
+        return [part for part in (*self.outputs, self.carried) if part is not None]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FrozenFeatures:
+        """The same with ``function`` applied to each map that there is, in the order of :meth:`tensors`."""
+        outputs = tuple(None if part is None else function(part) for part in self.outputs)
+        return FrozenFeatures(outputs, None if self.carried is None else function(self.carried))
+
+    def filled(self, tensors: Iterable[Tensor]) -> FrozenFeatures:
+        """The same with other maps, as many as :meth:`tensors` has."""
+        left = iter(tensors)
+        return self.map(lambda _: next(left))
 
 
 class StagedBackbone(nn.Module):
@@ -86,7 +108,8 @@ class StagedBackbone(nn.Module):
         Returns:
             A map for each stage; None where ``frozen`` has none and it does not follow from it.
         """
-        *outputs, features = self._frozen_together(images) if frozen is None else frozen
+        given = self._frozen_together(images) if frozen is None else frozen
+        outputs, features = list(given.outputs), given.carried
         if outputs and features is not None:
             with torch.no_grad(), uncached_autocast(features.device):
                 outputs[-1] = stage_output(self.stages[self.num_frozen - 1], features)
@@ -102,7 +125,7 @@ class StagedBackbone(nn.Module):
         """
         stages = list(self.stages[: self.num_frozen])
         if not stages:
-            return [images]
+            return FrozenFeatures((), images)
         with uncached_autocast(images.device):
             return image_by_image(
                 lambda part: run_stages(stages, part, self.read_from, self.num_frozen < self.num_stages),
@@ -132,13 +155,12 @@ class StagedBackbone(nn.Module):
 
 def run_stages(stages: Sequence[nn.Module], images: Tensor, read_from: int, goes_on: bool) -> FrozenFeatures:
     """The features of leading stages; ``goes_on`` says whether another stage follows them."""
-    features = images
-    outputs: FrozenFeatures = []
+    features, outputs = images, []
     for number, stage in enumerate(stages):
         features = stage(features)
         derived = goes_on and number == len(stages) - 1
         outputs.append(stage_output(stage, features) if number >= read_from and not derived else None)
-    return [*outputs, features if goes_on else None]
+    return FrozenFeatures(tuple(outputs), features if goes_on else None)
 
 
 def stage_output(stage: nn.Module, features: Tensor) -> Tensor:
@@ -155,15 +177,13 @@ def image_by_image(run: Callable[[Tensor], FrozenFeatures], images: Tensor) -> F
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling():
         return run(images)
-    joined: FrozenFeatures = []
+    joined = None
     for index in range(len(images)):
         found = run(images[index : index + 1])
-        if not joined:
-            joined = [None if part is None else empty_batch(part[0], len(images)) for part in found]
-        for whole, part in zip(joined, found, strict=True):
-            if whole is not None and part is not None:
-                whole[index] = part[0]
-    return joined
+        joined = joined or found.map(lambda part: empty_batch(part[0], len(images)))
+        for whole, part in zip(joined.tensors(), found.tensors(), strict=True):
+            whole[index] = part[0]
+    return joined or run(images)
 
 
 def empty_batch(one: Tensor, count: int, dtype: torch.dtype | None = None) -> Tensor:
