@@ -56,7 +56,7 @@ def merge_files(
     DOTA's server takes.
 
     Args:
-        source: folder or zip of them, or a folder that jobs.predict has written.
+        source: folder or zip of them, or a folder that dbf predict has written.
         out: folder; Task 1 files of an earlier merge in it are replaced.
         classes: in label order; None: those that the files are named by.
         nms_threshold: see :func:`.merge_patches`.

@@ -1,7 +1,7 @@
 """How often to train the backbone: the period rho of the policy ``step``, between the baselines ``full`` and
 ``frozen``.
 
-A search space is a Python file with two names, and ``python -m jobs.search --space FILE`` reads it:
+A search space is a Python file with two names, and ``dbf search --space FILE`` reads it:
 
 BASELINES
     A list of overrides, each a mapping of dotted configuration keys to values. They are trained first and
@@ -10,7 +10,7 @@ BASELINES
 
 space(trial) or space(trial, config)
     Draws from an Optuna trial and returns overrides. Any key of the configuration may be drawn
-    (``python -m jobs.train --help`` lists them) and draws may depend on each other::
+    (``dbf train --help`` lists them) and draws may depend on each other::
 
         def space(trial):
             overrides = {"freezing.policy": trial.suggest_categorical("policy", ["full", "step"])}

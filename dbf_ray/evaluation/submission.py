@@ -136,7 +136,7 @@ def _texts(source: Path) -> dict[str, str]:
     if not texts:
         raise DataError(
             f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that "
-            f"jobs.predict wrote them to"
+            f"dbf predict wrote them to"
         )
     return texts
 
