@@ -6,7 +6,6 @@ and a row in the shared exam (tests/freezing/policy_members.py).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from dbf_ray.freezing.policies.multirate_step import MultirateStep
 from dbf_ray.freezing.policies.plateau import Plateau
 from dbf_ray.freezing.policies.slower import LayerDecay, LrScale
 from dbf_ray.freezing.policies.step import Step, WarmupStep
+from dbf_ray.members import find_member, from_outside, subclass_of
 
 __all__ = [
     "POLICIES",
@@ -51,18 +51,17 @@ def make_policy(name: str, **parameters: Any) -> Policy:
     """Make a policy by name.
 
     Args:
-        name: a key of :data:`POLICIES`.
+        name: a key of :data:`POLICIES`, or a dotted path ``package.module:MyPolicy``.
         parameters: the policy's own parameters, for example ``rho=5``.
 
     Raises:
         ConfigError: unknown policy, unknown or missing parameter, or a value out of range.
     """
-    member = POLICIES.get(name) if isinstance(name, str) else None
-    if member is None:
-        close = difflib.get_close_matches(str(name), POLICIES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"unknown freezing policy {name!r}; known policies: {', '.join(POLICIES)}{hint}")
-    return member(**parameters)
+    rule = "a class derived from dbf_ray.freezing.Schedule or Policy"
+    policy: Policy = find_member("freezing policy", name, POLICIES, rule, subclass_of(Policy))(**parameters)
+    if from_outside(name):
+        vars(policy)["name"] = name  # what finds it again
+    return policy
 
 
 def policy_to_dict(policy: Policy) -> dict[str, Any]:

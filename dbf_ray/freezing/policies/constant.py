@@ -16,7 +16,7 @@ class Full(Schedule):
 
 
 class Frozen(Schedule):
-    """n(t) = K: the backbone is never trained. The cheapest baseline, sensible with pretrained weights alone."""
+    """n(t) = K: the backbone is never trained. The cheapest baseline, for pretrained weights only."""
 
     name = "frozen"
 
