@@ -16,7 +16,7 @@ LAYERS = [
     {"config_sections", "members"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
-    {"training"},
+    {"training", "member_help"},
     {"build"},
     {"run", "evaluate", "merge"},
     {"predict"},

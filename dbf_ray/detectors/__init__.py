@@ -82,11 +82,16 @@ def find_detector(name: str) -> type[Detector]:
 
 def check_options(name: str, options: dict[str, Any]) -> None:
     """Refuse an unknown detector or an option that it does not have."""
-    parameters = inspect.signature(find_detector(name).__init__).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED_OPTIONS]
+    known = own_options(name)
     for option in options:
         if option not in known:
             raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
+
+
+def own_options(name: str) -> list[str]:
+    """Names of a detector's own options."""
+    parameters = inspect.signature(find_detector(name).__init__).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED_OPTIONS]
 
 
 def with_defaults(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +112,7 @@ __all__ = [
     "find_detector",
     "make_backbone",
     "make_detector",
+    "own_options",
     "padded_size",
     "with_defaults",
 ]

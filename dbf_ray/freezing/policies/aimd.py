@@ -13,8 +13,9 @@ from dbf_ray.freezing.policies.base import Decision, Horizon, Policy, Signals, S
 
 
 class Aimd(Policy):
-    """Integer rho from ``start``. After an unfrozen epoch, with P = norm(sum of updates) / sum of norms over
-    its optimizer steps:
+    """A period rho that grows while unfrozen steps cancel each other, and is halved where they do not. It is
+    ``start`` at first. After an unfrozen epoch, with P = norm(sum of updates) / sum of norms over its
+    optimizer steps:
 
     P < threshold (the steps cancel each other, the backbone gets nowhere): rho = min(rho + 1, max_rho); else
     rho = max(1, rho // 2). The next unfrozen epoch comes rho epochs later. Epoch 0 is unfrozen. P is APF's

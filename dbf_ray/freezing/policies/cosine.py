@@ -16,10 +16,11 @@ TOLERANCE = 1e-9  # densities such as 1/3 must not lose an epoch by rounding
 
 
 class Cosine(Schedule):
-    """Density d(t) = end + (start - end) (1 + cos(pi t / (E - 1))) / 2, and d = start if E = 1.
+    """The share of unfrozen epochs goes from start to end along half a cosine.
 
-    A sum starts at 0.5 and grows by d(t) each epoch; when it reaches 1 the epoch is unfrozen (n = 0) and the
-    sum falls by 1; else n = K.
+    d(t) = end + (start - end) (1 + cos(pi t / (E - 1))) / 2, and d = start if E = 1. A sum starts at 0.5
+    and grows by d(t) each epoch; when it reaches 1 the epoch is unfrozen (n = 0) and the sum falls by 1; else
+    n = K.
 
     Args:
         start: share of unfrozen epochs at the beginning, 0..1.

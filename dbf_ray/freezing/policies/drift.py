@@ -16,7 +16,8 @@ TRAINED, FROZEN, PROBED = "trained", "frozen", "probed"
 
 
 class Drift(Policy):
-    """D = 1 - CKA of fixed probe images' features after an epoch and at the last unfreezing. Epoch 0 is
+    """Frozen once the features have drifted by ``high``, trained on where a probe finds them moving. Drift is
+    D = 1 - CKA of fixed probe images' features after an epoch and at the last unfreezing. Epoch 0 is
     unfrozen.
 
     The first unfrozen span ends once D > high. From then on an unfrozen probe epoch comes ``recheck`` epochs

@@ -12,8 +12,8 @@ from dbf_ray.freezing.policies.base import Horizon, Schedule
 
 
 class Step(Schedule):
-    """n(t) = 0 iff (t - phase) mod rho = 0 (Euclidean: the remainder is never negative), else K: the backbone
-    is trained in epochs phase, phase + rho, phase + 2 rho, ...
+    """The backbone is trained in epochs phase, phase + rho, phase + 2 rho and so on: n(t) = 0 iff
+    (t - phase) mod rho = 0 (Euclidean: the remainder is never negative), else K.
 
     Phase 0 is the paper's. rho = 1 is full fine-tuning; rho >= E with phase 0 trains the backbone in epoch 0
     only; a phase >= E trains it never.
@@ -43,7 +43,8 @@ class Step(Schedule):
 
 
 class WarmupStep(Schedule):
-    """n(t) = K for t < warmup; from there on 0 iff (t - warmup) mod rho = 0, else K.
+    """Frozen for ``warmup`` epochs, then as step: n(t) = K for t < warmup; from there on 0 iff
+    (t - warmup) mod rho = 0, else K.
 
     A fresh head sends large, aimless gradients into the backbone; frozen epochs at the beginning keep them
     out.
