@@ -120,8 +120,8 @@ def test_blocks_of_steps_freeze_within_an_epoch(tmp_path: Path) -> None:
     short = setting(
         tmp_path, "short", **SETTINGS["step"], **{"freezing.interval": {"unit": "steps", "every": 5}}
     )
-    assert prepare(short).run.epochs == 3
-    assert [prepare(short).run.steps(block) for block in range(3)] == [5, 5, 2]
+    assert prepare(short).horizon.epochs == 3
+    assert [prepare(short).horizon.steps(block) for block in range(3)] == [5, 5, 2]
     assert whole(short)["compute_ratio"] == pytest.approx(prepare(short).compute_ratio, rel=1e-9)
     pairs = setting(
         tmp_path, "pairs", **SETTINGS["step"], **{"freezing.interval": {"unit": "epochs", "every": 2}}
@@ -173,7 +173,7 @@ def test_frozen_stages_stand_still_whatever_trains_the_rest(
     """Prefixes 0, 4, 3, 4, 2, 4: what an epoch froze has the bits it had before, and everything else has
     moved.
     """
-    rule = {"freezing.policy": "multirate_step", "freezing.rho": 2, "freezing.growth": 2.0}
+    rule = {"freezing.policy": "tests.training.policy_runs:Ladder"}
     config = setting(
         tmp_path,
         "run",
