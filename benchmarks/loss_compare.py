@@ -1,14 +1,17 @@
 """Whether two commits train the same: a refactoring must not change what trainings compute.
 
-Four tiny configurations are trained at both commits, and the losses of every epoch and the final weights compared by their bits. Each training is
-`python -m jobs.train` in an extracted copy of the commit, on a CPU with one thread for each rank, with the interpreter and libraries of this
-process. A commit is given as git knows it; "." is this checkout as it is, with what is not committed. Runs of a commit are kept in
-.cache/loss_compare, those of "." are not; "." against "." says whether trainings here repeat themselves at all.
+Four tiny configurations are trained at both commits, and the losses of every epoch and the final weights
+compared by their bits. Each training is `python -m jobs.train` in an extracted copy of the commit, on a CPU
+with one thread for each rank, with the interpreter and libraries of this process. A commit is given as git
+knows it; "." is this checkout as it is, with what is not committed. Runs of a commit are kept in
+.cache/loss_compare, those of "." are not; "." against "." says whether trainings here repeat themselves at
+all.
 
-With step(2) alone a frozen span is one epoch, in which no image comes twice, so the configurations with a feature cache hold each decision for
-longer: Oriented R-CNN for two epochs, of which the second is served from the cache, RetinaNet for six of four steps an epoch, so that a span begins
-within an epoch and steps in the next mix images that are known with others that are not. So short trainings find no object yet: map50 is 0, and
-evaluation is run but hardly compared.
+With step(2) alone a frozen span is one epoch, in which no image comes twice, so the configurations with a
+feature cache hold each decision for longer: Oriented R-CNN for two epochs, of which the second is served from
+the cache, RetinaNet for six of four steps an epoch, so that a span begins within an epoch and steps in the
+next mix images that are known with others that are not. So short trainings find no object yet: map50 is 0,
+and evaluation is run but hardly compared.
 
 The exit status is 1 if anything differs.
 
@@ -37,7 +40,7 @@ import torch
 from torch import Tensor
 
 from dbf_ray.errors import ConfigError, TrainingError
-from dbf_ray.run import machine, versions
+from dbf_ray.run.summary import machine, versions
 from dbf_ray.tracking import read_epochs, read_summary
 from dbf_ray.training.checkpoint import list_checkpoints
 from jobs.command_line import main, make_parser, parse, print_json
@@ -130,7 +133,8 @@ def command(arguments: Sequence[str] | None = None) -> Row:
 
 
 def trained(revision: str, commit: str | None, names: Sequence[str], scratch: Path) -> Path:
-    """The folder of a commit's runs, each in a folder of its configuration's name; those that are not known are trained.
+    """The folder of a commit's runs, each in a folder of its configuration's name; those that are not known
+    are trained.
 
     Raises:
         TrainingError: it cannot be trained.
@@ -151,7 +155,8 @@ def trained(revision: str, commit: str | None, names: Sequence[str], scratch: Pa
     )
     if code not in imported.parents:
         raise TrainingError(
-            f"the code of {revision} must be what runs, but {imported} is not within {code}; is dbf_ray there?"
+            f"the code of {revision} must be what runs, but {imported} is not within {code}; is dbf_ray "
+            f"there?"
         )
     known = re.findall(r"^ +--([\w.]+)", python(code, "-m", "jobs.train", "--help"), re.MULTILINE)
     for name in missing:
@@ -195,7 +200,8 @@ def commit_of(revision: str) -> str | None:
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         raise ConfigError(
-            f'a commit must be one that git knows in {ROOT}, got {revision!r}; see git log, or give "." for the files as they are'
+            f'a commit must be one that git knows in {ROOT}, got {revision!r}; see git log, or give "." for '
+            f"the files as they are"
         )
     return found.stdout.strip()
 
@@ -211,7 +217,8 @@ def extracted(commit: str, folder: Path) -> Path:
 
 
 def python(code: Path, *arguments: str) -> str:
-    """What Python prints, with the packages in ``code`` before installed ones, in this process, in Ray's workers and wherever else.
+    """What Python prints, with the packages in ``code`` before installed ones, in this process, in Ray's
+    workers and wherever else.
 
     Raises:
         TrainingError: it fails.
@@ -231,7 +238,9 @@ def python(code: Path, *arguments: str) -> str:
 
 
 def spelled(settings: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """Settings as a commit calls them, which knows the keys ``known`` (and those that no help lists: parameters of policies)."""
+    """Settings as a commit calls them, which knows the keys ``known`` (and those that no help lists:
+    parameters of policies).
+    """
     result = {}
     for key, value in settings.items():
         if key in RENAMED and key not in known:
@@ -242,7 +251,9 @@ def spelled(settings: Mapping[str, str], known: Collection[str]) -> dict[str, st
 
 
 def differences(base: Path, head: Path) -> list[str]:
-    """What differs between two runs: the first figure of an epoch that does, and the first weight; nothing if all have the same bits."""
+    """What differs between two runs: the first figure of an epoch that does, and the first weight; nothing if
+    all have the same bits.
+    """
     return [
         found
         for found in (of_figures(figures(base), figures(head)), of_weights(weights(base), weights(head)))
@@ -271,7 +282,9 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 
 def of_figures(base: Mapping[tuple[int, str], Any], head: Mapping[tuple[int, str], Any]) -> str | None:
-    """The first figure that differs; all digits of a number are written, so that different ones are written differently."""
+    """The first figure that differs; all digits of a number are written, so that different ones are written
+    differently.
+    """
     for key in sorted({**base, **head}, key=lambda key: key[0]):
         was, now = (repr(side[key]) if key in side else "missing" for side in (base, head))
         if was != now:

@@ -1,4 +1,6 @@
-"""The comparison of two commits' trainings tells the same bits from others, and calls keys as a commit does. Nothing is trained here."""
+"""The comparison of two commits' trainings tells the same bits from others, and calls keys as a commit does.
+Nothing is trained here.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,8 @@ def both(records: Records, model: Model) -> None:
         (
             lambda records, model: model.update({"stem.weight": model["stem.weight"].half()}),
             [
-                "weight stem.weight was torch.float32 [2, 3, 2, 2], is torch.float16 [2, 3, 2, 2] (1 of 3 differ)"
+                "weight stem.weight was torch.float32 [2, 3, 2, 2], is torch.float16 [2, 3, 2, 2] (1 of 3 "
+                "differ)"
             ],
         ),
     ],
