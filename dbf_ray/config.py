@@ -25,6 +25,7 @@ from dbf_ray.config_sections import (
     TrainingConfig,
 )
 from dbf_ray.errors import ConfigError
+from dbf_ray.shipped import find_shipped
 
 
 class Config(Section):
@@ -62,11 +63,11 @@ class Config(Section):
         return self
 
 
-def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML file and lay dotted overrides over it.
 
     Args:
-        file: YAML file, or None for the defaults.
+        file: YAML file, the name of a shipped one (``demo``), or None for the defaults.
         overrides: dotted key -> value, for example ``{"freezing.rho": 5}``. Strings are parsed as YAML
             scalars.
 
@@ -75,8 +76,9 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
     """
     tree: dict[str, Any] = {}
     if file is not None:
+        file = find_shipped("configuration", file)
         try:
-            loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration file {file}: {error.strerror or error}; give an existing "
@@ -174,9 +176,7 @@ def make_config(tree: Mapping[str, Any], place: str) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(_problems(error.errors()))
-        raise ConfigError(
-            f"{problems} (in {place}); python -m jobs.train --help explains every key"
-        ) from error
+        raise ConfigError(f"{problems} (in {place}); dbf train --help explains every key") from error
 
 
 def _parse_scalar(text: str, dotted: str) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 import optuna
 import pytest
 
+from dbf_ray.cli import train
 from dbf_ray.config import Config, DetectorConfig, load_config
 from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from jobs import train
 from tests.search.begins import four_stages
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""The check of ``jobs.prepare_data``: everything that is wrong with a data set, what it consists of, and
+"""``dbf prepare-data check``: everything that is wrong with a data set, what it consists of, and
 samples to look at.
 """
 
@@ -14,28 +14,30 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
 from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
 from dbf_ray.data.readers import READERS, recognise
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError
 from dbf_ray.progress import Counter
-from jobs.command_line import class_option
 
 ABOUT = """Find everything that is wrong with a data set before a training does.
 
-All images are decoded and all labels read, whatever is broken among them: files that miss their twin, lines that cannot be read, unknown classes,
-polygons without area, objects off the image or labelled twice, images that cannot be decoded, and images of one split that another shows too, also
-encoded again, resized, brightened, cropped a little, mirrored or turned. Each problem is printed with its file and line."""
-EPILOG = f"""classes: without --classes those that the data or their format declare are the ones allowed. Where none are declared, a
-rare name is taken for a slip if it is close to a frequent one, or not in the public list that most objects are of. Public lists:
+All images are decoded and all labels read, whatever is broken among them: files that miss their twin,
+lines that cannot be read, unknown classes, polygons without area, objects off the image or labelled
+twice, images that cannot be decoded, and images of one split that another shows too, also encoded again,
+resized, brightened, cropped a little, mirrored or turned. Each problem is printed with its file and line."""
+EPILOG = f"""classes: without --classes those that the data or their format declare are the ones allowed.
+Where none are declared, a rare name is taken for a slip if it is close to a frequent one, or not in the
+public list that most objects are of. Public lists:
 {", ".join(CLASS_LISTS)}.
 
 examples:
-  python -m jobs.prepare_data check DOTA
-  python -m jobs.prepare_data check DIOR-R --format dior --report check --classes dior-r
---report leaves report.json, problems.txt, statistics.png, samples.png, and index.html that shows them all.
-Exit status: 0 no errors (there may be warnings), 1 errors, 2 the check cannot be done."""
+  dbf prepare-data check DOTA
+  dbf prepare-data check DIOR-R --format dior --report check --classes dior-r
+--report leaves report.json, problems.txt, statistics.png, samples.png, and index.html that shows them
+all. Exit status: 0 no errors (there may be warnings), 1 errors, 2 the check cannot be done."""
 MOST_PRINTED = 20  # problems of a kind
 CELL = 560  # pixels: longer side of a drawn sample
 MOST_NAMED = 12  # objects in a sample, each with its name
@@ -115,11 +117,8 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST
         kinds[problem["kind"]].append(problem)
     lines = []
     for kind, found in sorted(kinds.items(), key=lambda pair: (pair[1][0]["severity"], pair[0])):
-        lines.append(
-            f"{kind} ({found[0]['severity']}, {len(found)}): {KINDS[kind].meaning if kind in KINDS else ''}".rstrip(
-                ": "
-            )
-        )
+        meaning = KINDS[kind].meaning if kind in KINDS else ""
+        lines.append(f"{kind} ({found[0]['severity']}, {len(found)}): {meaning}".rstrip(": "))
         for problem in found[:most]:
             line = "" if problem["line"] is None else f", line {problem['line']}"
             lines.append(f"  {problem['file']}{line}: {problem['message']}")

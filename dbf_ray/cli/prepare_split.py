@@ -1,4 +1,4 @@
-"""The split of ``jobs.prepare_data``: images cut into patches."""
+"""``dbf prepare-data split``: images cut into patches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cli.options import class_option
 from dbf_ray.data.patches.split import (
     SplitCounts,
     SplitPlan,
@@ -23,19 +24,22 @@ from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer
 from dbf_ray.progress import Counter
-from jobs.command_line import class_option
 
-ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with the objects of each.
+ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with
+the objects of each.
 
-Windows, and which objects belong to them, follow MMRotate's splitter: neighbours overlap; an object is labelled where at least 70 % of its area is
-inside; one that is cut is marked difficult (2), so that evaluation ignores it. What is left of it is what is labelled (--keep-whole: all of it).
-OUT is in DOTA's format whatever ROOT is in: OUT/SPLIT/images and labelTxt, and originals with the labels of the uncut images, by which merged
-detections are judged. Started again after a kill, it goes on where it was."""
+Windows, and which objects belong to them, follow MMRotate's splitter: neighbours overlap; an object is
+labelled where at least 70 % of its area is inside; one that is cut is marked difficult (2), so that
+evaluation ignores it. What is left of it is what is labelled (--keep-whole: all of it).
+
+OUT is in DOTA's format whatever ROOT is in: OUT/SPLIT/images and labelTxt, and originals with the labels
+of the uncut images, by which merged detections are judged. Started again after a kill, it resumes where
+it was."""
 EPILOG = """examples:
-  python -m jobs.prepare_data split DOTA patches --size 1024 --overlap 200
+  dbf prepare-data split DOTA patches --size 1024 --overlap 200
   at three scales, over a Ray cluster (or all cores of this machine) whose nodes see the same folders:
-    python -m jobs.prepare_data split DOTA patches --size 1024 --overlap 500 --rates 0.5 1.0 1.5 --ray
-  then: python -m jobs.train --data.name dota --data.root patches --data.image_size 1024"""
+    dbf prepare-data split DOTA patches --size 1024 --overlap 500 --rates 0.5 1.0 1.5 --ray
+  then: dbf train --data.name dota --data.root patches --data.image_size 1024"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The merge of ``jobs.prepare_data``: detections of patches brought back to the images."""
+"""``dbf prepare-data merge``: detections of patches brought back to the images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from dbf_ray.data.readers import READERS
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.merge import counts_of, judge, merge_files
 
-ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that DOTA's evaluation server takes.
+ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that
+DOTA's evaluation server takes.
 
-DETECTIONS is a folder (or zip) of DOTA Task 1 files, Task1_CLASS.txt with lines: patch score x1 y1 ... x4 y4, as jobs.predict, MMRotate and the
-DOTA devkit write them; patches are named IMAGE__SIZE__X___Y. In overlaps the best of several detections of an object is kept, by rotated
-suppression within each class. OUT gets the same files by image, and submission.zip."""
+DETECTIONS is a folder (or zip) of DOTA Task 1 files, Task1_CLASS.txt with lines: patch score x1 y1 ... x4
+y4, as dbf predict, MMRotate and the DOTA devkit write them; patches are named IMAGE__SIZE__X___Y. In
+overlaps the best of several detections of an object is kept, by rotated suppression within each class.
+OUT gets the same files by image, and submission.zip."""
 EPILOG = """examples:
-  python -m jobs.prepare_data merge predictions/Task1 merged
+  dbf prepare-data merge predictions/Task1 merged
   and how good they are on the uncut images:
-    python -m jobs.prepare_data merge predictions/Task1 merged --labels DOTA --split val"""
+    dbf prepare-data merge predictions/Task1 merged --labels DOTA --split val"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
