@@ -45,10 +45,7 @@ class ImageDetections(TypedDict):
 def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any]:
     """Train one detector with one freezing policy; an unfinished run of the same folder is resumed.
 
-    With several workers, or ``cluster.use_ray``, training runs under Ray Train. ::
-
-        summary = dbf_ray.train_detector("demo", freezing={"policy": "step", "rho": 4}, name="every-4th")
-        print(summary["map50"], summary["compute_ratio"])
+    With several workers, or ``cluster.use_ray``, training runs under Ray Train.
 
     Args:
         config, overrides: see :mod:`dbf_ray.api`.
@@ -58,6 +55,10 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
 
     Raises:
         DbfRayError: bad input, before training; a finished run; or a training that had to stop.
+
+    Example:
+        >>> summary = dbf_ray.train_detector("demo", name="mine", freezing={"policy": "step", "rho": 4})
+        >>> summary["map50"], summary["compute_ratio"]
     """
     config = as_config(config, **overrides)
     if wants_ray(config):
@@ -81,11 +82,6 @@ def search_schedules(
 ) -> dict[str, Any]:
     """Search freezing policies (and any other key) for the best trade-off of map50 against compute_ratio.
 
-    ::
-
-        pareto = dbf_ray.search_schedules("demo", "rho", trials=6)
-        print(pareto["answer"]["text"])
-
     Args:
         config, overrides: what all trials share, see :mod:`dbf_ray.api`.
         space: a Python file, or the name of a shipped one; search_spaces/rho.py explains how to write one.
@@ -100,6 +96,10 @@ def search_schedules(
 
     Raises:
         DbfRayError: bad input, before the search; or not one trial ended well.
+
+    Example:
+        >>> pareto = dbf_ray.search_schedules("demo", "rho", trials=6)
+        >>> print(pareto["answer"]["text"])
     """
     from dbf_ray.search import search
 
@@ -120,11 +120,6 @@ def evaluate_checkpoint(
 ) -> dict[str, float]:
     """Evaluate a trained detector on the data it was trained on, or on others with the same classes.
 
-    ::
-
-        metrics = dbf_ray.evaluate_checkpoint("runs/every-4th/checkpoints/epoch-00012", "other/images")
-        print(metrics["map50"], metrics["ap50/ship"])
-
     Args:
         checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; it brings its configuration.
         data_root: another data folder, in the format that the detector was trained on (or DOTA's, after
@@ -137,6 +132,10 @@ def evaluate_checkpoint(
 
     Raises:
         DbfRayError: the checkpoint or the data cannot be used.
+
+    Example:
+        >>> metrics = dbf_ray.evaluate_checkpoint("runs/mine/checkpoints/epoch-00012", "other/data")
+        >>> metrics["map50"], metrics["ap50/ship"]
     """
     root = None if data_root is None else Path(data_root)
     config = as_config(config_of(Path(checkpoint), root), **overrides)
@@ -155,12 +154,6 @@ def predict_images(
 ) -> list[ImageDetections]:
     """Detect objects in images of any size: the detections that ``dbf predict`` writes, in memory.
 
-    ::
-
-        (found,) = dbf_ray.predict_images("runs/every-4th/checkpoints/epoch-00012", "scene.tif", score=0.3)
-        for box, name in zip(found["boxes"], found["names"]):
-            print(name, box.tolist())
-
     Args:
         checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
         images: one image or several, each a file, an array uint8 [H, W, 3] or a tensor uint8 [3, H, W], RGB.
@@ -176,6 +169,11 @@ def predict_images(
 
     Raises:
         DbfRayError: the checkpoint or an image cannot be read, or an option is out of range.
+
+    Example:
+        >>> (found,) = dbf_ray.predict_images("runs/mine/checkpoints/epoch-00012", "scene.tif", score=0.3)
+        >>> for box, name in zip(found["boxes"], found["names"]):
+        ...     print(name, box.tolist())
     """
     from dbf_ray.predict.checkpoint import make_task
     from dbf_ray.predict.memory import detect_in

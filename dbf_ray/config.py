@@ -29,7 +29,12 @@ from dbf_ray.shipped import find_shipped
 
 
 class Config(Section):
-    """What a run is called and where it goes."""
+    """What a run is called and where it goes.
+
+    Example:
+        >>> Config(seed=1, training={"epochs": 24}).training.epochs
+        24
+    """
 
     name: str | None = Field(
         None, description="run name, also its folder; null: made from the policy, detector and seed"
@@ -73,6 +78,10 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, a key is unknown, or a value is out of range.
+
+    Example:
+        >>> load_config("demo", {"freezing.policy": "step", "freezing.rho": 4}).freezing.policy
+        'step'
     """
     tree: dict[str, Any] = {}
     if file is not None:

@@ -98,7 +98,8 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
 
 def _section_help(model: type[BaseModel]) -> str:
     """What stands above the options of a section; the place for the parameters of its members."""
-    return textwrap.fill(" ".join((model.__doc__ or "").split()), 96)
+    about = (model.__doc__ or "").split("Example:")[0]
+    return textwrap.fill(" ".join(about.split()), 96)
 
 
 def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:

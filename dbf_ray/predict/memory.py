@@ -87,22 +87,13 @@ def _checked(image: Any, number: int) -> Tensor:
     Raises:
         DataError: they are of another shape or type.
     """
+    if not isinstance(image, np.ndarray | Tensor):
+        raise DataError(f"image {number} must be a path, an array or a tensor, got {type(image).__name__}")
     is_array = isinstance(image, np.ndarray)
-    if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.ascontiguousarray(image))
-        image = image.permute(2, 0, 1) if image.ndim == 3 else image
-    if (
-        isinstance(image, Tensor)
-        and image.dtype == torch.uint8
-        and image.ndim == 3
-        and len(image) == 3
-        and image.numel()
-    ):
+    shape = list(image.shape)
+    if len(shape) != 3 or shape[2 if is_array else 0] != 3 or 0 in shape or str(image.dtype)[-5:] != "uint8":
+        wanted = "an array uint8 [H, W, 3]" if is_array else "a tensor uint8 [3, H, W]"
+        raise DataError(f"image {number} must be {wanted} in RGB, got {image.dtype} {shape}; convert it")
+    if isinstance(image, Tensor):
         return image.cpu()
-    got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-    wanted = (
-        "an array uint8 [H, W, 3]"
-        if is_array
-        else "a path, an array uint8 [H, W, 3] or a tensor uint8 [3, H, W]"
-    )
-    raise DataError(f"image {number} must be {wanted} in RGB, got {got}; convert it")
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)

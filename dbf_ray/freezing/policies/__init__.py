@@ -76,6 +76,10 @@ def make_policy(name: str, **parameters: Any) -> Policy:
 
     Raises:
         ConfigError: unknown policy, unknown or missing parameter, or a value out of range.
+
+    Example:
+        >>> make_policy("step", rho=3).decisions(epochs=6, num_stages=4, seed=0)
+        [0, 4, 4, 0, 4, 4]
     """
     member = POLICIES.get(name) if isinstance(name, str) else None
     if member is None:
