@@ -1,4 +1,4 @@
-"""The wheel, installed beside the libraries that are there already, in a new environment and an empty folder."""
+"""The wheel in a new environment, beside the libraries that are there already, used from an empty folder."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the wheel. The libraries are seen by a .pth file, an editable install among them is
-    not: .pth files of a folder that is itself named in one are not read.
+    """A new environment with the wheel. It sees the libraries through a .pth file, but no editable install
+    among them: .pth files of a folder that is itself named in one are not read.
     """
     folder = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(folder)
