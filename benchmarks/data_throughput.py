@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.patches.split import (
@@ -36,7 +37,6 @@ from dbf_ray.data.readers import READERS, LabelledObject, recognise
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.run.summary import machine, versions
-from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
 AUGMENTATIONS = {
@@ -141,7 +141,7 @@ def loading_rows(dataset: Dataset, image_size: int, rounds: int) -> Iterator[Row
 
 def command(arguments: Sequence[str] | None = None) -> Row:
     """Measure and print a table."""
-    parser = make_parser("benchmarks.data_throughput", __doc__ or "")
+    parser = make_parser("python -m benchmarks.data_throughput", __doc__ or "")
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="data to load, DIR or DIR/train (default: generated scenes)"
     )
@@ -188,4 +188,4 @@ def command(arguments: Sequence[str] | None = None) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

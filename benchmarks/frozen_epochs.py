@@ -22,10 +22,10 @@ from typing import Any
 import torch
 
 from dbf_ray.build import build_training, prepare
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.run.summary import machine, versions
 from dbf_ray.training.loop import Training, train_epoch
-from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
 # In a profile: (file that a function is in, "~" for torch's own; the functions; whether what they call counts
@@ -42,7 +42,9 @@ PARTS: dict[str, tuple[str, tuple[str, ...], bool]] = {
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Train and print a table."""
     parser = make_parser(
-        "benchmarks.frozen_epochs", __doc__ or "", sections=("", "data", "detector", "freezing", "training")
+        "python -m benchmarks.frozen_epochs",
+        __doc__ or "",
+        sections=("", "data", "detector", "freezing", "training"),
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="epochs of each training that count (default: 3)"
@@ -165,4 +167,4 @@ def profiled(training: Training, epoch: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

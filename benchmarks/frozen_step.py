@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dbf_ray.cli.options import make_parser, print_json, run_command
 from dbf_ray.cost import FlopTable, Ledger, analytic_saving
 from dbf_ray.cost.live_bytes import LiveBytes
 from dbf_ray.cost.memory import PeakMemory
@@ -44,7 +45,6 @@ from dbf_ray.run.summary import machine, versions
 from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 from dbf_ray.training.loop import autocast
 from dbf_ray.training.optim import make_optimizer, parameter_groups
-from jobs.command_line import main, make_parser, print_json
 
 WAYS = ("full", "official", "frozen", "engine", "cached")
 BACKBONES = ("resnet50", "swin_t", "mobilenet_v2:64x2")
@@ -269,7 +269,7 @@ def parse_backbone(text: str) -> tuple[str, dict[str, int]]:
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print tables."""
-    parser = make_parser("benchmarks.frozen_step", __doc__ or "", sections=None)
+    parser = make_parser("python -m benchmarks.frozen_step", __doc__ or "", sections=None)
     parser.add_argument(
         "--detectors",
         nargs="+",
@@ -385,4 +385,4 @@ def print_rows(rows: list[dict[str, Any]], b: float, ceiling: dict[str, float]) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

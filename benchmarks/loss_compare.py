@@ -39,11 +39,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.errors import ConfigError, TrainingError
 from dbf_ray.run.summary import machine, versions
 from dbf_ray.tracking import read_epochs, read_summary
 from dbf_ray.training.checkpoint import list_checkpoints
-from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ FIGURES = ("loss", "gradient_norm", "map50")  # of an epoch, beside its losses
 
 def command(arguments: Sequence[str] | None = None) -> Row:
     """Train what is not known at two commits, and print what differs."""
-    parser = make_parser("benchmarks.loss_compare", __doc__ or "")
+    parser = make_parser("python -m benchmarks.loss_compare", __doc__ or "")
     parser.add_argument("base", metavar="BASE", help="commit to compare with")
     parser.add_argument("head", metavar="HEAD", help='commit that is compared, "." for the files as they are')
     parser.add_argument(
@@ -328,4 +328,4 @@ def checked(arguments: Sequence[str] | None = None) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(main(checked))
+    sys.exit(run_command(checked))

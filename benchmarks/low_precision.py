@@ -47,6 +47,7 @@ import torch
 
 from dbf_ray.build.data import build_eval_loader, make_datasets, make_split
 from dbf_ray.build.frozen import augmentation
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
 from dbf_ray.data import split_selection
 from dbf_ray.data.transforms import flip
@@ -59,7 +60,6 @@ from dbf_ray.evaluation import Evaluator
 from dbf_ray.files import write_text
 from dbf_ray.run import run, run_directory
 from dbf_ray.run.summary import machine, versions
-from jobs.command_line import main, make_parser, parse, print_json
 
 Row = dict[str, Any]
 EXACT = "float32"
@@ -85,7 +85,7 @@ ORIENTATIONS = ("identity", "horizontal", "vertical", "diagonal")
 def command(arguments: Sequence[str] | None = None) -> Row:
     """Train every way with every seed and print a table."""
     parser = make_parser(
-        "benchmarks.low_precision", __doc__ or "", sections=("", "data", "detector", "training")
+        "python -m benchmarks.low_precision", __doc__ or "", sections=("", "data", "detector", "training")
     )
     parser.add_argument("--seeds", type=int, default=8, help="seeds from --seed on (default: %(default)s)")
     parser.add_argument(
@@ -350,4 +350,4 @@ def table(ways: dict[str, Row]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

@@ -21,12 +21,12 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from dbf_ray.build import prepare
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.run import run
 from dbf_ray.run.summary import machine, versions
 from dbf_ray.tracking import read_epochs, read_summary
-from jobs.command_line import main, make_parser, parse, print_json
 
 WORKERS = 2
 # A setting of every policy for six epochs; thresholds of adaptive ones so that they freeze and thaw in so
@@ -57,7 +57,9 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run every policy and print a table."""
-    parser = make_parser("benchmarks.policies", __doc__ or "", sections=("", "data", "detector", "training"))
+    parser = make_parser(
+        "python -m benchmarks.policies", __doc__ or "", sections=("", "data", "detector", "training")
+    )
     parser.add_argument(
         "--images", type=int, default=24, help="training images, the first that have objects (default: 24)"
     )
@@ -201,4 +203,4 @@ def print_table(rows: list[dict[str, Any]], full: dict[str, Any] | None) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

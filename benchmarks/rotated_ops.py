@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from dbf_ray.cli.options import make_parser, print_json, run_command
 from dbf_ray.detectors import make_detector
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.freezing import Freezer
 from dbf_ray.geometry import batched_nms_rotated, box_iou_rotated, overlapping_pairs, roi_align_rotated
 from dbf_ray.geometry.boxes import axes
 from dbf_ray.run.summary import machine, versions
-from jobs.command_line import main, make_parser, print_json
 
 Row = dict[str, Any]
 
@@ -392,7 +392,7 @@ CASES: list[Callable[[Settings], Row]] = [
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure all cases and print a table."""
-    parser: argparse.ArgumentParser = make_parser("benchmarks.rotated_ops", __doc__ or "")
+    parser: argparse.ArgumentParser = make_parser("python -m benchmarks.rotated_ops", __doc__ or "")
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the boxes, for a look at whether it works"
     )
@@ -436,4 +436,4 @@ def describe(result: Row) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from dbf_ray.build import build_training, prepare
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import load_config
 from dbf_ray.run.summary import machine, versions
 from dbf_ray.training.loop import Training, train_step
-from jobs.command_line import main, make_parser, parse, print_json
 
 
 def measure(training: Training, rounds: int) -> dict[int, list[float]]:
@@ -51,7 +51,9 @@ def measure(training: Training, rounds: int) -> dict[int, list[float]]:
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print a table."""
     sections = ("", "data", "detector", "training")
-    parser: argparse.ArgumentParser = make_parser("benchmarks.step_time", __doc__ or "", sections=sections)
+    parser: argparse.ArgumentParser = make_parser(
+        "python -m benchmarks.step_time", __doc__ or "", sections=sections
+    )
     parser.add_argument("--rounds", type=int, default=8, help="steps timed for each prefix (default: 8)")
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
@@ -90,4 +92,4 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(run_command(command))

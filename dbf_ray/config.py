@@ -25,10 +25,16 @@ from dbf_ray.config_sections import (
     TrainingConfig,
 )
 from dbf_ray.errors import ConfigError
+from dbf_ray.shipped import find_shipped
 
 
 class Config(Section):
-    """What a run is called and where it goes."""
+    """What a run is called and where it goes.
+
+    Example:
+        >>> Config(seed=1, training={"epochs": 24}).training.epochs
+        24
+    """
 
     name: str | None = Field(
         None, description="run name, also its folder; null: made from the policy, detector and seed"
@@ -62,21 +68,26 @@ class Config(Section):
         return self
 
 
-def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML file and lay dotted overrides over it.
 
     Args:
-        file: YAML file, or None for the defaults.
+        file: YAML file, the name of a shipped one (``demo``), or None for the defaults.
         overrides: dotted key -> value, for example ``{"freezing.rho": 5}``. Strings are parsed as YAML
             scalars.
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, a key is unknown, or a value is out of range.
+
+    Example:
+        >>> load_config("demo", {"freezing.policy": "step", "freezing.rho": 4}).freezing.policy
+        'step'
     """
     tree: dict[str, Any] = {}
     if file is not None:
+        file = find_shipped("configuration", file)
         try:
-            loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration file {file}: {error.strerror or error}; give an existing "
@@ -174,9 +185,7 @@ def make_config(tree: Mapping[str, Any], place: str) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(_problems(error.errors()))
-        raise ConfigError(
-            f"{problems} (in {place}); python -m jobs.train --help explains every key"
-        ) from error
+        raise ConfigError(f"{problems} (in {place}); dbf train --help explains every key") from error
 
 
 def _parse_scalar(text: str, dotted: str) -> Any:

@@ -72,7 +72,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     return _in_layout(detector, config).eval(), classes
 
 
-def evaluate_checkpoint(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:
+def metrics_of(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:
     """Metrics of a checkpoint folder on ``split`` of ``config``'s data set, as
     :func:`dbf_ray.training.loop.evaluate` gives them.
     """

@@ -66,4 +66,5 @@ _TEXTS: dict[str, Callable[[], str]] = {
     "detector.backbone": _names(BACKBONES),
     "data": _readers,
     "data.name": _names(DATASETS),
+    "format": _names(READERS),  # of a folder of labels
 }

@@ -52,3 +52,8 @@ def duration(seconds: float) -> str:
         if whole >= 3600
         else f"{whole // 60}:{whole % 60:02d}"
     )
+
+
+def print_line(line: str) -> None:
+    """Say something to a person, on stderr."""
+    print(line, file=sys.stderr, flush=True)

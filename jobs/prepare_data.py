@@ -1,82 +1,8 @@
-"""Check a data set, cut its images into patches, and bring detections of patches back to the images."""
+"""``python -m jobs.prepare_data``, the same as ``dbf prepare-data``."""
 
-from __future__ import annotations
-
-import argparse
-import difflib
 import sys
-from collections.abc import Sequence
-from typing import Any, Protocol
 
-from dbf_ray.errors import ConfigError
-from jobs import prepare_check, prepare_merge, prepare_split
-from jobs.command_line import Parser, main, print_json
-
-EPILOG = """python -m jobs.prepare_data COMMAND --help explains each. Exit status: 0 done, 1 a check found
-errors, 2 bad input."""
-
-
-class Command(Protocol):
-    """A sub-command: what it does, its options, and how it is run."""
-
-    ABOUT: str
-    EPILOG: str
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Its options."""
-
-    def command(self, options: argparse.Namespace) -> dict[str, Any]:
-        """Run it, print for people, and return the result."""
-
-
-COMMANDS: dict[str, Command] = {"check": prepare_check, "split": prepare_split, "merge": prepare_merge}
-
-
-def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run a sub-command and return its result."""
-    parser, parsers = make_parsers()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [option for action in parsers[options.command]._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"{parsers[options.command].prog} --help lists all options"
-        )
-        raise ConfigError(f"unknown option {unknown[0]}; {hint}")
-    result = COMMANDS[options.command].command(options)
-    if options.json:
-        print_json(result)
-    return result
-
-
-def make_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser of the command line, and those of the sub-commands."""
-    look: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = Parser(prog="python -m jobs.prepare_data", description=__doc__, epilog=EPILOG, **look)
-    places = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    parsers: dict[str, argparse.ArgumentParser] = {}
-    for name, module in COMMANDS.items():
-        about = module.ABOUT.splitlines()[0]
-        parsers[name] = places.add_parser(
-            name, help=about, description=module.ABOUT, epilog=module.EPILOG, **look
-        )
-        module.add_arguments(parsers[name])
-        parsers[name].add_argument(
-            "--json",
-            action="store_true",
-            help="print the result as one JSON object on the last line of stdout",
-        )
-    return parser, parsers
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: a check that found errors ends with 1."""
-    results: list[dict[str, Any]] = []
-    status = main(lambda given: results.append(command(given)), arguments)
-    return status or int(any(result.get("errors", 0) for result in results))
-
+from dbf_ray.cli.prepare_data import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(main(prog="python -m jobs.prepare_data"))

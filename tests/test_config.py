@@ -220,7 +220,7 @@ def test_what_is_refused(overrides: dict[str, Any], message: str) -> None:
         load_config(None, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert "(in the options given); python -m jobs.train --help explains every key" in str(error.value)
+    assert "(in the options given); dbf train --help explains every key" in str(error.value)
 
 
 def test_workers_and_micro_batches_must_share_the_batch() -> None:
@@ -257,7 +257,7 @@ def test_broken_files_are_named(content: bytes, message: str, tmp_path: Path) ->
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"cannot read the configuration file .*nowhere\.yaml: No such file.*; give an existing",
+        match=r"the configuration .*nowhere\.yaml does not exist; give an existing .*demo, hrsc_mobilenet_v2",
     ):
         load_config(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):

@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import pytest
 
+from dbf_ray.cli import train
 from dbf_ray.config import Config, load_config
 from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.member_help import member_help
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from jobs import train
 from tests.search.begins import four_stages
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A layer may import the layers below it. Rooms on one line are siblings and do not know each other.
 LAYERS = [
     {"errors", "progress", "files"},
-    {"config_sections", "members"},
+    {"config_sections", "members", "shipped"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training", "member_help"},
@@ -22,11 +22,13 @@ LAYERS = [
     {"predict"},
     {"cluster"},
     {"search"},
+    {"api"},
+    {"cli"},
     {"jobs"},
 ]
-APART = {"reports": {"errors"}}  # reads records alone; search, run and jobs may use it
+APART = {"reports": {"errors"}}  # reads records alone; search, run and cli may use it
 ONLY_IN = {
-    "ray": {"cluster", "search", "jobs"},
+    "ray": {"cluster", "search"},
     "optuna": {"search"},
     "mlflow": {"tracking"},
     "matplotlib": {"reports"},
@@ -84,7 +86,7 @@ def test_the_training_core_needs_neither_ray_nor_optuna_nor_mlflow() -> None:
     code = (
         "import sys\n"
         "for name in ('ray', 'optuna', 'mlflow', 'matplotlib', 'plotly'): sys.modules[name] = None\n"
-        "import dbf_ray.run, jobs.train\n"
+        "import dbf_ray.run, dbf_ray.cli.train\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

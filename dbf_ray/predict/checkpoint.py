@@ -22,10 +22,11 @@ from dbf_ray.evaluation.submission import text_names
 from dbf_ray.locks import only_writer
 from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import find_images
-from dbf_ray.predict.job import Detect, Task, predict_images, print_line
+from dbf_ray.predict.job import Detect, Task, predict_files
 from dbf_ray.predict.options import FORMATS, Options
 from dbf_ray.predict.outputs import shown_names
 from dbf_ray.predict.windows import Tiling
+from dbf_ray.progress import print_line
 from dbf_ray.training.loop import autocast
 
 
@@ -40,7 +41,7 @@ def predict(
     ``out``.
 
     Everything is checked before the folder is touched. See :mod:`.folder` for what is written,
-    :func:`.job.predict_images` for what is returned.
+    :func:`.job.predict_files` for what is returned.
 
     Args:
         checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
@@ -57,14 +58,37 @@ def predict(
     """
     options = options or Options()
     files, left_out = find_images(images, out)
+    task, origin = make_task(checkpoint, options)
+    text_names(task.classes)
+    shown_names(list(files))
+    folder = OutFolder(out, settings_of(checkpoint, images, options, task))
+    folder.check()
+    with only_writer(out, "predicting", "give another --out"):
+        folder.begin()
+        tell, tiling = say or print_line, task.tiling
+        if left_out:
+            tell(left_out)
+        tell(
+            f"{len(files)} images; windows of {tiling.window} px ({origin}) that share {tiling.overlap} px, "
+            f"resized to {tiling.image_size} px "
+            f"(x {tiling.scale:.3g})"
+        )
+        return predict_files(task, files, folder, tell)
+
+
+def make_task(checkpoint: Path, options: Options) -> tuple[Task, str]:
+    """How a checkpoint looks at images, and where the size of its windows is known from.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read.
+        ConfigError: an option does not fit.
+    """
     config = config_of(checkpoint)
     window, origin = trained_window(checkpoint, config)
     if options.window is not None:
-        window, origin = options.window, "--window"
+        window, origin = options.window, "as given"
     tiling = Tiling(window, options.overlap_of(window), config.data.image_size)
     detector, classes = load_detector(checkpoint, config)
-    text_names(classes)
-    shown_names(list(files))
     task = Task(
         detect=network(detector, config.training.precision, options.score),
         classes=classes,
@@ -75,19 +99,7 @@ def predict(
         overlay_size=options.overlay_size,
         overlay_score=options.overlay_score,
     )
-    folder = OutFolder(out, settings_of(checkpoint, images, options, task))
-    folder.check()
-    with only_writer(out, "predicting", "give another --out"):
-        folder.begin()
-        tell = say or print_line
-        if left_out:
-            tell(left_out)
-        tell(
-            f"{len(files)} images; windows of {window} px ({origin}) that share {tiling.overlap} px, "
-            f"resized to {tiling.image_size} px "
-            f"(x {tiling.scale:.3g})"
-        )
-        return predict_images(task, files, folder, tell)
+    return task, origin
 
 
 def trained_window(checkpoint: Path, config: Config) -> tuple[int, str]:
@@ -105,8 +117,8 @@ def trained_window(checkpoint: Path, config: Config) -> tuple[int, str]:
     if window is None:
         return (
             config.data.image_size,
-            "data.image_size, since the checkpoint does not say how large its images were; --window changes "
-            "it",
+            "data.image_size, since the checkpoint does not say how large its images were; give a window if "
+            "that is wrong",
         )
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
         raise WeightsError(

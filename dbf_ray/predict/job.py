@@ -5,7 +5,6 @@ network is a function.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from dbf_ray.predict.outputs import Result, write_outputs, write_task1
 from dbf_ray.predict.partial import EVERY, Partial
 from dbf_ray.predict.reader import OpenImage, Seen, Unreadable, read_ahead
 from dbf_ray.predict.windows import Piece, Tiling, batches
-from dbf_ray.progress import Counter
+from dbf_ray.progress import Counter, print_line
 from dbf_ray.reports.overlays import Layout, paste
 
 Detect = Callable[[list[Tensor]], list[Mapping[str, Tensor]]]
@@ -62,6 +61,25 @@ class Task:
     overlay_score: float
     every: float = EVERY
 
+    def run(self, seen: Sequence[Seen]) -> list[Mapping[str, Tensor]]:
+        """What the network finds in windows.
+
+        Raises:
+            ResourceError: they do not fit into the device's memory.
+        """
+        try:
+            return self.detect([one.pixels for one in seen]) if seen else []
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"a batch must fit into the device's memory, {len(seen)} windows do not: "
+                f"{' '.join(str(error).split())[:200]}; lower batch"
+            ) from error
+
+    def merge(self, parts: list[Detections], windows: int) -> Detections:
+        """Detections of an image of so many ``windows`` from those in ``parts`` of them, best first."""
+        found = joined(parts)
+        return found if windows == 1 else suppressed(found, self.nms)
+
 
 class Work:
     """An image under way: what was found in its windows so far, and its overlay so far."""
@@ -88,8 +106,7 @@ class Work:
 
     def result(self, lonlat: LonLat | None) -> Result:
         """All windows are done."""
-        found = joined(self._parts)
-        merged = found if self.windows == 1 else suppressed(found, self._task.nms)
+        merged = self._task.merge(self._parts, self.windows)
         return Result(self.picture, merged, self.layout, self.canvas, lonlat)
 
     def drop(self) -> None:
@@ -110,7 +127,7 @@ def in_image(detection: Mapping[str, Tensor], piece: Piece, scale: float, score:
     return Detections(*(tensor[kept] for tensor in found))
 
 
-def predict_images(
+def predict_files(
     task: Task,
     files: Mapping[str, Path],
     folder: OutFolder,
@@ -142,13 +159,8 @@ def predict_images(
     return _Prediction(task, folder, say or print_line).run(files, open_image)
 
 
-def print_line(line: str) -> None:
-    """Say something to a person, on stderr."""
-    print(line, file=sys.stderr, flush=True)
-
-
 class _Prediction:
-    """One call of :func:`predict_images`: which images are complete, with how many detections, and which are
+    """One call of :func:`predict_files`: which images are complete, with how many detections, and which are
     under way.
     """
 
@@ -159,7 +171,7 @@ class _Prediction:
         self.works: dict[str, Work] = {}
 
     def run(self, files: Mapping[str, Path], open_image: OpenImage) -> dict[str, Any]:
-        """See :func:`predict_images`."""
+        """See :func:`predict_files`."""
         begun = time.perf_counter()
         pictures = self._measured_all(files)
         complete, tiling = frozenset(self.detections), self.task.tiling
@@ -222,7 +234,7 @@ class _Prediction:
         for one in batch:
             if isinstance(one, Unreadable) and one.piece.picture.name not in complete:
                 self._fail(one.piece.picture.name, one.reason)
-        for seen, detection in zip(readable, self._detected(readable), strict=True):
+        for seen, detection in zip(readable, self.task.run(readable), strict=True):
             picture = seen.piece.picture
             if picture.name in complete:
                 continue
@@ -233,15 +245,6 @@ class _Prediction:
                 self._finish(work, seen.lonlat)
         for work in self.works.values():
             work.keep()
-
-    def _detected(self, seen: Sequence[Seen]) -> list[Mapping[str, Tensor]]:
-        try:
-            return self.task.detect([one.pixels for one in seen]) if seen else []
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"a batch must fit into the device's memory, {len(seen)} windows do not: "
-                f"{' '.join(str(error).split())[:200]}; lower --batch"
-            ) from error
 
     def _finish(self, work: Work, lonlat: LonLat | None) -> None:
         result = work.result(lonlat)

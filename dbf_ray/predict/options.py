@@ -43,34 +43,33 @@ class Options:
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
             raise ConfigError(
-                f"--window must be >= 1 pixel, got {self.window}; leave it out for what the checkpoint was "
+                f"window must be >= 1 pixel, got {self.window}; leave it out for what the checkpoint was "
                 f"trained on"
             )
         if self.batch is not None and self.batch < 1:
             raise ConfigError(
-                f"--batch must be >= 1, got {self.batch}; leave it out for the checkpoint's "
+                f"batch must be >= 1, got {self.batch}; leave it out for the checkpoint's "
                 f"evaluation.batch_size"
             )
         if self.score is not None and not 0 <= self.score < 1:
             raise ConfigError(
-                f"--score must be in [0, 1), got {self.score:g}; leave it out for the detector's own "
-                f"threshold"
+                f"score must be in [0, 1), got {self.score:g}; leave it out for the detector's own threshold"
             )
         if not 0 < self.nms <= 1:
-            raise ConfigError(f"--nms must be an IoU in (0, 1], got {self.nms:g}; {NMS_THRESHOLD:g} is usual")
+            raise ConfigError(f"nms must be an IoU in (0, 1], got {self.nms:g}; {NMS_THRESHOLD:g} is usual")
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ConfigError(
-                f"--formats must be some of {', '.join(FORMATS)}, got "
+                f"formats must be some of {', '.join(FORMATS)}, got "
                 f"{unknown[0] if unknown else 'none'!r}; "
                 "separate several by commas, without blanks"
             )
         if not 64 <= self.overlay_size <= 16384:
             raise ConfigError(
-                f"--overlay-size must be in 64..16384 pixels, got {self.overlay_size}; 2048 is usual"
+                f"overlay_size must be in 64..16384 pixels, got {self.overlay_size}; 2048 is usual"
             )
         if not 0 <= self.overlay_score <= 1:
-            raise ConfigError(f"--overlay-score must be in [0, 1], got {self.overlay_score:g}; 0.3 is usual")
+            raise ConfigError(f"overlay_score must be in [0, 1], got {self.overlay_score:g}; 0.3 is usual")
 
     def overlap_of(self, window: int) -> int:
         """Pixels that windows of ``window`` pixels share.
@@ -81,6 +80,6 @@ class Options:
         overlap = round(window * OVERLAP) if self.overlap is None else self.overlap
         if not 0 <= overlap < window:
             raise ConfigError(
-                f"--overlap must be in [0, window) = [0, {window}), got {overlap}; lower it or raise --window"
+                f"overlap must be in [0, window) = [0, {window}), got {overlap}; lower it or raise window"
             )
         return overlap

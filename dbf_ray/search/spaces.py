@@ -19,6 +19,7 @@ from typing import Any
 
 from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError
+from dbf_ray.shipped import find_shipped
 
 Overrides = dict[str, Any]
 HINT = "see search_spaces/rho.py for an example"
@@ -49,13 +50,14 @@ class SearchSpace:
         )
 
 
-def load_space(file: Path) -> SearchSpace:
-    """Load a search-space file.
+def load_space(file: str | Path) -> SearchSpace:
+    """Load a search-space file, or the shipped one of that name.
 
     Raises:
         ConfigError: it is missing, is not valid Python, or lacks ``space`` or a list ``BASELINES``.
     """
-    module = _module(Path(file))
+    file = find_shipped("search space", file)
+    module = _module(file)
     draw = getattr(module, "space", None)
     if not callable(draw):
         raise ConfigError(f"{file} must define a function space(trial), found {draw!r}; {HINT}")
@@ -69,14 +71,10 @@ def load_space(file: Path) -> SearchSpace:
             f"{file} must define a list BASELINES (it may be empty), found {baselines!r}; {HINT}"
         )
     rule = f"{file}: each of BASELINES must be a mapping of dotted configuration keys to values"
-    return SearchSpace(Path(file), draw, [_checked(baseline, rule) for baseline in baselines])
+    return SearchSpace(file, draw, [_checked(baseline, rule) for baseline in baselines])
 
 
 def _module(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise ConfigError(
-            f"the search space {file} does not exist; give a Python file, for example search_spaces/rho.py"
-        )
     spec = importlib.util.spec_from_file_location(f"search_space_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"the search space must be a Python file (.py), got {file}; {HINT}")

@@ -49,7 +49,7 @@ DRIVER_MEMORY = (
 
 def search(
     config: Config,
-    space_file: Path,
+    space_file: str | Path,
     *,
     study_name: str,
     trials: int | None = None,
@@ -63,7 +63,7 @@ def search(
 
     Args:
         config: what all trials share.
-        space_file: see :mod:`dbf_ray.search.spaces`.
+        space_file: see :mod:`dbf_ray.search.spaces`; or the name of a shipped one.
         study_name: names the folder, the Optuna study and the MLflow experiment.
         trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed
             ones are made up for, within bounds (:class:`StudySearcher`).
@@ -100,7 +100,7 @@ def search(
             recover=lambda number: read_summary(folder / "trials" / str(number)),
         )
         save_config(config, folder / "config.yaml")
-        return _Search(config, folder, study, wanted, concurrent, progress, run, space_file).execute()
+        return _Search(config, folder, study, wanted, concurrent, progress, run, space.file).execute()
 
 
 def checked_begin(config: Config) -> Horizon:

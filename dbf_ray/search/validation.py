@@ -11,7 +11,7 @@ from typing import Any
 
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import DbfRayError
-from dbf_ray.evaluate import config_of, evaluate_checkpoint
+from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.tracking import read_summary
 from dbf_ray.tracking.base import finite, write_json
 
@@ -23,7 +23,7 @@ def validate_front(
     folder: Path,
     config: Config,
     show: Callable[[str], None],
-    evaluate: Callable[[Path, Config], dict[str, float]] = evaluate_checkpoint,
+    evaluate: Callable[[Path, Config], dict[str, float]] = metrics_of,
 ) -> None:
     """Evaluate the last checkpoint of each trial on the front on val, once; its metrics go to the trial's
     ``val.json``.

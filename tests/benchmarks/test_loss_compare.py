@@ -15,9 +15,9 @@ import torch
 
 from benchmarks import loss_compare
 from benchmarks.loss_compare import CONFIGURATIONS, RENAMED, checked, differences, spelled
+from dbf_ray.cli.options import make_parser
+from dbf_ray.cli.train import SECTIONS
 from dbf_ray.config import load_config
-from jobs.command_line import make_parser
-from jobs.train import SECTIONS
 
 Records = list[dict[str, Any]]
 Model = dict[str, torch.Tensor]
@@ -140,7 +140,7 @@ def test_keys_are_called_as_a_commit_knows_them() -> None:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_configurations_are_valid_as_this_checkout_calls_their_keys(name: str) -> None:
-    text = make_parser("jobs.train", "", sections=SECTIONS).format_help()
+    text = make_parser("dbf train", "", sections=SECTIONS).format_help()
     known = [key for pair in RENAMED.items() for key in (pair[0], pair[1][0]) if f"--{key} " in text]
     config = load_config(None, spelled(CONFIGURATIONS[name], known))
     assert config.freezing.engine

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dbf_ray.errors import ResourceError
-from dbf_ray.predict.job import predict_images
+from dbf_ray.predict.job import predict_files
 from tests.predict.conftest import (
     boxes_in,
     boxes_of,
@@ -53,7 +53,7 @@ def test_every_object_is_found_once_where_it_is(
 ) -> None:
     rectangles = scattered(size)
     files = {"a": save(tmp_path / "a.png", draw(size, rectangles))}
-    result = predict_images(make_task(window, overlap), files, make_folder(tmp_path / "out"), quiet)
+    result = predict_files(make_task(window, overlap), files, make_folder(tmp_path / "out"), quiet)
     assert result["detections"] == len(rectangles) > 3
     assert boxes_in(tmp_path / "out" / "labels" / "a.txt") == boxes_of(rectangles)
 
@@ -73,7 +73,7 @@ def test_boxes_come_back_from_the_size_that_the_network_sees(tmp_path: Path, fac
             return find_rectangles(images)
 
         task = make_task(64, 32, round(64 * factor), detect=detect)
-        predict_images(task, files, make_folder(tmp_path / f"{size}" / "out"), quiet)
+        predict_files(task, files, make_folder(tmp_path / f"{size}" / "out"), quiet)
         found, wanted = boxes_in(tmp_path / f"{size}" / "out" / "labels" / "a.txt"), boxes_of(rectangles)
         assert set(seen) == {tuple(round(min(side, 64) * factor) for side in size)}
         assert [box[8] for box in found] == [box[8] for box in wanted]
@@ -86,7 +86,7 @@ def test_boxes_come_back_from_the_size_that_the_network_sees(tmp_path: Path, fac
 @pytest.mark.parametrize("image_size", [64, 16])
 def test_slivers_are_looked_at_too(tmp_path: Path, size: tuple[int, int], image_size: int) -> None:
     files = {"a": save(tmp_path / "a.png", np.full((*size, 3), 9, np.uint8))}
-    result = predict_images(make_task(image_size=image_size), files, make_folder(tmp_path / "out"), quiet)
+    result = predict_files(make_task(image_size=image_size), files, make_folder(tmp_path / "out"), quiet)
     assert (result["images"], result["detections"], result["failed"]) == (1, 0, [])
     assert (tmp_path / "out" / "labels" / "a.txt").read_text() == ""
     assert (tmp_path / "out" / "overlays" / "a.jpg").stat().st_size > 0
@@ -97,7 +97,7 @@ def test_grey_and_16_bit_images(tmp_path: Path, kind: str) -> None:
     rectangles = [(x, y, w, h, 0) for x, y, w, h, _ in scattered((100, 150))]
     pixels = draw((100, 150), rectangles)[..., 0]
     files = {"a": save(tmp_path / "a.png", pixels if kind == "grey" else pixels.astype(np.uint16) * 8)}
-    predict_images(make_task(), files, make_folder(tmp_path / "out"), quiet)
+    predict_files(make_task(), files, make_folder(tmp_path / "out"), quiet)
     # grey is bright in the channels of both classes
     assert boxes_in(tmp_path / "out" / "labels" / "a.txt") == boxes_of(
         [(*box[:4], label) for box in rectangles for label in (0, 1)]
@@ -120,7 +120,7 @@ def test_low_scores_are_dropped_and_boxes_that_are_no_numbers(tmp_path: Path) ->
 
     files = {"a": save(tmp_path / "a.png", draw((64, 64), []))}
     for score, count in ((None, 3), (0.3, 2), (0.7, 1)):
-        result = predict_images(
+        result = predict_files(
             make_task(detect=detect, score=score), files, make_folder(tmp_path / f"{score}"), quiet
         )
         assert result["detections"] == count
@@ -142,7 +142,7 @@ def test_an_image_of_one_window_keeps_what_the_network_gave(tmp_path: Path) -> N
         "b": save(tmp_path / "b.png", draw((64, 128), [])),
     }
     folder = make_folder(tmp_path / "out")
-    predict_images(make_task(64, 0, detect=detect), files, folder, quiet)
+    predict_files(make_task(64, 0, detect=detect), files, folder, quiet)
     assert [len(boxes_in(folder.file("dota", name))) for name in "ab"] == [2, 2]
 
 
@@ -164,7 +164,7 @@ def test_batches_hold_windows_of_several_images_of_one_size(pictures: Pictures, 
             "g": (64, 50),
         }
     )
-    result = predict_images(make_task(detect=detect, batch=2), files, make_folder(tmp_path / "out"), quiet)
+    result = predict_files(make_task(detect=detect, batch=2), files, make_folder(tmp_path / "out"), quiet)
     assert [len(batch) for batch in batches] == [2, 1, 2, 2, 1, 2]
     assert all(len(set(batch)) == 1 for batch in batches)
     assert result["windows"] == 10
@@ -204,17 +204,17 @@ def test_interrupted_anywhere_it_ends_in_the_same_bytes(
     """The network's answer depends on the company that a window has, as rounding does."""
     files, network = pictures(SIZES), Network()
     task = make_task(detect=network, every=every, batch=3)
-    predict_images(task, files, make_folder(tmp_path / "whole"), quiet)
+    predict_files(task, files, make_folder(tmp_path / "whole"), quiet)
     whole, batches = content(tmp_path / "whole"), network.calls
     assert batches > 8
     for stop in range(batches):
         root = tmp_path / f"{stop}"
         network.calls, network.stop = 0, stop
         with pytest.raises(BreakOffError):
-            predict_images(task, files, make_folder(root), quiet)
+            predict_files(task, files, make_folder(root), quiet)
         assert "Task1/submission.zip" not in content(root)
         network.calls, network.stop = 0, None
-        assert predict_images(task, files, make_folder(root), quiet)["images"] == len(SIZES)
+        assert predict_files(task, files, make_folder(root), quiet)["images"] == len(SIZES)
         assert content(root) == whole
         assert every or network.calls <= batches - stop + 1, (
             "no more than one batch is looked at again, for the company it was in"
@@ -235,17 +235,17 @@ def test_interrupted_between_any_two_files_it_ends_in_the_same_bytes(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", replace_some)
-    predict_images(make_task(detect=Network(), batch=3), files, make_folder(tmp_path / "whole"), quiet)
+    predict_files(make_task(detect=Network(), batch=3), files, make_folder(tmp_path / "whole"), quiet)
     whole, steps = content(tmp_path / "whole"), 10**6 - left
     assert steps > 20
     for stop in range(steps):
         left = stop
         with pytest.raises(BreakOffError):
-            predict_images(
+            predict_files(
                 make_task(detect=Network(), batch=3), files, make_folder(tmp_path / f"{stop}"), quiet
             )
         left = 10**6
-        predict_images(make_task(detect=Network(), batch=3), files, make_folder(tmp_path / f"{stop}"), quiet)
+        predict_files(make_task(detect=Network(), batch=3), files, make_folder(tmp_path / f"{stop}"), quiet)
         assert content(tmp_path / f"{stop}") == whole
 
 
@@ -253,7 +253,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.predict.conftest import find_rectangles, make_folder, make_task
-from dbf_ray.predict.job import predict_images
+from dbf_ray.predict.job import predict_files
 calls = 0
 def detect(images):
     global calls
@@ -263,7 +263,7 @@ def detect(images):
     return find_rectangles(images)
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 files = {name: root / f"{name}.png" for name in sys.argv[3:]}
-predict_images(make_task(detect=detect, batch=3), files, make_folder(out))
+predict_files(make_task(detect=detect, batch=3), files, make_folder(out))
 """
 
 
@@ -286,21 +286,21 @@ def test_killed_in_the_middle_of_an_image_it_goes_on_there(pictures: Pictures, t
         calls.append(len(images))
         return find_rectangles(images)
 
-    result = predict_images(make_task(detect=detect, batch=3), files, make_folder(out), quiet)
+    result = predict_files(make_task(detect=detect, batch=3), files, make_folder(out), quiet)
     assert result["skipped"] == 2
     assert sum(calls) == 6 + 1 + 6 + 1, "six of the twelve windows of c were noted"
-    predict_images(make_task(batch=3), files, make_folder(tmp_path / "whole"), quiet)
+    predict_files(make_task(batch=3), files, make_folder(tmp_path / "whole"), quiet)
     assert content(out) == content(tmp_path / "whole")
 
 
 def test_complete_images_are_skipped_until_they_change(pictures: Pictures, tmp_path: Path) -> None:
     files, out = pictures({"a": (64, 64), "b": (100, 100)}), tmp_path / "out"
-    first = predict_images(make_task(), files, make_folder(out), quiet)
-    again = predict_images(make_task(), files, make_folder(out), quiet)
+    first = predict_files(make_task(), files, make_folder(out), quiet)
+    again = predict_files(make_task(), files, make_folder(out), quiet)
     assert (again["skipped"], again["windows"], again["detections"]) == (2, 0, first["detections"])
     (out / "geojson" / "a.geojson").unlink()
     save(files["b"], draw((100, 100), []))
-    third = predict_images(make_task(), files, make_folder(out), quiet)
+    third = predict_files(make_task(), files, make_folder(out), quiet)
     assert (third["skipped"], third["windows"]) == (0, 5)
     assert boxes_in(out / "labels" / "b.txt") == []
     assert "b " not in (out / "Task1" / "Task1_ship.txt").read_text()
@@ -312,13 +312,13 @@ def test_images_that_cannot_be_read_stop_nothing(pictures: Pictures, tmp_path: P
         tmp_path / "out",
         [],
     )
-    predict_images(make_task(), files, make_folder(out), quiet)
+    predict_files(make_task(), files, make_folder(out), quiet)
     whole = content(out)
     good = files["b"].read_bytes()
     files["b"].write_bytes(good[: len(good) // 2] + good[-12:])  # its header and its end are whole
     files["c"].write_text("no image")
     files |= {"gone": tmp_path / "gone.png"}
-    result = predict_images(make_task(), files, make_folder(out), lines.append)
+    result = predict_files(make_task(), files, make_folder(out), lines.append)
     assert [failure["image"] for failure in result["failed"]] == ["c", "gone", "b"]
     assert len(lines) == 3
     assert all(line.startswith("error: ") for line in lines)
@@ -328,7 +328,7 @@ def test_images_that_cannot_be_read_stop_nothing(pictures: Pictures, tmp_path: P
 
     files["b"].write_bytes(good)
     del files["gone"], files["c"]
-    assert predict_images(make_task(), files, make_folder(out), quiet)["failed"] == []
+    assert predict_files(make_task(), files, make_folder(out), quiet)["failed"] == []
     assert content(out)["labels/b.txt"] == whole["labels/b.txt"]
 
 
@@ -336,8 +336,8 @@ def test_a_batch_that_is_too_large_for_the_device(pictures: Pictures, tmp_path: 
     def detect(images: list[Tensor]) -> list[Mapping[str, Tensor]]:
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
-    with pytest.raises(ResourceError, match=r"4 windows do not: tried to allocate 20 GiB; lower --batch"):
-        predict_images(
+    with pytest.raises(ResourceError, match=r"4 windows do not: tried to allocate 20 GiB; lower batch"):
+        predict_files(
             make_task(detect=detect), pictures({"a": (100, 200)}), make_folder(tmp_path / "out"), quiet
         )
 
@@ -345,7 +345,7 @@ def test_a_batch_that_is_too_large_for_the_device(pictures: Pictures, tmp_path: 
 def test_no_more_than_the_chosen_formats_are_written(pictures: Pictures, tmp_path: Path) -> None:
     files = pictures({"a": (100, 100)})
     for formats in (["dota"], ["geojson"], ["overlay"]):
-        predict_images(make_task(), files, make_folder(tmp_path / formats[0], formats), quiet)
+        predict_files(make_task(), files, make_folder(tmp_path / formats[0], formats), quiet)
         names = {name.split("/")[0] for name in content(tmp_path / formats[0])} - {"done", "predict.json"}
         assert (
             names

@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from dbf_ray.detectors import make_detector
 from dbf_ray.predict.checkpoint import network
-from dbf_ray.predict.job import predict_images
+from dbf_ray.predict.job import predict_files
 from tests.predict.conftest import make_folder, make_task
 torch.set_num_threads(1)
 small = {"backbone": "mobilenet_v3_small", "fpn_channels": 16, "head_convs": 1}
 detect = network(make_detector("rotated_retinanet", num_classes=2, **small).eval(), "float32", 0.005)
 task = make_task(2048, 400, 64, detect=detect, batch=8, overlay_size=2048, every=5.0)
 file, out = Path(sys.argv[1]), Path(sys.argv[2])
-result = predict_images(task, {"a": file}, make_folder(out))
+result = predict_files(task, {"a": file}, make_folder(out))
 print(result["windows"], result["detections"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

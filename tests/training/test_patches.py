@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from dbf_ray.config import Config
 from dbf_ray.data.patches.split import SplitSettings, plan_split, prepare_out, run_task
 from dbf_ray.data.readers.dota import DotaReader
-from dbf_ray.evaluate import config_of, evaluate_checkpoint
+from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.tracking.naming import epoch_metrics, summary_metrics
@@ -53,7 +53,7 @@ def test_merged_metrics_are_in_the_record_and_those_of_the_checkpoint(
     assert epoch_metrics(epochs[1])["merged/map50"] == summary_metrics(summary)["merged/map50"]
     written = json.loads((run_directory(config) / "summary.json").read_text())
     checkpoint = Path(written["checkpoint"])
-    metrics = evaluate_checkpoint(checkpoint, config_of(checkpoint))
+    metrics = metrics_of(checkpoint, config_of(checkpoint))
     assert metrics["merged/map50_95"] == pytest.approx(summary["merged/map50_95"], abs=1e-6)
 
 

@@ -56,6 +56,10 @@ def make_policy(name: str, **parameters: Any) -> Policy:
 
     Raises:
         ConfigError: unknown policy, unknown or missing parameter, or a value out of range.
+
+    Example:
+        >>> make_policy("step", rho=3).decisions(epochs=6, num_stages=4, seed=0)
+        [0, 4, 4, 0, 4, 4]
     """
     rule = "a class derived from dbf_ray.freezing.Schedule or Policy"
     policy: Policy = find_member("freezing policy", name, POLICIES, rule, subclass_of(Policy))(**parameters)

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
+from dbf_ray.cli.predict import command, main
 from dbf_ray.data import EvalView, make_dataset
 from dbf_ray.evaluate import config_of, load_detector
 from dbf_ray.evaluation.merge import as_found
 from dbf_ray.evaluation.submission import read_task1
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes, nms_rotated
 from dbf_ray.predict import Options, predict
-from jobs.predict import command, run
 
 Refused = Callable[..., str]
 Trained = tuple[Path, list[str], str]
@@ -64,7 +64,7 @@ def rows(file: Path) -> list[list[float]]:
 def test_the_detections_are_those_of_an_evaluation(
     arguments: list[str], checkpoint: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(arguments) == 0
+    assert main(arguments) == 0
     result = result_of(capsys)
     assert (result["images"], result["windows"], result["skipped"], result["failed"]) == (2, 2, 0, [])
     detector, classes = load_detector(checkpoint, config_of(checkpoint))
@@ -104,7 +104,7 @@ def test_what_is_found_in_a_window_lies_where_the_window_does(
 
 
 def test_what_is_written(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(arguments) == 0
+    assert main(arguments) == 0
     out, detections = tmp_path / "out", result_of(capsys)["detections"]
     settings = json.loads((out / "predict.json").read_text())
     assert (settings["window"], settings["overlap"], settings["image_size"], settings["classes"]) == (
@@ -127,11 +127,11 @@ def test_what_is_written(arguments: list[str], tmp_path: Path, capsys: pytest.Ca
 def test_a_second_call_skips_what_is_complete_and_takes_what_is_new(
     arguments: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(arguments) == 0
+    assert main(arguments) == 0
     first = result_of(capsys)
     shutil.copy(root / "train" / "images" / "003.png", root / "val" / "images" / "new.png")
     (root / "val" / "images" / "broken.png").write_text("no image")
-    assert run([*arguments, "--batch", "1"]) == 1, "the exit status says that an image could not be read"
+    assert main([*arguments, "--batch", "1"]) == 1, "the exit status says that an image could not be read"
     printed = capsys.readouterr()
     result = json.loads(printed.out.splitlines()[-1])
     assert (result["images"], result["skipped"], [failure["image"] for failure in result["failed"]]) == (
@@ -166,7 +166,7 @@ def test_one_image_as_geotiff(
     ) as out:
         out.write(pixels)
     arguments[3] = str(file)
-    assert run(arguments) == 0
+    assert main(arguments) == 0
     collection = json.loads((tmp_path / "out" / "geojson" / "scene.geojson").read_text())
     assert "WGS 84" in collection["coordinate_system"]
     (x, y), *_ = collection["features"][0]["geometry"]["coordinates"][0]
@@ -180,11 +180,11 @@ def test_how_large_the_training_images_were_is_remembered(
     assert record["window"] == 64
     record["window"] = 40
     (checkpoint / "record.json").write_text(json.dumps(record))
-    assert run(arguments) == 0
+    assert main(arguments) == 0
     assert "windows of 40 px (the long side of the images it was trained on)" in capsys.readouterr().err
     del record["window"]
     (checkpoint / "record.json").write_text(json.dumps(record))
-    assert run([*arguments[:-2], str(tmp_path / "older"), "--json"]) == 0
+    assert main([*arguments[:-2], str(tmp_path / "older"), "--json"]) == 0
     assert "windows of 64 px (data.image_size, since the checkpoint does not say" in capsys.readouterr().err
 
 
@@ -193,14 +193,14 @@ def test_another_score_or_window_changes_what_is_found(
 ) -> None:
     counts = {}
     for score in ("0", "0.05", "0.1"):
-        assert run([*arguments[:-2], str(tmp_path / score), "--json", "--score", score]) == 0
+        assert main([*arguments[:-2], str(tmp_path / score), "--json", "--score", score]) == 0
         counts[score] = result_of(capsys)["detections"]
         assert all(
             row[8] > float(score) for file in (tmp_path / score / "labels").iterdir() for row in rows(file)
         )
     assert counts["0"] > counts["0.05"] > counts["0.1"] > 0
     assert (
-        run([*arguments[:-2], str(tmp_path / "window"), "--json", "--window", "40", "--overlap", "30"]) == 0
+        main([*arguments[:-2], str(tmp_path / "window"), "--json", "--window", "40", "--overlap", "30"]) == 0
     )
     assert result_of(capsys)["windows"] == 2 * 4 * 4
 
@@ -208,17 +208,17 @@ def test_another_score_or_window_changes_what_is_found(
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
-        (["--window", "0"], ["--window must be >= 1", "got 0"]),
+        (["--window", "0"], ["window must be >= 1", "got 0"]),
         (["--window", "x"], ["--window", "'x'", "--help"]),
-        (["--overlap", "64"], ["--overlap must be in [0, window) = [0, 64), got 64"]),
+        (["--overlap", "64"], ["overlap must be in [0, window) = [0, 64), got 64"]),
         (["--overlap", "-1"], ["got -1"]),
-        (["--batch", "0"], ["--batch must be >= 1, got 0"]),
-        (["--score", "1"], ["--score must be in [0, 1), got 1"]),
-        (["--nms", "0"], ["--nms must be an IoU in (0, 1], got 0"]),
-        (["--formats", "dota,coco"], ["--formats must be some of dota, geojson, overlay, got 'coco'"]),
-        (["--formats", ""], ["--formats must be some of"]),
-        (["--overlay-size", "10"], ["--overlay-size must be in 64..16384", "got 10"]),
-        (["--overlay-score", "2"], ["--overlay-score must be in [0, 1], got 2"]),
+        (["--batch", "0"], ["batch must be >= 1, got 0"]),
+        (["--score", "1"], ["score must be in [0, 1), got 1"]),
+        (["--nms", "0"], ["nms must be an IoU in (0, 1], got 0"]),
+        (["--formats", "dota,coco"], ["formats must be some of dota, geojson, overlay, got 'coco'"]),
+        (["--formats", ""], ["formats must be some of"]),
+        (["--overlay-size", "10"], ["overlay_size must be in 64..16384", "got 10"]),
+        (["--overlay-score", "2"], ["overlay_score must be in [0, 1], got 2"]),
         (["--treshold", "2"], ["unknown option --treshold"]),
         (["--images", "nowhere"], ["images must be there, nowhere is not"]),
         (["--checkpoint", "nowhere"], ["nowhere is not a checkpoint"]),
@@ -238,7 +238,7 @@ def test_an_output_folder_of_something_else(
     (tmp_path / "out" / "labels").mkdir(parents=True)
     assert "out holds other files; give another" in refused(command, arguments)
     arguments[5] = str(tmp_path / "predictions")
-    assert run(arguments) == 0
+    assert main(arguments) == 0
     capsys.readouterr()
     line = refused(command, [*arguments, "--window", "32"])
     for words in ("window 64 there, 32 now", "overlap 12 there, 6 now", "another --out"):
@@ -257,16 +257,16 @@ def test_interrupted_by_a_person(
     def interrupted(*_: object) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.predict.predict", interrupted)
+    monkeypatch.setattr("dbf_ray.cli.predict.predict", interrupted)
     with pytest.raises(SystemExit) as status:
-        run(arguments)
+        main(arguments)
     assert status.value.code == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command resumes there" in capsys.readouterr().err
 
 
 def test_suppression_is_the_chosen_one(arguments: list[str], tmp_path: Path) -> None:
     for nms in ("0.1", "0.9"):
-        assert run([*arguments[:-2], str(tmp_path / nms), "--window", "40", "--nms", nms]) == 0
+        assert main([*arguments[:-2], str(tmp_path / nms), "--window", "40", "--nms", nms]) == 0
         table = torch.tensor(rows(tmp_path / nms / "labels" / "000.txt"))
         boxes = corners_to_boxes(table[:, :8])
         assert len(nms_rotated(boxes, table[:, 8], float(nms) + 0.02)) == len(boxes)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from jobs import train
-from jobs.command_line import main
+from dbf_ray.cli import train
+from dbf_ray.cli.options import run_command
 
 Command = Callable[[Sequence[str] | None], Any]
 
@@ -85,7 +85,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Com
     def call(command: Command, arguments: Sequence[str]) -> str:
         before = sorted(tmp_path.rglob("*"))
         capsys.readouterr()
-        assert main(command, arguments) == 2
+        assert run_command(command, arguments) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
         (line,) = printed.err.splitlines()
@@ -129,5 +129,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
         ),
     ]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main(train.command, arguments) == 0
+        assert run_command(train.command, arguments) == 0
     return place / "runs" / "5", arguments, printed.getvalue()

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from dbf_ray.cli import demo, search
+from dbf_ray.cli.options import run_command
 from dbf_ray.cluster.ray_runtime import Resources
 from dbf_ray.reports import study_result
-from jobs import demo, fetch_weights, search
-from jobs.command_line import main
 
 Refused = Callable[..., str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 BAD = {
     "no space": ([], ["--space", "required", "--help"]),
-    "missing space": (["--space", "nowhere.py"], ["nowhere.py does not exist", "search_spaces/rho.py"]),
+    "missing space": (
+        ["--space", "nowhere.py"],
+        ["nowhere.py does not exist", "existing .py file"],
+    ),
     "trials": (["--space", str(RHO), "--trials", "0"], ["--trials", "integer >= 1", "got '0'"]),
     "trials in words": (
         ["--space", str(RHO), "--trials", "many"],
@@ -127,7 +130,7 @@ def test_what_is_asked_for_and_printed(
         "true",
         "--json",
     ]
-    assert main(search.command, arguments) == 0
+    assert run_command(search.command, arguments) == 0
     (asked,) = searched
     assert (asked["space"], asked["study_name"], asked["trials"], asked["concurrent"]) == (
         RHO,
@@ -153,7 +156,7 @@ def test_what_is_asked_for_and_printed(
 def test_without_mlflow_nothing_is_said_of_it(
     tiny: list[str], searched: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(search.command, [*tiny, "--space", str(RHO), "--study", "mine"]) == 0
+    assert run_command(search.command, [*tiny, "--space", str(RHO), "--study", "mine"]) == 0
     assert searched[0]["study_name"] == "mine"
     assert "mlflow" not in capsys.readouterr().out
 
@@ -162,7 +165,7 @@ def test_without_mlflow_nothing_is_said_of_it(
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces the fetching of weights; collects the calls."""
     calls: list[int] = []
-    monkeypatch.setattr(fetch_weights, "fetch", lambda: calls.append(1))
+    monkeypatch.setattr(demo, "fetch_weights", lambda: calls.append(1))
     return calls
 
 
@@ -170,7 +173,7 @@ def test_the_demo_fetches_weights_and_searches(
     searched: list[dict[str, Any]], fetched: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert main(demo.command, ["--trials", "8"]) == 0
+    assert run_command(demo.command, ["--trials", "8"]) == 0
     assert len(fetched) == len(searched) == 1
     assert (searched[0]["study_name"], searched[0]["trials"], searched[0]["config"].data.name) == (
         "demo",
@@ -186,5 +189,5 @@ def test_the_demo_fetches_nothing_in_vain(
     assert "did you mean --trials?" in refused(demo.command, ["--trails", "8"])
     with pytest.raises(SystemExit):
         demo.command(["--help"])
-    assert main(demo.command, ["--detector.weights_backbone", "null"]) == 0
+    assert run_command(demo.command, ["--detector.weights_backbone", "null"]) == 0
     assert fetched == []

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from dbf_ray.cli import predict, prepare_data, train
+from dbf_ray.cli.options import run_command
 from dbf_ray.config import load_config
 from dbf_ray.evaluation.submission import read_task1
-from jobs import predict, prepare_data, train
-from jobs.command_line import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "data.md"
 SECTION = "## Large images: from labels to a submission"
 COMMANDS: dict[str, Callable[[Sequence[str] | None], int]] = {
-    "prepare-data": prepare_data.run,
-    "predict": predict.run,
-    "train": lambda arguments: main(train.command, arguments),
+    "prepare-data": prepare_data.main,
+    "predict": predict.main,
+    "train": lambda arguments: run_command(train.command, arguments),
 }
 FASTER = [
     "--data.image_size",

@@ -1,4 +1,4 @@
-"""The check of ``jobs.prepare_data``: everything that is wrong with a data set, what it consists of, and
+"""``dbf prepare-data check``: everything that is wrong with a data set, what it consists of, and
 samples to look at.
 """
 
@@ -14,28 +14,31 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
 from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
-from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError
+from dbf_ray.member_help import member_help
 from dbf_ray.progress import Counter
-from jobs.command_line import class_option
 
 ABOUT = """Find everything that is wrong with a data set before a training does.
 
-All images are decoded and all labels read, whatever is broken among them: files that miss their twin, lines that cannot be read, unknown classes,
-polygons without area, objects off the image or labelled twice, images that cannot be decoded, and images of one split that another shows too, also
-encoded again, resized, brightened, cropped a little, mirrored or turned. Each problem is printed with its file and line."""
-EPILOG = f"""classes: without --classes those that the data or their format declare are the ones allowed. Where none are declared, a
-rare name is taken for a slip if it is close to a frequent one, or not in the public list that most objects are of. Public lists:
+All images are decoded and all labels read, whatever is broken among them: files that miss their twin,
+lines that cannot be read, unknown classes, polygons without area, objects off the image or labelled
+twice, images that cannot be decoded, and images of one split that another shows too, also encoded again,
+resized, brightened, cropped a little, mirrored or turned. Each problem is printed with its file and line."""
+EPILOG = f"""classes: without --classes those that the data or their format declare are the ones allowed.
+Where none are declared, a rare name is taken for a slip if it is close to a frequent one, or not in the
+public list that most objects are of. Public lists:
 {", ".join(CLASS_LISTS)}.
 
 examples:
-  python -m jobs.prepare_data check DOTA
-  python -m jobs.prepare_data check DIOR-R --format dior --report check --classes dior-r
---report leaves report.json, problems.txt, statistics.png, samples.png, and index.html that shows them all.
-Exit status: 0 no errors (there may be warnings), 1 errors, 2 the check cannot be done."""
+  dbf prepare-data check DOTA
+  dbf prepare-data check DIOR-R --format dior --report check --classes dior-r
+--report leaves report.json, problems.txt, statistics.png, samples.png, and index.html that shows them
+all. Exit status: 0 no errors (there may be warnings), 1 errors, 2 the check cannot be done."""
 MOST_PRINTED = 20  # problems of a kind
 CELL = 560  # pixels: longer side of a drawn sample
 MOST_NAMED = 12  # objects in a sample, each with its name
@@ -45,7 +48,9 @@ COLUMNS = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the check."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
-    parser.add_argument("--format", choices=list(READERS), help="of the data (default: found out)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"of the data{member_help('format')} (default: found out)"
+    )
     parser.add_argument(
         "--classes", metavar="A,B|LIST", help="all class names, or the name of a public list (dota-v1.0)"
     )
@@ -85,7 +90,9 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     name = options.format or recognise(options.root)
     if options.report is not None:
         options.report.mkdir(parents=True, exist_ok=True)
-    report = check_dataset(options.root, READERS[name], class_option(options.classes), workers, _progress())
+    report = check_dataset(
+        options.root, find_reader(name), class_option(options.classes), workers, _progress()
+    )
     result: dict[str, Any] = {"root": str(options.root), "format": name} | report.as_dict()
     print("\n".join([*problem_lines(result["problems"]), *table_lines(result["statistics"])]))
     for note in report.notes:
@@ -115,11 +122,8 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST
         kinds[problem["kind"]].append(problem)
     lines = []
     for kind, found in sorted(kinds.items(), key=lambda pair: (pair[1][0]["severity"], pair[0])):
-        lines.append(
-            f"{kind} ({found[0]['severity']}, {len(found)}): {KINDS[kind].meaning if kind in KINDS else ''}".rstrip(
-                ": "
-            )
-        )
+        meaning = KINDS[kind].meaning if kind in KINDS else ""
+        lines.append(f"{kind} ({found[0]['severity']}, {len(found)}): {meaning}".rstrip(": "))
         for problem in found[:most]:
             line = "" if problem["line"] is None else f", line {problem['line']}"
             lines.append(f"  {problem['file']}{line}: {problem['message']}")

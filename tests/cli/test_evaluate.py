@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import dbf_ray.evaluate
+from dbf_ray.cli import evaluate
+from dbf_ray.cli.options import run_command
 from dbf_ray.config import with_overrides
 from dbf_ray.evaluate import config_of, load_detector
-from jobs import evaluate
-from jobs.command_line import main
 from tests.detectors.formula_weights import formula_state_dict
 
 Refused = Callable[..., str]
@@ -42,7 +42,7 @@ def test_the_metrics_are_those_of_the_run(
     trained: Trained, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = json.loads((trained[0] / "summary.json").read_text())
-    assert main(evaluate.command, ["--checkpoint", str(checkpoint), "--json"]) == 0
+    assert run_command(evaluate.command, ["--checkpoint", str(checkpoint), "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert metrics["map50_95"] > 0
     for key in ("map50", "map50_voc07", "map75", "map50_95", "ap50/ship"):
@@ -70,9 +70,9 @@ def test_another_data_folder_and_split(
     for file in (root / "train" / "labelTxt").iterdir():
         file.write_text("")  # without objects there is nothing to score
     arguments = ["--checkpoint", str(checkpoint), "--data.root", str(root), "--json"]
-    assert main(evaluate.command, [*arguments, "--split", "train"]) == 0
+    assert run_command(evaluate.command, [*arguments, "--split", "train"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["map50"] is None
-    assert main(evaluate.command, arguments) == 0
+    assert run_command(evaluate.command, arguments) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["map50"] > 0
 
 
@@ -181,7 +181,7 @@ def test_a_model_of_mmrotate(
         return measure(detector, *arguments)
 
     monkeypatch.setattr(dbf_ray.evaluate, "evaluate", seen)
-    assert main(evaluate.command, [*options, "--data.image_size", "64", "--json"]) == 0
+    assert run_command(evaluate.command, [*options, "--data.image_size", "64", "--json"]) == 0
     assert layouts == [True]
     metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 <= metrics["map50"] <= 1

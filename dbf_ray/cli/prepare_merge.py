@@ -1,4 +1,4 @@
-"""The merge of ``jobs.prepare_data``: detections of patches brought back to the images."""
+"""``dbf prepare-data merge``: detections of patches brought back to the images."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.readers import READERS
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
+from dbf_ray.member_help import member_help
 from dbf_ray.merge import counts_of, judge, merge_files
 
-ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that DOTA's evaluation server takes.
+ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that
+DOTA's evaluation server takes.
 
-DETECTIONS is a folder (or zip) of DOTA Task 1 files, Task1_CLASS.txt with lines: patch score x1 y1 ... x4 y4, as jobs.predict, MMRotate and the
-DOTA devkit write them; patches are named IMAGE__SIZE__X___Y. In overlaps the best of several detections of an object is kept, by rotated
-suppression within each class. OUT gets the same files by image, and submission.zip."""
+DETECTIONS is a folder (or zip) of DOTA Task 1 files, Task1_CLASS.txt with lines: patch score x1 y1 ... x4
+y4, as dbf predict, MMRotate and the DOTA devkit write them; patches are named IMAGE__SIZE__X___Y. In
+overlaps the best of several detections of an object is kept, by rotated suppression within each class.
+OUT gets the same files by image, and submission.zip."""
 EPILOG = """examples:
-  python -m jobs.prepare_data merge predictions/Task1 merged
+  dbf prepare-data merge predictions/Task1 merged
   and how good they are on the uncut images:
-    python -m jobs.prepare_data merge predictions/Task1 merged --labels DOTA --split val"""
+    dbf prepare-data merge predictions/Task1 merged --labels DOTA --split val"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data of the uncut images: print merged/map50 and the other metrics",
     )
     parser.add_argument("--split", default="val", metavar="SPLIT", help="of ROOT (default: %(default)s)")
-    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"format of ROOT{member_help('format')} (default: found out)"
+    )
 
 
 def command(options: argparse.Namespace) -> dict[str, Any]:

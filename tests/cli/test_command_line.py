@@ -7,22 +7,29 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from dbf_ray.cli import demo, evaluate, fetch_weights, predict, prepare_data, search, train
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config
 from dbf_ray.data import DATASETS
 from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.freezing.policies import POLICIES
-from jobs import demo, evaluate, fetch_weights, search, train
-from jobs.command_line import main, make_parser, parse, print_json
 
 COMMANDS: dict[str, Any] = {
-    module.__name__: module for module in (train, search, evaluate, fetch_weights, demo)
+    "train": train,
+    "search": search,
+    "evaluate": evaluate,
+    "predict": predict,
+    "fetch-weights": fetch_weights,
+    "demo": demo,
 }
+ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("", *(name for name, value in Config() if isinstance(value, BaseModel)))
 
 
@@ -37,9 +44,9 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     return found
 
 
-def help_of(module: Any, capsys: pytest.CaptureFixture[str]) -> str:
+def help_of(module: Any, capsys: pytest.CaptureFixture[str], *before: str, **prog: str) -> str:
     with pytest.raises(SystemExit) as exit_status:
-        module.command(["--help"])
+        module.command([*before, "--help"], **prog)
     assert exit_status.value.code == 0
     return capsys.readouterr().out
 
@@ -47,10 +54,29 @@ def help_of(module: Any, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_there_and_brief_in_its_usage(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(COMMANDS[name], capsys)
-    assert text.startswith(f"usage: python -m {name} ")
-    assert len(text.split("\n\n")[0].splitlines()) <= 3
+    assert text.startswith(f"usage: dbf {name} ")
+    assert len(text.split("\n\n")[0].splitlines()) <= (4 if name == "predict" else 3)
     assert "--json" in text
+    assert "python -m" not in text
     assert not re.search(r"``|:class:|:func:", text)
+
+
+SUBCOMMANDS = {"check": ("check",), "split": ("split",), "merge": ("merge",), "prepare-data": ()}
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *SUBCOMMANDS])
+def test_help_shows_commands_as_they_are_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module, before = COMMANDS.get(name, prepare_data), SUBCOMMANDS.get(name, ())
+    here = module.__name__.split(".")[-1]
+    typed = help_of(module, capsys, *before, prog=f"python -m jobs.{here}")
+    assert typed.startswith(f"usage: python -m jobs.{here} ")
+    assert not re.search(r"\bdbf [a-z]", typed)
+    installed = help_of(module, capsys, *before, prog=f"dbf {here.replace('_', '-')}")
+    assert "jobs." not in installed
+    named = re.findall(r"python -m jobs\.(\w+)", typed)
+    assert {name.replace("_", "-") for name in named} == set(re.findall(r"\bdbf ([a-z-]+)", installed))
+    for command in set(named):
+        assert (ROOT / "jobs" / f"{command}.py").is_file()
 
 
 @pytest.mark.parametrize("module", [train, search], ids=["train", "search"])
@@ -90,12 +116,13 @@ def test_the_examples_in_the_help_are_accepted(module: Any, monkeypatch: pytest.
     class Accepted(Exception):  # noqa: N818
         pass
 
-    def loaded(file: object, overrides: dict[str, Any]) -> None:
-        load_config(None, overrides)
+    def loaded(file: str | None, overrides: dict[str, Any]) -> None:
+        load_config(file, overrides)
         raise Accepted
 
     monkeypatch.setattr(module, "load_config", loaded)
-    examples = re.findall(rf"python -m {module.__name__} (.*)", module.EPILOG.replace("\\\n", " "))
+    name = module.__name__.split(".")[-1]
+    examples = re.findall(rf"dbf {name} (.*)", module.EPILOG.replace("\\\n", " "))
     assert examples
     for example in examples:
         with pytest.raises(Accepted):
@@ -103,7 +130,7 @@ def test_the_examples_in_the_help_are_accepted(module: Any, monkeypatch: pytest.
 
 
 def overrides_of(*arguments: str) -> dict[str, str]:
-    return parse(make_parser("jobs.train", "", "", SECTIONS), arguments)[1]
+    return parse(make_parser("python -m jobs.train", "", "", SECTIONS), arguments)[1]
 
 
 def test_options_become_overrides() -> None:
@@ -147,7 +174,7 @@ def test_options_that_are_not_understood(arguments: list[str], message: str) -> 
 
 def test_a_command_without_configuration_has_no_free_keys() -> None:
     with pytest.raises(ConfigError, match=r"unknown option --detector.anchor_angles"):
-        parse(make_parser("jobs.other", ""), ["--detector.anchor_angles", "[0]"])
+        parse(make_parser("dbf other", ""), ["--detector.anchor_angles", "[0]"])
 
 
 def command_that(error: BaseException) -> Callable[[Sequence[str] | None], None]:
@@ -172,7 +199,7 @@ def command_that(error: BaseException) -> Callable[[Sequence[str] | None], None]
 def test_errors_become_one_line_and_a_status(
     error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command_that(error), []) == status
+    assert run_command(command_that(error), []) == status
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(line)
@@ -181,7 +208,7 @@ def test_errors_become_one_line_and_a_status(
 
 def test_a_programming_error_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        main(command_that(ZeroDivisionError()), [])
+        run_command(command_that(ZeroDivisionError()), [])
 
 
 def test_printed_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from dbf_ray.cli import prepare_data
 from dbf_ray.data.readers.dota import read_labels
 from dbf_ray.evaluation.submission import read_task1
 from dbf_ray.locks import only_writer
-from jobs import prepare_data
 
 Refused = Callable[..., str]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
-    assert prepare_data.run([*map(str, arguments), "--json"]) == 0
+    assert prepare_data.main([*map(str, arguments), "--json"]) == 0
     result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return result
 
@@ -99,7 +99,7 @@ def test_an_image_that_breaks_is_named_and_the_others_are_cut(
     content[60] ^= 0xFF  # header and end are as they should be
     broken.write_bytes(bytes(content))
     assert (
-        prepare_data.run(
+        prepare_data.main(
             ["split", str(root), str(tmp_path / "out"), "--size", "64", "--overlap", "8", "--workers", "0"]
         )
         == 2
@@ -169,7 +169,7 @@ def test_what_an_earlier_merge_left_does_not_count(
 def test_the_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_ships(tmp_path / "predictions" / "Task1", "ship")
     assert (
-        prepare_data.run(["merge", str(tmp_path / "predictions"), str(tmp_path / "predictions" / "Task1")])
+        prepare_data.main(["merge", str(tmp_path / "predictions"), str(tmp_path / "predictions" / "Task1")])
         == 2
     )
     assert "must go to another folder" in capsys.readouterr().err
@@ -180,14 +180,14 @@ def test_detections_of_other_images(root: Path, tmp_path: Path, capsys: pytest.C
     file = tmp_path / "found" / "Task1_ship.txt"
     file.write_text(file.read_text().replace("001 ", "elsewhere "))
     assert (
-        prepare_data.run(["merge", str(tmp_path / "found"), str(tmp_path / "a"), "--labels", str(root)]) == 0
+        prepare_data.main(["merge", str(tmp_path / "found"), str(tmp_path / "a"), "--labels", str(root)]) == 0
     )
     printed = capsys.readouterr().err
     assert "1 images with labels have no detections, 1 have" in printed
     assert "1 images with detections have no labels and do not count, the first is elsewhere" in printed
     file.write_text(file.read_text().replace("000 ", "nowhere "))
     assert (
-        prepare_data.run(["merge", str(tmp_path / "found"), str(tmp_path / "b"), "--labels", str(root)]) == 2
+        prepare_data.main(["merge", str(tmp_path / "found"), str(tmp_path / "b"), "--labels", str(root)]) == 2
     )
     assert "detections must be of images of" in capsys.readouterr().err
 
@@ -221,7 +221,7 @@ def test_two_splits_at_once_are_refused(
 ) -> None:
     with only_writer(tmp_path / "out", "splitting", "go home"):
         assert (
-            prepare_data.run(
+            prepare_data.main(
                 [
                     "split",
                     str(root),

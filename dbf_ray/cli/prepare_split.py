@@ -1,4 +1,4 @@
-"""The split of ``jobs.prepare_data``: images cut into patches."""
+"""``dbf prepare-data split``: images cut into patches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cli.options import class_option
 from dbf_ray.data.patches.split import (
     SplitCounts,
     SplitPlan,
@@ -18,24 +19,28 @@ from dbf_ray.data.patches.split import (
     plan_split,
     prepare_out,
 )
-from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.data.walk import usable_cpus
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer
+from dbf_ray.member_help import member_help
 from dbf_ray.progress import Counter
-from jobs.command_line import class_option
 
-ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with the objects of each.
+ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with
+the objects of each.
 
-Windows, and which objects belong to them, follow MMRotate's splitter: neighbours overlap; an object is labelled where at least 70 % of its area is
-inside; one that is cut is marked difficult (2), so that evaluation ignores it. What is left of it is what is labelled (--keep-whole: all of it).
-OUT is in DOTA's format whatever ROOT is in: OUT/SPLIT/images and labelTxt, and originals with the labels of the uncut images, by which merged
-detections are judged. Started again after a kill, it goes on where it was."""
+Windows, and which objects belong to them, follow MMRotate's splitter: neighbours overlap; an object is
+labelled where at least 70 % of its area is inside; one that is cut is marked difficult (2), so that
+evaluation ignores it. What is left of it is what is labelled (--keep-whole: all of it).
+
+OUT is in DOTA's format whatever ROOT is in: OUT/SPLIT/images and labelTxt, and originals with the labels
+of the uncut images, by which merged detections are judged. Started again after a kill, it resumes where
+it was."""
 EPILOG = """examples:
-  python -m jobs.prepare_data split DOTA patches --size 1024 --overlap 200
+  dbf prepare-data split DOTA patches --size 1024 --overlap 200
   at three scales, over a Ray cluster (or all cores of this machine) whose nodes see the same folders:
-    python -m jobs.prepare_data split DOTA patches --size 1024 --overlap 500 --rates 0.5 1.0 1.5 --ray
-  then: python -m jobs.train --data.name dota --data.root patches --data.image_size 1024"""
+    dbf prepare-data split DOTA patches --size 1024 --overlap 500 --rates 0.5 1.0 1.5 --ray
+  then: dbf train --data.name dota --data.root patches --data.image_size 1024"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="new folder for the patches, or one that a split was ended in"
     )
-    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"format of ROOT{member_help('format')} (default: found out)"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -107,7 +114,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     """
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"--workers must be >= 0, got {options.workers}; correct it")
-    reader = READERS[options.format or recognise(options.root)]
+    reader = find_reader(options.format or recognise(options.root))
     settings = SplitSettings(
         options.size,
         options.overlap,

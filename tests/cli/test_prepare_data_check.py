@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dbf_ray.cli.prepare_check import MOST_PRINTED, problem_lines
+from dbf_ray.cli.prepare_data import COMMANDS, command, main
 from dbf_ray.data.check import KINDS
-from jobs.prepare_check import MOST_PRINTED, problem_lines
-from jobs.prepare_data import COMMANDS, command, run
 from tests.data.check.planted_faults import FAULTS, SPLITS, line, write_clean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def data(clean: Path, tmp_path: Path) -> Path:
 
 
 def test_clean_data(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["check", str(clean), "--workers", "0", "--json"]) == 0
+    assert main(["check", str(clean), "--workers", "0", "--json"]) == 0
     printed = capsys.readouterr()
     *text, last = printed.out.splitlines()
     result = json.loads(last)
@@ -74,7 +74,7 @@ def test_errors_are_told_with_their_place_and_by_the_exit_status(
 ) -> None:
     file, number = line("140 40 190 40 190 60 140 60 ship 0")(data, 2)
     line("40 40 90 40 90 41 40 41 ship 0")(data, 3)
-    assert run(["check", str(data), "--workers", "0", "--json"]) == 1
+    assert main(["check", str(data), "--workers", "0", "--json"]) == 1
     text = capsys.readouterr().out
     rows = text.splitlines()
     assert rows[0] == "outside (error, 1): an object is not on the image, or for the most part not"
@@ -94,7 +94,7 @@ def test_errors_are_told_with_their_place_and_by_the_exit_status(
 
 def test_warnings_alone_are_no_failure(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line("40 40 90 40 90 41 40 41 ship 0")(data, 3)
-    assert run(["check", str(data), "--workers", "0"]) == 0
+    assert main(["check", str(data), "--workers", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 errors, 1 warning in ")
 
 
@@ -104,7 +104,7 @@ def test_report_of_all_faults(data: Path, tmp_path: Path, capsys: pytest.Capture
     for _ in range(MOST_PRINTED + 3):
         line("10 10")(data, 35)
     folder = tmp_path / "new" / "report"
-    assert run(["check", str(data), "--workers", "0", "--report", str(folder), "--samples", "5"]) == 1
+    assert main(["check", str(data), "--workers", "0", "--report", str(folder), "--samples", "5"]) == 1
     printed = capsys.readouterr().out
     more = sum(fault.kind == "syntax" for fault in FAULTS) + 3
     assert f"  and {more} more; --report DIR lists all" in printed
@@ -134,16 +134,16 @@ def test_report_of_all_faults(data: Path, tmp_path: Path, capsys: pytest.Capture
 
 def test_report_of_images_without_objects(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
-    assert run(["check", str(data / "test"), "--workers", "0", "--report", str(folder)]) == 0
+    assert main(["check", str(data / "test"), "--workers", "0", "--report", str(folder)]) == 0
     assert not (folder / "samples.png").exists()
     assert "no image has objects" in (folder / "index.html").read_text()
 
 
 def test_samples_are_drawn_over_the_image(data: Path, tmp_path: Path) -> None:
     """Where an outline is drawn the picture differs from the image, and nowhere far from it."""
+    from dbf_ray.cli.prepare_check import CELL, draw_samples
     from dbf_ray.data.check import check_dataset
     from dbf_ray.data.readers import READERS
-    from jobs.prepare_check import CELL, draw_samples
 
     shutil.rmtree(data / "val")
     for file in (data / "train" / "labelTxt").iterdir():
@@ -172,8 +172,8 @@ def test_samples_are_drawn_over_the_image(data: Path, tmp_path: Path) -> None:
 
 
 def test_classes_and_format_can_be_given(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["check", str(data), "--workers", "0", "--format", "dota", "--classes", "dota-v1.5"]) == 0
-    assert run(["check", str(data), "--workers", "0", "--classes", "ship, plane"]) == 1
+    assert main(["check", str(data), "--workers", "0", "--format", "dota", "--classes", "dota-v1.5"]) == 0
+    assert main(["check", str(data), "--workers", "0", "--classes", "ship, plane"]) == 1
     assert "classes must be among ship, plane, got 'harbor'" in capsys.readouterr().out
 
 
@@ -184,7 +184,7 @@ def test_classes_and_format_can_be_given(data: Path, capsys: pytest.CaptureFixtu
         (["check"], ["required: ROOT", "prepare_data check --help"]),
         ([], ["required: COMMAND"]),
         (["mend", "here"], ["invalid choice: 'mend'", "check"]),
-        (["check", ".", "--format", "voc"], ["invalid choice: 'voc'", "dota"]),
+        (["check", ".", "--format", "voc"], ["unknown data format 'voc'", "dota", "or a dotted path"]),
         (["check", ".", "--clases", "ship"], ["unknown option --clases; did you mean --classes?"]),
         (["check", ".", "--workers", "-1"], ["must be >= 0, got -1"]),
         (
@@ -207,19 +207,19 @@ def test_a_report_that_cannot_be_written_is_told_before_the_walk(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("jobs.prepare_check.check_dataset", lambda *_: pytest.fail("the walk began"))
-    assert run(["check", str(clean), "--report", str(tmp_path / "file")]) == 2
+    monkeypatch.setattr("dbf_ray.cli.prepare_check.check_dataset", lambda *_: pytest.fail("the walk began"))
+    assert main(["check", str(clean), "--report", str(tmp_path / "file")]) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        run(["--help"])
+        main(["--help"])
     shown = capsys.readouterr().out
     for name in COMMANDS:
         assert f"    {name} " in shown
     with pytest.raises(SystemExit, match="0"):
-        run(["check", "--help"])
+        main(["check", "--help"])
     shown = capsys.readouterr().out
     for option in ("ROOT", "--format", "--classes", "--report", "--samples", "--workers", "--json"):
         assert option in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import math
+import re
 import sys
 import textwrap
 import warnings
@@ -19,6 +19,8 @@ from dbf_ray.config import Config
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.member_help import member_help
+from dbf_ray.shipped import shipped_files
+from dbf_ray.tracking.base import finite
 
 Options = tuple[argparse.Namespace, dict[str, str]]
 KINDS: dict[Any, str] = {
@@ -40,25 +42,25 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(
-    module: str, description: str, epilog: str = "", sections: Sequence[str] | None = None, usage: str = ""
+    prog: str, description: str, epilog: str = "", sections: Sequence[str] | None = None, usage: str = ""
 ) -> argparse.ArgumentParser:
     """A parser with ``--json`` and, if ``sections`` is not None, ``--config`` and an option for each key of
     the named sections.
 
     Args:
-        module: as typed after ``python -m``.
+        prog: how the command is called: ``dbf train``, ``python -m jobs.train``.
         description: what the command does.
-        epilog: examples.
+        epilog: examples. In both texts commands are written ``dbf NAME``; shown is how they are called here.
         sections: sections of the configuration, "" for its top level; None: the command has no configuration.
         usage: the command's own options, for the first line of the help of a command with a configuration.
     """
     parser = Parser(
-        prog=f"python -m {module}",
+        prog=prog,
         usage=None
         if sections is None
         else f"%(prog)s [--config FILE] {usage} [--json] [--KEY VALUE ...]".replace("  ", " "),
-        description=description,
-        epilog=epilog,
+        description=as_called(prog, description),
+        epilog=as_called(prog, epilog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -68,13 +70,20 @@ def make_parser(
     if sections is not None:
         parser.add_argument(
             "--config",
-            type=Path,
             metavar="FILE",
-            help="YAML file with any of the keys below, a mapping for each section; options here win",
+            help="YAML file with any of the keys below, a mapping for each section, or a shipped one's name "
+            f"({', '.join(shipped_files('configuration'))}); options here win",
         )
         for section in sections:
             _add_section(parser, section)
     return parser
+
+
+def as_called(prog: str, text: str) -> str:
+    """``text`` with each ``dbf COMMAND`` as it is typed by who typed ``prog``."""
+    if not prog.startswith("python -m jobs."):
+        return text
+    return re.sub(r"\bdbf ([a-z][a-z-]*)", lambda found: f"python -m jobs.{found[1].replace('-', '_')}", text)
 
 
 def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
@@ -90,7 +99,8 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
 
 def _section_help(model: type[BaseModel], section: str) -> str:
     """What stands above the options of a section: what it is, and the members that it chooses from."""
-    text = textwrap.fill(" ".join((model.__doc__ or "").split()), 96)
+    about = (model.__doc__ or "").split("Example:")[0]
+    text = textwrap.fill(" ".join(about.split()), 96)
     return "\n".join(filter(None, (text, member_help(section))))
 
 
@@ -197,7 +207,7 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def main(
+def run_command(
     command: Callable[[Sequence[str] | None], dict[str, Any] | None], arguments: Sequence[str] | None = None
 ) -> int:
     """Run a command: its own errors, and files that cannot be read or written, become one line on stderr and
@@ -220,7 +230,7 @@ def main(
         return 2
     except KeyboardInterrupt:
         print(
-            "stopped; what is done is kept, the same command goes on from there (a training from its last "
+            "stopped; what is done is kept, the same command resumes there (a training from its last "
             "checkpoint)",
             file=sys.stderr,
         )
@@ -242,12 +252,4 @@ def _show_warning(
 
 def print_json(result: dict[str, Any]) -> None:
     """Print a result as one line of JSON; NaN and infinity become null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    print(json.dumps(plain(result), default=str), flush=True)
+    print(json.dumps(finite(result)), flush=True)

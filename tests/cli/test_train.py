@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torchvision.models import resnet18
 
+from dbf_ray.cli import timeline, train
+from dbf_ray.cli.options import run_command
 from dbf_ray.cluster.ray_runtime import Resources
-from jobs import train
-from jobs.command_line import main
 
 Refused = Callable[..., str]
 
@@ -41,7 +41,7 @@ def test_a_finished_run_is_not_trained_again(trained: tuple[Path, list[str], str
 
 def test_an_image_without_objects_is_legal(tiny: list[str], root: Path) -> None:
     (root / "train" / "labelTxt" / "000.txt").write_text("")
-    assert main(train.command, tiny) == 0
+    assert run_command(train.command, tiny) == 0
 
 
 def test_a_dry_run_shows_timeline_and_cost_and_leaves_nothing(
@@ -57,7 +57,7 @@ def test_a_dry_run_shows_timeline_and_cost_and_leaves_nothing(
         "--dry-run",
         "--json",
     ]
-    assert main(train.command, arguments) == 0
+    assert run_command(train.command, arguments) == 0
     printed = capsys.readouterr().out
     result = json.loads(printed.splitlines()[-1])
     assert result["frozen_prefixes"] == [0, 4, 4, 0, 4, 4, 0]
@@ -82,7 +82,7 @@ def test_a_dry_run_shows_what_a_prefix_costs_and_the_analytic_ceiling(
         "--dry-run",
         "--json",
     ]
-    assert main(train.command, arguments) == 0
+    assert run_command(train.command, arguments) == 0
     printed = capsys.readouterr().out
     result = json.loads(printed.splitlines()[-1])
     assert [line.split()[2] for line in printed.splitlines() if line.startswith("stage ")] == [
@@ -105,7 +105,7 @@ def test_a_dry_run_of_blocks_of_factors_and_of_what_nobody_knows(
     tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def shown(*options: str) -> str:
-        assert main(train.command, [*tiny, "--dry-run", *options]) == 0
+        assert run_command(train.command, [*tiny, "--dry-run", *options]) == 0
         return capsys.readouterr().out
 
     blocks = ["--freezing.interval.unit", "steps", "--freezing.interval.every", "1", "--training.epochs"]
@@ -114,7 +114,7 @@ def test_a_dry_run_of_blocks_of_factors_and_of_what_nobody_knows(
     assert "#." * (count // 2) in few
     many = shown("--freezing.policy", "step", "--freezing.rho", "2", *blocks, str(3 * 130))
     columns = [line.split()[2] for line in many.splitlines() if line.startswith("stage ")]
-    assert all(len(line) <= train.COLUMNS and set(line) <= set("+#.") and "+" in line for line in columns)
+    assert all(len(line) <= timeline.COLUMNS and set(line) <= set("+#.") and "+" in line for line in columns)
     assert "+ both" in many
     assert "learning rate of stages 1..4 times 0.125, 0.25, 0.5, 1" in shown(
         "--freezing.policy", "layer_decay", "--freezing.xi", "0.5"
@@ -151,7 +151,7 @@ BAD_OPTIONS = {
     "member's option without a value": (["--freezing.rho"], ["--freezing.rho", "needs a value"]),
     "missing configuration file": (
         ["--config", "nowhere.yaml"],
-        ["nowhere.yaml", "No such file", "give an existing"],
+        ["nowhere.yaml does not exist", "give an existing", "demo, hrsc_mobilenet_v2"],
     ),
     "value out of range": (
         ["--training.epochs", "0"],

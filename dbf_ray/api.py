@@ -1,0 +1,237 @@
+"""What the project does, as functions: train, search, evaluate, predict. The command line calls these.
+
+A configuration is given as an object, a YAML file, the name of a shipped one (``"demo"``), or nested
+dictionaries; None stands for the defaults. Keys to change are keyword arguments: a section as a dictionary
+(``training={"epochs": 3}``), or a dotted key (``**{"freezing.rho": 4}``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from torch import Tensor
+
+from dbf_ray.build import prepare
+from dbf_ray.config import Config, load_config, make_config, with_overrides
+from dbf_ray.errors import ConfigError
+from dbf_ray.evaluate import config_of, metrics_of
+from dbf_ray.evaluation.merge import NMS_THRESHOLD
+from dbf_ray.progress import print_line
+from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run.naming import safe_name
+from dbf_ray.shipped import find_shipped
+
+if TYPE_CHECKING:
+    from dbf_ray.predict.memory import Image
+
+ConfigLike = Config | str | Path | Mapping[str, Any] | None
+
+
+class ImageDetections(TypedDict):
+    """What was found in an image, best first.
+
+    ``boxes`` float32 [n, 5]: centre x, y, width, height in the image's pixels, angle in degrees, counter-
+    clockwise as seen in the image, in [-90, 90). ``scores`` float32 [n] in [0, 1], ``labels`` int64 [n], and
+    the ``names`` of their classes.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    names: list[str]
+
+
+def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any]:
+    """Train one detector with one freezing policy; an unfinished run of the same folder is resumed.
+
+    With several workers, or ``cluster.use_ray``, training runs under Ray Train.
+
+    Args:
+        config, overrides: see :mod:`dbf_ray.api`.
+
+    Returns:
+        The content of the run's summary.json.
+
+    Raises:
+        DbfRayError: bad input, before training; a finished run; or a training that had to stop.
+
+    Example:
+        >>> summary = dbf_ray.train_detector("demo", name="mine", freezing={"policy": "step", "rho": 4})
+        >>> summary["map50"], summary["compute_ratio"]
+    """
+    config = as_config(config, **overrides)
+    if wants_ray(config):
+        return _train_with_ray(config)
+    directory = run_directory(config)
+    resume = find_resume(config, directory)
+    if resume is not None:
+        print_line(f"resuming from {resume}")
+    return run(config, directory=directory, resume=resume)
+
+
+def search_schedules(
+    config: ConfigLike,
+    space: str | Path,
+    *,
+    study: str | None = None,
+    trials: int | None = None,
+    concurrent: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Search freezing policies (and any other key) for the best trade-off of map50 against compute_ratio.
+
+    Args:
+        config, overrides: what all trials share, see :mod:`dbf_ray.api`.
+        space: a Python file, or the name of a shipped one; search_spaces/rho.py explains how to write one.
+        study: its name and folder in ``search.studies_dir``; None: the space's and data set's names. An
+            existing one is resumed.
+        trials: complete trials to have in the end; None: ``search.trials``.
+        concurrent: trials at once; None: ``search.concurrent``, else as many as fit.
+        progress: takes each line for a person; None: they go to stderr.
+
+    Returns:
+        The content of the study's pareto.json.
+
+    Raises:
+        DbfRayError: bad input, before the search; or not one trial ended well.
+
+    Example:
+        >>> pareto = dbf_ray.search_schedules("demo", "rho", trials=6)
+        >>> print(pareto["answer"]["text"])
+    """
+    from dbf_ray.search import search
+
+    config, file = as_config(config, **overrides), find_shipped("search space", space)
+    return search(
+        config,
+        file,
+        study_name=study or f"{file.stem}-{safe_name(config.data.name)}",
+        trials=trials,
+        concurrent=concurrent,
+        studies_dir=config.search.studies_dir,
+        progress=progress or print_line,
+    )
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path, data_root: str | Path | None = None, split: str = "val", **overrides: Any
+) -> dict[str, float]:
+    """Evaluate a trained detector on the data it was trained on, or on others with the same classes.
+
+    Args:
+        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; it brings its configuration.
+        data_root: another data folder, in the format that the detector was trained on (or DOTA's, after
+            training on generated scenes).
+        split: ``val`` or ``train``.
+        overrides: keys to change, such as ``training={"device": "cpu"}``, see :mod:`dbf_ray.api`.
+
+    Returns:
+        Fractions in [0, 1]: map50, map50_voc07, map75, map50_95 and ap50/CLASS; NaN without objects.
+
+    Raises:
+        DbfRayError: the checkpoint or the data cannot be used.
+
+    Example:
+        >>> metrics = dbf_ray.evaluate_checkpoint("runs/mine/checkpoints/epoch-00012", "other/data")
+        >>> metrics["map50"], metrics["ap50/ship"]
+    """
+    root = None if data_root is None else Path(data_root)
+    config = as_config(config_of(Path(checkpoint), root), **overrides)
+    return metrics_of(Path(checkpoint), config, split)
+
+
+def predict_images(
+    checkpoint: str | Path,
+    images: Image | Sequence[Image],
+    *,
+    window: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+    score: float | None = None,
+    nms: float = NMS_THRESHOLD,
+) -> list[ImageDetections]:
+    """Detect objects in images of any size: the detections that ``dbf predict`` writes, in memory.
+
+    Args:
+        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
+        images: one image or several, each a file, an array uint8 [H, W, 3] or a tensor uint8 [3, H, W], RGB.
+        window, overlap: pixels; windows slide over an image, and each is resized to what the network was
+            trained on. None: as large as the training images, 200/1024 of a window.
+        batch: windows at once; None: the checkpoint's ``evaluation.batch_size``.
+        score: detections up to it are dropped; None: up to the detector's ``score_threshold``.
+        nms: of two detections of a class in an image of several windows that overlap by this IoU, the better
+            one is kept.
+
+    Returns:
+        For each image what was found in it.
+
+    Raises:
+        DbfRayError: the checkpoint or an image cannot be read, or an option is out of range.
+
+    Example:
+        >>> (found,) = dbf_ray.predict_images("runs/mine/checkpoints/epoch-00012", "scene.tif", score=0.3)
+        >>> for box, name in zip(found["boxes"], found["names"]):
+        ...     print(name, box.tolist())
+    """
+    from dbf_ray.predict.checkpoint import make_task
+    from dbf_ray.predict.memory import detect_in
+    from dbf_ray.predict.options import Options
+
+    options = Options(window=window, overlap=overlap, batch=batch, score=score, nms=nms)
+    task, _ = make_task(Path(checkpoint), options)
+    several: Sequence[Image] = images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+    return [
+        {**found._asdict(), "names": [task.classes[label] for label in found.labels.tolist()]}  # type: ignore
+        for found in detect_in(task, several)
+    ]
+
+
+def as_config(config: ConfigLike = None, **overrides: Any) -> Config:
+    """The configuration that is meant, with keys changed.
+
+    Raises:
+        ConfigError: a file is missing, a key is unknown, or a value is out of range.
+    """
+    dotted = dict(_dotted(overrides))
+    if config is None or isinstance(config, str | Path):
+        return load_config(config, dotted)
+    if not isinstance(config, Config):
+        config = make_config(config, "the configuration given")
+    return with_overrides(config, dotted) if dotted else config
+
+
+def wants_ray(config: Config) -> bool:
+    """Whether the run goes through Ray Train.
+
+    Raises:
+        ConfigError: several workers without Ray.
+    """
+    use, workers = config.cluster.use_ray, config.cluster.workers
+    if use is False and workers > 1:
+        raise ConfigError(
+            f"more than one worker needs Ray Train, got cluster.workers {workers} with cluster.use_ray "
+            f"false; change one"
+        )
+    return workers > 1 if use is None else use
+
+
+def _train_with_ray(config: Config) -> dict[str, Any]:
+    """A run on this machine is checked before Ray starts; on a cluster the data may lie elsewhere."""
+    from dbf_ray.cluster import train_on_ray
+    from dbf_ray.cluster.ray_runtime import cluster_address
+
+    if cluster_address(config.cluster.address) is None:
+        prepare(config)
+    return train_on_ray(config)
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested dictionaries, and their values."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

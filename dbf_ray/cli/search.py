@@ -1,0 +1,118 @@
+"""Search for the freezing schedule with the best trade-off of accuracy against compute."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dbf_ray.api import search_schedules
+from dbf_ray.cli.options import Options, make_parser, parse, print_json, run_command
+from dbf_ray.config import load_config
+from dbf_ray.reports.tables import text_table
+from dbf_ray.shipped import shipped_files
+from dbf_ray.tracking import resolve_uri
+
+ABOUT = """Search freezing policies (and any other key) for the best trade-off of map50 against
+compute_ratio.
+
+Every trial is a training; Optuna chooses what to try next. The answer is the Pareto front: trials that no
+other beats in both."""
+EPILOG = """examples:
+  the best period rho on your own images, as many trials at once as the machine holds:
+    dbf search --config hrsc_mobilenet_v2 --data.root DIR --detector.weights_backbone FILE \\
+        --space rho --trials 12 --study hrsc-rho
+  resume an interrupted study, or add trials to it: the same command, with a larger --trials
+
+Trained first are the space's baselines (full and frozen). A study leaves studies/NAME/: study.db
+(Optuna), trials.csv, pareto.json, pareto.html, pareto.png and trials/NUMBER/, a complete run folder each.
+How to write a space: see search_spaces/rho.py."""
+SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking", "search")
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "dbf search") -> int:
+    """Run the command and return its exit status."""
+    return run_command(partial(command, prog=prog), arguments)
+
+
+def command(arguments: Sequence[str] | None = None, prog: str = "dbf search") -> dict[str, Any]:
+    """Search, and print the table of trials and where everything is."""
+    return execute(read_options(prog, ABOUT, EPILOG, arguments))
+
+
+def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | None) -> Options:
+    """The options of a command that searches."""
+    parser = make_parser(
+        prog, about, epilog, SECTIONS, "--space FILE [--study NAME] [--trials N] [--concurrent K]"
+    )
+    parser.add_argument(
+        "--space",
+        required=True,
+        metavar="FILE",
+        help="search space: a Python file such as search_spaces/rho.py, or the name of a shipped one "
+        f"({', '.join(shipped_files('search space'))})",
+    )
+    parser.add_argument(
+        "--study",
+        default=None,
+        metavar="NAME",
+        help="the study's name and folder (default: the space's and data set's names)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=_positive,
+        metavar="N",
+        help="complete trials to have in the end; short for --search.trials",
+    )
+    parser.add_argument(
+        "--concurrent", type=_positive, metavar="K", help="trials at once; short for --search.concurrent"
+    )
+    return parse(parser, arguments)
+
+
+def execute(parsed: Options) -> dict[str, Any]:
+    """Search as the options say."""
+    options, overrides = parsed
+    config = load_config(options.config, overrides)
+    result = search_schedules(
+        config, options.space, study=options.study, trials=options.trials, concurrent=options.concurrent
+    )
+    folder = config.search.studies_dir / result["study"]
+    print(closing(result, folder, config.tracking.uri if config.tracking.mlflow else "off"))
+    if options.json:
+        print_json(result)
+    return result
+
+
+def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
+    """The table of trials, the answer in words, where the files are, and how to open MLflow's comparison."""
+    lines = ["", text_table(result), ""]
+    if result.get("answer") and result["answer"].get("text"):
+        lines += [result["answer"]["text"], ""]
+    lines += [
+        f"files: {folder / 'pareto.html'}  {folder / 'pareto.png'}  {folder / 'pareto.json'}  "
+        f"{folder / 'trials.csv'}"
+    ]
+    if uri != "off":
+        lines += [
+            f"compare in MLflow: {sys.executable} -m mlflow ui --backend-store-uri {_short(resolve_uri(uri))}"
+        ]
+    return "\n".join(lines)
+
+
+def _short(uri: str) -> str:
+    here = f"sqlite:///{Path.cwd()}/"
+    return "sqlite:///" + uri.removeprefix(here) if uri.startswith(here) else uri
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return value

@@ -1,0 +1,105 @@
+"""A run before it trains, as text: when which stages are trained, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dbf_ray.build import RunSpec
+from dbf_ray.run.runner import notes_of
+
+COLUMNS = 120  # of a drawn timeline at most
+
+
+def forecast_of(spec: RunSpec) -> dict[str, Any]:
+    """What is known of a run before it trains: ``train --dry-run --json``."""
+    return {
+        "policy": spec.policy.name,
+        "parameters": spec.policy.parameters(),
+        "epochs": spec.config.training.epochs,
+        "num_stages": spec.num_stages,
+        "blocks": spec.horizon.epochs,
+        "block_steps": spec.horizon.block_steps,
+        "frozen_prefixes": spec.frozen_prefixes,
+        "budget": spec.budget,
+        "compute_ratio": spec.compute_ratio,
+        "analytic_ratio": spec.analytic_ratio,
+        "backbone_share": spec.backbone_share,
+        "expected_hit_rates": None if spec.forecast is None else spec.forecast.hit_rates,
+        "expected_hit_rate": None if spec.forecast is None else spec.forecast.hit_rate,
+        "micro_batches": spec.micro_batches,
+        "flops_per_prefix": spec.flops_per_prefix,
+        "forward_flops_per_prefix": [step.forward for step in spec.flops],
+        "backward_flops_per_prefix": [step.backward for step in spec.flops],
+    }
+
+
+def timeline(spec: RunSpec) -> str:
+    """Blocks x stages as text, the budget, and what it costs."""
+    horizon, unit = spec.horizon, "epochs"
+    lines = [f"policy {spec.policy.name} {spec.policy.parameters() or ''}".rstrip()]
+    if horizon.block_steps * spec.config.training.epochs != horizon.all_steps:
+        unit = f"blocks of {horizon.block_steps} optimizer steps"
+    if spec.frozen_prefixes is None or spec.lr_factors is None:
+        lines.append("this policy decides while training: its timeline and cost are not known beforehand")
+    else:
+        lines += drawn(spec.frozen_prefixes, spec.num_stages, "epoch" if unit == "epochs" else "block")
+        lines += factors(spec.lr_factors, spec.num_stages)
+        lines.append(
+            f"budget {spec.budget} of {horizon.epochs} {unit}, compute_ratio {spec.compute_ratio:.10g} "
+            f"(if backward were 2 x forward everywhere: {spec.analytic_ratio:.4f})"
+        )
+    lowest, ceiling = spec.cost_of([spec.num_stages]), spec.analytic_cost_of([spec.num_stages])
+    lines.append("frozen stages  forward  backward   of full   (GFLOP per image)")
+    for n, step in enumerate(spec.flops):
+        if n >= spec.always_frozen:
+            lines.append(
+                f"{n:13d} {step.forward / 1e9:8.3f} {step.backward / 1e9:9.3f} {spec.cost_of([n]):9.4f}"
+            )
+    lines.append(
+        f"backbone's share of forward FLOPs {spec.backbone_share:.3f}, lowest possible compute_ratio "
+        f"{lowest:.4f} "
+        f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
+    )
+    lines += notes_of(spec)
+    lines.append(
+        f"{len(spec.train_set)} training images, {len(spec.eval_set)} to evaluate on ({spec.eval_split})"
+    )
+    return "\n".join(lines)
+
+
+def drawn(prefixes: Sequence[int], num_stages: int, unit: str) -> list[str]:
+    """A line for each stage: ``#`` trained, ``.`` frozen; where a column stands for several blocks, ``+`` for
+    both.
+    """
+    several = -(-len(prefixes) // COLUMNS)
+    columns = [prefixes[first : first + several] for first in range(0, len(prefixes), several)]
+    lines = []
+    for stage in range(num_stages, 0, -1):
+        trained = [sum(n < stage for n in column) for column in columns]
+        signs = (
+            "." if count == 0 else "#" if count == len(column) else "+"
+            for count, column in zip(trained, columns, strict=True)
+        )
+        lines.append(f"stage {stage}  " + "".join(signs))
+    if several == 1:
+        return [
+            *lines,
+            f"{unit}    " + "".join(str(e % 10) for e in range(len(prefixes))) + "   (# trained, . frozen)",
+        ]
+    return [*lines, f"(# trained, . frozen, + both; a column is {several} {unit}s)"]
+
+
+def factors(lr_factors: Sequence[Sequence[float] | None], num_stages: int) -> list[str]:
+    """A line that says how each stage's learning rate is scaled, where a policy does that."""
+    kinds = {tuple(given or [1.0] * num_stages) for given in lr_factors}
+    if kinds == {(1.0,) * num_stages}:
+        return []
+    if len(kinds) > 1:
+        return ["learning rates of stages vary from block to block"]
+    return [
+        "learning rate of stages 1.."
+        + str(num_stages)
+        + " times "
+        + ", ".join(f"{factor:.4g}" for factor in kinds.pop())
+    ]
