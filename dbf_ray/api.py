@@ -20,6 +20,7 @@ from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run.naming import safe_name
 from dbf_ray.shipped import find_shipped
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def search_schedules(
     return search(
         config,
         file,
-        study_name=study or f"{file.stem}-{config.data.name}",
+        study_name=study or f"{file.stem}-{safe_name(config.data.name)}",
         trials=trials,
         concurrent=concurrent,
         studies_dir=config.search.studies_dir,

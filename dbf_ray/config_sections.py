@@ -81,9 +81,7 @@ class DataConfig(Section):
 
     name: str = Field(
         "synthetic",
-        description="data set: synthetic (drawn on the fly), or the format of the folder root: dota, dior, "
-        "hrsc, hrsc_types (31 types of ship), "
-        "yolo_obb, coco",
+        description="data set, drawn on the fly (synthetic) or the format of the folder root",
     )
     root: Path | None = Field(
         None, description="folder of the data; dota: with train/ and val/, each with images/ and labelTxt/"
@@ -159,24 +157,10 @@ class DataConfig(Section):
 
 
 class DetectorConfig(OpenSection):
-    """The detector. Further keys are its own options; all: score_threshold, nms_threshold,
-    detections_per_image; rotated_retinanet: anchor_scales, anchor_ratios, anchor_angles (degrees),
-    positive_iou, negative_iou, topk_candidates, loss_beta; rotated_fcos: regress_limits, center_radius,
-    topk_candidates; two-stage: anchor_scales, anchor_ratios, roi_channels, proposals, rpn_samples,
-    rpn_positive_fraction, rpn_positive_iou, rpn_negative_iou, rpn_candidates, rpn_nms_threshold, roi_samples,
-    roi_positive_fraction, roi_positive_iou.
-    """
+    """The detector. Further keys are its own options."""
 
-    name: str = Field(
-        "rotated_retinanet",
-        description="which detector: rotated_retinanet, rotated_fcos, rotated_faster_rcnn, oriented_rcnn",
-    )
-    backbone: str = Field(
-        "mobilenet_v2",
-        description="which backbone: mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, resnet18, "
-        "resnet34, resnet50, resnet101, swin_t, "
-        "swin_s, convnext_tiny, efficientnet_b0, regnet_y_400mf, regnet_y_800mf, regnet_y_1_6gf",
-    )
+    name: str = Field("rotated_retinanet", description="which detector")
+    backbone: str = Field("mobilenet_v2", description="which backbone")
     weights_backbone: str | None = Field(
         None,
         description="null (random), DEFAULT or a name such as IMAGENET1K_V1 (torchvision's, downloaded), or "
@@ -219,22 +203,11 @@ class IntervalConfig(Section):
 
 
 class FreezingConfig(OpenSection):
-    """When the backbone is trained. Further keys are the policy's parameters: step: rho, phase; epochs:
-    epochs; random_budget, front, back: budget; bernoulli: p; lr_scale: factor; layer_decay: xi; warmup_step:
-    warmup, rho; cosine: start, end; gradual_unfreeze: every; gradual_freeze: t0, p; multirate_step: rho,
-    growth; gradnorm: percentile, window, recheck; aimd: threshold, start, max_rho; drift: low, high, recheck;
-    plateau: patience, min_delta; budget: limit, inner (inner.name and that policy's parameters).
-    docs/policies.md explains them.
+    """When the backbone is trained: n(t) of its K stages are frozen in epoch t of E. Further keys are the
+    policy's parameters; docs/policies.md explains them.
     """
 
-    policy: str = Field(
-        "full",
-        description="full: always trained; frozen: never; step: in epochs 0, rho, 2 rho, ..., so "
-        "--freezing.rho 4 belongs to it; or epochs, "
-        "random_budget, bernoulli, front, back, lr_scale, layer_decay, warmup_step, cosine, "
-        "gradual_unfreeze, gradual_freeze, multirate_step, "
-        "gradnorm, aimd, drift, plateau, budget",
-    )
+    policy: str = Field("full", description="the policy that decides it")
     interval: IntervalConfig = Field(default_factory=IntervalConfig)
     momentum: Literal["keep", "reset"] = Field(
         "keep",

@@ -13,7 +13,7 @@ import torch
 
 from dbf_ray.data.labelled import read_split, to_boxes
 from dbf_ray.data.patches.split import WHOLE
-from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.evaluation.merge import NMS_THRESHOLD, Detections, merge_patches
@@ -90,7 +90,7 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     Raises:
         DataError: labels cannot be read, or there are detections and all of them are of other images.
     """
-    reader = READERS[format_name or recognise(root)]
+    reader = find_reader(format_name or recognise(root))
     pairs = read_split(reader, root, split if reader.splits(root) else WHOLE)
     classes = [
         *merged.classes,

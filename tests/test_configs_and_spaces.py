@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import optuna
 import pytest
 
 from dbf_ray.cli import train
-from dbf_ray.config import Config, DetectorConfig, load_config
+from dbf_ray.config import Config, load_config
 from dbf_ray.detectors import BACKBONES, DETECTORS
+from dbf_ray.member_help import member_help
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
 from tests.search.begins import four_stages
@@ -95,5 +95,6 @@ def test_every_space_explains_itself(space: Path) -> None:
 
 @pytest.mark.parametrize(("field", "table"), [("name", DETECTORS), ("backbone", BACKBONES)])
 def test_the_help_names_every_detector_and_backbone(field: str, table: dict[str, object]) -> None:
-    text = DetectorConfig.model_fields[field].description or ""
-    assert set(re.findall(r"[a-z]\w+", text.split(":", 1)[1])) == set(table)
+    names, rest = member_help(f"detector.{field}").removeprefix(": ").split(", or ")
+    assert (names.split(", "), rest) == (list(table), "a dotted path package.module:Name")
+    assert member_help("detector.fpn_channels") == ""

@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"errors", "values", "machine"},
     {"progress", "files"},
-    {"config_sections", "shipped"},
+    {"config_sections", "members", "shipped"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
-    {"training"},
+    {"training", "member_help"},
     {"build"},
     {"run", "evaluate", "merge"},
     {"predict"},

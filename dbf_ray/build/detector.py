@@ -14,7 +14,7 @@ from dbf_ray.build.frozen import (
     pads_to_square,
 )
 from dbf_ray.config import Config
-from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
+from dbf_ray.detectors import Detector, check_options, find_detector, make_detector, with_defaults
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.detectors.options import check_ranges
 from dbf_ray.errors import ConfigError
@@ -28,7 +28,7 @@ def detector_options(config: Config) -> dict[str, Any]:
     """
     name, options = config.detector.name, config.detector.parameters
     check_options(name, options)
-    hints = get_type_hints(DETECTORS[name].__init__)
+    hints = get_type_hints(find_detector(name).__init__)
     for option, value in options.items():
         try:
             options[option] = TypeAdapter(hints[option]).validate_python(value)

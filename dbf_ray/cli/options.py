@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from dbf_ray.config import Config
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
+from dbf_ray.member_help import member_help
 from dbf_ray.shipped import shipped_files
 from dbf_ray.values import finite
 
@@ -93,13 +94,14 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
         assert isinstance(chosen, type)
         assert issubclass(chosen, BaseModel)
         model, about = chosen, section
-    _add_keys(parser.add_argument_group(about, _section_help(model)), model, section)
+    _add_keys(parser.add_argument_group(about, _section_help(model, section)), model, section)
 
 
-def _section_help(model: type[BaseModel]) -> str:
-    """What stands above the options of a section; the place for the parameters of its members."""
+def _section_help(model: type[BaseModel], section: str) -> str:
+    """What stands above the options of a section: what it is, and the members that it chooses from."""
     about = (model.__doc__ or "").split("Example:")[0]
-    return textwrap.fill(" ".join(about.split()), 96)
+    text = textwrap.fill(" ".join(about.split()), 96)
+    return "\n".join(filter(None, (text, member_help(section))))
 
 
 def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
@@ -120,7 +122,7 @@ def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
             if isinstance(default, float)
             else default
         )
-        text = f"{field.description} (default: {shown})"
+        text = f"{field.description}{member_help(key)} (default: {shown})"
         group.add_argument(
             f"--{key}", dest=key, metavar=_kind(field.annotation), default=None, help=text.replace("%", "%%")
         )

@@ -17,9 +17,10 @@ from PIL import Image
 from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
 from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
-from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError
 from dbf_ray.machine import usable_cpus
+from dbf_ray.member_help import member_help
 from dbf_ray.progress import Counter
 
 ABOUT = """Find everything that is wrong with a data set before a training does.
@@ -47,7 +48,9 @@ COLUMNS = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the check."""
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data")
-    parser.add_argument("--format", choices=list(READERS), help="of the data (default: found out)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"of the data{member_help('format')} (default: found out)"
+    )
     parser.add_argument(
         "--classes", metavar="A,B|LIST", help="all class names, or the name of a public list (dota-v1.0)"
     )
@@ -87,7 +90,9 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     name = options.format or recognise(options.root)
     if options.report is not None:
         options.report.mkdir(parents=True, exist_ok=True)
-    report = check_dataset(options.root, READERS[name], class_option(options.classes), workers, _progress())
+    report = check_dataset(
+        options.root, find_reader(name), class_option(options.classes), workers, _progress()
+    )
     result: dict[str, Any] = {"root": str(options.root), "format": name} | report.as_dict()
     print("\n".join([*problem_lines(result["problems"]), *table_lines(result["statistics"])]))
     for note in report.notes:

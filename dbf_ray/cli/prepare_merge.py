@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.readers import READERS
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
+from dbf_ray.member_help import member_help
 from dbf_ray.merge import counts_of, judge, merge_files
 
 ABOUT = """Bring detections of patches back to the images these were cut from, and make the archive that
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data of the uncut images: print merged/map50 and the other metrics",
     )
     parser.add_argument("--split", default="val", metavar="SPLIT", help="of ROOT (default: %(default)s)")
-    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"format of ROOT{member_help('format')} (default: found out)"
+    )
 
 
 def command(options: argparse.Namespace) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from dbf_ray.data.patches.split import (
     plan_split,
     prepare_out,
 )
-from dbf_ray.data.readers import READERS, recognise
+from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer
 from dbf_ray.machine import usable_cpus
+from dbf_ray.member_help import member_help
 from dbf_ray.progress import Counter
 
 ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="new folder for the patches, or one that a split was ended in"
     )
-    parser.add_argument("--format", choices=list(READERS), help="format of ROOT (default: found out)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"format of ROOT{member_help('format')} (default: found out)"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -111,7 +114,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     """
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"--workers must be >= 0, got {options.workers}; correct it")
-    reader = READERS[options.format or recognise(options.root)]
+    reader = find_reader(options.format or recognise(options.root))
     settings = SplitSettings(
         options.size,
         options.overlap,

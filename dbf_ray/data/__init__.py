@@ -16,7 +16,7 @@ from dbf_ray.data.images.decoded import DecodedImages
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
 from dbf_ray.data.patches.originals import originals_of
-from dbf_ray.data.readers import READERS, Reader
+from dbf_ray.data.readers import READER_RULE, READERS, Reader, is_reader
 from dbf_ray.data.samples import (
     Dataset,
     Sample,
@@ -30,7 +30,8 @@ from dbf_ray.data.samples import (
 from dbf_ray.data.scenes.objects import CLASSES as SYNTHETIC_CLASSES
 from dbf_ray.data.scenes.synthetic import SyntheticDataset
 from dbf_ray.data.transforms import EvalView, TrainView, resized_size
-from dbf_ray.errors import ConfigError, DataError
+from dbf_ray.errors import DataError
+from dbf_ray.members import find_member, from_outside
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def make_dataset(
     """Make one split of a data set, everything about its labels checked.
 
     Args:
-        name: a key of ``DATASETS``.
+        name: a key of ``DATASETS``, or a dotted path ``package.module:MyReader``.
         split: "train" or "val"; of images in files any that the folder has, or several joined by "+".
         root: folder of the data (all but synthetic).
         classes: class names in label order, or the name of a public list; None: the format's own, or those
@@ -99,13 +100,22 @@ def make_dataset(
         ConfigError: no such data set.
         DataError: the data are not usable.
     """
-    if name not in DATASETS:
-        raise ConfigError(f"data.name must be one of {', '.join(DATASETS)}, got {name!r}; choose one of them")
     names = classes if classes is None or isinstance(classes, str) else list(classes)
     request = DatasetRequest(
         split, None if root is None else Path(root), names, images, image_size, drop_empty, classes_from
     )
-    return DATASETS[name](request)
+    return find_dataset(name)(request)
+
+
+def find_dataset(name: str) -> Callable[[DatasetRequest], Dataset]:
+    """What makes a data set: a row of :data:`DATASETS`; or, for a dotted path to a reader of labels, images
+    and labels in files that it reads.
+
+    Raises:
+        ConfigError: no such data set.
+    """
+    found = find_member("data set", name, DATASETS, READER_RULE, is_reader)
+    return partial(_labelled, name, found()) if from_outside(name) else found
 
 
 __all__ = [

@@ -15,6 +15,7 @@ from dbf_ray.detectors.options import check_ranges
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.detectors.two_stage import OrientedRCNN, RotatedFasterRCNN
 from dbf_ray.errors import ConfigError
+from dbf_ray.members import find_member, subclass_of
 
 DETECTORS: dict[str, type[Detector]] = {
     "rotated_retinanet": RotatedRetinaNet,
@@ -40,8 +41,8 @@ def make_detector(
     """Build a detector by name.
 
     Args:
-        name: a key of :data:`DETECTORS`.
-        backbone: a key of :data:`dbf_ray.detectors.backbones.BACKBONES`.
+        name: a key of :data:`DETECTORS`, or a dotted path.
+        backbone: a key of :data:`dbf_ray.detectors.backbones.BACKBONES`, or a dotted path.
         num_classes: C >= 1; labels are 0..C-1.
         weights_backbone: see :func:`dbf_ray.detectors.backbones.make_backbone`.
         fpn_channels: width of pyramid and head.
@@ -63,27 +64,41 @@ def make_detector(
     staged = make_backbone(backbone, weights_backbone, norm_eval=norm_eval, always_frozen=frozen_stages)
     if head_convs is not None:
         options["head_convs"] = head_convs
-    factory: Any = DETECTORS[name]
+    factory: Any = find_detector(name)
     detector: Detector = factory(staged, num_classes, fpn_channels=fpn_channels, **options)
     return detector
 
 
+def find_detector(name: str) -> type[Detector]:
+    """The class of a detector: a key of :data:`DETECTORS`, or a dotted path ``package.module:MyDetector``.
+
+    Raises:
+        ConfigError: there is no such detector.
+    """
+    rule = "a class derived from dbf_ray.detectors.Detector"
+    found: type[Detector] = find_member("detector", name, DETECTORS, rule, subclass_of(Detector))
+    return found
+
+
 def check_options(name: str, options: dict[str, Any]) -> None:
     """Refuse an unknown detector or an option that it does not have."""
-    if name not in DETECTORS:
-        raise ConfigError(f"unknown detector {name!r}; known: {', '.join(DETECTORS)}")
-    parameters = inspect.signature(DETECTORS[name].__init__).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED_OPTIONS]
+    known = own_options(name)
     for option in options:
         if option not in known:
             raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
+
+
+def own_options(name: str) -> list[str]:
+    """Names of a detector's own options."""
+    parameters = inspect.signature(find_detector(name).__init__).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED_OPTIONS]
 
 
 def with_defaults(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """All options of a detector: those given, and its own defaults for the others (``head_convs`` among
     them).
     """
-    parameters = inspect.signature(DETECTORS[name].__init__).parameters.values()
+    parameters = inspect.signature(find_detector(name).__init__).parameters.values()
     return {p.name: options.get(p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -94,8 +109,10 @@ __all__ = [
     "Detector",
     "StagedBackbone",
     "check_options",
+    "find_detector",
     "make_backbone",
     "make_detector",
+    "own_options",
     "padded_size",
     "with_defaults",
 ]

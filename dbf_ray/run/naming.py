@@ -22,8 +22,15 @@ def run_name(config: Config) -> str:
     held = (
         "" if (interval.unit, interval.every) == ("epochs", 1) else f"-every{interval.every}{interval.unit}"
     )
-    trained = f"{config.detector.backbone}-{config.data.name}-seed{config.seed}"
-    return f"{config.freezing.policy}{parameters}{held}-{trained}"
+    policy, backbone, data = map(
+        safe_name, (config.freezing.policy, config.detector.backbone, config.data.name)
+    )
+    return f"{policy}{parameters}{held}-{backbone}-{data}-seed{config.seed}"
+
+
+def safe_name(text: str) -> str:
+    """``text`` as part of a folder's name: what is no letter, digit, "_", ".", "+" or "-" becomes "_"."""
+    return re.sub(r"[^\w.+-]", "_", text)
 
 
 def _in_a_name(value: Any) -> str:
@@ -31,7 +38,7 @@ def _in_a_name(value: Any) -> str:
     if isinstance(value, dict):
         return "".join(f"-{key}{_in_a_name(part)}" for key, part in sorted(value.items()))
     text = "_".join(map(_in_a_name, value)) if isinstance(value, list | tuple) else str(value)
-    safe = re.sub(r"[^\w.+-]", "_", text)
+    safe = safe_name(text)
     return safe if len(safe) <= 24 else f"{safe[:12]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dbf_ray.build import RunSpec
 from dbf_ray.config import Config, make_config, to_dict
-from dbf_ray.detectors import DETECTORS, with_defaults
+from dbf_ray.detectors import with_defaults
 from dbf_ray.errors import ConfigError
 from dbf_ray.run.summary import facts_of, training_window
 from dbf_ray.tracking import read_summary
@@ -132,7 +132,7 @@ def _effective(tree: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     frozen = {"engine": False, **tree.get("freezing", {})}  # before there was an engine there was none
     tree = to_dict(make_config({**tree, "freezing": frozen}, f"checkpoint {checkpoint}"))
     detector = tree["detector"]
-    if detector["head_convs"] is None and detector["name"] in DETECTORS:
+    if detector["head_convs"] is None:
         detector["head_convs"] = with_defaults(detector["name"], {})["head_convs"]
     return tree
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import re
@@ -89,18 +88,24 @@ def test_help_names_every_key_and_every_member_with_its_parameters(
         assert key.startswith("search.") or f"--{key} " in text, key
     for member in [*DATASETS, *DETECTORS, *BACKBONES, *POLICIES]:
         assert re.search(rf"\b{member}\b", text), member
-    options = {
-        p.name
-        for d in DETECTORS.values()
-        for p in inspect.signature(d.__init__).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
-    members: list[Any] = [policy for policy in POLICIES.values() if dataclasses.is_dataclass(policy)]
-    parameters = {field.name for policy in members for field in dataclasses.fields(policy)}
-    assert parameters >= {"rho", "phase", "inner", "max_rho"}
+    plain = " ".join(text.split())
+    for name, policy in POLICIES.items():
+        parameters = rf"\({', '.join(rf'{key}(=[^,)]+)?' for key in policy.model_fields)}\)"
+        assert re.search(rf" {name}{parameters if policy.model_fields else ''}: \w", plain), name
+    assert " step(rho, phase=0): The backbone is trained in epochs phase, phase + rho," in plain
+    assert " dota: images/ and labelTxt/, or" in plain
+    for name, detector in DETECTORS.items():
+        options = [
+            p.name
+            for p in inspect.signature(detector.__init__).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in ("fpn_channels", "head_convs")
+        ]
+        assert re.search(rf" {name}: [^:]*Options: {', '.join(options)}\.", plain), name
+    for key in ("freezing.policy", "detector.name", "detector.backbone", "data.name"):
+        assert re.search(
+            rf"--{key} TEXT [^()]*(\(synthetic\))?[^()]*or a dotted path package\.module:Name ", plain
+        ), key
     assert "freezing.interval.unit" in keys()
-    for name in options | parameters:
-        assert re.search(rf"\b{name}\b", text), name
     views = "[horizontal,vertical,diagonal,rotate90,rotate270,transpose,transverse]"
     for shown in ("sgd|adamw", "constant|step|cosine", "true|false|sync", views, "(default: [8, 11])"):
         assert shown in text

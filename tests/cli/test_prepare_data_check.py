@@ -184,7 +184,7 @@ def test_classes_and_format_can_be_given(data: Path, capsys: pytest.CaptureFixtu
         (["check"], ["required: ROOT", "prepare-data check --help"]),
         ([], ["required: COMMAND"]),
         (["mend", "here"], ["invalid choice: 'mend'", "check"]),
-        (["check", ".", "--format", "voc"], ["invalid choice: 'voc'", "dota"]),
+        (["check", ".", "--format", "voc"], ["unknown data format 'voc'", "dota", "or a dotted path"]),
         (["check", ".", "--clases", "ship"], ["unknown option --clases; did you mean --classes?"]),
         (["check", ".", "--workers", "-1"], ["must be >= 0, got -1"]),
         (

@@ -205,7 +205,10 @@ BAD_OPTIONS = {
         ["--detector.frozen_stages", "5"],
         ["detector.frozen_stages", "0..4", "got 5"],
     ),
-    "unknown data set": (["--data.name", "pascal"], ["data.name", "synthetic, dior", "got 'pascal'"]),
+    "unknown data set": (
+        ["--data.name", "pascal"],
+        ["unknown data set 'pascal'", "synthetic, dior", "or a dotted path"],
+    ),
     "missing data folder": (["--data.root", "nowhere"], ["nowhere is not there", "give an existing folder"]),
     "no data folder": (["--data.root", "null"], ["needs data.root", "give the folder"]),
     "class that nobody named": (

@@ -37,7 +37,9 @@ def test_dota(make_root: Callable[..., Path]) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"data\.name must be one of synthetic, .*dota.*got 'pascal'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown data set 'pascal'; known: synthetic, .*dota, or a dotted"
+    ):
         make_dataset("pascal")
 
 

@@ -29,6 +29,7 @@ class Member(NamedTuple):
             epoch.
         observed: what the policy sees of an epoch's value: (value, frozen prefix, K) -> signal.
         lr_factors: for policies that scale learning rates: (num_stages, **parameters) -> factors.
+        trained: parameters of a training of six epochs in which the rule freezes and thaws, where it can.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Member(NamedTuple):
         value if frozen < stages else None
     )
     lr_factors: Callable[..., list[float]] | None = None
+    trained: Parameters = {}  # noqa: RUF012
 
 
 def costs_of(num_stages: int) -> list[int]:
@@ -91,6 +93,7 @@ MEMBERS = [
             ({}, ["needs rho"]),
             ({"rho": 3, "period": 2}, ["does not know period=2", "step(rho, phase)"]),
         ],
+        trained={"rho": 3},
     ),
     Member(
         "epochs",
@@ -109,6 +112,7 @@ MEMBERS = [
             ({"epochs": [3, 0]}, ["increase", "[3, 0]"]),
             ({"epochs": [2, 2]}, ["once", "[2, 2]"]),
         ],
+        trained={"epochs": [1, 4]},
     ),
     Member(
         "random_budget",
@@ -118,6 +122,7 @@ MEMBERS = [
         second.random_budget,
         [({"budget": 0}, 3, 4, [4, 4, 4]), ({"budget": 3}, 3, 4, [0, 0, 0]), ({"budget": 1}, 1, 1, [0])],
         [({"budget": -1}, ["budget", ">= 0", "-1"]), ({"budget": 1.0}, ["integer", "1.0"])],
+        trained={"budget": 3},
     ),
     Member(
         "bernoulli",
@@ -130,6 +135,7 @@ MEMBERS = [
             ({"p": NAN}, ["nan"]),
             ({"p": True}, ["True"]),
         ],
+        trained={"p": 0.5},
     ),
     Member(
         "front",
@@ -137,6 +143,7 @@ MEMBERS = [
         second.front,
         [({"budget": 2}, 4, 3, [0, 0, 3, 3]), ({"budget": 0}, 2, 3, [3, 3]), ({"budget": 9}, 2, 3, [0, 0])],
         [({"budget": -1}, ["budget", ">= 0", "-1"]), ({"budget": "2"}, ["integer", "'2'"])],
+        trained={"budget": 2},
     ),
     Member(
         "back",
@@ -144,6 +151,7 @@ MEMBERS = [
         second.back,
         [({"budget": 2}, 4, 3, [3, 3, 0, 0]), ({"budget": 0}, 2, 3, [3, 3]), ({"budget": 9}, 2, 3, [0, 0])],
         [({"budget": -1}, ["budget", ">= 0", "-1"]), ({"budget": 2.0}, ["integer", "2.0"])],
+        trained={"budget": 2},
     ),
     Member(
         "lr_scale",
@@ -156,6 +164,7 @@ MEMBERS = [
             ({"factor": float("inf")}, ["inf"]),
         ],
         lr_factors=lambda num_stages, factor: [factor for _ in range(num_stages)],
+        trained={"factor": 0.1},
     ),
     Member(
         "layer_decay",
@@ -164,6 +173,7 @@ MEMBERS = [
         [({"xi": 0.5}, 2, 3, [0, 0])],
         [({"xi": 0.0}, ["xi", "> 0", "0.0"]), ({"xi": 1.5}, ["<= 1", "1.5"])],
         lr_factors=lambda num_stages, xi: [xi**below for below in reversed(range(num_stages))],
+        trained={"xi": 0.5},
     ),
     Member(
         "warmup_step",
@@ -178,6 +188,7 @@ MEMBERS = [
             ({"warmup": -1, "rho": 2}, ["warmup", ">= 0", "-1"]),
             ({"warmup": 1, "rho": 0}, ["rho", ">= 1", "0"]),
         ],
+        trained={"warmup": 1, "rho": 2},
     ),
     Member(
         "cosine",
@@ -200,6 +211,7 @@ MEMBERS = [
             ({"start": 1.1, "end": 0}, ["start", "<= 1", "1.1"]),
             ({"start": 1, "end": -0.5}, ["end", ">= 0", "-0.5"]),
         ],
+        trained={"start": 1.0, "end": 0.2},
     ),
     Member(
         "gradual_unfreeze",
@@ -211,6 +223,7 @@ MEMBERS = [
             ({"every": 9}, 2, 4, [3, 3]),
         ],
         [({"every": 0}, ["every", ">= 1", "0"])],
+        trained={"every": 2},
     ),
     Member(
         "gradual_freeze",
@@ -228,6 +241,7 @@ MEMBERS = [
             ({"t0": 2}, ["<= 1", "2"]),
             ({"t0": 0.5, "p": 0}, ["p", "> 0", "0"]),
         ],
+        trained={"t0": 0.3, "p": 2},
     ),
     Member(
         "multirate_step",
@@ -239,6 +253,7 @@ MEMBERS = [
             ({"rho": 2, "growth": 1.5}, 7, 2, [0, 2, 1, 0, 1, 2, 0]),  # periods 2 and 3
         ],
         [({"rho": 0}, ["rho", "1..1000000", "0"]), ({"rho": 2, "growth": 0.5}, ["growth", ">= 1", "0.5"])],
+        trained={"rho": 1, "growth": 1.6},
     ),
     Member(
         "gradnorm",
@@ -283,6 +298,7 @@ MEMBERS = [
             st.one_of(st.floats(0, 10), st.sampled_from([0.0, 1.0, 2.0])), min_size=stages, max_size=stages
         ),
         observed=lambda value, frozen, stages: None if frozen == stages else [None] * frozen + value[frozen:],
+        trained={"percentile": 90, "window": 1, "recheck": 2},
     ),
     Member(
         "aimd",
@@ -307,6 +323,7 @@ MEMBERS = [
             ({"threshold": 0.5, "start": 5, "max_rho": 4}, ["max_rho", ">= start = 5", "4"]),
         ],
         trace=lambda stages: shares,
+        trained={"threshold": 1.0, "start": 1, "max_rho": 3},
     ),
     Member(
         "drift",
@@ -330,6 +347,7 @@ MEMBERS = [
             ({"low": 0.1, "high": 0.4, "recheck": 0}, ["recheck", ">= 1", "0"]),
         ],
         trace=lambda stages: shares,
+        trained={"low": 0.0, "high": 0.0, "recheck": 2},
     ),
     Member(
         "plateau",
@@ -363,6 +381,7 @@ MEMBERS = [
             st.none(), st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5]), st.floats(0, 1)
         ),
         observed=lambda value, frozen, stages: value,
+        trained={"patience": 1, "min_delta": 0.5},
     ),
     Member(
         "budget",
@@ -385,5 +404,6 @@ MEMBERS = [
             ({"limit": 0.9, "inner": {"rho": 2}}, ["inner", "{'rho': 2}"]),
             ({"limit": 0.9, "inner": {"name": "step", "rho": 0}}, ["rho", ">= 1", "0"]),
         ],
+        trained={"limit": 0.95, "inner": {"name": "aimd", "threshold": 0.0, "max_rho": 3}},
     ),
 ]

@@ -13,10 +13,12 @@ import dbf_ray.run.runner
 from dbf_ray.config import Config, load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES
+from dbf_ray.freezing import Horizon, Schedule
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from tests.detectors.narrow import NARROW
+from tests.freezing.policy_members import MEMBERS
 
 EPOCHS = 6
 BASE: dict[str, Any] = {
@@ -36,43 +38,12 @@ BASE: dict[str, Any] = {
 BLOCKS = {
     "freezing.interval": {"unit": "steps", "every": 3}
 }  # two steps an epoch: every other block crosses an epoch's end
-# Of each policy a setting that freezes and thaws within six epochs where the rule can; and of adaptive ones a
-# second in blocks of steps.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "full": {"freezing.policy": "full"},
-    "frozen": {"freezing.policy": "frozen"},
-    "step": {"freezing.policy": "step", "freezing.rho": 3},
-    "epochs": {"freezing.policy": "epochs", "freezing.epochs": [1, 4]},
-    "random_budget": {"freezing.policy": "random_budget", "freezing.budget": 3},
-    "bernoulli": {"freezing.policy": "bernoulli", "freezing.p": 0.5},
-    "front": {"freezing.policy": "front", "freezing.budget": 2},
-    "back": {"freezing.policy": "back", "freezing.budget": 2},
-    "lr_scale": {"freezing.policy": "lr_scale", "freezing.factor": 0.1},
-    "layer_decay": {"freezing.policy": "layer_decay", "freezing.xi": 0.5},
-    "warmup_step": {"freezing.policy": "warmup_step", "freezing.warmup": 1, "freezing.rho": 2},
-    "cosine": {"freezing.policy": "cosine", "freezing.start": 1.0, "freezing.end": 0.2},
-    "gradual_unfreeze": {"freezing.policy": "gradual_unfreeze", "freezing.every": 2},
-    "gradual_freeze": {"freezing.policy": "gradual_freeze", "freezing.t0": 0.3, "freezing.p": 2},
-    "multirate_step": {"freezing.policy": "multirate_step", "freezing.rho": 1, "freezing.growth": 1.6},
-    "gradnorm": {
-        "freezing.policy": "gradnorm",
-        "freezing.percentile": 90,
-        "freezing.window": 1,
-        "freezing.recheck": 2,
-    },
-    "aimd": {
-        "freezing.policy": "aimd",
-        "freezing.threshold": 1.0,
-        "freezing.start": 1,
-        "freezing.max_rho": 3,
-    },
-    "drift": {"freezing.policy": "drift", "freezing.low": 0.0, "freezing.high": 0.0, "freezing.recheck": 2},
-    "plateau": {"freezing.policy": "plateau", "freezing.patience": 1, "freezing.min_delta": 0.5},
-    "budget": {
-        "freezing.policy": "budget",
-        "freezing.limit": 0.95,
-        "freezing.inner": {"name": "aimd", "threshold": 0.0, "max_rho": 3},
-    },
+    member.name: {
+        "freezing.policy": member.name,
+        **{f"freezing.{key}": value for key, value in member.trained.items()},
+    }
+    for member in MEMBERS
 }
 IN_BLOCKS = {
     f"{name} in blocks": {**SETTINGS[name], **BLOCKS}
@@ -84,6 +55,13 @@ THAWING = {
     "freezing.rewarm_steps": 3,
     "detector.norm_eval": False,
 }
+
+
+class Ladder(Schedule):
+    """A policy from outside, with every kind of prefix in six epochs."""
+
+    def num_frozen(self, t: int, horizon: Horizon) -> int:
+        return (0, 4, 3, 4, 2, 4)[t]
 
 
 _TABLES: dict[str, FlopTable] = {}

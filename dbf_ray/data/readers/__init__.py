@@ -11,6 +11,7 @@ from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.data.readers.hrsc import HrscReader
 from dbf_ray.data.readers.yolo_obb import YoloObbReader
 from dbf_ray.errors import DataError
+from dbf_ray.members import find_member, from_outside
 
 READERS: dict[str, Reader] = {
     "dior": DiorReader(),
@@ -23,6 +24,25 @@ READERS: dict[str, Reader] = {
 """Order matters to :func:`recognise` alone: dota is last, since images/ without any labels are a test set of
 its layout.
 """
+
+NEEDED = ("layout", "classes", "recognises", "splits", "class_names", "listing", "read")
+READER_RULE = f"a class with what dbf_ray.data.readers.Reader names: {', '.join(NEEDED)}"
+
+
+def is_reader(member: object) -> bool:
+    """Whether something is a class of readers."""
+    return isinstance(member, type) and all(hasattr(member, attribute) for attribute in NEEDED)
+
+
+def find_reader(name: str) -> Reader:
+    """The reader of a format: a row of :data:`READERS`, or one of a class that a dotted path
+    ``package.module:MyReader`` leads to, made without arguments.
+
+    Raises:
+        ConfigError: there is no such reader.
+    """
+    found = find_member("data format", name, READERS, READER_RULE, is_reader)
+    return found() if from_outside(name) else found
 
 
 def recognise(root: Path) -> str:
@@ -43,4 +63,16 @@ def recognise(root: Path) -> str:
     )
 
 
-__all__ = ["READERS", "Item", "LabelledObject", "Labels", "Listing", "Problem", "Reader", "recognise"]
+__all__ = [
+    "READERS",
+    "READER_RULE",
+    "Item",
+    "LabelledObject",
+    "Labels",
+    "Listing",
+    "Problem",
+    "Reader",
+    "find_reader",
+    "is_reader",
+    "recognise",
+]

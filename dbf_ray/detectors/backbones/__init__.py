@@ -35,8 +35,10 @@ from dbf_ray.detectors.backbones.weights import (
 )
 from dbf_ray.detectors.norms import convert_sync_batchnorm
 from dbf_ray.errors import ConfigError
+from dbf_ray.members import find_member
 
-BACKBONES: dict[str, tuple[Callable[..., nn.Module], Cut]] = {
+Row = tuple[Callable[..., nn.Module], Cut]
+BACKBONES: dict[str, Row] = {
     "mobilenet_v2": (models.mobilenet_v2, cut_mobilenet_v2),
     "mobilenet_v3_large": (models.mobilenet_v3_large, cut_mobilenet_v3_large),
     "mobilenet_v3_small": (models.mobilenet_v3_small, cut_mobilenet_v3_small),
@@ -59,6 +61,22 @@ docs/results.md, "Low precision".
 """
 
 
+def find_backbone(name: str) -> Row:
+    """What builds a classifier (``build(weights=None)``), and what cuts it into stages: a row of
+    :data:`BACKBONES`, or such a pair found by a dotted path ``package.module:my_backbone``.
+
+    Raises:
+        ConfigError: there is no such backbone.
+    """
+    rule = "a pair (build, cut) of functions, as the rows of dbf_ray.detectors.backbones.BACKBONES are"
+    found: Row = find_member("backbone", name, BACKBONES, rule, _is_a_row)
+    return found
+
+
+def _is_a_row(member: object) -> bool:
+    return isinstance(member, tuple) and len(member) == 2 and all(map(callable, member))
+
+
 def make_backbone(
     name: str,
     weights: str | Path | None = None,
@@ -69,7 +87,7 @@ def make_backbone(
     """Build a backbone by name.
 
     Args:
-        name: a key of :data:`BACKBONES`.
+        name: a key of :data:`BACKBONES`, or a dotted path to such a row.
         weights: None (random); the name of torchvision's, downloaded once, such as ``"IMAGENET1K_V1"``,
             ``"ResNet50_Weights.IMAGENET1K_V1"`` or ``"DEFAULT"``; or a state_dict file with torchvision's
             keys, in which what is not used (the classifier) may be missing.
@@ -81,9 +99,7 @@ def make_backbone(
         ConfigError: unknown name, or ``always_frozen`` out of range.
         WeightsError: the weights are unknown, missing, unreadable or do not fit.
     """
-    if name not in BACKBONES:
-        raise ConfigError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
-    build, cut = BACKBONES[name]
+    build, cut = find_backbone(name)
     named = find_weights(build, weights, name) if weights is not None and is_weights_name(weights) else None
     network = build(weights=None)
     stages, channels, strides = cut(network)
@@ -114,6 +130,7 @@ __all__ = [
     "FrozenFeatures",
     "NormedStage",
     "StagedBackbone",
+    "find_backbone",
     "is_weights_name",
     "load_backbone_weights",
     "make_backbone",
