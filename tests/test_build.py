@@ -366,7 +366,7 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     assert bound < of_128(0, 2, 2)
     limit = {**small, "training__micro_batch_gb": (bound + 1) / 1e9}
     assert prepare(tiny(**limit)).micro_batches[0] == 1  # type: ignore[index]
-    scaled = prepare(tiny(**limit, **large, data__canvas="square"))
+    scaled = prepare(tiny(**limit, **large, data__pad_to="square"))
     assert scaled.micro_batches[0] == 4  # type: ignore[index]
     assert scaled.detector.least_pad_to == (128, 128)
     assert scaled.flops == plain.flops  # the nominal cost is that of data.image_size

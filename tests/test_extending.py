@@ -19,19 +19,20 @@ from dbf_ray.config import load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.data import LabelledDataset
 from dbf_ray.detectors import BACKBONES, DETECTORS, make_detector
+from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import POLICIES, Freezer, make_policy
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 
 
-def example(section: str, name: str) -> ModuleType:
-    """The first block of Python of a section, as a module."""
+def example(section: str, name: str, number: int = 0) -> ModuleType:
+    """A block of Python of a section, the first unless said otherwise, as a module that can be imported."""
     text = PAGE.read_text().split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
-    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert block is not None, f"no example in {section}"
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) > number, f"no example {number} in {section}"
     module = ModuleType(name)
-    sys.modules[name] = module  # dataclasses look their module up
-    exec(compile(block[1], f"{PAGE.name}, {section}", "exec"), module.__dict__)
+    sys.modules[name] = module
+    exec(compile(blocks[number], f"{PAGE.name}, {section}", "exec"), module.__dict__)
     return module
 
 
@@ -85,9 +86,16 @@ def test_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(detector.eval()(images)) == 2
 
 
-def test_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(POLICIES, "thaw", example("A policy", "thaw").Thaw)
+def test_the_policy_from_outside() -> None:
+    example("A policy", "policies_of_mine")
+    assert make_policy("policies_of_mine:EveryOther").decisions(6, 3, seed=0) == [0, 3, 0, 3, 0, 3]
+
+
+def test_the_policy_with_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "thaw", example("A policy", "thaw", 1).Thaw)
     assert make_policy("thaw", start=2).decisions(6, 3, seed=0) == [3, 3, 2, 1, 0, 0]
+    with pytest.raises(ConfigError):
+        make_policy("thaw", start=-1)
 
 
 def test_the_labelling_format(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_parameters_equal_the_references(shared: Path) -> None:
     facts = json.loads((shared / "reference" / "model_facts.json").read_text())
     for name, model, frozen in (("resnet50", "r50", 1), ("swin_t", "swin_t", 0), ("swin_s", "swin_s", 0)):
         with torch.device("meta"):
-            backbone = make_backbone(name, frozen_stages=frozen)
+            backbone = make_backbone(name, always_frozen=frozen)
         Freezer(backbone).apply(0)
         wanted = facts[f"rotated_retinanet__{model}"]["parts"]["backbone"]
         assert sum(p.numel() for p in backbone.parameters()) == wanted["params"]

@@ -454,7 +454,7 @@ def test_frozen_stages_out_of_range_are_refused(frozen_stages: int) -> None:
     with pytest.raises(
         ConfigError, match=rf"frozen_stages must be in 0\.\.4 for resnet18, got {frozen_stages}"
     ):
-        make_backbone("resnet18", frozen_stages=frozen_stages)
+        make_backbone("resnet18", always_frozen=frozen_stages)
 
 
 def test_an_unknown_backbone_is_refused_with_the_known_ones() -> None:

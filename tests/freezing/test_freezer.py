@@ -53,7 +53,7 @@ def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_any_sequence_of_prefixes_gives_the_state_of_the_last(prefixes: list[int], always: int) -> None:
-    backbone = Toy(frozen_stages=always)
+    backbone = Toy(always_frozen=always)
     freezer = Freezer(backbone)
     assert (freezer.num_stages, freezer.always_frozen, freezer.num_frozen) == (3, always, 0)
     trained = 3
@@ -167,10 +167,10 @@ def test_parameters_frozen_for_another_reason_stay_so() -> None:
 
 
 def test_what_the_freezer_refuses() -> None:
-    backbone = Toy(frozen_stages=1)
+    backbone = Toy(always_frozen=1)
     freezer = Freezer(backbone)
     for value in (-1, 4, 1.0, True, None):
-        with pytest.raises(ConfigError, match=r"frozen_stages must be an integer in 0\.\.3, got"):
+        with pytest.raises(ConfigError, match=r"num_frozen must be an integer in 0\.\.3, got"):
             freezer.apply(value)  # type: ignore[arg-type]
     assert flags(backbone) == [True] * 3
     freezer.apply(2)
@@ -259,7 +259,7 @@ def test_frozen_weights_stand_still_where_the_reference_lets_them_move(shared: P
         True,
     ]  # the reference moves if zero_grad keeps zeros
     for case in cases:
-        backbone, neck = make_backbone("resnet50", norm_eval=True, frozen_stages=1), nn.Conv2d(2048, 8, 1)
+        backbone, neck = make_backbone("resnet50", norm_eval=True, always_frozen=1), nn.Conv2d(2048, 8, 1)
         freezer = Freezer(backbone)
         freezer.apply(0)
         parameters = [*backbone.parameters(), *neck.parameters()]

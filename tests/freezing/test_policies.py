@@ -47,7 +47,7 @@ def walk(
         signals = dict.fromkeys(policy.needs_signals)
         if decisions and trace is not None:
             signals = dict.fromkeys(
-                signals, member.observed(trace[epoch - 1], decisions[-1].frozen_stages, run.num_stages)
+                signals, member.observed(trace[epoch - 1], decisions[-1].num_frozen, run.num_stages)
             )
         before = json.dumps(state)
         resumed = policy_from_dict(json.loads(json.dumps(policy_to_dict(policy)))) if through_json else policy

@@ -27,7 +27,7 @@ def test_a_backbone_without_stages_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "value"),
-    [("num_frozen", 4), ("num_frozen", None), ("frozen_stages", -1), ("frozen_stages", 1.0)],
+    [("num_frozen", 4), ("num_frozen", None), ("always_frozen", -1), ("always_frozen", 1.0)],
 )
 def test_attributes_out_of_range_are_refused(attribute: str, value: Any) -> None:
     backbone = three_stages()
@@ -75,7 +75,7 @@ def test_budget_counts_epochs_that_train_some_of_the_backbone() -> None:
     assert budget([0, 4, 4, 0, 3], 4) == 3
     assert budget([0, 1, 0], 4, always_frozen=4) == 0
     assert budget([], 4) == 0
-    with pytest.raises(ConfigError, match=r"frozen_stages must be an integer in 0\.\.4, got 5"):
+    with pytest.raises(ConfigError, match=r"num_frozen must be an integer in 0\.\.4, got 5"):
         budget([0, 5], 4)
 
 

@@ -157,7 +157,7 @@ def test_a_step_needs_no_more_than_was_said_and_not_much_less(
     """All tensors of whole steps, the preparation of every micro-batch, losses and weights too, against the
     limit that would just allow them.
     """
-    common = {**SMALL, "detector__name": name, "data__canvas": "square", **changes}
+    common = {**SMALL, "detector__name": name, "data__pad_to": "square", **changes}
     needed = needed_by(tiny(**common))
     for accumulation in (1, 4):
         training = build_training(prepare(tiny(**common, training__accumulation=accumulation)), quiet=True)

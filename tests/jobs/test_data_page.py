@@ -1,6 +1,4 @@
-"""The README's way from labels to a submission, command by command, on real DOTA images; smaller and
-shorter.
-"""
+"""The way of docs/data.md from labels to a submission, command by command, on real DOTA images; shorter."""
 
 from __future__ import annotations
 
@@ -18,11 +16,12 @@ from jobs import predict, prepare_data, train
 from jobs.command_line import main
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "data.md"
 SECTION = "## Large images: from labels to a submission"
 COMMANDS: dict[str, Callable[[Sequence[str] | None], int]] = {
-    "jobs.prepare_data": prepare_data.run,
-    "jobs.predict": predict.run,
-    "jobs.train": lambda arguments: main(train.command, arguments),
+    "prepare-data": prepare_data.run,
+    "predict": predict.run,
+    "train": lambda arguments: main(train.command, arguments),
 }
 FASTER = [
     "--data.image_size",
@@ -37,14 +36,14 @@ FASTER = [
 
 
 def commands() -> list[list[str]]:
-    """The arguments of each command of the section, after ``python -m``."""
-    section = (ROOT / "README.md").read_text().split(f"{SECTION}\n", 1)[1].split("\n## ", 1)[0]
+    """The arguments of each command of the section, after ``dbf``."""
+    section = PAGE.read_text().split(f"{SECTION}\n", 1)[1].split("\n## ", 1)[0]
     [block] = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     lines = [
         line for line in block.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")
     ]
-    assert all(line.startswith("python -m jobs.") for line in lines)
-    return [shlex.split(line)[2:] for line in lines]
+    assert all(line.startswith("dbf ") for line in lines)
+    return [shlex.split(line)[1:] for line in lines]
 
 
 def test_from_labels_to_a_submission(
@@ -57,20 +56,20 @@ def test_from_labels_to_a_submission(
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     monkeypatch.chdir(tmp_path)
     done = []
-    for module, *arguments in commands():
-        if module == "jobs.fetch_weights":
+    for name, *arguments in commands():
+        if name == "fetch-weights":
             continue  # these weights are at hand
         given = [argument.replace("epoch-00012", "epoch-00001") for argument in arguments]
         given = [
             str(weights) if argument.endswith("mobilenet_v2.pth") else re.sub(r"^DIR\b", str(data), argument)
             for argument in given
         ]
-        assert COMMANDS[module]([*given, *(FASTER if module == "jobs.train" else [])]) == 0, (
-            module,
+        assert COMMANDS[name]([*given, *(FASTER if name == "train" else [])]) == 0, (
+            name,
             capsys.readouterr().err,
         )
-        done.append(module)
-    assert done == ["jobs.prepare_data", "jobs.train", "jobs.predict", "jobs.predict", "jobs.prepare_data"]
+        done.append(name)
+    assert done == ["prepare-data", "train", "predict", "predict", "prepare-data"]
     assert "merged/map50" in (tmp_path / "runs" / "on-patches" / "epochs.jsonl").read_text()
     for name in ("P0003", "P0005", "P0075", "P1888"):
         for output in (f"labels/{name}.txt", f"geojson/{name}.geojson", f"overlays/{name}.jpg"):
@@ -86,7 +85,8 @@ def test_from_labels_to_a_submission(
 
 
 def test_the_section_trains_as_long_as_it_says() -> None:
-    [training] = [arguments for module, *arguments in commands() if module == "jobs.train"]
-    config = load_config(ROOT / training[training.index("--config") + 1])
-    text = (ROOT / "README.md").read_text().split(f"{SECTION}\n", 1)[1]
-    assert f"epoch-{config.training.epochs:05d}" in text
+    [training] = [arguments for name, *arguments in commands() if name == "train"]
+    shipped = f"{training[training.index('--config') + 1]}.yaml"
+    [file] = [*(ROOT / "jobs").rglob(shipped), *(ROOT / "dbf_ray").rglob(shipped)]
+    text = PAGE.read_text().split(f"{SECTION}\n", 1)[1]
+    assert f"epoch-{load_config(file).training.epochs:05d}" in text
