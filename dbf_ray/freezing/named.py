@@ -124,25 +124,21 @@ def _part(module: nn.Module, name: str) -> nn.Module:
 
 
 def _check_names(module: nn.Module, stages: list[list[str]]) -> None:
-    known = dict(module.named_modules(remove_duplicate=False)) | dict(
-        module.named_parameters(remove_duplicate=False)
-    )
+    known = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
+    known += [name for name, _ in module.named_parameters(remove_duplicate=False)]
     stage_of: dict[str, int] = {}
     for number, stage in enumerate(stages, start=1):
         for name in stage:
-            if not name or name not in known:
+            if name not in known:
                 close = difflib.get_close_matches(str(name), known, n=1)
-                hint = (
-                    f"did you mean {close[0]!r}?"
-                    if close
-                    else f"it has {', '.join(dict(module.named_children()))}"
-                )
+                children = ", ".join(dict(module.named_children()))
+                hint = f"did you mean {close[0]!r}?" if close else f"its children are {children}"
                 raise ConfigError(
                     f"a stage must name submodules of the {type(module).__name__}, which has no {name!r} "
                     f"(stage {number}); {hint}"
                 )
             for other, where in stage_of.items():
-                inner, outer = max(name, other, key=len), min(name, other, key=len)
+                outer, inner = sorted((name, other), key=len)
                 if inner == outer or inner.startswith(f"{outer}."):
                     within = "" if inner == outer else f", as {inner!r} is within {outer!r}"
                     raise ConfigError(
