@@ -158,7 +158,7 @@ def row(name: str, config: Config, prefixes: list[dict[str, float]]) -> dict[str
     memory = sum(prefixes[n]["mean_memory_bytes"] * s for n, s in zip(chosen, seconds, strict=True)) / sum(
         seconds
     )
-    steps = spec.run.block_steps
+    steps = spec.horizon.block_steps
     sizes = [sum(p.numel() for p in stage.parameters()) for stage in spec.detector.backbone.stages]
     rest = sum(p.numel() for p in spec.detector.parameters()) - sum(sizes)
     return {

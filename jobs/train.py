@@ -92,8 +92,8 @@ def dry_run(config: Config) -> dict[str, Any]:
         "parameters": spec.policy.parameters(),
         "epochs": config.training.epochs,
         "num_stages": spec.num_stages,
-        "blocks": spec.run.epochs,
-        "block_steps": spec.run.block_steps,
+        "blocks": spec.horizon.epochs,
+        "block_steps": spec.horizon.block_steps,
         "frozen_prefixes": spec.frozen_prefixes,
         "budget": spec.budget,
         "compute_ratio": spec.compute_ratio,
@@ -110,17 +110,17 @@ def dry_run(config: Config) -> dict[str, Any]:
 
 def timeline(spec: RunSpec) -> str:
     """Blocks x stages as text, the budget, and what it costs."""
-    run, unit = spec.run, "epochs"
+    horizon, unit = spec.horizon, "epochs"
     lines = [f"policy {spec.policy.name} {spec.policy.parameters() or ''}".rstrip()]
-    if (run.block_steps * spec.config.training.epochs) != run.all_steps:
-        unit = f"blocks of {run.block_steps} optimizer steps"
+    if horizon.block_steps * spec.config.training.epochs != horizon.all_steps:
+        unit = f"blocks of {horizon.block_steps} optimizer steps"
     if spec.frozen_prefixes is None or spec.lr_factors is None:
         lines.append("this policy decides while training: its timeline and cost are not known beforehand")
     else:
         lines += drawn(spec.frozen_prefixes, spec.num_stages, "epoch" if unit == "epochs" else "block")
         lines += factors(spec.lr_factors, spec.num_stages)
         lines.append(
-            f"budget {spec.budget} of {run.epochs} {unit}, compute_ratio {spec.compute_ratio:.10g} "
+            f"budget {spec.budget} of {horizon.epochs} {unit}, compute_ratio {spec.compute_ratio:.10g} "
             f"(if backward were 2 x forward everywhere: {spec.analytic_ratio:.4f})"
         )
     lowest, ceiling = spec.cost_of([spec.num_stages]), spec.analytic_cost_of([spec.num_stages])

@@ -29,7 +29,7 @@ from dbf_ray.detectors import Detector, padded_size
 from dbf_ray.detectors.backbones.engine import PrefixEngine
 from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.errors import ConfigError, ResourceError
-from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.freezing import Horizon
 from dbf_ray.freezing.cache import STORED, DiskCache, FeatureCache, RamCache
 from dbf_ray.freezing.forecast import Forecast, forecast
 from dbf_ray.training.ddp import rank, world_size
@@ -102,21 +102,21 @@ def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
 
 
 def cache_forecast(
-    config: Config, train_set: Dataset, table: FlopTable, run: PolicyProgress, prefixes: list[int] | None
+    config: Config, train_set: Dataset, table: FlopTable, horizon: Horizon, prefixes: list[int] | None
 ) -> Forecast | None:
     """What the feature cache will do, where there is one that can hit and whole epochs have a known
     prefix.
     """
-    freezing, steps = config.freezing, run.all_steps // config.training.epochs
+    freezing, steps = config.freezing, horizon.all_steps // config.training.epochs
     if (
         freezing.cache == "off"
         or prefixes is None
-        or run.block_steps % steps
+        or horizon.block_steps % steps
         or augmentation(config).switched_on
     ):
         return None
-    blocks_epochs = run.block_steps // steps
-    side, always = square(config), run.always_frozen
+    blocks_epochs = horizon.block_steps // steps
+    side, always = square(config), horizon.always_frozen
     itemsize = STORED[freezing.cache_dtype].itemsize
     return forecast(
         [prefix for prefix in prefixes for _ in range(blocks_epochs)][: config.training.epochs],
@@ -126,7 +126,7 @@ def cache_forecast(
         orientations=1 + len(config.data.flips),
         padded_sizes=padded_size_shares(config, train_set),
         orientation_per=config.data.orientation_per,
-        entry_bytes=[table.feature_numbers(side, side, n) * itemsize for n in range(run.num_stages + 1)],
+        entry_bytes=[table.feature_numbers(side, side, n) * itemsize for n in range(horizon.num_stages + 1)],
         budget_bytes=round(freezing.cache_gb * 1e9),
         ranks=config.cluster.workers,
         shared=freezing.cache == "disk",

@@ -27,8 +27,7 @@ from dbf_ray.data import (
     Dataset,
 )
 from dbf_ray.detectors import Detector
-from dbf_ray.freezing import Policy, budget, make_policy
-from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.freezing import Horizon, Policy, budget, make_policy
 from dbf_ray.freezing.forecast import Forecast
 
 
@@ -41,7 +40,7 @@ class RunSpec:
         detector: built and loaded, on the CPU.
         eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is
             nothing else.
-        run: the policy's progress at block 0: number of blocks, their optimizer steps, K, costs.
+        horizon: number of blocks, their optimizer steps, K, seed, costs.
         frozen_prefixes: effective prefix of each block; None for policies that decide while training.
         lr_factors: factor of each stage's learning rate in each block, None for 1 everywhere; None for
             policies as above.
@@ -59,7 +58,7 @@ class RunSpec:
     eval_split: str
     detector: Detector
     policy: Policy
-    run: PolicyProgress
+    horizon: Horizon
     frozen_prefixes: list[int] | None
     lr_factors: list[tuple[float, ...] | None] | None
     table: FlopTable
@@ -72,7 +71,7 @@ class RunSpec:
     @property
     def num_stages(self) -> int:
         """K of the backbone."""
-        return self.run.num_stages
+        return self.horizon.num_stages
 
     @property
     def always_frozen(self) -> int:
@@ -115,7 +114,7 @@ class RunSpec:
 
     @property
     def _weights(self) -> list[int]:
-        return [self.run.steps(block) for block in range(self.run.epochs)]
+        return [self.horizon.steps(block) for block in range(self.horizon.epochs)]
 
 
 def prepare(config: Config) -> RunSpec:
@@ -134,8 +133,8 @@ def prepare(config: Config) -> RunSpec:
     size = square(config)
     table = FlopTable(detector)
     flops = [table.step(size, size, n) for n in range(table.num_stages + 1)]
-    run = blocks(config, steps, [step.total for step in flops], detector.backbone.always_frozen)
-    policy.check(run)
+    horizon = blocks(config, steps, [step.total for step in flops], detector.backbone.always_frozen)
+    policy.check(horizon)
     if "map50" in policy.needs_signals and config.evaluation.every > 1:
         warnings.warn(
             f"policy {policy.name} hears of map50 only where it is evaluated, every "
@@ -144,7 +143,7 @@ def prepare(config: Config) -> RunSpec:
         )
     prefixes = factors = None
     if not policy.needs_signals:
-        decided = policy.timeline(run)
+        decided = policy.timeline(horizon)
         prefixes = [max(decision.num_frozen, detector.backbone.always_frozen) for decision in decided]
         factors = [decision.lr_factors for decision in decided]
     shares, share = table.prefix_shares(size, size), table.backbone_share(size, size)
@@ -157,7 +156,7 @@ def prepare(config: Config) -> RunSpec:
             eval_split,
             detector,
             policy,
-            run,
+            horizon,
             prefixes,
             factors,
             table,
@@ -165,29 +164,26 @@ def prepare(config: Config) -> RunSpec:
             shares,
             share,
         ),
-        forecast=cache_forecast(config, train_set, table, run, prefixes),
+        forecast=cache_forecast(config, train_set, table, horizon, prefixes),
         micro_batches=choose_micro_batches(config, detector, table, prefixes),
     )
 
 
-def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> PolicyProgress:
-    """A policy's progress at block 0 of a run of ``steps`` optimizer steps an epoch, by
-    ``freezing.interval``.
-    """
+def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> Horizon:
+    """The blocks of a run of ``steps`` optimizer steps an epoch, by ``freezing.interval``."""
     interval = config.freezing.interval
     length = interval.every * (steps if interval.unit == "epochs" else 1)
     total = steps * config.training.epochs
     length = min(length, total)
     stages = len(flops_per_prefix) - 1
-    return PolicyProgress(
-        0,
+    return Horizon(
         math.ceil(total / length),
         stages,
         config.seed,
-        tuple(flops_per_prefix),
-        length,
-        total,
-        always_frozen,
+        costs=tuple(flops_per_prefix),
+        block_steps=length,
+        total_steps=total,
+        always_frozen=always_frozen,
     )
 
 

@@ -152,4 +152,6 @@ def build_scheduler(
     thaw = Thaw(
         freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor
     )
-    return FreezingScheduler(spec.policy, spec.run, Freezer(detector.backbone), ddp, optimizer, signals, thaw)
+    return FreezingScheduler(
+        spec.policy, spec.horizon, Freezer(detector.backbone), ddp, optimizer, signals, thaw
+    )

@@ -7,7 +7,6 @@ places, and with a freezing policy that is known before training replaced by wha
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -16,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbf_ray.config import Config, to_dict, with_overrides
-from dbf_ray.freezing import Policy, Progress, make_policy
+from dbf_ray.freezing import Horizon, Policy, make_policy
 
 PLACES = ("name", "runs_dir", "cluster", "tracking", "search")  # sections that do not shape a training
 FEEDING = ("loader_workers", "prefetch", "decoded_gb")  # keys of data that say how images are fed, not which
-Begin = Callable[[Config], Progress]
+Begin = Callable[[Config], Horizon]
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,12 @@ class Settings:
     """Makes settings out of overrides of one base configuration."""
 
     def __init__(self, config: Config, begin: Begin) -> None:
-        """``begin(config)`` gives a policy's progress at the run's begin; asked once for all configurations
-        that differ only in policies and in how they optimize.
+        """``begin(config)`` gives a run's horizon; asked once for all configurations that differ only in
+        policies and in how they optimize.
         """
         self.config = config
         self._begin = begin
-        self._known: dict[str, Progress] = {}
+        self._known: dict[str, Horizon] = {}
 
     def make(self, overrides: Mapping[str, Any]) -> Setting:
         """The setting that ``overrides`` make.
@@ -93,21 +92,21 @@ class Settings:
         asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
         if asked not in self._known:
             self._known[asked] = self._begin(config)
-        run = dataclasses.replace(self._known[asked], seed=config.seed)
-        policy.check(run)
+        horizon = self._known[asked].model_copy(update={"seed": config.seed})
+        policy.check(horizon)
         if policy.needs_signals:
             return [policy.name, policy.parameters(), rest, executed]
         # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
         timeline: list[Any] = []
-        for block, decision in enumerate(policy.timeline(run)):
+        for block, decision in enumerate(policy.timeline(horizon)):
             factors = decision.lr_factors
             if factors is not None and set(factors) == {1.0}:
                 factors = None
-            held = [max(decision.num_frozen, run.always_frozen), factors]
+            held = [max(decision.num_frozen, horizon.always_frozen), factors]
             if timeline and timeline[-1][:2] == held:
-                timeline[-1][2] += run.steps(block)
+                timeline[-1][2] += horizon.steps(block)
             else:
-                timeline.append([*held, run.steps(block)])
+                timeline.append([*held, horizon.steps(block)])
         prefixes = [held[0] for held in timeline]
         thaws = any(now < before for before, now in itertools.pairwise(prefixes))
         return [timeline, rest if thaws else None, executed if max(prefixes) > 0 else None]

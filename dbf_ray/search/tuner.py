@@ -28,7 +28,7 @@ from dbf_ray.cluster.ray_runtime import (
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
-from dbf_ray.freezing import Progress
+from dbf_ray.freezing import Horizon
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.search.progress import SearchProgress, standing
@@ -103,9 +103,9 @@ def search(
         return _Search(config, folder, study, wanted, concurrent, progress, run, space_file).execute()
 
 
-def checked_begin(config: Config) -> Progress:
-    """Check ``config`` completely (data, weights, sizes) and return a policy's progress at its begin."""
-    return prepare(config).run
+def checked_begin(config: Config) -> Horizon:
+    """Check ``config`` completely (data, weights, sizes) and return its horizon."""
+    return prepare(config).horizon
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:

@@ -9,13 +9,12 @@ the set of trained parameters changed, and signals of the new block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 
-from dbf_ray.freezing import Freezer, Policy, stage_parameters
-from dbf_ray.freezing import Progress as PolicyProgress
+from dbf_ray.freezing import Freezer, Horizon, Policy, stage_parameters
 from dbf_ray.training.ddp import DynamicDDP, equalize_norm_buffers
 from dbf_ray.training.optim import forget
 from dbf_ray.training.signals import Signal
@@ -72,7 +71,7 @@ class FreezingScheduler:
 
     Args:
         policy: decides.
-        run: the run's progress at block 0: blocks, steps in each, seed, costs.
+        horizon: the run's blocks, steps in each, seed, costs.
         freezer: applies.
         ddp: of the detector, rebuilt when what is trained changes.
         optimizer: of the detector's parameters.
@@ -86,15 +85,16 @@ class FreezingScheduler:
     def __init__(
         self,
         policy: Policy,
-        run: PolicyProgress,
+        horizon: Horizon,
         freezer: Freezer,
         ddp: DynamicDDP,
         optimizer: torch.optim.Optimizer,
         signals: Mapping[str, Signal] | None = None,
         thaw: Thaw | None = None,
     ) -> None:
-        policy.check(run)
-        self.policy, self.run, self.freezer, self.ddp, self.optimizer = policy, run, freezer, ddp, optimizer
+        policy.check(horizon)
+        self.policy, self.horizon, self.freezer = policy, horizon, freezer
+        self.ddp, self.optimizer = ddp, optimizer
         self.signals, self.thaw = dict(signals or {}), thaw or Thaw()
         self.state = SchedulerState(
             frozen_blocks=[0] * freezer.num_stages, thawed_at=[None] * freezer.num_stages
@@ -119,7 +119,7 @@ class FreezingScheduler:
         Returns:
             Each stage's learning-rate factor.
         """
-        if step % self.run.block_steps == 0:
+        if step % self.horizon.block_steps == 0:
             self._begin(step)
         elif not self._in_force:  # resumed within a block
             self._apply(self.state.prefixes[-1])
@@ -151,8 +151,8 @@ class FreezingScheduler:
 
     def after_step(self, step: int) -> None:
         """The step is over; at a block's end take the signals that are complete. A collective there."""
-        last = step + 1 == self.run.all_steps  # after which nobody decides
-        if (step + 1) % self.run.block_steps == 0 and self.signals and not last:
+        last = step + 1 == self.horizon.all_steps  # after which nobody decides
+        if (step + 1) % self.horizon.block_steps == 0 and self.signals and not last:
             equalize_norm_buffers(self.ddp.module)
             self.state.values = {
                 name: signal.value() for name, signal in self.signals.items() if signal.complete_at_end
@@ -184,8 +184,8 @@ class FreezingScheduler:
         for name, signal in self.signals.items():
             if state.prefixes and not signal.complete_at_end:
                 values[name] = signal.value()
-        now = replace(self.run, epoch=step // self.run.block_steps)
-        decision, state.policy = self.policy.decide(now, values, state.policy)
+        block = self.horizon.check(step // self.horizon.block_steps)
+        decision, state.policy = self.policy.decide(block, self.horizon, values, state.policy)
         before = state.prefixes[-1] if state.prefixes else stages
         frozen = max(decision.num_frozen, self.freezer.always_frozen)
         equalize_norm_buffers(self.ddp.module)
@@ -212,7 +212,7 @@ class FreezingScheduler:
         if self.thaw.momentum == "reset":
             forget(self.optimizer, self._stages[stage])
         state, thaw = self.state, self.thaw
-        began, froze = state.thawed_at[stage], step - state.frozen_blocks[stage] * self.run.block_steps
+        began, froze = state.thawed_at[stage], step - state.frozen_blocks[stage] * self.horizon.block_steps
         if thaw.rewarm_steps > 0 and state.frozen_blocks[stage] >= thaw.rewarm_after:
             state.thawed_at[stage] = step
         elif (

@@ -102,11 +102,9 @@ def gradual_unfreeze(epochs: int, num_stages: int, seed: int, every: int) -> lis
 def gradual_freeze(epochs: int, num_stages: int, seed: int, t0: float, p: float = 1.0) -> list[int]:
     """Stage by stage: from when on is it frozen?"""
     timeline = [0] * epochs
+    exact = Fraction(t0) if t0 < 1e-6 else Fraction(t0).limit_denominator(10**12)  # 1/3 is meant as such
     for k in range(1, num_stages + 1):
-        time = (
-            Fraction(t0).limit_denominator(10**6)
-            + (1 - Fraction(t0).limit_denominator(10**6)) * Fraction(k - 1, num_stages)
-        ) ** Fraction(p)
+        time = (exact + (1 - exact) * Fraction(k - 1, num_stages)) ** Fraction(p)
         for e in range(epochs):
             if abs(float(time) - e / epochs) > 1e-9 and time < Fraction(e, epochs):
                 timeline[e] = k

@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.freezing.policies import (
     POLICIES,
     Decision,
+    Horizon,
     Policy,
-    Progress,
     Signals,
     State,
     make_policy,
@@ -36,25 +35,23 @@ every_member = pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
 
 
 def walk(
-    member: Member, policy: Policy, run: Progress, trace: list[Any] | None, *, through_json: bool = False
+    member: Member, policy: Policy, horizon: Horizon, trace: list[Any] | None, *, through_json: bool = False
 ) -> list[Decision]:
     """A whole run epoch by epoch, with what the policy would see of ``trace``; optionally as if it were
     resumed before each epoch.
     """
     state: State = {}
     decisions: list[Decision] = []
-    for epoch in range(run.epochs):
+    for epoch in range(horizon.epochs):
         signals = dict.fromkeys(policy.needs_signals)
         if decisions and trace is not None:
             signals = dict.fromkeys(
-                signals, member.observed(trace[epoch - 1], decisions[-1].num_frozen, run.num_stages)
+                signals, member.observed(trace[epoch - 1], decisions[-1].num_frozen, horizon.num_stages)
             )
         before = json.dumps(state)
         resumed = policy_from_dict(json.loads(json.dumps(policy_to_dict(policy)))) if through_json else policy
         handed = json.loads(before)
-        decision, state = resumed.decide(
-            replace(run, epoch=epoch), signals, handed if through_json else state
-        )
+        decision, state = resumed.decide(epoch, horizon, signals, handed if through_json else state)
         assert json.dumps(handed) == before, "a state is never changed in place"
         decisions.append(decision)
     return decisions
@@ -66,7 +63,7 @@ def prefixes(decisions: list[Decision]) -> list[int]:
 
 def draw_run(
     data: st.DataObject, member: Member, most: int
-) -> tuple[Policy, Progress, list[Any] | None, dict[str, Any]]:
+) -> tuple[Policy, Horizon, list[Any] | None, dict[str, Any]]:
     epochs, stages, seed = (
         data.draw(st.integers(1, most)),
         data.draw(st.integers(1, 6)),
@@ -80,7 +77,7 @@ def draw_run(
     )
     return (
         make_policy(member.name, **parameters),
-        Progress(0, epochs, stages, seed, tuple(costs_of(stages))),
+        Horizon(epochs, stages, seed, costs=tuple(costs_of(stages))),
         trace,
         parameters,
     )
@@ -94,24 +91,28 @@ def test_every_policy_sits_the_exam() -> None:
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_decisions_equal_the_second_implementation(member: Member, data: st.DataObject) -> None:
-    policy, run, trace, parameters = draw_run(data, member, 60)
-    timeline = prefixes(walk(member, policy, run, trace))
+    policy, horizon, trace, parameters = draw_run(data, member, 60)
+    timeline = prefixes(walk(member, policy, horizon, trace))
     assert timeline == member.second(
-        run.epochs, run.num_stages, run.seed if trace is None else trace, **parameters
+        horizon.epochs, horizon.num_stages, horizon.seed if trace is None else trace, **parameters
     )
-    assert len(timeline) == run.epochs
-    assert all(type(n) is int and 0 <= n <= run.num_stages for n in timeline)
+    assert len(timeline) == horizon.epochs
+    assert all(type(n) is int and 0 <= n <= horizon.num_stages for n in timeline)
     if trace is None:
-        assert timeline == policy.decisions(run.epochs, run.num_stages, run.seed, costs=run.costs)
+        assert timeline == policy.decisions(
+            horizon.epochs, horizon.num_stages, horizon.seed, costs=horizon.costs
+        )
 
 
 @every_member
 def test_decisions_equal_those_written_by_hand(member: Member) -> None:
     assert member.examples
     for parameters, epochs, stages, timeline, *trace in member.examples:
-        run = Progress(0, epochs, stages, 0, tuple(costs_of(stages)))
+        horizon = Horizon(epochs, stages, costs=tuple(costs_of(stages)))
         assert (
-            prefixes(walk(member, make_policy(member.name, **parameters), run, trace[0] if trace else None))
+            prefixes(
+                walk(member, make_policy(member.name, **parameters), horizon, trace[0] if trace else None)
+            )
             == timeline
         )
 
@@ -122,22 +123,22 @@ def test_decisions_equal_those_written_by_hand(member: Member) -> None:
 def test_resumed_anywhere_through_json_the_decisions_are_the_same(
     member: Member, data: st.DataObject
 ) -> None:
-    policy, run, trace, _ = draw_run(data, member, 20)
-    assert walk(member, policy, run, trace, through_json=True) == walk(member, policy, run, trace)
+    policy, horizon, trace, _ = draw_run(data, member, 20)
+    assert walk(member, policy, horizon, trace, through_json=True) == walk(member, policy, horizon, trace)
 
 
 @every_member
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_learning_rate_factors(member: Member, data: st.DataObject) -> None:
-    policy, run, trace, parameters = draw_run(data, member, 8)
-    for decision in walk(member, policy, run, trace):
+    policy, horizon, trace, parameters = draw_run(data, member, 8)
+    for decision in walk(member, policy, horizon, trace):
         if member.lr_factors is None:
             assert decision.lr_factors is None
         else:
             assert decision.lr_factors is not None
             assert list(decision.lr_factors) == pytest.approx(
-                member.lr_factors(run.num_stages, **parameters), rel=1e-12
+                member.lr_factors(horizon.num_stages, **parameters), rel=1e-12
             )
 
 
@@ -172,16 +173,16 @@ def test_parameters_out_of_range_are_refused_with_rule_and_value(
 def test_impossible_runs_are_refused(member: Member, epochs: Any, num_stages: Any) -> None:
     parameters = member.examples[0][0]
     with pytest.raises(ConfigError, match=r"(epochs|num_stages) must be an integer >= 1, got"):
-        make_policy(member.name, **parameters).check(Progress(0, epochs, num_stages))
+        make_policy(member.name, **parameters).check(Horizon(epochs, num_stages))
     if member.trace is None:
         with pytest.raises(ConfigError, match=r"(epochs|num_stages) must be an integer >= 1, got"):
             make_policy(member.name, **parameters).decisions(epochs, num_stages)
 
 
-def test_progress_refuses_an_epoch_outside_of_the_run() -> None:
+def test_an_epoch_outside_of_the_run_is_refused() -> None:
     for epoch in (-1, 5):
-        with pytest.raises(ConfigError, match=rf"epoch must be an integer in 0\.\.4, got {epoch}"):
-            Progress(epoch, 5, 4)
+        with pytest.raises(ConfigError, match=rf"t must be an integer in 0\.\.4, got {epoch}"):
+            make_policy("full").decide(epoch, Horizon(5, 4), {}, {})
 
 
 def test_unknown_policies_and_parameters_are_named_with_what_is_known() -> None:
@@ -215,7 +216,7 @@ def test_a_policy_that_needs_signals_has_no_timeline_before_training() -> None:
         def needs_signals(self) -> tuple[str, ...]:
             return ("gradient_norm",)
 
-        def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+        def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
             return Decision(0 if signals["gradient_norm"] > 1 else 1), state
 
     with pytest.raises(ConfigError, match="gradient_norm measured while training"):
@@ -261,10 +262,10 @@ def test_a_budget_is_never_broken_also_with_a_short_last_block(
     data: st.DataObject, epochs: int, block: int, limit: float
 ) -> None:
     total = data.draw(st.integers(block * (epochs - 1) + 1, block * epochs))
-    run = Progress(0, epochs, 2, 0, (10, 8, 5), block, total)
+    horizon = Horizon(epochs, 2, costs=(10, 8, 5), block_steps=block, total_steps=total)
     policy = make_policy("budget", limit=limit, inner={"name": "full"})
-    timeline = prefixes(policy.timeline(run))
-    steps = [run.steps(e) for e in range(epochs)]
+    timeline = prefixes(policy.timeline(horizon))
+    steps = [horizon.steps(e) for e in range(epochs)]
     assert sum(steps) == total
     spent = sum((10 if n == 0 else 5) * s for n, s in zip(timeline, steps, strict=True))
     assert spent <= limit * 10 * total * (1 + 1e-9)
@@ -296,7 +297,8 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
     for epoch in range(6):
         seen = 0.9 if timeline and timeline[-1] == 0 else None
         decision, state = policy.decide(
-            Progress(epoch, 6, 2, 0, (10, 8, 5)),
+            epoch,
+            Horizon(6, 2, costs=(10, 8, 5)),
             {"effective_perturbation": seen},
             json.loads(json.dumps(state)),
         )
@@ -312,19 +314,21 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
 
 
 def heard(
-    policy: Policy, run: Progress, norms: list[list[float]], granted: dict[int, int] | None = None
+    policy: Policy, horizon: Horizon, norms: list[list[float]], granted: dict[int, int] | None = None
 ) -> list[int]:
     """A gradnorm timeline for norms of each epoch; ``granted`` says which epochs were frozen whatever the
     policy wanted.
     """
     state: State = {}
     timeline: list[int] = []
-    for epoch in range(run.epochs):
-        frozen = max(timeline[-1], run.always_frozen) if timeline else 0
+    for epoch in range(horizon.epochs):
+        frozen = max(timeline[-1], horizon.always_frozen) if timeline else 0
         seen = (
-            None if not timeline or frozen == run.num_stages else [None] * frozen + norms[epoch - 1][frozen:]
+            None
+            if not timeline or frozen == horizon.num_stages
+            else [None] * frozen + norms[epoch - 1][frozen:]
         )
-        decision, state = policy.decide(replace(run, epoch=epoch), {"gradient_norms": seen}, state)
+        decision, state = policy.decide(epoch, horizon, {"gradient_norms": seen}, state)
         timeline.append((granted or {}).get(epoch, decision.num_frozen))
     return timeline
 
@@ -335,11 +339,11 @@ def test_stages_that_are_always_frozen_are_no_frozen_stages_to_probe_for() -> No
         make_policy("gradnorm", percentile=0, window=3, recheck=2),
         [[1.0, 1.0 + e, 2.0, 3.0] for e in range(12)],
     )
-    assert heard(policy, Progress(0, 12, 4, always_frozen=1), norms) == [0] * 12
+    assert heard(policy, Horizon(12, 4, always_frozen=1), norms) == [0] * 12
     state: State = {}
     for epoch in range(12):
         seen = None if epoch == 0 else [None, *norms[epoch - 1][1:]]
-        _, state = policy.decide(Progress(epoch, 12, 4, always_frozen=1), {"gradient_norms": seen}, state)
+        _, state = policy.decide(epoch, Horizon(12, 4, always_frozen=1), {"gradient_norms": seen}, state)
         assert not state["probing"]
         assert state["count"] == epoch % 3
 
@@ -350,10 +354,10 @@ def test_a_probe_that_was_not_granted_is_none() -> None:
     """
     policy = make_policy("gradnorm", percentile=60, window=1, recheck=3)
     norms = [[1.0, 1.0, 1.0]] * 1 + [[1.0, 2.0, 3.0]] * 9
-    free = heard(policy, Progress(0, 6, 3), norms)
+    free = heard(policy, Horizon(6, 3), norms)
     assert free[:4] == [0, 0, 2, 2]
     assert free[4] == 0
-    refused = heard(policy, Progress(0, 6, 3), norms, granted={4: 3})
+    refused = heard(policy, Horizon(6, 3), norms, granted={4: 3})
     assert refused[5] == 2
 
 
@@ -384,9 +388,9 @@ CLOSED_FORMS: dict[str, Any] = {  # the budgets of docs/policies.md
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_budgets_have_their_closed_forms(member: Member, data: st.DataObject) -> None:
-    policy, run, _, parameters = draw_run(data, member, 40)
-    trained = sum(n < run.num_stages for n in prefixes(policy.timeline(run)))
-    assert trained == CLOSED_FORMS[member.name](run.epochs, run.num_stages, **parameters)
+    policy, horizon, _, parameters = draw_run(data, member, 40)
+    trained = sum(n < horizon.num_stages for n in prefixes(policy.timeline(horizon)))
+    assert trained == CLOSED_FORMS[member.name](horizon.epochs, horizon.num_stages, **parameters)
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dbf_ray.config import Config
-from dbf_ray.freezing import Progress
+from dbf_ray.freezing import Horizon
 
 
-def four_stages(config: Config, always_frozen: int = 0) -> Progress:
-    """The begin of a run with a backbone of four stages; one step an epoch."""
-    return Progress(0, config.training.epochs, 4, always_frozen=always_frozen)
+def four_stages(config: Config, always_frozen: int = 0) -> Horizon:
+    """The horizon of a run with a backbone of four stages; one step an epoch."""
+    return Horizon(config.training.epochs, 4, always_frozen=always_frozen)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
-from dbf_ray.freezing import Progress, make_policy
+from dbf_ray.freezing import Horizon, make_policy
 from dbf_ray.search.settings import Settings
 from tests.search.begins import four_stages
 
@@ -79,7 +79,7 @@ def test_the_detector_is_asked_once_for_its_stages():
 
 def test_how_often_a_policy_is_asked_makes_no_difference_where_the_timeline_is_the_same():
     pairs = {"freezing.interval": {"unit": "epochs", "every": 2}}
-    run = Progress(0, EPOCHS // 2, 4, 0, None, 2, EPOCHS)
+    run = Horizon(EPOCHS // 2, 4, block_steps=2, total_steps=EPOCHS)
 
     def key_of(begin, **overrides):
         return Settings(with_overrides(Config(), {"training.epochs": EPOCHS}), begin).make(overrides).key
@@ -103,7 +103,7 @@ def test_what_happens_on_thawing_counts_where_something_thaws():
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_a_trial():
     costs = (10, 9, 8, 7, 6)
     config = with_overrides(Config(), {"training.epochs": EPOCHS})
-    settings = Settings(config, lambda _: Progress(0, EPOCHS, 4, 0, costs))
+    settings = Settings(config, lambda _: Horizon(EPOCHS, 4, costs=costs))
     inner = {"name": "aimd", "threshold": 0.5, "max_rho": 4}
     with pytest.raises(ConfigError, match=r"limit must be >= 0.6, .* got 0.1"):
         settings.make({"freezing.policy": "budget", "freezing.limit": 0.1, "freezing.inner": inner})

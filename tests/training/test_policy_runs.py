@@ -72,7 +72,7 @@ def test_in_pieces_it_is_bit_for_bit_the_same_and_costs_what_was_said(name: str,
         assert summary["analytic_ratio"] == pytest.approx(spec.analytic_ratio, rel=1e-9)
         assert summary["budget"] == spec.budget
     prefixes = summary["frozen_prefixes"]
-    assert len(prefixes) == spec.run.epochs == (4 if name in IN_BLOCKS else EPOCHS)
+    assert len(prefixes) == spec.horizon.epochs == (4 if name in IN_BLOCKS else EPOCHS)
     if spec.policy.needs_signals:
         assert len(set(prefixes)) > 1, "a setting that never freezes or never thaws says little"
     check_costs(straight, spec, summary)
@@ -80,7 +80,10 @@ def test_in_pieces_it_is_bit_for_bit_the_same_and_costs_what_was_said(name: str,
 
 def check_costs(config: Any, spec: Any, summary: dict[str, Any]) -> None:
     """The run's figures against sums over its prefixes and steps, written out."""
-    table, steps = FlopTable(spec.detector), [spec.run.steps(block) for block in range(spec.run.epochs)]
+    table, steps = (
+        FlopTable(spec.detector),
+        [spec.horizon.steps(block) for block in range(spec.horizon.epochs)],
+    )
     images = config.training.batch_size
     per_image = [table(64, 64, n) for n in range(5)]
     spent = sum(per_image[n] * count for n, count in zip(summary["frozen_prefixes"], steps, strict=True))
@@ -221,7 +224,7 @@ def worker(rank: int, folder: str) -> None:
                 for n in range(5)
             ]
             rest = sum(p.numel() * 4 for p in spec.detector.parameters()) - trained[0]
-            steps = [spec.run.steps(block) for block in range(spec.run.epochs)]
+            steps = [spec.horizon.steps(block) for block in range(spec.horizon.epochs)]
             expected = sum((trained[n] + rest) * count for n, count in zip(summaries[0], steps, strict=True))
             moved = sum(row["allreduce_bytes"] for row in read_epochs(run_directory(straight)))
             rows[name] = {

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 
 from dbf_ray.detectors import BACKBONES, make_detector
 from dbf_ray.errors import ConfigError
-from dbf_ray.freezing import Decision, Freezer, Policy, Progress, make_policy
+from dbf_ray.freezing import Decision, Freezer, Horizon, Policy, make_policy
 from dbf_ray.training.ddp import DynamicDDP
 from dbf_ray.training.optim import make_optimizer, parameter_groups, set_learning_rate
 from dbf_ray.training.scheduler import FreezingScheduler, Thaw
@@ -25,13 +23,12 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "narrow", NARROW["narrow"])
 
 
-@dataclass(frozen=True)
 class Script(Policy):
     """Prefixes as given, one a block; remembers what it was told."""
 
-    name: ClassVar[str] = "script"
+    name = "script"
 
-    prefixes: Sequence[int]
+    prefixes: list[int]
     asks: tuple[str, ...] = ()
 
     @property
@@ -39,10 +36,10 @@ class Script(Policy):
         return self.asks
 
     def decide(
-        self, progress: Progress, signals: Any, state: dict[str, Any]
+        self, t: int, horizon: Horizon, signals: Any, state: dict[str, Any]
     ) -> tuple[Decision, dict[str, Any]]:
         heard = [*state.get("heard", []), dict(signals)]
-        return Decision(self.prefixes[progress.epoch]), {"heard": heard}
+        return Decision(self.prefixes[t]), {"heard": heard}
 
 
 class Steps(Signal):
@@ -90,10 +87,10 @@ class Setup:
         stages = [list(stage.parameters()) for stage in self.detector.backbone.stages]
         self.optimizer = make_optimizer(optimizer, parameter_groups(self.detector, stages, 0.05), 1e-2)  # type: ignore[arg-type]
         self.ddp, self.signal = DynamicDDP(self.detector), Steps()
-        run = Progress(0, blocks, 4, 0, None, block_steps, total)
+        horizon = Horizon(blocks, 4, block_steps=block_steps, total_steps=total)
         signals = dict.fromkeys(policy.needs_signals, self.signal)
         self.scheduler = FreezingScheduler(
-            policy, run, Freezer(self.detector.backbone), self.ddp, self.optimizer, signals, thaw
+            policy, horizon, Freezer(self.detector.backbone), self.ddp, self.optimizer, signals, thaw
         )
 
     def step(self, number: int) -> list[float]:
@@ -133,7 +130,7 @@ class Setup:
 
 
 def test_a_block_is_decided_once_and_held_for_all_its_steps() -> None:
-    setup = Setup(Script([0, 4, 2]), 3, block_steps=3, total=8)
+    setup = Setup(Script(prefixes=[0, 4, 2]), 3, block_steps=3, total=8)
     seen = []
     for number in range(8):
         setup.step(number)
@@ -143,7 +140,7 @@ def test_a_block_is_decided_once_and_held_for_all_its_steps() -> None:
 
 
 def test_ddp_is_rebuilt_only_when_what_is_trained_changes() -> None:
-    setup = Setup(Script([0, 0, 4, 4, 4, 2, 2, 0]), 8, block_steps=1)
+    setup = Setup(Script(prefixes=[0, 0, 4, 4, 4, 2, 2, 0]), 8, block_steps=1)
     rebuilds = []
     for number in range(8):
         setup.step(number)
@@ -152,7 +149,7 @@ def test_ddp_is_rebuilt_only_when_what_is_trained_changes() -> None:
 
 
 def test_always_frozen_stages_are_in_the_record_and_are_no_thaw() -> None:
-    setup = Setup(Script([0, 4, 0]), 3, thaw=Thaw("reset", 4), frozen_stages=2)
+    setup = Setup(Script(prefixes=[0, 4, 0]), 3, thaw=Thaw("reset", 4), frozen_stages=2)
     factors = [setup.step(number) for number in range(6)]
     assert setup.scheduler.state.prefixes == [2, 4, 2]
     assert [f[:2] for f in factors] == [[1.0, 1.0]] * 6
@@ -162,7 +159,7 @@ def test_always_frozen_stages_are_in_the_record_and_are_no_thaw() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("momentum", ["keep", "reset"])
 def test_momentum_of_what_thaws_is_kept_or_reset(optimizer: str, momentum: str) -> None:
-    setup = Setup(Script([0, 4, 4, 1]), 4, optimizer=optimizer, thaw=Thaw(momentum))  # type: ignore[arg-type]
+    setup = Setup(Script(prefixes=[0, 4, 4, 1]), 4, optimizer=optimizer, thaw=Thaw(momentum))  # type: ignore[arg-type]
     for number in range(6):
         setup.step(number)
     frozen = [setup.states(stage) for stage in range(4)]
@@ -188,7 +185,7 @@ def test_momentum_of_what_thaws_is_kept_or_reset(optimizer: str, momentum: str) 
 
 def test_a_first_step_after_a_reset_is_that_of_a_new_optimizer() -> None:
     """AdamW's first step is lr times the sign of the gradient, plus decay."""
-    setup = Setup(Script([0, 4, 0]), 3, thaw=Thaw("reset"))
+    setup = Setup(Script(prefixes=[0, 4, 0]), 3, thaw=Thaw("reset"))
     for number in range(4):
         setup.step(number)
     weight = setup.detector.backbone.stages[2][1].bias  # not decayed
@@ -201,7 +198,7 @@ def test_a_first_step_after_a_reset_is_that_of_a_new_optimizer() -> None:
 
 def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
     thaw = Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2)
-    setup = Setup(Script([0, 4, 0, 4, 4, 0, 1, 0]), 8, thaw=thaw)
+    setup = Setup(Script(prefixes=[0, 4, 0, 4, 4, 0, 1, 0]), 8, thaw=thaw)
     factors = [setup.step(number) for number in range(16)]
     assert factors[:4] == [[1.0] * 4] * 4
     assert factors[4:6] == [[1.0] * 4] * 2  # frozen for one block only
@@ -218,7 +215,9 @@ def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
 
 def test_a_warm_up_that_a_short_stretch_cuts_off_goes_on() -> None:
     setup = Setup(
-        Script([4, 4, 0, 4, 0, 0]), 6, thaw=Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2)
+        Script(prefixes=[4, 4, 0, 4, 0, 0]),
+        6,
+        thaw=Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2),
     )
     factors = [setup.step(number)[0] for number in range(12)]
     assert factors[4:6] == pytest.approx([0.2, 0.4])
@@ -226,7 +225,7 @@ def test_a_warm_up_that_a_short_stretch_cuts_off_goes_on() -> None:
 
 
 def test_signals_are_heard_at_the_next_decision() -> None:
-    setup = Setup(Script([0, 4, 2], asks=("steps",)), 3)
+    setup = Setup(Script(prefixes=[0, 4, 2], asks=("steps",)), 3)
     for number in range(6):
         setup.step(number)
     heard = setup.scheduler.state.policy["heard"]
@@ -239,7 +238,7 @@ def test_signals_are_heard_at_the_next_decision() -> None:
 @pytest.mark.parametrize("stop", range(1, 9))
 def test_resumed_at_any_step_it_goes_on_bit_for_bit(stop: int, optimizer: str) -> None:
     def make() -> Setup:
-        policy = Script([0, 4, 1], asks=("steps",))
+        policy = Script(prefixes=[0, 4, 1], asks=("steps",))
         return Setup(policy, 3, block_steps=3, optimizer=optimizer, thaw=Thaw("reset", 3), norm_eval=False)
 
     straight = make()
@@ -284,7 +283,7 @@ def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
     prefixes: list[int], always: int, blocks_an_epoch: int, orientations: list[int]
 ) -> None:
     steps = 2  # of a block
-    setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
+    setup = Setup(Script(prefixes=prefixes), len(prefixes), steps, frozen_stages=always)
     seen = []
     for step in range(steps * len(prefixes)):
         setup.scheduler.before_step(step)
@@ -295,6 +294,6 @@ def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
             step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1
         ):  # an epoch's end: go on from a checkpoint
             state = copy.deepcopy(setup.scheduler.state_dict())
-            setup = Setup(Script(prefixes), len(prefixes), steps, frozen_stages=always)
+            setup = Setup(Script(prefixes=prefixes), len(prefixes), steps, frozen_stages=always)
             setup.scheduler.load_state_dict(state)
     assert seen == orientations

@@ -5,22 +5,13 @@ in TCP), for the whole backbone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Self
 
-from dbf_ray.errors import ConfigError
-from dbf_ray.freezing.policies.base import (
-    Decision,
-    Policy,
-    Progress,
-    Signals,
-    State,
-    require_int,
-    require_number,
-)
+from pydantic import Field, PositiveInt, model_validator
+
+from dbf_ray.freezing.policies.base import Decision, Horizon, Policy, Signals, State
 
 
-@dataclass(frozen=True, kw_only=True)
 class Aimd(Policy):
     """Integer rho from ``start``. After an unfrozen epoch, with P = norm(sum of updates) / sum of norms over
     its optimizer steps:
@@ -33,35 +24,27 @@ class Aimd(Policy):
         threshold: of P, 0..1.
         start: first period in epochs, >= 1.
         max_rho: longest period, >= start.
-
-    Raises:
-        ConfigError: a parameter is out of range.
     """
 
-    name: ClassVar[str] = "aimd"
+    name = "aimd"
+    needs_signals = ("effective_perturbation",)  # P of the backbone's trained parameters, None if frozen
 
-    threshold: float
-    start: int = 2
-    max_rho: int
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    start: PositiveInt = 2
+    max_rho: PositiveInt
 
-    @property
-    def needs_signals(self) -> tuple[str, ...]:
-        """P of the backbone's trained parameters, None after a frozen epoch."""
-        return ("effective_perturbation",)
-
-    def __post_init__(self) -> None:
-        require_number("threshold", self.threshold, low=0, high=1, owner="policy aimd")
-        require_int("start", self.start, low=1, owner="policy aimd")
-        require_int("max_rho", self.max_rho, low=1, owner="policy aimd")
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
         if self.max_rho < self.start:
-            raise ConfigError(f"policy aimd: max_rho must be >= start = {self.start}, got {self.max_rho}")
+            raise ValueError(f"max_rho must be >= start = {self.start}, got {self.max_rho}")
+        return self
 
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+    def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
         """Lengthen or halve the period after an unfrozen epoch; train the backbone when it is over."""
         rho, last = state.get("rho", self.start), state.get("last", -self.start)
         perturbation: float | None = signals["effective_perturbation"]
         if perturbation is not None:
             rho = min(rho + 1, self.max_rho) if perturbation < self.threshold else max(1, rho // 2)
-        if not state or progress.epoch >= last + rho:
-            return Decision(0), {"rho": rho, "last": progress.epoch}
-        return Decision(progress.num_stages), {"rho": rho, "last": last}
+        if not state or t >= last + rho:
+            return Decision(0), {"rho": rho, "last": t}
+        return Decision(horizon.num_stages), {"rho": rho, "last": last}

@@ -1,21 +1,21 @@
-"""What a freezing policy is: a pure function from progress, signals and state to a decision.
+"""What a freezing policy is: a pure function from time, signals and state to a decision.
 
 Pure Python on purpose: a timeline can be computed, shown and tested without torch. A policy counts nothing
-itself. Time comes in with :class:`Progress`, whatever it must remember goes in and out as ``state``, a plain
-JSON-able dict that checkpoints carry.
+itself. Time comes in as ``t``, whatever it must remember goes in and out as ``state``, a plain JSON-able dict
+that checkpoints carry.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.freezing.policies.checked import Checked
 
 State = dict[str, Any]
 Signals = Mapping[str, Any]
@@ -35,12 +35,10 @@ class Decision:
     lr_factors: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands when it asks a policy.
+class Horizon(Checked):
+    """What is known of a run before it starts: ``Horizon(epochs, num_stages, seed, costs=...)``.
 
     Args:
-        epoch: 0-based epoch (or block) that is about to start, 0 <= epoch < epochs.
         epochs: epochs (or blocks) of the whole run, E >= 1.
         num_stages: stages of the backbone, K >= 1, in forward order; the stem belongs to the first.
         seed: the run's seed; the only source of chance.
@@ -55,62 +53,77 @@ class Progress:
         ConfigError: a value is out of range.
     """
 
-    epoch: int
-    epochs: int
-    num_stages: int
+    epochs: PositiveInt
+    num_stages: PositiveInt
     seed: int = 0
-    costs: tuple[float, ...] | None = None
-    block_steps: int = 1
+    costs: tuple[int | float, ...] | None = None
+    block_steps: PositiveInt = 1
     total_steps: int | None = None
-    always_frozen: int = 0
+    always_frozen: NonNegativeInt = 0
 
-    def __post_init__(self) -> None:
-        require_int("epochs", self.epochs, low=1, owner="progress")
-        require_int("num_stages", self.num_stages, low=1, owner="progress")
-        require_int("epoch", self.epoch, low=0, high=self.epochs - 1, owner="progress")
-        require_int("block_steps", self.block_steps, low=1, owner="progress")
-        require_int("always_frozen", self.always_frozen, low=0, high=self.num_stages, owner="progress")
-        if self.total_steps is not None:
-            low, high = self.block_steps * (self.epochs - 1) + 1, self.block_steps * self.epochs
-            require_int("total_steps", self.total_steps, low=low, high=high, owner="progress")
-        if self.costs is not None and (
-            len(self.costs) != self.num_stages + 1 or not all(cost > 0 for cost in self.costs)
-        ):
-            raise ConfigError(
-                f"progress: costs must be {self.num_stages + 1} numbers > 0, one for each prefix, got "
-                f"{self.costs!r}"
+    def __init__(self, epochs: int, num_stages: int, seed: int = 0, **others: Any) -> None:
+        super().__init__(epochs=epochs, num_stages=num_stages, seed=seed, **others)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.always_frozen > self.num_stages:
+            raise ValueError(
+                f"always_frozen must be an integer in 0..{self.num_stages}, got {self.always_frozen}"
             )
+        low, high = self.block_steps * (self.epochs - 1) + 1, self.block_steps * self.epochs
+        if self.total_steps is not None and not low <= self.total_steps <= high:
+            raise ValueError(f"total_steps must be an integer in {low}..{high}, got {self.total_steps}")
+        wanted = self.num_stages + 1
+        if self.costs is not None and (len(self.costs) != wanted or not all(cost > 0 for cost in self.costs)):
+            raise ValueError(f"costs must be {wanted} numbers > 0, one for each prefix, got {self.costs!r}")
+        return self
 
     @property
     def all_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.epochs * self.block_steps if self.total_steps is None else self.total_steps
 
-    def steps(self, epoch: int) -> int:
+    def steps(self, t: int) -> int:
         """Optimizer steps of an epoch (or block)."""
-        return min(self.block_steps, self.all_steps - epoch * self.block_steps)
+        return min(self.block_steps, self.all_steps - self.check(t) * self.block_steps)
+
+    def check(self, t: int) -> int:
+        """``t`` itself, if it is an epoch (or block) of the run.
+
+        Raises:
+            ConfigError: it is not in 0..E-1.
+        """
+        require_int("t", t, low=0, high=self.epochs - 1, owner="horizon")
+        return t
 
 
-class Policy(ABC):
-    """Base of all policies. A member is a frozen dataclass whose fields are its parameters, checked in
-    ``__post_init__``.
+class Policy(Checked):
+    """Base of all policies: :class:`Schedule` for those that need no memory and no signals, this one for the
+    others. A member's fields are its parameters, typed as pydantic checks them: ``rho: PositiveInt``.
+
+    Attributes:
+        name: what it is called in configurations and records; of a policy that was found by a dotted path,
+            that path.
+        needs_signals: names of the signals that :meth:`decide` reads, of
+            :data:`dbf_ray.training.signals.SIGNALS`; empty for a policy that is known before training.
+        needs_costs: it reads ``horizon.costs``.
     """
 
     name: ClassVar[str]
+    needs_signals: ClassVar[tuple[str, ...]] = ()
+    needs_costs: ClassVar[bool] = False
 
-    @property
-    def needs_signals(self) -> tuple[str, ...]:
-        """Names of the signals that :meth:`decide` reads, of :data:`SIGNALS`; empty for a policy that is
-        known before training.
-        """
-        return ()
+    @classmethod
+    def _owner(cls) -> str:
+        return f"policy {getattr(cls, 'name', cls.__name__)}"
 
     @abstractmethod
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
-        """Decide what the epoch ``progress.epoch`` trains.
+    def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
+        """Decide what epoch (or block) ``t`` trains.
 
         Args:
-            progress: where the run stands.
+            t: 0-based, 0 <= t < E.
+            horizon: what is constant in the run.
             signals: the values named by ``needs_signals`` as the epoch before gave them, the same on all
                 ranks; None where it gave none, and all None before the first epoch. Empty for other policies.
             state: what the last call returned; ``{}`` at the first call. Never changed in place.
@@ -119,15 +132,15 @@ class Policy(ABC):
             The decision, and the state for the next call.
         """
 
-    def check(self, run: Progress) -> None:
-        """Refuse a run that the policy cannot serve, before it starts; ``run`` is its progress at epoch 0.
+    def check(self, horizon: Horizon) -> None:
+        """Refuse a run that the policy cannot serve, before it starts.
 
         Raises:
             ConfigError: a parameter does not fit the number of epochs, the stages or the costs.
         """
 
-    def timeline(self, run: Progress) -> list[Decision]:
-        """Every decision of a run, before anything is trained; ``run`` is its progress at epoch 0.
+    def timeline(self, horizon: Horizon) -> list[Decision]:
+        """Every decision of a run, before anything is trained.
 
         Raises:
             ConfigError: the policy needs signals of a real training, or :meth:`check` refuses the run.
@@ -137,11 +150,11 @@ class Policy(ABC):
                 f"policy {self.name} decides by {', '.join(self.needs_signals)} measured while training, "
                 "so its timeline cannot be known before; train it, or choose a policy that needs no signals"
             )
-        self.check(run)
+        self.check(horizon)
         state: State = {}
         decided = []
-        for epoch in range(run.epochs):
-            decision, state = self.decide(dataclasses.replace(run, epoch=epoch), {}, state)
+        for t in range(horizon.epochs):
+            decision, state = self.decide(t, horizon, {}, state)
             decided.append(decision)
         return decided
 
@@ -159,16 +172,30 @@ class Policy(ABC):
         Raises:
             ConfigError: as :meth:`timeline`, or epochs or num_stages is not >= 1.
         """
-        run = Progress(0, epochs, num_stages, seed, None if costs is None else tuple(costs))
-        return [decision.num_frozen for decision in self.timeline(run)]
+        horizon = Horizon(epochs, num_stages, seed, costs=None if costs is None else tuple(costs))
+        return [decision.num_frozen for decision in self.timeline(horizon)]
 
     def parameters(self) -> dict[str, Any]:
         """The policy's parameters by name, JSON-able; ``make_policy(policy.name, **policy.parameters())``
         makes an equal one.
         """
-        if not dataclasses.is_dataclass(self):
-            return {}
-        return {field.name: copy.deepcopy(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return self.model_dump(mode="json")
+
+
+class Schedule(Policy):
+    """A policy whose decision follows from time and the horizon alone: a member writes :meth:`num_frozen`."""
+
+    @abstractmethod
+    def num_frozen(self, t: int, horizon: Horizon) -> int:
+        """How many leading stages epoch (or block) ``t`` freezes, 0..K."""
+
+    def lr_factors(self, t: int, horizon: Horizon) -> tuple[float, ...] | None:
+        """Learning-rate factor of each stage in epoch (or block) ``t``; None for 1 everywhere."""
+        return None
+
+    def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
+        """What the two functions say; the state stays what it is."""
+        return Decision(self.num_frozen(horizon.check(t), horizon), self.lr_factors(t, horizon)), state
 
 
 def require_int(key: str, value: Any, *, low: int, high: int | None = None, owner: str) -> None:
@@ -177,39 +204,7 @@ def require_int(key: str, value: Any, *, low: int, high: int | None = None, owne
     Raises:
         ConfigError: naming owner, key, rule and value.
     """
-    rule = f">= {low}" if high is None else f"in {low}..{high}"
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or value < low
-        or (high is not None and value > high)
-    ):
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    if not fits or (high is not None and value > high):
+        rule = f">= {low}" if high is None else f"in {low}..{high}"
         raise ConfigError(f"{owner}: {key} must be an integer {rule}, got {value!r}")
-
-
-def require_number(
-    key: str,
-    value: Any,
-    *,
-    low: float,
-    high: float = math.inf,
-    above: bool = False,
-    below: bool = False,
-    owner: str,
-) -> None:
-    """Refuse a value that is no finite number in [low, high]; ``above`` and ``below`` leave the ends out.
-
-    Raises:
-        ConfigError: naming owner, key, rule and value.
-    """
-    rule = f"> {low:g}" if above else f">= {low:g}"
-    if high < math.inf:
-        rule += f" and < {high:g}" if below else f" and <= {high:g}"
-    fits = (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) < math.inf
-        and low <= value <= high
-    )
-    if not fits or (above and value == low) or (below and value == high):
-        raise ConfigError(f"{owner}: {key} must be a number {rule}, got {value!r}")

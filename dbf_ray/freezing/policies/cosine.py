@@ -4,49 +4,48 @@ every moment.
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
-from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_number
+from pydantic import Field
+
+from dbf_ray.freezing.policies.base import Horizon, Schedule
 
 TOLERANCE = 1e-9  # densities such as 1/3 must not lose an epoch by rounding
 
 
-@dataclass(frozen=True)
-class Cosine(Policy):
-    """Density d(e) = end + (start - end) (1 + cos(pi e / (E - 1))) / 2, and d = start if E = 1.
+class Cosine(Schedule):
+    """Density d(t) = end + (start - end) (1 + cos(pi t / (E - 1))) / 2, and d = start if E = 1.
 
-    A sum starts at 0.5 and grows by d(e) each epoch; when it reaches 1 the epoch is unfrozen (n = 0) and the
+    A sum starts at 0.5 and grows by d(t) each epoch; when it reaches 1 the epoch is unfrozen (n = 0) and the
     sum falls by 1; else n = K.
 
     Args:
         start: share of unfrozen epochs at the beginning, 0..1.
         end: share at the end, 0..1.
-
-    Raises:
-        ConfigError: a parameter is out of range.
     """
 
-    name: ClassVar[str] = "cosine"
+    name = "cosine"
 
-    start: float
-    end: float
+    start: Annotated[float, Field(ge=0, le=1)]
+    end: Annotated[float, Field(ge=0, le=1)]
 
-    def __post_init__(self) -> None:
-        require_number("start", self.start, low=0, high=1, owner="policy cosine")
-        require_number("end", self.end, low=0, high=1, owner="policy cosine")
+    def num_frozen(self, t: int, horizon: Horizon) -> int:
+        """Train the backbone when a whole epoch has come together."""
+        return 0 if t in _due(self.start, self.end, horizon.epochs) else horizon.num_stages
 
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
-        """Add the epoch's density, and train the backbone when a whole epoch has come together."""
-        density = float(self.start)
-        if progress.epochs > 1:
-            density = (
-                self.end
-                + (self.start - self.end)
-                * (1 + math.cos(math.pi * progress.epoch / (progress.epochs - 1)))
-                / 2
-            )
-        total = state.get("sum", 0.5) + density
-        due = total >= 1 - TOLERANCE
-        return Decision(0 if due else progress.num_stages), {"sum": total - 1 if due else total}
+
+@functools.lru_cache(maxsize=8)
+def _due(start: float, end: float, epochs: int) -> frozenset[int]:
+    """The epochs in which the sum reaches 1."""
+    due, total = set(), 0.5
+    for t in range(epochs):
+        if epochs == 1:
+            total += start
+        else:
+            total += end + (start - end) * (1 + math.cos(math.pi * t / (epochs - 1))) / 2
+        if total >= 1 - TOLERANCE:
+            due.add(t)
+            total -= 1
+    return frozenset(due)

@@ -6,24 +6,15 @@ features that are equal up to rotation and scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Self
 
-from dbf_ray.errors import ConfigError
-from dbf_ray.freezing.policies.base import (
-    Decision,
-    Policy,
-    Progress,
-    Signals,
-    State,
-    require_int,
-    require_number,
-)
+from pydantic import Field, PositiveInt, model_validator
+
+from dbf_ray.freezing.policies.base import Decision, Horizon, Policy, Signals, State
 
 TRAINED, FROZEN, PROBED = "trained", "frozen", "probed"
 
 
-@dataclass(frozen=True)
 class Drift(Policy):
     """D = 1 - CKA of fixed probe images' features after an epoch and at the last unfreezing. Epoch 0 is
     unfrozen.
@@ -35,30 +26,22 @@ class Drift(Policy):
         low: 0..1.
         high: low..1.
         recheck: epochs from the last unfrozen one to the next probe, >= 1; 1 never freezes.
-
-    Raises:
-        ConfigError: a parameter is out of range.
     """
 
-    name: ClassVar[str] = "drift"
+    name = "drift"
+    needs_signals = ("feature_drift",)  # D, None after a frozen epoch
 
-    low: float
-    high: float
-    recheck: int
+    low: Annotated[float, Field(ge=0, le=1)]
+    high: Annotated[float, Field(ge=0, le=1)]
+    recheck: PositiveInt
 
-    @property
-    def needs_signals(self) -> tuple[str, ...]:
-        """D, None after a frozen epoch."""
-        return ("feature_drift",)
-
-    def __post_init__(self) -> None:
-        require_number("low", self.low, low=0, high=1, owner="policy drift")
-        require_number("high", self.high, low=0, high=1, owner="policy drift")
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
         if self.high < self.low:
-            raise ConfigError(f"policy drift: high must be >= low = {self.low!r}, got {self.high!r}")
-        require_int("recheck", self.recheck, low=1, owner="policy drift")
+            raise ValueError(f"high must be >= low = {self.low!r}, got {self.high!r}")
+        return self
 
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+    def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
         """Freeze after a long enough way, and probe now and then."""
         phase, last = state.get("phase", TRAINED), state.get("last", 0)
         drift: float | None = signals["feature_drift"]
@@ -66,8 +49,8 @@ class Drift(Policy):
             phase == PROBED and (drift is None or drift >= self.low)
         ):
             phase = FROZEN
-        if phase == FROZEN and progress.epoch - last >= self.recheck:
+        if phase == FROZEN and t - last >= self.recheck:
             phase = PROBED
         if phase == FROZEN:
-            return Decision(progress.num_stages), {"phase": phase, "last": last}
-        return Decision(0), {"phase": phase, "last": progress.epoch}
+            return Decision(horizon.num_stages), {"phase": phase, "last": last}
+        return Decision(0), {"phase": phase, "last": t}

@@ -4,43 +4,39 @@ code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any
 
-from dbf_ray.errors import ConfigError
-from dbf_ray.freezing.policies.base import Decision, Policy, Progress, Signals, State, require_int
+from pydantic import Field, NonNegativeInt, field_validator
+
+from dbf_ray.freezing.policies.base import Horizon, Schedule
 
 
-@dataclass(frozen=True)
-class Epochs(Policy):
-    """n(e) = 0 iff e is in the list, else K.
+class Epochs(Schedule):
+    """n(t) = 0 iff t is in the list, else K.
 
     Args:
         epochs: 0-based epochs whose backbone is trained, increasing; those beyond the run's end have no
             effect.
-
-    Raises:
-        ConfigError: the list is none, or its values are not increasing integers >= 0.
     """
 
-    name: ClassVar[str] = "epochs"
+    name = "epochs"
 
-    epochs: Sequence[int]
+    epochs: Annotated[list[NonNegativeInt], Field(strict=False)]
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.epochs, list | tuple):
-            raise ConfigError(
-                f"policy epochs: epochs must be a list of epochs, written [0, 5, 10], got {self.epochs!r}"
-            )
-        for epoch in self.epochs:
-            require_int("each of epochs", epoch, low=0, owner="policy epochs")
-        if sorted(set(self.epochs)) != list(self.epochs):
-            raise ConfigError(
-                f"policy epochs: epochs must increase, each named once, got {list(self.epochs)}"
-            )
-        object.__setattr__(self, "epochs", list(self.epochs))
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            raise ValueError(f"epochs must be a list of epochs, written [0, 5, 10], got {given!r}")
+        return given
 
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+    @field_validator("epochs")
+    @classmethod
+    def _increasing(cls, epochs: list[int]) -> list[int]:
+        if sorted(set(epochs)) != epochs:
+            raise ValueError(f"epochs must increase, each named once, got {epochs}")
+        return epochs
+
+    def num_frozen(self, t: int, horizon: Horizon) -> int:
         """Train the backbone in the listed epochs."""
-        return Decision(0 if progress.epoch in self.epochs else progress.num_stages), state
+        return 0 if t in self.epochs else horizon.num_stages

@@ -12,20 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
-from dbf_ray.freezing.policies.base import (
-    Decision,
-    Policy,
-    Progress,
-    Signals,
-    State,
-    require_int,
-    require_number,
-)
+from pydantic import Field, PositiveInt
+
+from dbf_ray.freezing.policies.base import Decision, Horizon, Policy, Signals, State
 
 
-@dataclass(frozen=True)
 class GradNorm(Policy):
     """n = the longest prefix of stages whose gradient norm changes less than the ``percentile`` of all
     trained stages' changes.
@@ -39,41 +32,29 @@ class GradNorm(Policy):
         window: unfrozen epochs from one comparison to the next, >= 1.
         recheck: epochs from one epoch that trains all of the backbone to the next, >= 1, once something is
             frozen.
-
-    Raises:
-        ConfigError: a parameter is out of range.
     """
 
-    name: ClassVar[str] = "gradnorm"
+    name = "gradnorm"
+    needs_signals = ("gradient_norms",)  # each stage's mean over the epoch's steps, None for frozen ones
 
-    percentile: float
-    window: int
-    recheck: int
+    percentile: Annotated[float, Field(ge=0, le=100)]
+    window: PositiveInt
+    recheck: PositiveInt
 
-    @property
-    def needs_signals(self) -> tuple[str, ...]:
-        """Mean gradient norm of each stage over the epoch's steps, None for frozen ones."""
-        return ("gradient_norms",)
-
-    def __post_init__(self) -> None:
-        require_number("percentile", self.percentile, low=0, high=100, owner="policy gradnorm")
-        require_int("window", self.window, low=1, owner="policy gradnorm")
-        require_int("recheck", self.recheck, low=1, owner="policy gradnorm")
-
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+    def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
         """Compare at the end of a window, and probe now and then."""
         memory = _Memory(**state) if state else _Memory()
         norms: Sequence[float | None] | None = signals["gradient_norms"]
-        if memory.probing and (norms is None or None in norms[progress.always_frozen :]):
+        if memory.probing and (norms is None or None in norms[horizon.always_frozen :]):
             memory = _Memory(
                 memory.prefix, memory.whole, False, memory.before
             )  # a probe that was not granted
         elif norms is not None:
             memory = self._learn(memory, norms)
-        if memory.prefix <= progress.always_frozen:
-            memory = _Memory(0, progress.epoch, False, memory.before, memory.sums, memory.count)
-        elif progress.epoch - memory.whole >= self.recheck:
-            return Decision(0), vars(_Memory(memory.prefix, progress.epoch, True, memory.before))
+        if memory.prefix <= horizon.always_frozen:
+            memory = _Memory(0, t, False, memory.before, memory.sums, memory.count)
+        elif t - memory.whole >= self.recheck:
+            return Decision(0), vars(_Memory(memory.prefix, t, True, memory.before))
         return Decision(memory.prefix), vars(memory)
 
     def _learn(self, memory: _Memory, norms: Sequence[float | None]) -> _Memory:

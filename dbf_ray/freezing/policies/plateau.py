@@ -5,21 +5,13 @@ rule of ``ReduceLROnPlateau``, with an unfrozen epoch in the place of a lower le
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
-from dbf_ray.freezing.policies.base import (
-    Decision,
-    Policy,
-    Progress,
-    Signals,
-    State,
-    require_int,
-    require_number,
-)
+from pydantic import Field, PositiveInt
+
+from dbf_ray.freezing.policies.base import Decision, Horizon, Policy, Signals, State
 
 
-@dataclass(frozen=True)
 class Plateau(Policy):
     """One unfrozen epoch whenever map50 has not risen by ``min_delta`` for ``patience`` frozen epochs. Epoch
     0 is unfrozen.
@@ -31,28 +23,15 @@ class Plateau(Policy):
     Args:
         patience: evaluated frozen epochs without a rise, >= 1.
         min_delta: least rise of map50, 0..1; with 0 an equal value is none.
-
-    Raises:
-        ConfigError: a parameter is out of range.
     """
 
-    name: ClassVar[str] = "plateau"
+    name = "plateau"
+    needs_signals = ("map50",)  # None after an epoch that was not evaluated, NaN where nothing is to be found
 
-    patience: int
-    min_delta: float
+    patience: PositiveInt
+    min_delta: Annotated[float, Field(ge=0, le=1)]
 
-    @property
-    def needs_signals(self) -> tuple[str, ...]:
-        """The selection metric, None after an epoch that was not evaluated, and NaN where the evaluation set
-        has no objects.
-        """
-        return ("map50",)
-
-    def __post_init__(self) -> None:
-        require_int("patience", self.patience, low=1, owner="policy plateau")
-        require_number("min_delta", self.min_delta, low=0, high=1, owner="policy plateau")
-
-    def decide(self, progress: Progress, signals: Signals, state: State) -> tuple[Decision, State]:
+    def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:
         """Count frozen epochs without a rise."""
         if not state:
             return Decision(0), {"best": None, "waited": 0, "frozen": False}
@@ -65,4 +44,4 @@ class Plateau(Policy):
             best = score if rose else best
         if waited >= self.patience:
             return Decision(0), {"best": best, "waited": 0, "frozen": False}
-        return Decision(progress.num_stages), {"best": best, "waited": waited, "frozen": True}
+        return Decision(horizon.num_stages), {"best": best, "waited": waited, "frozen": True}
