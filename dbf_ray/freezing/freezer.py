@@ -94,6 +94,11 @@ class Freezer:
         """All parameters of each stage: K lists."""
         return [list(stage.parameters()) for stage in self._stages]
 
+    @property
+    def trainable_parameters(self) -> list[list[nn.Parameter]]:
+        """Those of each stage that are trained while it is not frozen: K lists."""
+        return [list(stage) for stage in self._trainable]
+
     def parameter_groups(self, **options: Any) -> list[dict[str, Any]]:
         """Groups for an optimizer: one of each stage, and one of all other parameters of the module. Frozen
         parameters are in, too.
