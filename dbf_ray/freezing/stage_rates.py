@@ -16,7 +16,7 @@ _HOOKS: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary(
 
 
 class StageRates:
-    """Multiplies each group's rate by its stage's factor within ``optimizer.step``, and not longer: schedulers
+    """Multiplies each group's rate by its stage's factor within ``optimizer.step`` alone: schedulers
     of rates and checkpoints see it without. Of several for one optimizer the last one made counts.
 
     Args:
