@@ -40,7 +40,7 @@ class NamedStages:
             raise ConfigError(
                 f"stages must be a list of names of submodules, in forward order, got {stages!r}"
             )
-        names = [[entry] if isinstance(entry, str) else list(entry) for entry in stages]
+        names = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in stages]
         require_int("always_frozen", always_frozen, low=0, high=len(names), owner="freezer")
         _check_names(module, names)
         self.module, self.num_frozen, self.always_frozen = module, 0, always_frozen

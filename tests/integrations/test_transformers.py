@@ -50,9 +50,6 @@ def train(
         output_dir=str(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=4,
-        learning_rate=0.05,
-        optim="sgd",
-        optim_args="momentum=0.9",
         lr_scheduler_type="constant",
         report_to="none",
         use_cpu=True,
@@ -67,6 +64,7 @@ def train(
         train_dataset=rows,
         eval_dataset=rows[:4],
         callbacks=[freezing, watching],
+        optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
         compute_metrics=lambda _: {"map50": 0.5},
     )
     trainer.train(resume_from_checkpoint=resume)

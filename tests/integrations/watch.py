@@ -62,6 +62,7 @@ class Watch:
 
     def check(self, model: nn.Module) -> None:
         """Frozen stages stood still bit for bit in their epochs, norm statistics too; all else moved."""
+        assert len(self._epochs[-1][3]) == len(list(model.parameters()))
         after = [row[1] for row in self._epochs[1:]] + [bits(model)]
         for (_, before, frozen, _), now in zip(self._epochs, after, strict=True):
             still = {name for name in before if torch.equal(before[name], now[name])}
