@@ -94,7 +94,9 @@ def timeline_png(data: Timeline, title: str, width: float = 10.0, dpi: int = 150
 
 
 def _stages(axes: Axes, data: Timeline) -> None:
-    """One cell for each epoch and stage: the input at the bottom, neck and head, always trained, at the top."""
+    """One cell for each epoch and stage: the input at the bottom, neck and head, always trained, at the
+    top.
+    """
     epochs = range(len(data.frozen))
     for row in range(data.num_stages + 1):
         fills = [FROZEN if row < n else TRAINED for n in data.frozen]
