@@ -39,10 +39,7 @@ class Module(pl.LightningModule):  # type: ignore[misc, name-defined]
 
 
 def trainer(folder: Path, epochs: int, *callbacks: Any, **options: Any) -> Any:
-    quiet = {
-        key: False
-        for key in ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
-    }
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     quiet["enable_checkpointing"] = any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks)
     return pl.Trainer(
         max_epochs=epochs,
@@ -110,9 +107,10 @@ def test_a_policy_hears_what_validation_logged_and_nothing_where_there_was_none(
     options = {"limit_val_batches": 1.0, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 1}
     trainer(tmp_path, 5, plateau, **options).fit(module, loader(), loader(1))
     assert heard == [None, None, 1.0, None, 3.0]
+    wrong = freezing("plateau", {"map50": "map"}, patience=1, min_delta=0.0)
+    validating = trainer(tmp_path, 2, wrong, limit_val_batches=1.0)
     with pytest.raises(ConfigError, match="signals must name metrics of the evaluation, which has no 'map'"):
-        wrong = freezing("plateau", {"map50": "map"}, patience=1, min_delta=0.0)
-        trainer(tmp_path, 2, wrong, limit_val_batches=1.0).fit(Module(), loader(), loader(1))
+        validating.fit(Module(), loader(), loader(1))
 
 
 def test_a_learning_rate_finder_leaves_the_schedule_where_it_was(tmp_path: Path) -> None:

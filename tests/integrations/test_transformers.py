@@ -109,7 +109,7 @@ def test_a_policy_hears_what_an_evaluation_gave_and_resumes_with_it(tmp_path: Pa
     def plateau() -> FreezingCallback:
         return freezing("plateau", {"map50": "eval_map50"}, patience=2, min_delta=0.0)
 
-    net, watch = train(tmp_path, 7, plateau(), **options)
+    _, watch = train(tmp_path, 7, plateau(), **options)
     assert watch.trained == [2, 0, 0, 2, 0, 0, 2]
     _, again = train(tmp_path, 7, plateau(), resume=str(tmp_path / "checkpoint-9"), **options)
     assert again.trained == watch.trained[3:]

@@ -24,7 +24,7 @@ class Tiny(nn.Module):
 
 
 def data(batches: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of so many batches of four, all alike: a trainer that resumes may skip some or not."""
+    """Images and labels of batches of four, all alike: a trainer that resumes may skip some or not."""
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     return images.repeat(batches, 1, 1, 1), (torch.arange(4) % 2).repeat(batches)
 
