@@ -40,7 +40,10 @@ class NamedStages:
             raise ConfigError(
                 f"stages must be a list of names of submodules, in forward order, got {stages!r}"
             )
-        names = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in stages]
+        names: list[list[str]] = [
+            [*entry] if isinstance(entry, list | tuple) else [entry]  # type: ignore[list-item]
+            for entry in stages
+        ]
         require_int("always_frozen", always_frozen, low=0, high=len(names), owner="freezer")
         _check_names(module, names)
         self.module, self.num_frozen, self.always_frozen = module, 0, always_frozen
@@ -49,7 +52,6 @@ class NamedStages:
         self._check_free(names)
         check_order(module, names)
         self._in_eval = [m for m in self.stages.modules() if not m.training] if module.training else []
-        self._held = 0
 
     @property
     def num_stages(self) -> int:
@@ -74,11 +76,10 @@ class NamedStages:
                 for module in stage.modules():
                     vars(module).setdefault("train", partial(_stay_in_eval, module))
                 stage.eval()
-            elif number < self._held:
+            elif _is_held(stage):
                 for module in filter(_is_held, stage.modules()):
                     del module.train
                 stage.train(mode)
-        self._held = self.num_frozen
         for module in self._in_eval:
             module.training = False
 

@@ -135,6 +135,15 @@ def test_a_copy_of_a_frozen_module_is_frozen_by_itself() -> None:
     Freezer.of(copy.deepcopy(model), STAGES)
 
 
+def test_two_freezers_of_one_module_do_not_leave_it_half_frozen() -> None:
+    model = resnet()
+    first, second = Freezer.of(model, STAGES), Freezer.of(model, STAGES)
+    first.apply(2)
+    assert second.apply(0)
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(m.training for m in model.train().modules())
+
+
 def test_what_the_user_had_frozen_stays_so() -> None:
     model = resnet()
     model.conv1.weight.requires_grad_(False)
