@@ -70,23 +70,23 @@ def test_frozen_stages_stand_still_and_thawed_ones_are_stepped(tmp_path: Path) -
     assert module.model.first.train().training
 
 
-@pytest.mark.parametrize("where", ["epoch's end", "within an epoch"])
-def test_a_resumed_run_trains_what_was_trained_and_finds_its_groups(tmp_path: Path, where: str) -> None:
-    policy = (
-        {"name": "gradual_unfreeze", "every": 1} if where != "epoch's end" else {"name": "step", "rho": 2}
-    )
-    keep = pl.callbacks.ModelCheckpoint(
-        dirpath=tmp_path,
-        filename="{epoch}-{step}",
-        save_top_k=-1,
-        **({"every_n_epochs": 1} if where == "epoch's end" else {"every_n_train_steps": 1}),
-    )
-    whole = Module()
-    trainer(tmp_path, 4, freezing(**policy), keep).fit(whole, loader())
-    kept = "epoch=1-step=6" if where == "epoch's end" else "epoch=2-step=8"
-    resumed = Module()
-    trainer(tmp_path, 4, freezing(**policy)).fit(resumed, loader(), ckpt_path=str(tmp_path / f"{kept}.ckpt"))
-    assert resumed.watch.trained == whole.watch.trained[2:]
+@pytest.mark.parametrize(
+    ("every", "kept", "epoch"),
+    [
+        ({"every_n_epochs": 1}, "epoch=1-step=6", 2),
+        ({"every_n_train_steps": 1}, "epoch=1-step=4", 1),  # within a frozen epoch
+        ({"every_n_train_steps": 1}, "epoch=1-step=6", 2),
+        ({"every_n_train_steps": 1}, "epoch=2-step=8", 2),  # within one after an unfreeze
+    ],
+)
+def test_a_resumed_run_trains_what_was_trained_and_finds_its_groups(
+    tmp_path: Path, every: dict[str, int], kept: str, epoch: int
+) -> None:
+    keep = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="{epoch}-{step}", save_top_k=-1, **every)
+    whole, resumed = Module(), Module()
+    trainer(tmp_path, 4, freezing(), keep).fit(whole, loader())
+    trainer(tmp_path, 4, freezing()).fit(resumed, loader(), ckpt_path=str(tmp_path / f"{kept}.ckpt"))
+    assert resumed.watch.trained == whole.watch.trained[epoch:]
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
