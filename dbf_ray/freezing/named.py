@@ -76,8 +76,8 @@ class NamedStages:
                 for module in stage.modules():
                     vars(module).setdefault("train", partial(_stay_in_eval, module))
                 stage.eval()
-            elif _is_held(stage):
-                for module in filter(_is_held, stage.modules()):
+            elif held := [module for module in stage.modules() if _is_held(module)]:
+                for module in held:
                     del module.train
                 stage.train(mode)
         for module in self._in_eval:
