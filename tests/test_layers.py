@@ -17,7 +17,7 @@ LAYERS = [
     {"config_sections", "members", "shipped"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
-    {"training", "member_help"},
+    {"training", "member_help", "integrations"},
     {"build"},
     {"run", "evaluate", "merge"},
     {"predict"},
@@ -34,6 +34,9 @@ ONLY_IN = {
     "mlflow": {"tracking"},
     "matplotlib": {"reports"},
     "plotly": {"reports"},
+    "pytorch_lightning": {"integrations"},
+    "lightning": {"integrations"},
+    "transformers": {"integrations"},
 }
 MODULES = sorted([*(ROOT / "dbf_ray").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")])
 
@@ -96,5 +99,14 @@ def test_policies_need_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from dbf_ray.freezing.policies import make_policy; "
         "make_policy('step', rho=2)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_each_callback_needs_its_own_library_alone() -> None:
+    code = (
+        "import sys\n"
+        "import dbf_ray.integrations.staged, dbf_ray.freezing.schedule\n"
+        "assert not {'pytorch_lightning', 'lightning', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -21,12 +21,14 @@ from dbf_ray.freezing.policies import (
 
 if TYPE_CHECKING:
     from dbf_ray.freezing.freezer import Freezer
+    from dbf_ray.freezing.schedule import FreezingSchedule
     from dbf_ray.freezing.stages import Staged, budget, check_backbone, effective_prefix, stage_parameters
 
 __all__ = [
     "POLICIES",
     "Decision",
     "Freezer",
+    "FreezingSchedule",
     "Horizon",
     "Policy",
     "Schedule",
@@ -42,6 +44,7 @@ __all__ = [
 
 _NEED_TORCH = {
     "Freezer": "freezer",
+    "FreezingSchedule": "schedule",
     "Staged": "stages",
     "budget": "stages",
     "check_backbone": "stages",
