@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # A layer may import the layers below it. Rooms on one line are siblings and do not know each other.
 LAYERS = [
     {"errors", "progress", "files"},
-    {"config_sections"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training"},

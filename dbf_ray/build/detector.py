@@ -13,7 +13,7 @@ from dbf_ray.build.frozen import (
     largest_square,
     pads_to_square,
 )
-from dbf_ray.config import Config
+from dbf_ray.config import Config, with_overrides
 from dbf_ray.detectors import DETECTORS, Detector, check_options, make_detector, with_defaults
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
 from dbf_ray.detectors.options import check_ranges
@@ -39,6 +39,14 @@ def detector_options(config: Config) -> dict[str, Any]:
             raise ConfigError(f"detector.{option} of {name}: {rule}, got {value!r}; correct it") from error
     check_ranges(with_defaults(name, options))
     return options
+
+
+def resolved(config: Config) -> Config:
+    """``config`` with what it leaves to the detector written out, so that two can be compared."""
+    detector = config.detector
+    if detector.head_convs is not None or detector.name not in DETECTORS:
+        return config
+    return with_overrides(config, {"detector.head_convs": with_defaults(detector.name, {})["head_convs"]})
 
 
 def build_detector(config: Config, classes: list[str]) -> Detector:

@@ -197,10 +197,10 @@ def test_a_study_of_an_older_version_goes_on(opened, monkeypatch):
         patched.setattr(Settings, "_key", lambda self, config, policy: f"old {key(self, config, policy)}")
         first = opened()
         train(first, 3)
-    config = first.study.user_attrs["config"]
+    config = first.optuna.user_attrs["config"]
     del config["training"]["ema"], config["freezing"]["interval"], config["freezing"]["momentum"]
-    first.study.set_user_attr("config", config)
-    assert all(trial.user_attrs["setting"]["key"].startswith("old ") for trial in first.study.trials)
+    first.optuna.set_user_attr("config", config)
+    assert all(trial.user_attrs["setting"]["key"].startswith("old ") for trial in first.optuna.trials)
     again = opened()
     assert again.baselines_done()
     known = {trial.user_attrs["setting"]["overrides"].get("freezing.rho") for trial in first.complete()}
@@ -212,7 +212,7 @@ def test_a_study_of_an_older_version_goes_on(opened, monkeypatch):
 def test_a_study_goes_on_only_with_its_own_configuration(opened):
     train(opened(), 1)
     opened(**{"cluster.workers": 2, "search.trials": 99})
-    with pytest.raises(ConfigError, match=r"begun with other settings \(training\.lr 0\.0002 -> 0\.001\)"):
+    with pytest.raises(ConfigError, match=r"it differs in training\.lr \(0\.0002, now 0\.001\)"):
         opened(**{"training.lr": 0.001})
 
 
@@ -234,7 +234,7 @@ def test_a_space_of_invalid_settings_is_refused_before_the_baselines_are_trained
             "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lrr': "
             "trial.suggest_float('lr', 0.1, 1)}"
         )
-    assert opened().study.trials == []  # the study can be begun with a better space
+    assert opened().optuna.trials == []  # the study can be begun with a better space
 
 
 def test_a_space_whose_settings_are_refused_by_the_check_of_the_detector_is_refused(opened, monkeypatch):

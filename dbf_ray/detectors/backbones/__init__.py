@@ -30,11 +30,11 @@ from dbf_ray.detectors.backbones.weights import (
     download_weights,
     find_weights,
     fit_state,
-    is_weights_name,
     load_backbone_weights,
 )
 from dbf_ray.detectors.norms import convert_sync_batchnorm
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import is_weights_name
 
 BACKBONES: dict[str, tuple[Callable[..., nn.Module], Cut]] = {
     "mobilenet_v2": (models.mobilenet_v2, cut_mobilenet_v2),
