@@ -1,5 +1,5 @@
-"""What a key is, said at its field: places, resources and labels may change between two calls, for a run and a
-study alike; everything else may not.
+"""What a key is, said at its field: places, resources and labels may change between two calls, for a run and
+a study alike; everything else may not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ ANOTHER = {  # where another value is not simply made of the type
     "training.batch_size": 16,
     "training.milestones": [5],
 }
-SPACE = "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'seed': trial.suggest_int('seed', 0, 9)}"
+SPACE = """
+BASELINES = [{'freezing.policy': 'full'}]
+def space(trial):
+    return {'seed': trial.suggest_int('seed', 0, 9)}
+"""
 KEYS = {key: field for key, field, _ in leaves(Config())}
 MAY = [key for key, field in KEYS.items() if role_of(field) != IDENTITY]
 MAY_NOT = [

@@ -7,7 +7,8 @@ Four roles, of which the first is every field's that says nothing:
 - resource: how fast, on what, with how much memory;
 - label: what it is called.
 
-A run that is resumed and a study that is continued keep their identity; the rest may change between two calls.
+A run that is resumed and a study that is continued keep their identity; the rest may change between two
+calls.
 """
 
 from __future__ import annotations

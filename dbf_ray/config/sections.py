@@ -2,8 +2,8 @@
 help on the command line.
 
 Sections that name a family member (``freezing.policy``, ``detector.name``) accept further keys, which are
-that member's own parameters (``freezing.rho``); :mod:`dbf_ray.build` checks them against the member before any
-work starts. A key whose type says nothing else shapes what is trained: see :mod:`.roles`.
+that member's own parameters (``freezing.rho``); :mod:`dbf_ray.build` checks them against the member before
+any work starts. A key whose type says nothing else shapes what is trained: see :mod:`.roles`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from dbf_ray.build import RunSpec, build_training, prepare
-from dbf_ray.build.frozen import augmentation
-from dbf_ray.config import Config, to_dict
+from dbf_ray.config import Config, at, dotted, to_dict
 from dbf_ray.errors import DbfRayError
 from dbf_ray.locks import only_writer
 from dbf_ray.run.naming import mlflow_target, run_directory
@@ -109,11 +108,11 @@ def notes_of(spec: RunSpec) -> list[str]:
     """What is worth saying before a run trains: what its cache will do, and how its micro-batches are
     chosen.
     """
-    notes = [] if spec.forecast is None else [str(spec.forecast)]
-    options = ", ".join(f"data.augment.{name}" for name in augmentation(spec.config).switched_on)
-    if spec.config.freezing.cache != "off" and options:
+    notes = [] if spec.forecast is None else [dotted(str(spec.forecast), "data", "freezing")]
+    options = ", ".join(f"data.augment.{name}" for name in spec.images.augmentation.switched_on)
+    if spec.frozen.cache != "off" and options:
         notes.append(f"feature cache: off, since {options} leave no image that comes twice")
-    elif spec.config.freezing.cache != "off" and spec.forecast is None:
+    elif spec.frozen.cache != "off" and spec.forecast is None:
         why = (
             "the policy decides while it trains"
             if spec.frozen_prefixes is None
@@ -149,5 +148,6 @@ def _train(
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on
 
-    fit(training, state, after_epoch)
+    with at("training"):
+        fit(training, state, after_epoch)
     return not go_on

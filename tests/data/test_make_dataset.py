@@ -54,5 +54,5 @@ def test_splits_of_other_names(make_root: Callable[..., Path]) -> None:
             "data.val_split": "test",
         },
     )
-    train, evaluated, split = make_datasets(config)
+    train, evaluated, split = make_datasets(config.data, config.seed)
     assert (train.image_ids, evaluated.image_ids, split) == (["a"], ["b"], "val")

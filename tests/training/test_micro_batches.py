@@ -195,7 +195,9 @@ def test_counting_changes_neither_the_detector_nor_random_numbers(tiny: Callable
         for module in spec.detector.modules()
     ]
     with torch.no_grad():
-        first, again = (step_memory(spec.config, spec.detector, spec.table) for _ in range(2))
+        first, again = (
+            step_memory(spec.config, spec.detector, spec.table, spec.images.largest) for _ in range(2)
+        )
     assert first(0, 8, 1) == again(0, 8, 1)
     assert torch.equal(torch.get_rng_state(), seeded)
     assert all(torch.equal(value, before[key]) for key, value in spec.detector.state_dict().items())
@@ -234,9 +236,12 @@ def test_copies_of_the_weights_count(tiny: Callable[..., Config]) -> None:
 def test_norms_that_autocast_leaves_in_float32_count(tiny: Callable[..., Config]) -> None:
     spec = prepare(tiny(**SMALL, detector__name="rotated_fcos", training__precision="bf16"))
     assert any(isinstance(module, torch.nn.GroupNorm) for module in spec.detector.modules())
-    needed = step_memory(spec.config, spec.detector, spec.table)
+    needed = step_memory(spec.config, spec.detector, spec.table, spec.images.largest)
     exact = step_memory(
-        with_overrides(spec.config, {"training.precision": "float32"}), spec.detector, spec.table
+        with_overrides(spec.config, {"training.precision": "float32"}),
+        spec.detector,
+        spec.table,
+        spec.images.largest,
     )
     trained = nbytes(spec.detector.state_dict().values())
     network = spec.table.network_bytes(96, 96, 0, 8)
@@ -245,7 +250,7 @@ def test_norms_that_autocast_leaves_in_float32_count(tiny: Callable[..., Config]
 
 def needed_by(config: Config) -> StepMemory:
     spec = prepare(config)
-    return step_memory(config, spec.detector, spec.table)
+    return step_memory(config, spec.detector, spec.table, spec.images.largest)
 
 
 def alive_in_a_step(training: Training, prefix: int) -> tuple[int, int]:
