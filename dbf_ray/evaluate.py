@@ -11,7 +11,7 @@ from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_s
 from dbf_ray.build.detector import build_detector
 from dbf_ray.build.frozen import frozen_plan
 from dbf_ray.build.images import image_plan
-from dbf_ray.config import Config, make_config, with_overrides
+from dbf_ray.config import Config, at, make_config, with_overrides
 from dbf_ray.data import class_names, originals_of
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
@@ -82,6 +82,7 @@ def evaluate_checkpoint(checkpoint: Path, config: Config, split: str = "val") ->
     return _evaluate(detector, config, split, classes)
 
 
+@at("data")
 def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[str, float]:
     """Metrics of a MMRotate checkpoint in the detector that ``config`` describes; its classes are
     ``data.classes``, or those the file names.

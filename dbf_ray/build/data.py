@@ -74,21 +74,22 @@ def make_datasets(data: DataConfig, seed: int) -> tuple[Dataset, Dataset, str]:
     return train_set, eval_set, "train" if same else "val"
 
 
+@at("data")
 def make_split(data: DataConfig, split: str, classes: list[str] | None = None) -> Dataset:
     """One split of the configured data set."""
-    with at("data"):
-        return make_dataset(
-            data.name,
-            split,
-            root=data.root,
-            classes=classes or data.classes,
-            images=data.train_images if split == data.train_split else data.val_images,
-            image_size=data.image_size,
-            drop_empty=data.drop_empty and split == data.train_split,
-            classes_from=data.train_split,
-        )
+    return make_dataset(
+        data.name,
+        split,
+        root=data.root,
+        classes=classes or data.classes,
+        images=data.train_images if split == data.train_split else data.val_images,
+        image_size=data.image_size,
+        drop_empty=data.drop_empty and split == data.train_split,
+        classes_from=data.train_split,
+    )
 
 
+@at("training")
 def steps_per_epoch(train: TrainingConfig, images: int, workers: int) -> int:
     """Optimizer steps in an epoch of ``images``.
 
@@ -96,15 +97,14 @@ def steps_per_epoch(train: TrainingConfig, images: int, workers: int) -> int:
         ConfigError, DataError: fewer images than one effective batch, or a batch that workers and
             micro-batches cannot share.
     """
-    with at("training"):
-        return MicroBatchSampler(
-            images,
-            batch_size=train.batch_size,
-            accumulation=train.accumulation,
-            rank=0,
-            world_size=workers,
-            seed=0,
-        ).steps
+    return MicroBatchSampler(
+        images,
+        batch_size=train.batch_size,
+        accumulation=train.accumulation,
+        rank=0,
+        world_size=workers,
+        seed=0,
+    ).steps
 
 
 def feeding(data: DataConfig, eval_batch: int, device: torch.device) -> Feeding:

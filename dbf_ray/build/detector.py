@@ -16,6 +16,7 @@ from dbf_ray.detectors.options import check_ranges
 from dbf_ray.errors import ConfigError
 
 
+@at("detector")
 def detector_options(detector: DetectorConfig) -> dict[str, Any]:
     """The detector's own options, each of the type that the detector declares.
 
@@ -23,18 +24,17 @@ def detector_options(detector: DetectorConfig) -> dict[str, Any]:
         ConfigError: unknown detector or option, or a value of another type.
     """
     name, options = detector.name, detector.parameters
-    with at("detector"):
-        check_options(name, options)
-        hints = get_type_hints(DETECTORS[name].__init__)
-        for option, value in options.items():
-            try:
-                options[option] = TypeAdapter(hints[option]).validate_python(value)
-            except ValidationError as error:
-                item = error.errors()[0]
-                is_list = item["type"] in ("sequence_str", "is_instance_of")
-                rule = "should be a list, written [a, b]" if is_list else item["msg"].removeprefix("Input ")
-                raise ConfigError(f"`{option}` of {name}: {rule}, got {value!r}; correct it") from error
-        check_ranges(with_defaults(name, options))
+    check_options(name, options)
+    hints = get_type_hints(DETECTORS[name].__init__)
+    for option, value in options.items():
+        try:
+            options[option] = TypeAdapter(hints[option]).validate_python(value)
+        except ValidationError as error:
+            item = error.errors()[0]
+            is_list = item["type"] in ("sequence_str", "is_instance_of")
+            rule = "should be a list, written [a, b]" if is_list else item["msg"].removeprefix("Input ")
+            raise ConfigError(f"`{option}` of {name}: {rule}, got {value!r}; correct it") from error
+    check_ranges(with_defaults(name, options))
     return options
 
 
@@ -47,6 +47,7 @@ def resolved(config: Config) -> Config:
     return with_overrides(config, {"detector.head_convs": own})
 
 
+@at("detector")
 def build_detector(
     detector: DetectorConfig,
     classes: list[str],
@@ -65,18 +66,17 @@ def build_detector(
         pretrained: False: random weights alone, since others are loaded into it.
     """
     torch.manual_seed(seed)
-    with at("detector"):
-        built = make_detector(
-            detector.name,
-            backbone=detector.backbone,
-            num_classes=len(classes),
-            weights_backbone=detector.weights_backbone if pretrained else None,
-            fpn_channels=detector.fpn_channels,
-            head_convs=detector.head_convs,
-            norm_eval=detector.norm_eval,
-            frozen_stages=detector.frozen_stages,
-            **detector_options(detector),
-        )
+    built = make_detector(
+        detector.name,
+        backbone=detector.backbone,
+        num_classes=len(classes),
+        weights_backbone=detector.weights_backbone if pretrained else None,
+        fpn_channels=detector.fpn_channels,
+        head_convs=detector.head_convs,
+        norm_eval=detector.norm_eval,
+        frozen_stages=detector.frozen_stages,
+        **detector_options(detector),
+    )
     built.least_pad_to = least_pad_to
     if pretrained and detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())

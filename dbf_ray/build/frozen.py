@@ -17,7 +17,7 @@ import torch
 import torchvision
 
 from dbf_ray.build.images import ImagePlan
-from dbf_ray.config import Config, FreezingConfig, TrainingConfig
+from dbf_ray.config import Config, FreezingConfig, TrainingConfig, at
 from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.data import Dataset, TrainView, resized_size, signature, sizes_of
 from dbf_ray.data.images.decoded import slot_bytes
@@ -176,6 +176,7 @@ def padded_size_shares(
     return [count / found.total() for count in found.values()]
 
 
+@at("training")
 def choose_micro_batches(
     config: Config, detector: Detector, table: FlopTable, prefixes: list[int] | None, side: int
 ) -> list[int] | None:

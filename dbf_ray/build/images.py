@@ -39,6 +39,7 @@ class ImagePlan:
         return (self.largest, self.largest) if self.padded else (0, 0)
 
 
+@at("data.augment", "data")
 def image_plan(data: DataConfig, compiled: bool) -> ImagePlan:
     """What is configured. With ``compiled`` graphs all images are padded to one square, since every shape
     would be compiled anew.
@@ -46,9 +47,8 @@ def image_plan(data: DataConfig, compiled: bool) -> ImagePlan:
     Raises:
         ConfigError: an augmentation is out of its range, or images would become too small or too large.
     """
-    with at("data.augment", "data"):
-        augmentation = Augmentation(**dict(data.augment))
-        _, longest = augmentation.long_sides(data.image_size)
+    augmentation = Augmentation(**dict(data.augment))
+    _, longest = augmentation.long_sides(data.image_size)
     return ImagePlan(
         size=data.image_size,
         square=_padded(data.image_size),

@@ -28,6 +28,7 @@ from dbf_ray.training.scheduler import FreezingScheduler, Thaw
 from dbf_ray.training.signals import SIGNALS, Sources
 
 
+@at("data", "training", "freezing")
 def build_training(
     spec: RunSpec,
     *,
@@ -55,8 +56,7 @@ def build_training(
     if train.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
     if train.compile or spec.frozen.compiled:
-        with at("training", "freezing"):
-            check_compiler(device.type)
+        check_compiler(device.type)
     if train.compile:
         detector.compile()
     groups = parameter_groups(

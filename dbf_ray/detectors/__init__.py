@@ -76,7 +76,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED_OPTIONS]
     for option in options:
         if option not in known:
-            raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
+            raise ConfigError(f"unknown option `{option}` of {name}; known: {', '.join(known)}")
 
 
 def with_defaults(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def fewest(
     fitting = [count for count in divisors if needed(images * accumulation // count, count) <= limit]
     if not fitting:
         raise ResourceError(
-            f"a step must fit into training.micro_batch_gb = {limit / 1e9:g}, with {images} images in a "
+            f"a step must fit into `micro_batch_gb` = {limit / 1e9:g}, with {images} images in a "
             f"micro-batch it needs "
-            f"{needed(images, accumulation) / 1e9:.2f} GB; raise training.accumulation or "
-            f"training.micro_batch_gb"
+            f"{needed(images, accumulation) / 1e9:.2f} GB; raise `accumulation` or "
+            f"`micro_batch_gb`"
         )
     return fitting[0]

@@ -318,7 +318,7 @@ def test_what_cannot_compile_here_is_refused_with_what_to_do(monkeypatch: pytest
 
     with pytest.raises(
         ResourceError,
-        match=r"work on cpu, it does not here: .*no compiler here.*C\+\+ compiler.*or set training.compile "
+        match=r"work on cpu, it does not here: .*no compiler here.*C\+\+ compiler.*or set `compile` "
         r"false",
     ):
         check_compiler("cpu", broken)

@@ -47,8 +47,8 @@ def test_as_few_as_fit(accumulation: int, images: int, limit: int) -> None:
     if needed(images, accumulation) > limit:
         with pytest.raises(
             ResourceError,
-            match=r"images in a micro-batch it needs .*raise training\.accumulation or "
-            r"training\.micro_batch_gb",
+            match=r"images in a micro-batch it needs .*raise `accumulation` or "
+            r"`micro_batch_gb`",
         ):
             fewest(accumulation, images, everything, needed, limit)
         return

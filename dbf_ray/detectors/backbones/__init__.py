@@ -88,9 +88,7 @@ def make_backbone(
     network = build(weights=None)
     stages, channels, strides = cut(network)
     if not 0 <= always_frozen <= len(stages):
-        raise ConfigError(
-            f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {always_frozen}"
-        )
+        raise ConfigError(f"`frozen_stages` must be in 0..{len(stages)} for {name}, got {always_frozen}")
     if named is not None:
         fit_state(network, download_weights(named, name), f"torchvision's {named}", name, stages)
     elif weights is not None:
