@@ -50,6 +50,7 @@ def resolved(config: Config) -> Config:
 @at("detector")
 def build_detector(
     detector: DetectorConfig,
+    options: dict[str, Any],
     classes: list[str],
     *,
     seed: int,
@@ -59,7 +60,8 @@ def build_detector(
     """The detector with seeded random and pretrained weights; not compiled.
 
     Args:
-        detector: which, and its own options.
+        detector: which.
+        options: its own, as :func:`detector_options` gives them.
         classes: names in label order.
         seed: of the random weights.
         least_pad_to: (height, width) that images are padded to at least.
@@ -75,7 +77,7 @@ def build_detector(
         head_convs=detector.head_convs,
         norm_eval=detector.norm_eval,
         frozen_stages=detector.frozen_stages,
-        **detector_options(detector),
+        **options,
     )
     built.least_pad_to = least_pad_to
     if pretrained and detector.weights_mmrotate is not None:

@@ -126,7 +126,7 @@ def prepare(config: Config) -> RunSpec:
     """
     freezing, train = config.freezing, config.training
     policy = make_policy(freezing.policy, **freezing.parameters)
-    detector_options(config.detector)
+    options = detector_options(config.detector)
     frozen = frozen_plan(freezing, train)
     images = image_plan(config.data, compiled=train.compile or frozen.compiled)
     device = choose_device(train.device)
@@ -135,7 +135,7 @@ def prepare(config: Config) -> RunSpec:
     train_set, eval_set, eval_split = make_datasets(config.data, config.seed)
     steps = steps_per_epoch(train, len(train_set), config.cluster.workers)
     detector = build_detector(
-        config.detector, train_set.classes, seed=config.seed, least_pad_to=images.least_pad_to
+        config.detector, options, train_set.classes, seed=config.seed, least_pad_to=images.least_pad_to
     )
     table = FlopTable(detector)
     flops = [table.step(images.square, images.square, n) for n in range(table.num_stages + 1)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from dbf_ray.build import RunSpec, resolved
-from dbf_ray.config import Config, differences, identity, make_config, to_dict
+from dbf_ray.build import resolved
+from dbf_ray.config import Config, differences, identity, make_config
 from dbf_ray.errors import ConfigError
-from dbf_ray.run.summary import facts_of, training_window
 from dbf_ray.tracking import read_summary
 from dbf_ray.tracking.base import finite
 from dbf_ray.training.checkpoint import (
@@ -45,8 +45,10 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     return checkpoints[-1]
 
 
-def save(training: Training, state: LoopState, config: Config, directory: Path, spec: RunSpec) -> Path:
-    """Write a checkpoint of everything that training needs to go on."""
+def save(training: Training, state: LoopState, about: dict[str, Any], directory: Path, keep: int) -> Path:
+    """Write a checkpoint of everything that training needs to go on; its record holds what is known
+    ``about`` the run. The ``keep`` newest stay.
+    """
     tensors = {
         "model": training.detector.state_dict(),
         "optimizer": training.optimizer.state_dict(),
@@ -59,13 +61,8 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
         tensors["frozen"] = training.frozen.state_dict()
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
-    facts = {"epochs": state.records, "facts": facts_of(spec)}
-    record = finite(
-        {"config": to_dict(config), "classes": training.classes, "window": training_window(spec), **facts}
-    )
-    return save_checkpoint(
-        directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints
-    )
+    record = finite({**about, "classes": training.classes, "epochs": state.records})
+    return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, keep)
 
 
 def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
