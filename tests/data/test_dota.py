@@ -45,7 +45,7 @@ def test_header_bom_crlf_missing_difficult_and_empty_file(make_root: Callable[..
 def test_drop_empty(make_root: Callable[..., Path]) -> None:
     root = make_root({"a": SQUARE, "b": "", "c": SQUARE})
     assert dota(root, drop_empty=True).image_ids == ["a", "c"]
-    with pytest.raises(DataError, match=r"drop_empty leaves no image"):
+    with pytest.raises(DataError, match=r"`drop_empty` leaves no image"):
         dota(make_root({"only": ""}, "val"), "val", ["ship"], drop_empty=True)
 
 
