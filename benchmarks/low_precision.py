@@ -45,8 +45,8 @@ from typing import Any
 
 import torch
 
-from dbf_ray.build.data import build_eval_loader, make_datasets, make_split
-from dbf_ray.build.frozen import augmentation
+from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_datasets, make_split
+from dbf_ray.build.images import image_plan
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
 from dbf_ray.data import split_selection
@@ -136,7 +136,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
             f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it "
             f"out"
         )
-    if augmentation(config).switched_on:
+    if image_plan(config.data, compiled=False).augmentation.switched_on:
         raise ConfigError("features can be kept of orientations alone, got data.augment; leave it out")
     ways = [EXACT, *(way for way in options.only if way != EXACT)]
     seeds = range(config.seed, config.seed + options.seeds)
@@ -195,7 +195,7 @@ def check_folds(config: Config, seeds: Sequence[int], folds: int) -> None:
     """
     if not folds:
         return
-    everything = make_split(config, config.data.train_split)
+    everything = make_split(config.data, config.data.train_split)
     for seed, fold in product(seeds, range(folds)):
         try:
             split_selection(everything, 1 / folds, seed, fold)
@@ -283,12 +283,13 @@ def map50_of(
         else {ORIENTATIONS[0]: "map50"}
     )
     evaluators = {name: Evaluator(len(classes), classes) for name in (*alone.values(), *more)}
-    train_set, eval_set, _ = make_datasets(config)
+    train_set, eval_set, _ = make_datasets(config.data, config.seed)
+    feed = feeding(config.data, config.evaluation.batch_size, choose_device(config.training.device))
     parts = [("evaluated", eval_set, ORIENTATIONS if more else ORIENTATIONS[:1])] + [
         ("trained", train_set, ORIENTATIONS[:1])
     ] * ("wide" in more)
     for kind, dataset, orientations in parts:
-        for batch, targets in build_eval_loader(config, dataset):
+        for batch, targets in build_eval_loader(dataset, config.data.image_size, feed):
             for orientation in orientations:
                 shown = [
                     flip(image, target, orientation) for image, target in zip(batch, targets, strict=True)

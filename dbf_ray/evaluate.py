@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from dbf_ray.build.data import build_eval_loader, choose_device, make_split
-from dbf_ray.build.detector import build_detector
-from dbf_ray.config import Config, make_config, with_overrides
+from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_split
+from dbf_ray.build.detector import build_detector, detector_options
+from dbf_ray.build.frozen import frozen_plan
+from dbf_ray.build.images import image_plan
+from dbf_ray.config import Config, at, make_config, with_overrides
 from dbf_ray.data import class_names, originals_of
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
@@ -48,7 +50,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     Raises:
         WeightsError: the checkpoint cannot be read, or its weights do not fit the configured detector.
     """
-    device = choose_device(config)
+    device = choose_device(config.training.device)
     state, record = load_checkpoint(checkpoint, device)
     try:
         classes, weights = (
@@ -59,7 +61,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
         raise WeightsError(
             f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote"
         ) from error
-    detector = build_detector(_without_weights(config), classes).to(device)
+    detector = _untrained(config, classes).to(device)
     try:
         detector.load_state_dict(weights)
     except RuntimeError as error:
@@ -80,6 +82,7 @@ def metrics_of(checkpoint: Path, config: Config, split: str = "val") -> dict[str
     return _evaluate(detector, config, split, classes)
 
 
+@at("data")
 def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[str, float]:
     """Metrics of a MMRotate checkpoint in the detector that ``config`` describes; its classes are
     ``data.classes``, or those the file names.
@@ -96,7 +99,7 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
             f"classes must be known in the order of the checkpoint, {file} does not name them; give "
             f"data.classes"
         )
-    detector = build_detector(_without_weights(config), classes)
+    detector = _untrained(config, classes)
     placement = load_mmrotate_state_dict(detector, state)
     if placement.unplaced or placement.missing:
         raise WeightsError(
@@ -104,14 +107,16 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
             f"{config.detector.backbone} with {len(classes)} classes, "
             f"{file} does not: {placement}; choose detector, backbone and classes as it was trained"
         )
-    return _evaluate(_in_layout(detector.to(choose_device(config)), config).eval(), config, split, classes)
+    detector = detector.to(choose_device(config.training.device))
+    return _evaluate(_in_layout(detector, config).eval(), config, split, classes)
 
 
 def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
-    dataset = make_split(config, split, classes)
+    dataset = make_split(config.data, split, classes)
+    feed = feeding(config.data, config.evaluation.batch_size, detector.mean.device)
     return evaluate(
         detector,
-        build_eval_loader(config, dataset),
+        build_eval_loader(dataset, config.data.image_size, feed),
         classes,
         config.training.precision,
         originals_of(dataset),
@@ -123,5 +128,11 @@ def _in_layout(detector: Detector, config: Config) -> Detector:
     return detector.to(memory_format=torch.channels_last) if config.training.channels_last else detector
 
 
-def _without_weights(config: Config) -> Config:
-    return with_overrides(config, {"detector.weights_backbone": None, "detector.weights_mmrotate": None})
+def _untrained(config: Config, classes: list[str]) -> Detector:
+    """The detector of a configuration, with random weights."""
+    compiled = config.training.compile or frozen_plan(config.freezing, config.training).compiled
+    options = detector_options(config.detector)
+    pad_to = image_plan(config.data, compiled).least_pad_to
+    return build_detector(
+        config.detector, options, classes, seed=config.seed, least_pad_to=pad_to, pretrained=False
+    )

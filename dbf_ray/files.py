@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,16 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_WEIGHTS_NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*")
+
+
+def is_weights_name(weights: str | Path) -> bool:
+    """Whether this is a name of torchvision's weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``,
+    ``"ResNet50_Weights.IMAGENET1K_V1"``), not a file.
+
+    A name is capitals, digits and underscores alone, ``..._Weights.`` in front or not; a file that is called
+    so needs its folder.
+    """
+    return _WEIGHTS_NAME.fullmatch(str(weights)) is not None

@@ -12,8 +12,8 @@ import torch
 
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.build.data import choose_device, loader_workers
-from dbf_ray.build.detector import build_detector
-from dbf_ray.build.frozen import largest_square, padded_size_shares, square
+from dbf_ray.build.frozen import padded_size_shares
+from dbf_ray.build.images import image_plan
 from dbf_ray.config import Config, load_config
 from dbf_ray.data import TrainView
 from dbf_ray.data.augment import Augmentation
@@ -171,13 +171,13 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     there_are = cuda(monkeypatch)
     there_are(0)
-    assert choose_device(tiny(training__device="auto")) == torch.device("cpu")
+    assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(ResourceError, match="cuda, but torch sees no CUDA device; set it to cpu or auto"):
-        choose_device(tiny(training__device="cuda"))
+        choose_device("cuda")
     there_are(2)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_device(tiny(training__device="auto")) == torch.device("cuda", 1)
-    assert choose_device(tiny(training__device="cpu")) == torch.device("cpu")
+    assert choose_device("auto") == torch.device("cuda", 1)
+    assert choose_device("cpu") == torch.device("cpu")
 
 
 def test_the_backbones_share_is_a_fraction(spec: RunSpec) -> None:
@@ -202,10 +202,7 @@ def test_loading_processes(
     """None on a CPU, which they would share; for a GPU its share of the CPUs."""
     monkeypatch.setattr("dbf_ray.build.data.usable_cpus", lambda: cpus)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert (
-        loader_workers(load_config(None, {"data.loader_workers": configured}), torch.device(device))
-        == processes
-    )
+    assert loader_workers(configured, torch.device(device)) == processes
 
 
 def test_the_loader_is_fed_as_configured() -> None:
@@ -345,7 +342,8 @@ def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
             raise AssertionError("a forecast decodes nothing")
 
     def shares(*flips: str) -> list[float]:
-        return padded_size_shares(tiny(data__flips=list(flips), training__batch_size=1), Wide(), epochs=40)
+        images = image_plan(tiny(data__flips=list(flips)).data, compiled=False)
+        return padded_size_shares(Wide(), images, batch_size=1, seed=0, epochs=40)
 
     assert shares("horizontal", "vertical", "diagonal") == [1.0]
     assert sorted(shares("rotate90")) == pytest.approx([0.5, 0.5], abs=0.1)
@@ -354,19 +352,20 @@ def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
 
 def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     large = {"data__augment__scales": [0.5, 2.0]}
-    assert (square(tiny(**large)), largest_square(tiny(**large)), largest_square(tiny())) == (64, 128, 64)
-    assert (
-        largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64
-    )  # images are evaluated at their full size
-    assert build_detector(tiny(**large), ["ship"]).least_pad_to == (0, 0)
+    wide, plain = (image_plan(tiny(**changes).data, compiled=False) for changes in (large, {}))
+    assert (wide.square, wide.largest, plain.largest) == (64, 128, 64)
+    assert (wide.least_pad_to, plain.least_pad_to) == ((0, 0), (0, 0))
+    assert image_plan(tiny(**large).data, compiled=True).least_pad_to == (128, 128)
+    less = image_plan(tiny(data__augment__scales=[0.5, 0.75]).data, compiled=False)
+    assert less.largest == 64  # images are evaluated at their full size
     limit = {"training__micro_batch_gb": 0.25}
-    plain, wide = prepare(tiny(**limit)), prepare(tiny(**limit, **large, data__pad_to="square"))
-    for spec, side in ((plain, 64), (wide, 128)):
+    first, scaled = prepare(tiny(**limit)), prepare(tiny(**limit, **large, data__pad_to="square"))
+    for spec, side in ((first, 64), (scaled, 128)):
         merging = build_training(spec, quiet=True).micro_batches
         assert merging is not None
         assert (merging.limit, merging.side) == (250_000_000, side)
-    assert wide.detector.least_pad_to == (128, 128)
-    assert wide.flops == plain.flops  # the nominal cost is that of data.image_size
+    assert scaled.detector.least_pad_to == (128, 128)
+    assert scaled.flops == first.flops  # the nominal cost is that of data.image_size
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,11 @@ def test_another_policy_drops_the_parameters_of_the_first() -> None:
     [
         ({"freezing.name": "step"}, "unknown key name; did you mean policy?"),
         ({"trainin.epochs": 1}, "unknown key trainin: did you mean training?"),
+        ({"data.canvas": "square"}, "unknown key data.canvas; it is called data.pad_to now (in "),
+        (
+            {"data.view_per": "stretch"},
+            "unknown key data.view_per; it is called data.orientation_per now (in ",
+        ),
         ({"training.epoch": 1}, "unknown key training.epoch: did you mean epochs?"),
         ({"evaluation.zzz": 1}, "unknown key evaluation.zzz: known here: every, batch_size"),
         ({"detector.frozen_stage": 1}, "detector: unknown key frozen_stage; did you mean frozen_stages?"),

@@ -72,8 +72,9 @@ def test_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
         "detector.head_convs": 1,
     }
     config = load_config(None, {**options, "detector.candidates": "5"})
-    assert detector_options(config)["candidates"] == 5
-    detector = build_detector(config, ["ship", "plane"])
+    own = detector_options(config.detector)
+    assert own["candidates"] == 5
+    detector = build_detector(config.detector, own, ["ship", "plane"], seed=0)
     slim = {"boxes": torch.tensor([[60.0, 64, 70, 9, 33]]), "labels": torch.tensor([1])}
     nothing = {"boxes": torch.zeros(0, 5), "labels": torch.zeros(0, dtype=torch.int64)}
     images = [torch.rand(3, 128, 128), torch.rand(3, 96, 128)]

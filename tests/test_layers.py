@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"errors", "values", "machine"},
     {"progress", "files"},
-    {"config_sections", "members", "shipped"},
+    {"members", "shipped"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training", "member_help", "integrations"},

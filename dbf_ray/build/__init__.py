@@ -4,7 +4,8 @@
 :func:`build_training` makes the parts that train.
 """
 
+from dbf_ray.build.detector import resolved
 from dbf_ray.build.spec import RunSpec, prepare
 from dbf_ray.build.training import build_training
 
-__all__ = ["RunSpec", "build_training", "prepare"]
+__all__ = ["RunSpec", "build_training", "prepare", "resolved"]

@@ -7,9 +7,9 @@ Used by :mod:`dbf_ray.build`, and for what a run says of it.
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import PIL
@@ -17,16 +17,15 @@ import psutil
 import torch
 import torchvision
 
-from dbf_ray.config import Config
+from dbf_ray.build.images import ImagePlan
+from dbf_ray.config import FreezingConfig, TrainingConfig
 from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.data import Dataset, TrainView, resized_size, signature, sizes_of
-from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.images.decoded import slot_bytes
 from dbf_ray.data.loaders import MicroBatchSampler
 from dbf_ray.data.transforms import draw_orientation, orientation_size
 from dbf_ray.detectors import Detector, padded_size
 from dbf_ray.detectors.backbones.engine import PrefixEngine
-from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.errors import ConfigError, ResourceError
 from dbf_ray.freezing import Horizon
 from dbf_ray.freezing.cache import STORED, DiskCache, FeatureCache, RamCache
@@ -35,58 +34,69 @@ from dbf_ray.training.ddp import rank, world_size
 from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 
 
-def square(config: Config) -> int:
-    """Side in pixels of the square that every image fits into after resizing and padding."""
-    return math.ceil(config.data.image_size / SIZE_DIVISOR) * SIZE_DIVISOR
+@dataclass(frozen=True)
+class FrozenPlan:
+    """What runs frozen stages, and how they are rounded.
 
-
-def augmentation(config: Config) -> Augmentation:
-    """The random augmentations that are configured, none by default.
-
-    Raises:
-        ConfigError: a value is out of its range, or images would become too small or too large.
+    Attributes:
+        engine: None: they run as they are.
+        cache: "off", "ram" or "disk".
+        cache_dtype: how features are stored.
+        cache_bytes: room for them, of each worker.
+        cache_dir: folder of a cache on disk; None: in the run's folder.
+        precision: of the training, "float32" or "bf16".
+        channels_last: whether the detector is in this memory format.
     """
-    made = Augmentation(**dict(config.data.augment))
-    made.long_sides(config.data.image_size)
-    return made
+
+    engine: EngineOptions | None
+    cache: str
+    cache_dtype: str
+    cache_bytes: int
+    cache_dir: Path | None
+    precision: str
+    channels_last: bool
+
+    @property
+    def compiled(self) -> bool:
+        """Whether there is an engine and ``torch.compile`` runs it."""
+        return self.engine is not None and self.engine.compiled
 
 
-def largest_square(config: Config) -> int:
-    """Side in pixels of the square that every image fits into after augmentation and padding; beyond
-    :func:`square` with scales above 1.
-    """
-    _, longest = augmentation(config).long_sides(config.data.image_size)
-    return math.ceil(max(longest, config.data.image_size) / SIZE_DIVISOR) * SIZE_DIVISOR
-
-
-def engine_is_compiled(config: Config) -> bool:
-    """Whether there is an engine and ``torch.compile`` runs it."""
-    wanted = (
-        config.training.compile if config.freezing.engine_compile is None else config.freezing.engine_compile
+def frozen_plan(freezing: FreezingConfig, train: TrainingConfig) -> FrozenPlan:
+    """What is configured, with what freezing takes from training where it says nothing itself."""
+    precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    compiled = train.compile if freezing.engine_compile is None else freezing.engine_compile
+    return FrozenPlan(
+        engine=EngineOptions(dtype, compiled) if freezing.engine else None,
+        cache=freezing.cache,
+        cache_dtype=freezing.cache_dtype,
+        cache_bytes=round(freezing.cache_gb * 1e9),
+        cache_dir=freezing.cache_dir,
+        precision=train.precision,
+        channels_last=train.channels_last,
     )
-    return config.freezing.engine and wanted
 
 
-def pads_to_square(config: Config) -> bool:
-    """Whether all images are padded to the largest square: as configured, or since every shape would be
-    compiled anew.
-    """
-    return config.data.pad_to == "square" or config.training.compile or engine_is_compiled(config)
-
-
-def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
-    """Refuse to keep more in memory than the machine has: features and decoded images, of all workers that
+def check_memory(
+    frozen: FrozenPlan, images: ImagePlan, *, decoded_bytes: int, kept_images: int, workers: int
+) -> None:
+    """Refuse to keep more in memory than the machine has: features and decoded images, of ``workers`` that
     are on this machine for sure.
+
+    Args:
+        frozen: how frozen stages are run.
+        images: what is fed.
+        decoded_bytes: room for decoded images, of which there are ``kept_images`` at most.
+        kept_images: of the training and the evaluation set.
+        workers: on this machine.
 
     Raises:
         ResourceError: it is more.
     """
-    cached = config.freezing.cache == "ram" and not augmentation(config).switched_on
-    features = config.freezing.cache_gb * 1e9 if cached else 0.0
-    decoded = min(
-        config.data.decoded_gb * 1e9, (len(train_set) + len(eval_set)) * slot_bytes(config.data.image_size)
-    )
-    workers = config.cluster.workers if config.cluster.address is None and not config.cluster.gpu else 1
+    cached = frozen.cache == "ram" and not images.augmentation.switched_on
+    features = frozen.cache_bytes if cached else 0
+    decoded = min(decoded_bytes, kept_images * slot_bytes(images.size))
     total = psutil.virtual_memory().total
     if (features + decoded) * workers > total:
         raise ResourceError(
@@ -99,84 +109,84 @@ def check_memory(config: Config, train_set: Dataset, eval_set: Dataset) -> None:
 
 
 def cache_forecast(
-    config: Config, train_set: Dataset, table: FlopTable, horizon: Horizon, prefixes: list[int] | None
+    frozen: FrozenPlan,
+    images: ImagePlan,
+    train_set: Dataset,
+    table: FlopTable,
+    horizon: Horizon,
+    prefixes: list[int] | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    workers: int,
 ) -> Forecast | None:
     """What the feature cache will do, where there is one that can hit and whole epochs have a known
     prefix.
     """
-    freezing, steps = config.freezing, horizon.all_steps // config.training.epochs
+    steps = horizon.all_steps // epochs
     if (
-        freezing.cache == "off"
+        frozen.cache == "off"
         or prefixes is None
         or horizon.block_steps % steps
-        or augmentation(config).switched_on
+        or images.augmentation.switched_on
     ):
         return None
     blocks_epochs = horizon.block_steps // steps
-    side, always = square(config), horizon.always_frozen
-    itemsize = STORED[freezing.cache_dtype].itemsize
+    side, always = images.square, horizon.always_frozen
+    itemsize = STORED[frozen.cache_dtype].itemsize
     return forecast(
-        [prefix for prefix in prefixes for _ in range(blocks_epochs)][: config.training.epochs],
+        [prefix for prefix in prefixes for _ in range(blocks_epochs)][:epochs],
         always_frozen=always,
         images=len(train_set),
-        share=steps * config.training.batch_size / len(train_set),
-        orientations=1 + len(config.data.flips),
-        padded_sizes=padded_size_shares(config, train_set),
-        orientation_per=config.data.orientation_per,
+        share=steps * batch_size / len(train_set),
+        orientations=1 + len(images.flips),
+        padded_sizes=padded_size_shares(train_set, images, batch_size, horizon.seed),
+        orientation_per=images.orientation_per,
         entry_bytes=[table.feature_numbers(side, side, n) * itemsize for n in range(horizon.num_stages + 1)],
-        budget_bytes=round(freezing.cache_gb * 1e9),
-        ranks=config.cluster.workers,
-        shared=freezing.cache == "disk",
+        budget_bytes=frozen.cache_bytes,
+        ranks=workers,
+        shared=frozen.cache == "disk",
     )
 
 
-def padded_size_shares(config: Config, train_set: Dataset, epochs: int = 3) -> list[float]:
+def padded_size_shares(
+    train_set: Dataset, images: ImagePlan, batch_size: int, seed: int, epochs: int = 3
+) -> list[float]:
     """Shares of the sizes that training images are padded to, in the first epochs' order and orientations;
     one if their own are not known.
     """
-    sizes, data = sizes_of(train_set), config.data
-    if sizes is None or pads_to_square(config):
+    sizes = sizes_of(train_set)
+    if sizes is None or images.padded:
         return [1.0]
     sampler = MicroBatchSampler(
-        len(train_set),
-        batch_size=config.training.batch_size,
-        accumulation=1,
-        rank=0,
-        world_size=1,
-        seed=config.seed,
+        len(train_set), batch_size=batch_size, accumulation=1, rank=0, world_size=1, seed=seed
     )
     found: Counter[tuple[int, int]] = Counter()
     for sampler.epoch in range(epochs):
         for batch in sampler:
-            orientations = [
-                draw_orientation(data.flips, config.seed, epoch, index) for epoch, index, *_ in batch
-            ]
-            resized = [resized_size(sizes[index], data.image_size) for _, index, *_ in batch]
-            found[
-                padded_size(
-                    [
-                        orientation_size(size, orientation)
-                        for size, orientation in zip(resized, orientations, strict=True)
-                    ]
+            oriented = [
+                orientation_size(
+                    resized_size(sizes[index], images.size),
+                    draw_orientation(images.flips, seed, epoch, index),
                 )
-            ] += 1
+                for epoch, index, *_ in batch
+            ]
+            found[padded_size(oriented)] += 1
     return [count / found.total() for count in found.values()]
 
 
 def build_frozen(
-    config: Config,
+    frozen: FrozenPlan,
     detector: Detector,
     ledger: Ledger,
-    device: torch.device,
     view: TrainView,
+    *,
+    device: torch.device,
+    data_name: str,
     folder: Path | None,
 ) -> FrozenPrefix | None:
     """What runs the frozen prefix; None where the backbone does."""
-    freezing, train = config.freezing, config.training
-    precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    engine = EngineOptions(dtype, engine_is_compiled(config)) if freezing.engine else None
-    cache = make_cache(config, view, folder)
+    engine, cache = frozen.engine, make_cache(frozen, view, folder)
     if engine is None and cache is None:
         return None
     run_by = "stages" if engine is None else (engine, PrefixEngine.revision)
@@ -185,44 +195,42 @@ def build_frozen(
         torchvision.__version__,
         PIL.__version__,
     )  # the last two decode and resize
-    arithmetic = (libraries, device.type, run_by, train.precision, train.channels_last, freezing.cache_dtype)
     facts = (
-        *arithmetic,
-        config.data.name,
-        config.data.image_size,
+        *(libraries, device.type, run_by, frozen.precision, frozen.channels_last, frozen.cache_dtype),
+        *(data_name, view.image_size),
         signature(view.dataset) if cache is not None else None,
     )
     return FrozenPrefix(detector, ledger, engine, cache, facts)
 
 
-def make_cache(config: Config, view: TrainView, folder: Path | None) -> FeatureCache | None:
+def make_cache(frozen: FrozenPlan, view: TrainView, folder: Path | None) -> FeatureCache | None:
     """This rank's shard of the feature cache; None, and a warning if one was asked for, where it could never
     hit.
 
     Raises:
         ConfigError: a cache on disk without a folder.
     """
-    freezing, budget_bytes = config.freezing, round(config.freezing.cache_gb * 1e9)
-    if freezing.cache == "off":
+    if frozen.cache == "off":
         return None
     if view.orientations is None:
-        found = {f"data.augment.{name}": value for name, value in augmentation(config).switched_on.items()}
+        changes = {} if view.augmentation is None else view.augmentation.switched_on
+        found = {f"data.augment.{name}": value for name, value in changes.items()}
         options = ", ".join(f"{key} {value}" for key, value in found.items()) or type(view).__name__
         warnings.warn(
-            f"freezing.cache {freezing.cache} is switched off: images are augmented in ways that have no "
+            f"freezing.cache {frozen.cache} is switched off: images are augmented in ways that have no "
             f"end ({options}), so no feature is "
             f"needed twice; to keep features leave {', '.join(found) or 'that'} out and use the "
             f"orientations of data.flips alone",
             stacklevel=3,
         )
         return None
-    if freezing.cache == "ram":
-        return RamCache(budget_bytes, freezing.cache_dtype)
+    if frozen.cache == "ram":
+        return RamCache(frozen.cache_bytes, frozen.cache_dtype)
     if folder is None:
         raise ConfigError(
             "freezing.cache disk needs a folder for this run, got none; give one, or set freezing.cache ram"
         )
-    if freezing.cache_dir is not None:
+    if frozen.cache_dir is not None:
         name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
-        folder = freezing.cache_dir.expanduser() / f"{folder.parent.name}-{name}"
-    return DiskCache(folder, budget_bytes, freezing.cache_dtype, rank(), world_size())
+        folder = frozen.cache_dir.expanduser() / f"{folder.parent.name}-{name}"
+    return DiskCache(folder, frozen.cache_bytes, frozen.cache_dtype, rank(), world_size())

@@ -8,18 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from dbf_ray.build.data import (
-    choose_device,
-    make_datasets,
-    steps_per_epoch,
-)
+from dbf_ray.build.data import Feeding, choose_device, feeding, make_datasets, steps_per_epoch
 from dbf_ray.build.detector import build_detector, detector_options
-from dbf_ray.build.frozen import (
-    augmentation,
-    cache_forecast,
-    check_memory,
-    square,
-)
+from dbf_ray.build.frozen import FrozenPlan, cache_forecast, check_memory, frozen_plan
+from dbf_ray.build.images import ImagePlan, image_plan
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, StepFlops, analytic_ratio, compute_ratio
 from dbf_ray.data import (
@@ -36,6 +28,11 @@ class RunSpec:
     otherwise.
 
     Attributes:
+        config: as it was given, for records.
+        device: that is trained on.
+        images: their sizes and random changes.
+        feed: how they reach the device.
+        frozen: how frozen stages are run.
         detector: built and loaded, on the CPU.
         eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is
             nothing else.
@@ -51,6 +48,10 @@ class RunSpec:
     """
 
     config: Config
+    device: torch.device
+    images: ImagePlan
+    feed: Feeding
+    frozen: FrozenPlan
     train_set: Dataset
     eval_set: Dataset
     eval_split: str
@@ -120,16 +121,21 @@ def prepare(config: Config) -> RunSpec:
     Raises:
         DbfRayError: anything in the configuration, data or weights that cannot work.
     """
-    policy = make_policy(config.freezing.policy, **config.freezing.parameters)
-    detector_options(config)
-    augmentation(config)
-    warn_of_emulation(config, choose_device(config))
-    train_set, eval_set, eval_split = make_datasets(config)
-    steps = steps_per_epoch(config, len(train_set))
-    detector = build_detector(config, train_set.classes)
-    size = square(config)
+    freezing, train = config.freezing, config.training
+    policy = make_policy(freezing.policy, **freezing.parameters)
+    options = detector_options(config.detector)
+    frozen = frozen_plan(freezing, train)
+    images = image_plan(config.data, compiled=train.compile or frozen.compiled)
+    device = choose_device(train.device)
+    warn_of_emulation(train.precision, frozen, device)
+    feed = feeding(config.data, config.evaluation.batch_size, device)
+    train_set, eval_set, eval_split = make_datasets(config.data, config.seed)
+    steps = steps_per_epoch(train, len(train_set), config.cluster.workers)
+    detector = build_detector(
+        config.detector, options, train_set.classes, seed=config.seed, least_pad_to=images.least_pad_to
+    )
     table = FlopTable(detector)
-    flops = [table.step(size, size, n) for n in range(table.num_stages + 1)]
+    flops = [table.step(images.square, images.square, n) for n in range(table.num_stages + 1)]
     horizon = blocks(config, steps, [step.total for step in flops], detector.backbone.always_frozen)
     policy.check(horizon)
     if "map50" in policy.needs_signals and config.evaluation.every > 1:
@@ -143,25 +149,43 @@ def prepare(config: Config) -> RunSpec:
         decided = policy.timeline(horizon)
         prefixes = [max(decision.num_frozen, detector.backbone.always_frozen) for decision in decided]
         factors = [decision.lr_factors for decision in decided]
-    shares, share = table.prefix_shares(size, size), table.backbone_share(size, size)
-    check_memory(config, train_set, eval_set)
+    here = config.cluster.address is None and not config.cluster.gpu
+    check_memory(
+        frozen,
+        images,
+        decoded_bytes=feed.decoded_bytes,
+        kept_images=len(train_set) + len(eval_set),
+        workers=config.cluster.workers if here else 1,
+    )
     return RunSpec(
-        *(
-            config,
+        config=config,
+        device=device,
+        images=images,
+        feed=feed,
+        frozen=frozen,
+        train_set=train_set,
+        eval_set=eval_set,
+        eval_split=eval_split,
+        detector=detector,
+        policy=policy,
+        horizon=horizon,
+        frozen_prefixes=prefixes,
+        lr_factors=factors,
+        table=table,
+        flops=flops,
+        prefix_shares=table.prefix_shares(images.square, images.square),
+        backbone_share=table.backbone_share(images.square, images.square),
+        forecast=cache_forecast(
+            frozen,
+            images,
             train_set,
-            eval_set,
-            eval_split,
-            detector,
-            policy,
+            table,
             horizon,
             prefixes,
-            factors,
-            table,
-            flops,
-            shares,
-            share,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            workers=config.cluster.workers,
         ),
-        forecast=cache_forecast(config, train_set, table, horizon, prefixes),
     )
 
 
@@ -183,23 +207,17 @@ def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_froze
     )
 
 
-def warn_of_emulation(config: Config, device: torch.device) -> None:
+def warn_of_emulation(precision: str, frozen: FrozenPlan, device: torch.device) -> None:
     """Say so where bf16 is slower than float32: on x86 processors without AVX-512, which have no arithmetic
     for it.
     """
-    frozen = config.freezing.engine and config.freezing.engine_precision == "bf16"
-    key = (
-        "training.precision"
-        if config.training.precision == "bf16"
-        else "freezing.engine_precision"
-        if frozen
-        else None
-    )
-    if (
-        key is not None
-        and device.type == "cpu"
-        and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    ):
+    if precision == "bf16":
+        key = "training.precision"
+    elif frozen.engine is not None and frozen.engine.dtype == torch.bfloat16:
+        key = "freezing.engine_precision"
+    else:
+        return
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         warnings.warn(
             f"{key} is bf16, which this processor has to emulate, several times slower than float32; set "
             f"{key} float32",

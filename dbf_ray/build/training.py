@@ -6,21 +6,10 @@ from pathlib import Path
 
 import torch
 
-from dbf_ray.build.data import (
-    build_eval_loader,
-    choose_device,
-    decoded_images,
-    loader_workers,
-    probe_images,
-)
-from dbf_ray.build.frozen import (
-    augmentation,
-    build_frozen,
-    engine_is_compiled,
-    largest_square,
-    square,
-)
+from dbf_ray.build.data import build_eval_loader, decoded_images, probe_images
+from dbf_ray.build.frozen import build_frozen
 from dbf_ray.build.spec import RunSpec
+from dbf_ray.config import at
 from dbf_ray.cost import Ledger
 from dbf_ray.data import (
     TrainView,
@@ -40,6 +29,7 @@ from dbf_ray.training.scheduler import FreezingScheduler, Thaw
 from dbf_ray.training.signals import SIGNALS, Sources
 
 
+@at("data", "training", "freezing")
 def build_training(
     spec: RunSpec,
     *,
@@ -61,22 +51,20 @@ def build_training(
     Raises:
         ResourceError: ``training.compile`` or ``freezing.engine_compile`` is set and cannot work here.
     """
-    config = spec.config
-    train, data, limit = config.training, config.data, config.training.micro_batch_gb
-    device = choose_device(config)
+    train, seed = spec.config.training, spec.config.seed
+    device, images, feed, limit = spec.device, spec.images, spec.feed, train.micro_batch_gb
     detector = spec.detector.to(device)
     if train.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
-    if train.compile or engine_is_compiled(config):
+    if train.compile or spec.frozen.compiled:
         check_compiler(device.type)
     if train.compile:
         detector.compile()
     groups = parameter_groups(
         detector, stage_parameters(detector.backbone), train.weight_decay, train.backbone_lr_factor
     )
-    seed = config.seed
-    train_images, eval_images = decoded_images(config, spec.train_set, spec.eval_set)
-    view = TrainView(spec.train_set, data.image_size, data.flips, seed, train_images, augmentation(config))
+    train_images, eval_images = decoded_images(spec.train_set, spec.eval_set, images.size, feed.decoded_bytes)
+    view = TrainView(spec.train_set, images.size, images.flips, seed, train_images, images.augmentation)
     loader = train_loader(
         view,
         batch_size=train.batch_size,
@@ -84,10 +72,10 @@ def build_training(
         rank=rank(),
         world_size=world_size(),
         seed=seed,
-        workers=loader_workers(config, device),
-        prefetch=data.prefetch,
-        pinned=device.type == "cuda",
-        orientation_per=data.orientation_per,
+        workers=feed.workers,
+        prefetch=feed.prefetch,
+        pinned=feed.pinned,
+        orientation_per=images.orientation_per,
     )
     average = WeightAverage(detector, train.ema) if train.ema is not None else None
     if average is not None and train.compile:
@@ -117,7 +105,7 @@ def build_training(
             warmup_factor=train.warmup_factor,
         ),
         train_loader=loader,
-        eval_loader=build_eval_loader(config, spec.eval_set, eval_images),
+        eval_loader=build_eval_loader(spec.eval_set, images.size, feed, eval_images),
         classes=spec.train_set.classes,
         ledger=ledger,
         progress=Progress(train.epochs, spec.num_stages, label=label, quiet=quiet or rank() != 0),
@@ -127,10 +115,18 @@ def build_training(
         accumulation=train.accumulation,
         clip_norm=train.clip_norm,
         precision=train.precision,
-        evaluate_every=config.evaluation.every,
+        evaluate_every=spec.config.evaluation.every,
         average=average,
-        frozen=build_frozen(config, detector, ledger, device, view, features),
-        micro_batches=None if limit is None else MicroBatches(round(limit * 1e9), largest_square(config)),
+        frozen=build_frozen(
+            spec.frozen,
+            detector,
+            ledger,
+            view,
+            device=device,
+            data_name=spec.config.data.name,
+            folder=features,
+        ),
+        micro_batches=None if limit is None else MicroBatches(round(limit * 1e9), images.largest),
         originals=originals_of(spec.eval_set),
     )
 
@@ -139,19 +135,17 @@ def build_scheduler(
     spec: RunSpec, detector: Detector, ddp: DynamicDDP, optimizer: torch.optim.Optimizer, ledger: Ledger
 ) -> FreezingScheduler:
     """The freezing scheduler, with the signals that the policy asks for."""
-    config, side = spec.config, square(spec.config)
-    freezing = config.freezing
+    freezing, side = spec.config.freezing, spec.images.square
     sources = Sources(
         detector,
         ledger,
-        lambda: probe_images(config, spec.train_set),
+        lambda: probe_images(spec.train_set, spec.images.size),
         (side, side),
-        config.evaluation.batch_size,
+        spec.feed.eval_batch,
     )
     signals = {name: SIGNALS[name](sources) for name in spec.policy.needs_signals}
-    thaw = Thaw(
-        freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, config.training.warmup_factor
-    )
+    warmup = spec.config.training.warmup_factor
+    thaw = Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, warmup)
     return FreezingScheduler(
         spec.policy, spec.horizon, Freezer(detector.backbone), ddp, optimizer, signals, thaw
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dbf_ray.config import Config
+from dbf_ray.config import RENAMED, Config
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.member_help import member_help
@@ -162,6 +162,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
         if not option.startswith("--") or "." not in key or section not in open_sections:
             close = difflib.get_close_matches(option, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"{parser.prog} --help lists all options"
+            hint = f"it is called --{RENAMED[key]} now" if key in RENAMED else hint
             raise ConfigError(f"unknown option {option}; {hint}")
         if value is None:
             raise ConfigError(f"option {option} needs a value, got none; give it as {option} VALUE")

@@ -25,7 +25,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
-from dbf_ray.config import Config, to_dict, with_overrides
+from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError
 from dbf_ray.files import write_json
 from dbf_ray.run import find_resume, mlflow_target, run_directory
@@ -217,16 +217,8 @@ def absolute_paths(config: Config) -> Config:
     """``config`` with folders and files made absolute, so that it means the same in every process of this
     machine.
     """
-    changes: dict[str, Any] = {"runs_dir": str(config.runs_dir.absolute())}
-    if config.data.root is not None:
-        changes["data.root"] = str(config.data.root.absolute())
-    if config.freezing.cache_dir is not None:
-        changes["freezing.cache_dir"] = str(config.freezing.cache_dir.expanduser().absolute())
-    for key in ("weights_backbone", "weights_mmrotate"):
-        weights = getattr(config.detector, key)
-        if weights and Path(weights).exists():
-            changes[f"detector.{key}"] = str(Path(weights).absolute())
-    return with_overrides(config, changes)
+    found = {key: str(path.expanduser().absolute()) for key, path in paths(config).items()}
+    return with_overrides(config, found)
 
 
 def _storage(config: Config, directory: Path) -> dict[str, str]:

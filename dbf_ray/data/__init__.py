@@ -51,16 +51,14 @@ def _synthetic(request: DatasetRequest) -> Dataset:
     if request.classes is not None and request.classes != SYNTHETIC_CLASSES:
         raise DataError(
             f"generated scenes have the classes {', '.join(SYNTHETIC_CLASSES)}, got {request.classes}; "
-            f"leave data.classes out"
+            f"leave `classes` out"
         )
     return SyntheticDataset(request.split, request.images, request.image_size)
 
 
 def _labelled(name: str, reader: Reader, request: DatasetRequest) -> Dataset:
     if request.root is None:
-        raise DataError(
-            f"data set {name} needs data.root, got none; give the folder that holds {reader.layout}"
-        )
+        raise DataError(f"data set {name} needs `root`, got none; give the folder that holds {reader.layout}")
     return LabelledDataset(
         reader, request.root, request.split, request.classes, request.drop_empty, request.classes_from
     )

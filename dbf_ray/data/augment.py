@@ -30,7 +30,6 @@ FILL = (
 )  # ImageNet's mean colour, which a detector's normalization turns into nearly 0, as its padding is
 SIDES = (32, 8192)  # pixels: what an image's long side may come to
 COLOUR_LIMITS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
-SECTION = "data.augment"
 
 ColourChange = tuple[Callable[[Tensor, float], Tensor], float]
 
@@ -66,9 +65,7 @@ class Augmentation:
             value = getattr(self, name)
             if not 0 <= value <= limit:
                 unit = " degrees" if name == "rotate" else ""
-                raise ConfigError(
-                    f"{SECTION}.{name} must be in 0..{limit:g}{unit}, got {value!r}; 0 switches it off"
-                )
+                raise ConfigError(f"`{name}` must be in 0..{limit:g}{unit}, got {value!r}; 0 switches it off")
         if self.scales is not None:
             object.__setattr__(self, "scales", tuple(float(factor) for factor in self.scales))
             self._check_scales(list(self.scales))
@@ -81,7 +78,7 @@ class Augmentation:
             or (len(scales) == 2 and scales[0] > scales[1])
         ):
             raise ConfigError(
-                f"{SECTION}.scales must be [low, high] with 0 < low <= high, or three or more factors > 0 "
+                f"`scales` must be [low, high] with 0 < low <= high, or three or more factors > 0 "
                 f"to choose from, got {scales!r}; "
                 "[0.5, 1.5] is usual, null switches it off"
             )
@@ -106,9 +103,9 @@ class Augmentation:
         shortest, longest = round(image_size * min(factors)), round(image_size * max(factors))
         if shortest < SIDES[0] or longest > SIDES[1]:
             raise ConfigError(
-                f"{SECTION}.scales must leave the long side of images between {SIDES[0]} and {SIDES[1]} "
+                f"`scales` must leave the long side of images between {SIDES[0]} and {SIDES[1]} "
                 f"pixels, got {list(factors)} x "
-                f"data.image_size {image_size} = {shortest} to {longest}; change either"
+                f"`image_size` {image_size} = {shortest} to {longest}; change either"
             )
         return shortest, longest
 

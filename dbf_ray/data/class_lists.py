@@ -1,4 +1,4 @@
-"""Class lists of public data sets, in the order of their authors, to be named in ``data.classes``."""
+"""Class lists of public data sets, in the order of their authors: named instead of all the classes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     if isinstance(classes, str):
         if classes not in CLASS_LISTS:
             raise DataError(
-                f"data.classes must be a list of names, or one of {', '.join(CLASS_LISTS)}, got "
+                f"`classes` must be a list of names, or one of {', '.join(CLASS_LISTS)}, got "
                 f"{classes!r}; choose one"
             )
         return list(CLASS_LISTS[classes])
@@ -117,7 +117,6 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
         or any(not name or name.split() != [name] for name in names)
     ):
         raise DataError(
-            f"data.classes must be different names without spaces, at least one, got {names}; correct the "
-            f"list"
+            f"`classes` must be different names without spaces, at least one, got {names}; correct the list"
         )
     return names

@@ -82,8 +82,8 @@ class LabelledDataset:
         self.image_ids = [file.stem for file in self.files]
         if not self.files:
             raise DataError(
-                f"{root}, {split}: no object is labelled, so data.drop_empty leaves no image; set "
-                f"data.drop_empty to false"
+                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; set "
+                f"`drop_empty` to false"
             )
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class LabelledDataset:
     def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
         for one in objects:
             if one.name not in numbers:
-                rule = f"classes must be among those of train or data.classes ({', '.join(self.classes)})"
+                rule = f"classes must be among those of train or `classes` ({', '.join(self.classes)})"
                 raise unknown_class(one, file, rule).error()
 
 
@@ -119,7 +119,7 @@ def unknown_class(one: LabelledObject, file: Path, rule: str) -> Problem:
     return Problem(
         "unknown_class",
         file,
-        f"{rule}, got {one.name!r}; correct the line or name the class in data.classes",
+        f"{rule}, got {one.name!r}; correct the line or name the class in `classes`",
         one.line,
     )
 
@@ -150,8 +150,7 @@ def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Label
         if listing.unlabelled is not None:
             rule = f"a data folder must hold {reader.layout}"
             raise DataError(
-                f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as "
-                f"data.root"
+                f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as `root`"
             )
         for item in listing.items:
             if (other := stems.setdefault(item.image.stem, item.image)) is not item.image:
@@ -175,7 +174,7 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     if not names:
         raise DataError(
             f"{root}, {split}: must label at least one object to learn from, found none; name the classes "
-            f"in data.classes"
+            f"in `classes`"
         )
     return sorted(names)
 

@@ -53,7 +53,7 @@ class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
     ) -> None:
         if min(batch_size, accumulation, world_size) < 1 or batch_size % (accumulation * world_size):
             raise ConfigError(
-                f"training.batch_size must be divisible by workers x accumulation = {world_size} x "
+                f"`batch_size` must be divisible by workers x accumulation = {world_size} x "
                 f"{accumulation}, got {batch_size}; change one"
             )
         if not 0 <= rank < world_size:
@@ -62,7 +62,7 @@ class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
             raise DataError(
                 f"the training set must hold at least one effective batch of {batch_size} images, got "
                 f"{images}; "
-                "add images, lower training.batch_size, or lower data.selection_fraction"
+                "add images, lower `batch_size`, or hold fewer out"
             )
         self.images, self.batch_size, self.accumulation = images, batch_size, accumulation
         self.rank, self.world_size, self.seed = rank, world_size, seed

@@ -147,8 +147,7 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
     """
     if not 0 < fraction < 1:
         raise DataError(
-            f"the held-out share must be between 0 and 1, got {fraction}; set data.selection_fraction to "
-            f"0.2 or so"
+            f"the held-out share must be between 0 and 1, got {fraction}; set `fraction` to 0.2 or so"
         )
     scenes: dict[str, list[int]] = {}
     for index, image_id in enumerate(dataset.image_ids):
@@ -156,7 +155,7 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
     if len(scenes) < 2:
         raise DataError(
             f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set "
-            f"data.selection_fraction to 0"
+            f"`fraction` to 0"
         )
     ranked = sorted(scenes, key=lambda scene: (hashlib.sha256(f"{seed}/{scene}".encode()).digest(), scene))
     held = _fold([len(scenes[scene]) for scene in ranked], fraction * len(dataset), fold)
@@ -164,7 +163,7 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
         raise DataError(
             f"folds of {fraction} of the images must be numbered from 0 and hold a scene each, got fold "
             f"{fold}: none of {len(ranked)} scenes is "
-            "left for it; lower data.selection_fold"
+            "left for it; lower `fold`"
         )
     chosen = {index for place in held for index in scenes[ranked[place]]}
     kept = [index for index in range(len(dataset)) if index not in chosen]

@@ -109,9 +109,7 @@ def check_flips(flips: Sequence[str]) -> None:
     known = [orientation for orientation in ORIENTATIONS if orientation != IDENTITY]
     for name in flips:
         if name not in known:
-            raise ConfigError(
-                f"data.flips must be among {', '.join(known)}, got {name!r}; correct or remove it"
-            )
+            raise ConfigError(f"`flips` must be among {', '.join(known)}, got {name!r}; correct or remove it")
 
 
 class Resized(Protocol):

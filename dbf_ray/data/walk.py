@@ -93,7 +93,7 @@ def _one_by_one(
                 pool.submit(_nothing).result()
             except BrokenProcessPool as error:
                 raise ResourceError(
-                    "processes to read images in end as soon as they start; use --workers 0 to do without"
+                    "processes to read images in end as soon as they start; do without them (workers 0)"
                 ) from error
             while remaining:
                 index = remaining.popleft()

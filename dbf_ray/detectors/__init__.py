@@ -85,7 +85,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     known = own_options(name)
     for option in options:
         if option not in known:
-            raise ConfigError(f"unknown option detector.{option} of {name}; known: {', '.join(known)}")
+            raise ConfigError(f"unknown option `{option}` of {name}; known: {', '.join(known)}")
 
 
 def own_options(name: str) -> list[str]:

@@ -59,7 +59,7 @@ class RotatedAnchors(nn.Module):
     ) -> None:
         super().__init__()
         if not angles:
-            raise ConfigError("detector.anchor_angles must be a non-empty list of degrees, got []")
+            raise ConfigError("`anchor_angles` must be a non-empty list of degrees, got []")
         self.strides = list(strides)
         self.upright = HorizontalAnchors(strides, [octave * scale for scale in scales], ratios)
         self.register_buffer("angles", torch.tensor(list(angles), dtype=torch.float32), persistent=False)
@@ -132,6 +132,4 @@ def check_shapes(scales: Sequence[float], ratios: Sequence[float]) -> None:
     """
     for key, values in (("anchor_scales", scales), ("anchor_ratios", ratios)):
         if not values or min(values) <= 0:
-            raise ConfigError(
-                f"detector.{key} must be a non-empty list of positive numbers, got {list(values)}"
-            )
+            raise ConfigError(f"`{key}` must be a non-empty list of positive numbers, got {list(values)}")

@@ -81,7 +81,7 @@ class CompiledOutputs:
             raise TrainingError(
                 f"a compiled detector must see few shapes of images, {tuple(images.shape)} is one too many "
                 f"with {key[0]} stages frozen; "
-                "pad all images to one size (detector.least_pad_to), or do not compile it"
+                "pad all images to one size (least_pad_to), or do not compile it"
             ) from error
         return outputs if len(images) == count else [output[:count] for output in outputs]
 
@@ -115,10 +115,10 @@ def check_compiler(device_type: str, backend: Backend = "inductor") -> None:
         )
         reason = " ".join(str(error).split())[:300]
         raise ResourceError(
-            f"training.compile true needs torch.compile to work on {device_type}, it does not here: "
+            f"`compile` true needs torch.compile to work on {device_type}, it does not here: "
             f"{reason or type(error).__name__}; it takes {needs}, and a Python that torch "
             f"{torch.__version__} compiles for. "
-            "Install what is missing, or set training.compile false (and freezing.engine_compile false)"
+            "Install what is missing, or set `compile` false (and `engine_compile` false)"
         ) from error
 
 

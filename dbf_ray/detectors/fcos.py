@@ -185,5 +185,5 @@ def check_limits(limits: Sequence[float], levels: int) -> None:
     """
     if len(limits) != levels - 1 or list(limits) != sorted(set(limits)) or min(limits) <= 0:
         raise ConfigError(
-            f"detector.regress_limits must be {levels - 1} rising distances in pixels, got {list(limits)}"
+            f"`regress_limits` must be {levels - 1} rising distances in pixels, got {list(limits)}"
         )

@@ -40,11 +40,11 @@ def check_ranges(options: Mapping[str, Any]) -> None:
                 if low == POSITIVE[0]
                 else f">= {low:g}"
             )
-            raise ConfigError(f"detector.{option} must be {rule}, got {value!r}; correct it")
+            raise ConfigError(f"`{option}` must be {rule}, got {value!r}; correct it")
     for low_option, high_option in ORDERED:
         if low_option in options and high_option in options and options[low_option] > options[high_option]:
             raise ConfigError(
-                f"detector.{low_option} must not be above detector.{high_option}, got "
+                f"`{low_option}` must not be above `{high_option}`, got "
                 f"{options[low_option]!r} and {options[high_option]!r}; "
                 "lower one or raise the other"
             )

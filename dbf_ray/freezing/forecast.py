@@ -62,7 +62,7 @@ class Forecast:
     to be kept.
 
     Attributes:
-        hit_rates: by ``data.orientation_per``.
+        hit_rates: by ``orientation_per``.
         orientation_per: the one that is configured.
         needed_bytes: the most that a rank would keep with it, if there were room.
         budget_bytes: what a rank may keep.
@@ -86,23 +86,21 @@ class Forecast:
         return self.hit_rates[self.orientation_per] * min(1.0, self.budget_bytes / max(1, self.needed_bytes))
 
     def __str__(self) -> str:
-        rates = ", ".join(
-            f"{rate:.0%} with data.orientation_per {way}" for way, rate in self.hit_rates.items()
-        )
+        rates = ", ".join(f"{rate:.0%} with `orientation_per` {way}" for way, rate in self.hit_rates.items())
         text = f"feature cache: expected hits of frozen images {rates}; {self.orientation_per} is set"
         text += f"; {self.needed_bytes / 1e9:.2f} GB of {self.budget_bytes / 1e9:.2f} GB a worker"
         if self.needed_bytes > self.budget_bytes:
             text += (
-                f", so {self.hit_rate:.0%} with this room: raise freezing.cache_gb, or store in fewer bytes "
-                f"(freezing.cache_dtype)"
+                f", so {self.hit_rate:.0%} with this room: raise `cache_gb`, or store in fewer bytes "
+                f"(`cache_dtype`)"
             )
         if self.padded_sizes > 1:
             text += (
                 f"; images come in {self.padded_sizes} padded sizes, of which each has features of its own: "
-                f"data.pad_to square has one"
+                f"`pad_to` square has one"
             )
         if self.rank_share < 1:
-            text += "; workers do not see each other's memory: freezing.cache disk is shared"
+            text += "; workers do not see each other's memory: `cache` disk is shared"
         return text
 
 

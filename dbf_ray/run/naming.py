@@ -52,5 +52,5 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
     if not config.tracking.mlflow:
         return None
     return MlflowTarget(
-        uri=resolve_uri(config.tracking.uri), experiment=config.tracking.experiment, run_name=run_name(config)
+        run_name=run_name(config), experiment=config.tracking.experiment, uri=resolve_uri(config.tracking.uri)
     )

@@ -1,17 +1,13 @@
-"""From a run's folder to a training that resumes: which checkpoint, what is in it, and what may have changed
-since.
-"""
+"""From a run's folder to a training that resumes: which checkpoint, and what is in it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.build import RunSpec
-from dbf_ray.config import Config, make_config, to_dict
-from dbf_ray.detectors import with_defaults
+from dbf_ray.build import resolved
+from dbf_ray.config import Config, differences, identity, make_config
 from dbf_ray.errors import ConfigError
-from dbf_ray.run.summary import facts_of, training_window
 from dbf_ray.tracking import read_summary
 from dbf_ray.training.checkpoint import (
     list_checkpoints,
@@ -39,10 +35,8 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     if not checkpoints:
         return None
     _, record = load_checkpoint(checkpoints[-1])
-    differing = _differences(
-        _effective(record["config"], checkpoints[-1]), _effective(to_dict(config), checkpoints[-1])
-    )
-    if differing:
+    begun = make_config(record["config"], f"checkpoint {checkpoints[-1]}")
+    if differing := differences(identity(resolved(begun)), identity(resolved(config))):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} was started with another configuration, it "
             f"differs in {', '.join(differing)}; "
@@ -51,8 +45,10 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     return checkpoints[-1]
 
 
-def save(training: Training, state: LoopState, config: Config, directory: Path, spec: RunSpec) -> Path:
-    """Write a checkpoint of everything that training needs to go on."""
+def save(training: Training, state: LoopState, about: dict[str, Any], directory: Path, keep: int) -> Path:
+    """Write a checkpoint of everything that training needs to go on; its record holds what is known
+    ``about`` the run. The ``keep`` newest stay.
+    """
     tensors = {
         "model": training.detector.state_dict(),
         "optimizer": training.optimizer.state_dict(),
@@ -67,13 +63,8 @@ def save(training: Training, state: LoopState, config: Config, directory: Path, 
         tensors["micro_batches"] = training.micro_batches.state_dict()
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
-    facts = {"epochs": state.records, "facts": facts_of(spec)}
-    record = finite(
-        {"config": to_dict(config), "classes": training.classes, "window": training_window(spec), **facts}
-    )
-    return save_checkpoint(
-        directory / "checkpoints", state.epoch, tensors, record, config.training.keep_checkpoints
-    )
+    record = finite({**about, "classes": training.classes, "epochs": state.records})
+    return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, keep)
 
 
 def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
@@ -96,62 +87,3 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
         training.micro_batches.load_state_dict(tensors["micro_batches"])
     restore_random_state(tensors["random"])
     state.epoch, state.records = tensors["epoch"], record["epochs"]
-
-
-# What may change between a run's start and its resume: where things are and how they are run, not what is
-# trained.
-MAY_DIFFER = (
-    *(
-        "name",
-        "runs_dir",
-        "tracking",
-        "cluster",
-        "search",
-        "data.loader_workers",
-        "training.keep_checkpoints",
-        "training.threads",
-    ),
-    *(
-        "training.device",
-        "evaluation.batch_size",
-        "data.prefetch",
-        "data.decoded_gb",
-        "freezing.cache_gb",
-        "freezing.cache_dir",
-    ),
-)
-
-
-PATHS = ("data.root", "detector.weights_backbone", "detector.weights_mmrotate")
-
-
-def _effective(tree: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """A configuration with everything in it that it leaves to defaults, so that one from an older version can
-    be compared.
-    """
-    frozen = {"engine": False, **tree.get("freezing", {})}  # before there was an engine there was none
-    tree = to_dict(make_config({**tree, "freezing": frozen}, f"checkpoint {checkpoint}"))
-    detector = tree["detector"]
-    if detector["head_convs"] is None:
-        detector["head_convs"] = with_defaults(detector["name"], {})["head_convs"]
-    return tree
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        dotted, was, now = f"{prefix}{key}", old.get(key), new.get(key)
-        if (
-            dotted in PATHS
-            and was is not None
-            and now is not None
-            and Path(was).absolute() == Path(now).absolute()
-        ):
-            continue
-        if dotted in MAY_DIFFER:
-            continue
-        if isinstance(was, dict) and isinstance(now, dict):
-            found += _differences(was, now, f"{dotted}.")
-        elif was != now:
-            found.append(f"{dotted} ({was!r}, now {now!r})")
-    return found

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from dbf_ray.build import RunSpec, build_training, prepare
-from dbf_ray.build.frozen import augmentation
-from dbf_ray.config import Config, to_dict
+from dbf_ray.config import Config, at, dotted
 from dbf_ray.errors import DbfRayError
 from dbf_ray.locks import only_writer
 from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.resume import restore, save
-from dbf_ray.run.summary import draw, facts_of, summarize
+from dbf_ray.run.summary import about_run, draw, summarize
 from dbf_ray.tracking import Tracker, make_trackers
 from dbf_ray.training.ddp import broadcast_object, rank
 from dbf_ray.training.loop import LoopState, Training, fit
@@ -64,6 +63,8 @@ def run(
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     spec = prepare(config)
+    about = about_run(spec)
+    facts = about["facts"]
     writes = rank() == 0
     with (
         only_writer(directory, "training", "give another --name", LOCK_PATIENCE)
@@ -82,11 +83,11 @@ def run(
         if writes:
             told = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
         for tracker in told:
-            tracker.start(to_dict(config), facts_of(spec), state.epoch)
+            tracker.start(about["config"], facts, state.epoch)
             for record in state.records:
                 tracker.epoch(record)
         try:
-            stopped_early = _train(spec, training, state, directory, told, on_epoch)
+            stopped_early = _train(about, training, state, directory, told, on_epoch)
         except BaseException as error:
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
             for tracker in told:
@@ -96,22 +97,24 @@ def run(
             ):  # not a crash: the same would only come again
                 training.frozen.close()
             raise
-        summary = summarize(spec, training, state, directory, stopped_early)
+        summary = summarize(spec, facts, training, state, directory, stopped_early)
         if training.frozen is not None and not stopped_early:
             training.frozen.close()
-        pictures = draw(directory, state, spec) if writes else []
+        pictures = draw(directory, state, facts["name"], spec.num_stages) if writes else []
         for tracker in told:
             tracker.finish(summary, pictures)
     return summary
 
 
 def notes_of(spec: RunSpec) -> list[str]:
-    """What is worth saying before a run trains: what its cache will do."""
-    notes = [] if spec.forecast is None else [str(spec.forecast)]
-    options = ", ".join(f"data.augment.{name}" for name in augmentation(spec.config).switched_on)
-    if spec.config.freezing.cache != "off" and options:
+    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are
+    chosen.
+    """
+    notes = [] if spec.forecast is None else [dotted(str(spec.forecast), "data", "freezing")]
+    options = ", ".join(f"data.augment.{name}" for name in spec.images.augmentation.switched_on)
+    if spec.frozen.cache != "off" and options:
         notes.append(f"feature cache: off, since {options} leave no image that comes twice")
-    elif spec.config.freezing.cache != "off" and spec.forecast is None:
+    elif spec.frozen.cache != "off" and spec.forecast is None:
         why = (
             "the policy decides while it trains"
             if spec.frozen_prefixes is None
@@ -122,7 +125,7 @@ def notes_of(spec: RunSpec) -> list[str]:
 
 
 def _train(
-    spec: RunSpec,
+    about: dict[str, Any],
     training: Training,
     state: LoopState,
     directory: Path,
@@ -132,17 +135,18 @@ def _train(
     """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether
     it was stopped early.
     """
-    go_on = True
+    go_on, keep = True, about["config"]["training"]["keep_checkpoints"]
 
     def after_epoch(record: dict[str, Any]) -> bool:
         nonlocal go_on
         checkpoint = None
         if rank() == 0:
-            checkpoint = save(training, state, spec.config, directory, spec)
+            checkpoint = save(training, state, about, directory, keep)
             for tracker in told:
                 tracker.epoch(record)
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on
 
-    fit(training, state, after_epoch)
+    with at("training"):
+        fit(training, state, after_epoch)
     return not go_on

@@ -6,13 +6,14 @@ import importlib.metadata
 import platform
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dbf_ray.build import RunSpec
+from dbf_ray.config import to_dict
 from dbf_ray.data import sizes_of
 from dbf_ray.files import write_bytes
 from dbf_ray.freezing import budget
@@ -48,10 +49,20 @@ def facts_of(spec: RunSpec) -> dict[str, Any]:
     }
 
 
+def about_run(spec: RunSpec) -> dict[str, Any]:
+    """What is known of a run before it trains, as the records of its checkpoints hold it."""
+    return {"config": to_dict(spec.config), "window": training_window(spec), "facts": facts_of(spec)}
+
+
 def summarize(
-    spec: RunSpec, training: Training, state: LoopState, directory: Path, stopped_early: bool
+    spec: RunSpec,
+    facts: Mapping[str, Any],
+    training: Training,
+    state: LoopState,
+    directory: Path,
+    stopped_early: bool,
 ) -> dict[str, Any]:
-    """The content of summary.json."""
+    """The content of summary.json; ``facts`` as :func:`facts_of` gives them."""
     prefixes = training.scheduler.state.prefixes
     steps = prefix_steps(state.records)
     evaluated = [record for record in state.records if record["map50"] is not None]
@@ -59,7 +70,7 @@ def summarize(
     scores = [record["map50"] for record in evaluated]
     checkpoint = list_checkpoints(directory / "checkpoints") if rank() == 0 else []
     summary = {
-        **facts_of(spec),
+        **facts,
         "epochs": len(state.records),
         "frozen_prefixes": prefixes,
         "budget": budget(prefixes, spec.num_stages),
@@ -94,7 +105,7 @@ def training_window(spec: RunSpec) -> int:
     return round(statistics.median(max(size) for size in sizes)) if sizes else spec.config.data.image_size
 
 
-def draw(directory: Path, state: LoopState, spec: RunSpec) -> list[Path]:
+def draw(directory: Path, state: LoopState, name: str, num_stages: int) -> list[Path]:
     """The learning curve of a finished run as PNG; nothing, and a warning, where it cannot be drawn."""
     try:
         from dbf_ray.reports.curves import learning_curves, learning_png
@@ -102,9 +113,7 @@ def draw(directory: Path, state: LoopState, spec: RunSpec) -> list[Path]:
         return []
     file = directory / "learning_curve.png"
     try:
-        write_bytes(
-            file, learning_png(learning_curves({run_name(spec.config): state.records}, spec.num_stages))
-        )
+        write_bytes(file, learning_png(learning_curves({name: state.records}, num_stages)))
     except Exception as error:  # a picture must not cost the record
         warnings.warn(f"cannot draw {file}: {type(error).__name__}: {error}", stacklevel=2)
         return []

@@ -7,18 +7,18 @@ places, and with a freezing policy that is known before training replaced by wha
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dbf_ray.config import Config, to_dict, with_overrides
+from dbf_ray.build import resolved
+from dbf_ray.config import Config, FreezingConfig, identity, key_of, to_dict, with_overrides
 from dbf_ray.freezing import Horizon, Policy, make_policy
 
-PLACES = ("name", "runs_dir", "cluster", "tracking", "search")  # sections that do not shape a training
-FEEDING = ("loader_workers", "prefetch", "decoded_gb")  # keys of data that say how images are fed, not which
+THAW = ("momentum", "rewarm_steps", "rewarm_after")  # keys of freezing that matter where a stage is thawed
+EXECUTION = ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype")  # where one is frozen
 Begin = Callable[[Config], Horizon]
 
 
@@ -74,28 +74,29 @@ class Settings:
         return Setting(dict(overrides), config, self._key(config, policy), policy.name, given)
 
     def _key(self, config: Config, policy: Policy) -> str:
-        tree = shaping(config)
-        tree["freezing"] = self._freezing(config, policy)
-        return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        shape = identity(resolved(config))
+        freezing = {key: shape.pop(key) for key in list(shape) if key.startswith("freezing.")}
+        return key_of({**shape, "freezing": self._freezing(config, policy, freezing)})
 
-    def _freezing(self, config: Config, policy: Policy) -> Any:
+    def _freezing(self, config: Config, policy: Policy, shape: dict[str, Any]) -> Any:
         """The policy's timeline, or its name and parameters where the timeline is only known while training;
-        and what else shapes freezing.
+        and what else of ``shape``, the identity's keys of freezing, matters to it.
         """
+        interval = [shape.pop(f"freezing.interval.{key}") for key in ("unit", "every")]
+        rest = [interval, *(shape.pop(f"freezing.{key}") for key in THAW)]
+        executed = [shape.pop(f"freezing.{key}") for key in EXECUTION]
+        shape.pop("freezing.policy")
+        own = FreezingConfig.model_fields
+        other = {key: value for key, value in shape.items() if key.split(".")[1] in own}
         tree = to_dict(config)
-        freezing = tree["freezing"]
-        rest = [freezing[key] for key in ("interval", "momentum", "rewarm_steps", "rewarm_after")]
-        executed = [
-            freezing[key] for key in ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype")
-        ]
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
-        asked = json.dumps([tree["data"], tree["detector"], training, freezing["interval"]], sort_keys=True)
+        asked = json.dumps([tree["data"], tree["detector"], training, interval], sort_keys=True)
         if asked not in self._known:
             self._known[asked] = self._begin(config)
         horizon = self._known[asked].model_copy(update={"seed": config.seed})
         policy.check(horizon)
         if policy.needs_signals:
-            return [policy.name, policy.parameters(), rest, executed]
+            return [policy.name, policy.parameters(), rest, executed, other]
         # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
         timeline: list[Any] = []
         for block, decision in enumerate(policy.timeline(horizon)):
@@ -109,11 +110,4 @@ class Settings:
                 timeline.append([*held, horizon.steps(block)])
         prefixes = [held[0] for held in timeline]
         thaws = any(now < before for before, now in itertools.pairwise(prefixes))
-        return [timeline, rest if thaws else None, executed if max(prefixes) > 0 else None]
-
-
-def shaping(config: Config) -> dict[str, Any]:
-    """The parts of a configuration that shape a training: all but names, places and resources."""
-    tree = {section: value for section, value in to_dict(config).items() if section not in PLACES}
-    tree["data"] = {key: value for key, value in tree["data"].items() if key not in FEEDING}
-    return tree
+        return [timeline, rest if thaws else None, executed if max(prefixes) > 0 else None, other]

@@ -18,11 +18,11 @@ import optuna
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from dbf_ray.config import make_config, to_dict
+from dbf_ray.build import resolved
+from dbf_ray.config import differences, identity, make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
-from dbf_ray.search.settings import Setting, Settings, shaping
+from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.spaces import SearchSpace
-from dbf_ray.values import flat
 
 OBJECTIVES = ("map50", "compute_ratio")
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
@@ -303,24 +303,16 @@ class Study:
 
     def _same_base(self) -> None:
         """Refuse to go on with another base configuration: its trials could not be compared."""
-        base = shaping(self.settings.config)
-        begun = self.optuna.user_attrs.get("config")
-        if begun is None:
-            self.optuna.set_user_attr("config", base)
-            self.optuna.set_user_attr("complete_config", to_dict(self.settings.config))
+        stored = self.optuna.user_attrs.get("config")
+        if stored is None:
+            self.optuna.set_user_attr("config", to_dict(self.settings.config))
             return
-        whole = make_config(
-            begun, f"study {self.optuna.study_name!r}"
-        )  # with what an older version did not know
-        before, now = flat(shaping(whole)), flat(base)
-        changed = [
-            f"{key} {value!r} -> {now.get(key)!r}" for key, value in before.items() if now.get(key) != value
-        ]
-        changed += [f"{key} (new)" for key in now.keys() - before.keys()]
+        name = self.optuna.study_name
+        begun = make_config(stored, f"study {name!r}")
+        changed = differences(identity(resolved(begun)), identity(resolved(self.settings.config)))
         if changed:
             raise ConfigError(
-                f"the study {self.optuna.study_name!r} was begun with other settings "
-                f"({', '.join(changed[:5])}); "
+                f"the study {name!r} was begun with other settings, it differs in {', '.join(changed[:5])}; "
                 "give the same ones to continue it, or another --study"
             )
 

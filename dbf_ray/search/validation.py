@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.config import Config, with_overrides
+from dbf_ray.config import Config, elsewhere, with_overrides
 from dbf_ray.errors import DbfRayError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.files import write_json
@@ -60,11 +60,10 @@ def validate_front(
 
 
 def _trial_config(checkpoint: Path, config: Config) -> Config:
-    """The configuration that the checkpoint was trained with, on the study's data folder and device."""
-    root = None if config.data.root is None else str(config.data.root)
-    return with_overrides(
-        config_of(checkpoint), {"data.root": root, "training.device": config.training.device}
-    )
+    """The configuration that the checkpoint was trained with, with the places and resources of the study."""
+    trained = config_of(checkpoint)
+    changes = elsewhere(trained, config)  # nothing of them is for Ray: an evaluation needs no workers
+    return with_overrides(trained, {k: v for k, v in changes.items() if not k.startswith("cluster.")})
 
 
 def val_map50(trial: Path) -> float | None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dbf_ray.config_sections import FreezingConfig
+from dbf_ray.config import FreezingConfig
 from dbf_ray.values import flat
 
 # Parameter name -> place in the configuration.

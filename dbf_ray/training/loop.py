@@ -278,7 +278,7 @@ def check_weights(detector: Detector, epoch: int) -> None:
         raise TrainingError(
             f"every weight must be finite, {broken} is not after the last step of epoch {epoch}; the last "
             f"checkpoint is from before this epoch. "
-            "Lower training.lr or training.clip_norm, and resume"
+            "Lower `lr` or `clip_norm`, and resume"
         )
 
 
@@ -348,7 +348,7 @@ class LossLog:
                     f"every loss and gradient must be finite, got {named} in epoch {self.epoch}, step "
                     f"{self._seen} of {self.steps}; "
                     "the last checkpoint is from before this epoch. "
-                    "Lower training.lr, lengthen training.warmup_steps, or lower training.clip_norm, and "
+                    "Lower `lr`, lengthen `warmup_steps`, or lower `clip_norm`, and "
                     "resume"
                 )
             for name, value in losses.items():

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from dbf_ray.build_data import make_split
 
+from dbf_ray.build.data import make_split
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.data import EvalView
 from dbf_ray.evaluate import load_detector
@@ -27,7 +27,7 @@ def draw(checkpoint: Path, out: Path, images: int, root: Path | None, threshold:
     if root is not None:
         config = with_overrides(config, {"data.root": str(root)})
     detector, classes = load_detector(checkpoint, config)
-    view = EvalView(make_split(config, "val", classes), config.data.image_size)
+    view = EvalView(make_split(config.data, "val", classes), config.data.image_size)
     pictures = []
     for index in range(min(images, len(view))):
         image, target = view[index]

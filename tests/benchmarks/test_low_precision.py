@@ -123,7 +123,7 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     held: dict[str, list[set[str]]] = {}
 
     def run(config: Config, **options: Any) -> dict[str, Any]:
-        kept, evaluated, _ = low_precision.make_datasets(config)
+        kept, evaluated, _ = low_precision.make_datasets(config.data, config.seed)
         assert set(kept.image_ids) | set(evaluated.image_ids) == everything
         assert not set(kept.image_ids) & set(evaluated.image_ids)
         held.setdefault(str(config.name), []).append(set(evaluated.image_ids))
@@ -135,7 +135,7 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": next(scores), "orientations": 0.4})
     changes = {"data.train_images": "9", "training.batch_size": "3"}
     everything = set(
-        low_precision.make_datasets(low_precision.load_config(None, {**TINY, **changes}))[0].image_ids
+        low_precision.make_datasets(low_precision.load_config(None, {**TINY, **changes}).data, 0)[0].image_ids
     )
     options = [option for option in arguments(tmp_path, **changes) if option != "--wide"]
     result = command([*options, "--folds", "3", "--orientations"])
@@ -216,7 +216,7 @@ def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
     config = low_precision.load_config(
         None, {"data.train_images": 3, "data.val_images": 4, "data.image_size": 64}
     )
-    train_set, eval_set, _ = low_precision.make_datasets(config)
+    train_set, eval_set, _ = low_precision.make_datasets(config.data, config.seed)
     view = EvalView(eval_set, 64)
     known = {
         image.numpy().tobytes(): target

@@ -162,6 +162,7 @@ def test_options_become_overrides() -> None:
         (["--seeed", "1"], "unknown option --seeed; did you mean --seed?"),
         (["--epochs", "1"], "unknown option --epochs; did you mean --training.epochs?"),
         (["--freezing", "step"], "unknown option --freezing"),
+        (["--data.canvas", "square"], "unknown option --data.canvas; it is called --data.pad_to now"),
         (["--freezing.rho", "--json"], "option --freezing.rho needs a value, got none"),
         (["--config"], "argument --config: expected one argument; python -m jobs.train --help"),
         (["-x"], "unknown option -x"),

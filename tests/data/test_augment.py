@@ -441,15 +441,15 @@ def test_every_world_size_and_loading_process_sees_the_same_samples(scenes: Data
     [
         (
             {"rotate": -1.0},
-            r"data\.augment\.rotate must be in 0\.\.180 degrees, got -1\.0; 0 switches it off",
+            r"`rotate` must be in 0\.\.180 degrees, got -1\.0; 0 switches it off",
         ),
-        ({"rotate": 181.0}, r"rotate must be in 0\.\.180 degrees, got 181"),
-        ({"rotate_probability": 1.5}, r"rotate_probability must be in 0\.\.1, got 1\.5"),
-        ({"brightness": float("nan")}, r"brightness must be in 0\.\.1, got nan"),
-        ({"hue": 0.6}, r"hue must be in 0\.\.0\.5, got 0\.6"),
+        ({"rotate": 181.0}, r"`rotate` must be in 0\.\.180 degrees, got 181"),
+        ({"rotate_probability": 1.5}, r"`rotate_probability` must be in 0\.\.1, got 1\.5"),
+        ({"brightness": float("nan")}, r"`brightness` must be in 0\.\.1, got nan"),
+        ({"hue": 0.6}, r"`hue` must be in 0\.\.0\.5, got 0\.6"),
         (
             {"scales": (1.5, 0.5)},
-            r"scales must be \[low, high\] .*, got \[1\.5, 0\.5\]; \[0\.5, 1\.5\] is usual, null switches "
+            r"`scales` must be \[low, high\] .*, got \[1\.5, 0\.5\]; \[0\.5, 1\.5\] is usual, null switches "
             r"it off",
         ),
         ({"scales": (1.0,)}, r"got \[1\.0\]"),
@@ -468,7 +468,7 @@ def test_images_stay_of_a_sane_size() -> None:
     assert Augmentation().long_sides(384) == (384, 384)
     with pytest.raises(
         ConfigError,
-        match=r"must leave .* between 32 and 8192 pixels, got \[0\.1, 1\.0\] x data\.image_size 96 = 10 to "
+        match=r"must leave .* between 32 and 8192 pixels, got \[0\.1, 1\.0\] x `image_size` 96 = 10 to "
         r"96; change",
     ):
         Augmentation(scales=(0.1, 1.0)).long_sides(96)

@@ -45,7 +45,7 @@ def test_header_bom_crlf_missing_difficult_and_empty_file(make_root: Callable[..
 def test_drop_empty(make_root: Callable[..., Path]) -> None:
     root = make_root({"a": SQUARE, "b": "", "c": SQUARE})
     assert dota(root, drop_empty=True).image_ids == ["a", "c"]
-    with pytest.raises(DataError, match=r"drop_empty leaves no image"):
+    with pytest.raises(DataError, match=r"`drop_empty` leaves no image"):
         dota(make_root({"only": ""}, "val"), "val", ["ship"], drop_empty=True)
 
 
@@ -62,7 +62,7 @@ def test_drop_empty(make_root: Callable[..., Path]) -> None:
         ("10,10,30,10,30,20,10,x,ship,0", ["must be numbers", "'x'"]),
         ("10 10 30 10 50 10 20 10 ship 0", ["must have an area", "10 10 30 10 50 10 20 10"]),
         ("7 7 7 7 7 7 7 7 ship 0", ["must have an area", "7 7 7 7 7 7 7 7"]),
-        ("10 10 30 10 30 20 10 20 submarine 0", ["'submarine'", "ship", "data.classes"]),
+        ("10 10 30 10 30 20 10 20 submarine 0", ["'submarine'", "ship", "`classes`"]),
         ("gsd:0.1", ["1 fields", "gsd:0.1"]),
     ],
 )
@@ -169,7 +169,7 @@ def test_label_file_that_is_a_folder(make_root: Callable[..., Path]) -> None:
 
 
 def test_folders(make_root: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is not there; give an existing folder as data\.root"):
+    with pytest.raises(DataError, match=r"nowhere is not there; give an existing folder as `root`"):
         dota(tmp_path / "nowhere")
     root = make_root({"a": SQUARE})
     with pytest.raises(DataError, match=r"val/images is not there"):
@@ -202,7 +202,7 @@ def test_val_uses_the_classes_of_train(make_root: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("classes", [[], ["ship", "ship"], ["large vehicle"], [""]])
 def test_bad_class_lists(make_root: Callable[..., Path], classes: list[str]) -> None:
-    with pytest.raises(DataError, match=r"data\.classes must be different names without spaces"):
+    with pytest.raises(DataError, match=r"`classes` must be different names without spaces"):
         dota(make_root({"a": SQUARE}), classes=classes)
 
 

@@ -79,7 +79,7 @@ def test_micro_batches_carry_their_epoch() -> None:
 def test_small_sets_and_bad_layouts_are_refused() -> None:
     with pytest.raises(
         DataError,
-        match=r"at least one effective batch of 8 images, got 7; add images, lower training\.batch_size",
+        match=r"at least one effective batch of 8 images, got 7; add images, lower `batch_size`",
     ):
         sampler(7, 1, 0, 1)
     with pytest.raises(ConfigError, match=r"divisible by workers x accumulation = 3 x 1, got 8"):

@@ -23,7 +23,7 @@ def test_synthetic() -> None:
     assert dataset.classes == CLASSES
     assert dataset.load(0)[0].shape == (3, 128, 128)
     with pytest.raises(
-        DataError, match=r"generated scenes have the classes plane, .*got \['boat'\]; leave data\.classes out"
+        DataError, match=r"generated scenes have the classes plane, .*got \['boat'\]; leave `classes` out"
     ):
         make_dataset("synthetic", classes=["boat"])
 
@@ -32,7 +32,7 @@ def test_dota(make_root: Callable[..., Path]) -> None:
     root = make_root({"a": "10 10 30 10 30 20 10 20 ship 0", "b": ""})
     assert make_dataset("dota", root=str(root), drop_empty=True).image_ids == ["a"]
     assert make_dataset("dota", root=root, classes=["car", "ship"]).load(0)[1]["labels"].tolist() == [1]
-    with pytest.raises(DataError, match=r"needs data\.root, got none"):
+    with pytest.raises(DataError, match=r"needs `root`, got none"):
         make_dataset("dota")
 
 
@@ -56,5 +56,5 @@ def test_splits_of_other_names(make_root: Callable[..., Path]) -> None:
             "data.val_split": "test",
         },
     )
-    train, evaluated, split = make_datasets(config)
+    train, evaluated, split = make_datasets(config.data, config.seed)
     assert (train.image_ids, evaluated.image_ids, split) == (["a"], ["b"], "val")

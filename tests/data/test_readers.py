@@ -145,7 +145,7 @@ def test_classes_that_the_config_names(name: str, tmp_path: Path) -> None:
     own = ["zeppelin", *sorted({one[1] for objects in images.values() for one in objects})]
     assert LabelledDataset(READERS[name], tmp_path, classes=own).classes == own
     with pytest.raises(
-        DataError, match=r"classes must be among those of train or data\.classes \(zeppelin\), got"
+        DataError, match=r"classes must be among those of train or `classes` \(zeppelin\), got"
     ) as caught:
         LabelledDataset(READERS[name], tmp_path, classes=["zeppelin"])
     assert repr(first) in str(caught.value)

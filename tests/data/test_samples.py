@@ -82,15 +82,13 @@ def test_folds_keep_the_patches_of_a_scene_together_and_end() -> None:
     for fold in range(3):
         train, held = split_selection(Named(names), 0.3, 3, fold)
         assert not {scene_of(name) for name in train.image_ids} & {scene_of(name) for name in held.image_ids}
-    with pytest.raises(
-        DataError, match=r"got fold 40: none of 9 scenes is left for it; lower data\.selection_fold"
-    ):
+    with pytest.raises(DataError, match=r"got fold 40: none of 9 scenes is left for it; lower `fold`"):
         split_selection(Named(names), 0.3, 3, 40)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
 def test_bad_share(counting: Callable[[int], Dataset], fraction: float) -> None:
-    with pytest.raises(DataError, match=rf"between 0 and 1, got {fraction}; set data\.selection_fraction"):
+    with pytest.raises(DataError, match=rf"between 0 and 1, got {fraction}; set `fraction`"):
         split_selection(counting(4), fraction, 0)
 
 

@@ -277,7 +277,7 @@ def test_training_views_carry_a_seed_of_seed_epoch_and_index(counting: Callable[
 
 def test_unknown_flip(counting: Callable[[int], Dataset]) -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.flips must be among horizontal, .* transpose, transverse, got 'sideways'"
+        ConfigError, match=r"`flips` must be among horizontal, .* transpose, transverse, got 'sideways'"
     ):
         TrainView(counting(2), 64, ["sideways"])
     with pytest.raises(ConfigError, match="sideways"):

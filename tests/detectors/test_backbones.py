@@ -452,7 +452,7 @@ def test_the_example_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("frozen_stages", [-1, 5])
 def test_frozen_stages_out_of_range_are_refused(frozen_stages: int) -> None:
     with pytest.raises(
-        ConfigError, match=rf"frozen_stages must be in 0\.\.4 for resnet18, got {frozen_stages}"
+        ConfigError, match=rf"`frozen_stages` must be in 0\.\.4 for resnet18, got {frozen_stages}"
     ):
         make_backbone("resnet18", always_frozen=frozen_stages)
 

@@ -161,10 +161,10 @@ def test_it_overfits_two_images() -> None:
     [
         ({"name": "yolo"}, "unknown detector 'yolo'; known: rotated_retinanet"),
         ({"backbone": "vgg"}, "unknown backbone 'vgg'; known: mobilenet_v2"),
-        ({"anchor_angle": 3}, "unknown option detector.anchor_angle.*anchor_angles"),
-        ({"frozen_stages": 9}, r"frozen_stages must be in 0..4 for resnet18, got 9"),
+        ({"anchor_angle": 3}, "unknown option `anchor_angle`.*anchor_angles"),
+        ({"frozen_stages": 9}, r"`frozen_stages` must be in 0..4 for resnet18, got 9"),
         ({"num_classes": 0}, "num_classes must be >= 1, got 0"),
-        ({"anchor_ratios": []}, "anchor_ratios must be a non-empty list"),
+        ({"anchor_ratios": []}, "`anchor_ratios` must be a non-empty list"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, object], message: str) -> None:

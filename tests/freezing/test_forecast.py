@@ -95,9 +95,9 @@ def test_room_for_half_is_half_the_hits_and_is_said() -> None:
     assert told.needed_bytes == pytest.approx(200_000, rel=0.01)
     assert told.hit_rate == pytest.approx(told.hit_rates["span"] / 4, rel=0.01)
     text = str(told)
-    assert "raise freezing.cache_gb" in text
+    assert "raise `cache_gb`" in text
     assert "2 padded sizes" in text
     assert (
-        f"{told.hit_rates['epoch']:.0%} with data.orientation_per epoch, {told.hit_rates['span']:.0%} with "
-        f"data.orientation_per span" in text
+        f"{told.hit_rates['epoch']:.0%} with `orientation_per` epoch, {told.hit_rates['span']:.0%} with "
+        f"`orientation_per` span" in text
     )

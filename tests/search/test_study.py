@@ -193,7 +193,7 @@ def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_i
 def test_a_study_goes_on_only_with_its_own_configuration(opened):
     train(opened(), 1)
     opened(**{"cluster.workers": 2, "search.trials": 99})
-    with pytest.raises(ConfigError, match=r"begun with other settings \(training\.lr 0\.0002 -> 0\.001\)"):
+    with pytest.raises(ConfigError, match=r"it differs in training\.lr \(0\.0002, now 0\.001\)"):
         opened(**{"training.lr": 0.001})
 
 

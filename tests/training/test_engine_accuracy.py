@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from benchmarks.low_precision import EXACT, ORIENTATIONS, command, map50_of, of_way
-from dbf_ray.build.data import build_eval_loader, make_split
+from dbf_ray.build.data import build_eval_loader, feeding, make_split
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.data import TrainView
 from dbf_ray.data.transforms import flip
@@ -256,6 +256,12 @@ def ways_of(backbone: StagedBackbone) -> dict[str, Compute]:
     }
 
 
+def loader_of(config: Config, classes: list[str]) -> Any:
+    """The validation images in batches."""
+    feed = feeding(config.data, config.evaluation.batch_size, torch.device("cpu"))
+    return build_eval_loader(make_split(config.data, "val", classes), config.data.image_size, feed)
+
+
 def scores_of(
     config: Config, detector: Detector, classes: list[str], orientations: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
@@ -264,7 +270,7 @@ def scores_of(
     evaluators = {name: (Evaluator(len(classes), classes), Evaluator(len(classes), classes)) for name in ways}
     detector.eval()
     with torch.no_grad():
-        for images, targets in build_eval_loader(config, make_split(config, "val", classes)):
+        for images, targets in loader_of(config, classes):
             for orientation in orientations:
                 shown = [
                     flip(image, target, orientation) for image, target in zip(images, targets, strict=True)
@@ -317,7 +323,7 @@ def test_gradients_are_nearer_to_those_of_float32_than_those_under_autocast(
     the engine in bf16 is compared with.
     """
     config, detector, classes, _ = trained
-    view = TrainView(make_split(config, "train", classes), config.data.image_size)
+    view = TrainView(make_split(config.data, "train", classes), config.data.image_size)
     samples = [view[0, index] for index in range(0, 32 * 17, 17)]
 
     def gradient(way: Compute) -> torch.Tensor:

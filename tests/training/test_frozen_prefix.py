@@ -201,8 +201,9 @@ def test_the_engine_trains_to_nearly_the_same_losses(narrow_run: Callable[..., C
 
 def test_augmentation_without_end_switches_the_cache_off(narrow_run: Callable[..., Config]) -> None:
     config = narrow_run("run", **{"freezing.cache": "ram"})
-    view = TrainView(prepare(config).train_set, 64)
-    assert make_cache(config, view, None) is not None
+    spec = prepare(config)
+    view = TrainView(spec.train_set, 64)
+    assert make_cache(spec.frozen, view, None) is not None
 
     class Rotating(TrainView):
         orientations = None
@@ -211,7 +212,7 @@ def test_augmentation_without_end_switches_the_cache_off(narrow_run: Callable[..
         UserWarning,
         match=r"freezing\.cache ram is switched off: images are augmented in ways that have no end",
     ):
-        assert make_cache(config, Rotating(view.dataset, 64), None) is None
+        assert make_cache(spec.frozen, Rotating(view.dataset, 64), None) is None
 
 
 def test_impossible_caches_are_refused(narrow_run: Callable[..., Config]) -> None:

@@ -354,7 +354,7 @@ def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(
         detector._compiled = CompiledOutputs(backend)
 
     monkeypatch.setattr(Detector, "compile", compile_eagerly)
-    monkeypatch.setattr(dbf_ray.build.spec, "check_compiler", lambda *_: None)
+    monkeypatch.setattr("dbf_ray.build.training.check_compiler", lambda *_: None)
     monkeypatch.setattr(
         logging.getLogger("torch.__trace"), "handlers", []
     )  # under pytest dynamo would log every tensor it sees

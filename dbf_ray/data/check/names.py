@@ -17,7 +17,7 @@ from dbf_ray.data.readers import Problem
 
 RARE = 0.01  # share of all objects; rare is as well what is in one image only
 CLOSE = 0.8  # least likeness (difflib's ratio) of a misspelled name
-NEXT_STEP = "correct it, or name all classes with --classes"
+NEXT_STEP = "correct it, or name all classes"
 
 Verdict = tuple[str, str]  # kind of problem, and what is wrong
 Rule = Callable[[str], Verdict | None]  # of a class name

@@ -286,7 +286,7 @@ def cut_all(tasks: Sequence[SplitTask], workers: int) -> Iterator[SplitCounts | 
     for index, done in walk(cut, tasks, workers):
         message = (
             "the process that cut it was ended (a crash, or no memory left); replace the file, or start "
-            "again with fewer --workers"
+            "again with fewer workers"
         )
         yield DataError(f"{tasks[index].image}: {message}") if done is None else done
 

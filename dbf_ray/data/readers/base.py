@@ -246,12 +246,10 @@ def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> Data
     """The error that a data folder lacks a split, and which it has."""
     if not root.is_dir():
         return DataError(
-            f"the data folder must exist, {root} is not there; give an existing folder as data.root"
+            f"the data folder must exist, {root} is not there; give an existing folder as `root`"
         )
     if not splits:
-        return DataError(
-            f"a data folder must hold {layout}; {root} does not; give such a folder as data.root"
-        )
+        return DataError(f"a data folder must hold {layout}; {root} does not; give such a folder as `root`")
     return DataError(
         f"{root}: the split must be one of those that are there ({', '.join(splits)}), got {split!r}; name "
         f"one of them"

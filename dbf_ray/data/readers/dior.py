@@ -62,7 +62,7 @@ class DiorReader:
         if not folders:
             raise DataError(
                 f"{root} must hold images in one of {', '.join(IMAGE_FOLDERS)}, none is there; give another "
-                f"folder as data.root"
+                f"folder as `root`"
             )
         annotations = root / "Annotations"
         labels = label_folder_or_none(annotations / ORIENTED) or label_folder_or_none(annotations)

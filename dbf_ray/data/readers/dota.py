@@ -68,7 +68,7 @@ class DotaReader:
         if not files:
             raise DataError(
                 f"{folder / 'images'} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give "
-                f"another folder as data.root"
+                f"another folder as `root`"
             )
         labels = label_folder(folder)
         if labels is None:
@@ -88,15 +88,13 @@ def split_folder(root: Path, split: str) -> Path:
         DataError: there is no such folder.
     """
     if not root.is_dir():
-        raise DataError(
-            f"the data folder must exist, {root} is not there; give an existing folder as data.root"
-        )
+        raise DataError(f"the data folder must exist, {root} is not there; give an existing folder as `root`")
     folder = root if _is_flat(root) else root / split
     if not (folder / "images").is_dir():
         raise DataError(
             f"a data folder must hold images/ and labelTxt/, or {split}/ that holds them; "
             f"{folder / 'images'} is not there; "
-            "give such a folder as data.root"
+            "give such a folder as `root`"
         )
     return folder
 

@@ -30,11 +30,11 @@ from dbf_ray.detectors.backbones.weights import (
     download_weights,
     find_weights,
     fit_state,
-    is_weights_name,
     load_backbone_weights,
 )
 from dbf_ray.detectors.norms import convert_sync_batchnorm
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import is_weights_name
 from dbf_ray.members import find_member
 
 Row = tuple[Callable[..., nn.Module], Cut]
@@ -104,9 +104,7 @@ def make_backbone(
     network = build(weights=None)
     stages, channels, strides = cut(network)
     if not 0 <= always_frozen <= len(stages):
-        raise ConfigError(
-            f"detector.frozen_stages must be in 0..{len(stages)} for {name}, got {always_frozen}"
-        )
+        raise ConfigError(f"`frozen_stages` must be in 0..{len(stages)} for {name}, got {always_frozen}")
     if named is not None:
         fit_state(network, download_weights(named, name), f"torchvision's {named}", name, stages)
     elif weights is not None:

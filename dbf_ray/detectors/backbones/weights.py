@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -11,18 +10,6 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from dbf_ray.errors import WeightsError
-
-_NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*")
-
-
-def is_weights_name(weights: str | Path) -> bool:
-    """Whether this is a name of torchvision's weights (``"DEFAULT"``, ``"IMAGENET1K_V1"``,
-    ``"ResNet50_Weights.IMAGENET1K_V1"``), not a file.
-
-    A name is capitals, digits and underscores alone, ``..._Weights.`` in front or not; a file that is called
-    so needs its folder.
-    """
-    return _NAME.fullmatch(str(weights)) is not None
 
 
 def find_weights(build: Callable[..., nn.Module], weights: str | Path, name: str) -> WeightsEnum:

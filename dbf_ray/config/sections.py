@@ -2,8 +2,8 @@
 help on the command line.
 
 Sections that name a family member (``freezing.policy``, ``detector.name``) accept further keys, which are
-that member's own parameters (``freezing.rho``); ``build.py`` checks them against the member before any work
-starts.
+that member's own parameters (``freezing.rho``); :mod:`dbf_ray.build` checks them against the member before
+any work starts. A key whose type says nothing else shapes what is trained: see :mod:`.roles`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dbf_ray.config.roles import Label, Place, Resource, Weights
 
 
 class Section(BaseModel):
@@ -83,7 +85,7 @@ class DataConfig(Section):
         "synthetic",
         description="data set, drawn on the fly (synthetic) or the format of the folder root",
     )
-    root: Path | None = Field(
+    root: Place[Path | None] = Field(
         None, description="folder of the data; dota: with train/ and val/, each with images/ and labelTxt/"
     )
     train_split: str = Field(
@@ -141,14 +143,16 @@ class DataConfig(Section):
         "of augment.scales), for a feature cache of "
         "images of different shapes, whose features depend on their padding",
     )
-    loader_workers: int | None = Field(
+    loader_workers: Resource[int | None] = Field(
         None,
         ge=0,
         description="processes that prepare images, per training worker; 0: in the training process; null: "
         "0 on a CPU, up to 8 for a GPU",
     )
-    prefetch: int = Field(2, ge=1, description="micro-batches that each of these processes has ready")
-    decoded_gb: float = Field(
+    prefetch: Resource[int] = Field(
+        2, ge=1, description="micro-batches that each of these processes has ready"
+    )
+    decoded_gb: Resource[float] = Field(
         2.0,
         ge=0,
         description="memory in GB, per training worker, for decoded and resized images, training images "
@@ -161,12 +165,12 @@ class DetectorConfig(OpenSection):
 
     name: str = Field("rotated_retinanet", description="which detector")
     backbone: str = Field("mobilenet_v2", description="which backbone")
-    weights_backbone: str | None = Field(
+    weights_backbone: Weights[str | None] = Field(
         None,
         description="null (random), DEFAULT or a name such as IMAGENET1K_V1 (torchvision's, downloaded), or "
         "a state_dict file",
     )
-    weights_mmrotate: str | None = Field(
+    weights_mmrotate: Weights[str | None] = Field(
         None,
         description="checkpoint of MMRotate 0.3 or 1.x of the same detector and backbone (resnet50, swin_t) "
         "to begin with; null: none",
@@ -248,10 +252,10 @@ class FreezingConfig(OpenSection):
     cache_dtype: Literal["bf16", "float16", "float32"] = Field(
         "bf16", description="how cached features are stored"
     )
-    cache_gb: float = Field(
+    cache_gb: Resource[float] = Field(
         4.0, gt=0, description="GB of memory or disk that each worker's cache never goes beyond"
     )
-    cache_dir: Path | None = Field(
+    cache_dir: Place[Path | None] = Field(
         None,
         description="folder of cache disk, best on a local disk; null: features/ in the run's folder. "
         "Removed when the run is finished",
@@ -277,7 +281,7 @@ class TrainingConfig(Section):
         8, ge=1, description="effective batch: images per optimizer step over all workers and micro-batches"
     )
     accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step on each worker")
-    micro_batch_gb: float | None = Field(
+    micro_batch_gb: Resource[float | None] = Field(
         None,
         gt=0,
         description="with accumulation: merge micro-batches where stages are frozen, as long as the measured "
@@ -324,11 +328,15 @@ class TrainingConfig(Section):
         "first needed (minutes); meant for long trainings on GPUs. All images are padded to the square of "
         "data.image_size, so that one size does",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    threads: int | None = Field(
+    device: Resource[Literal["auto", "cpu", "cuda"]] = Field(
+        "auto", description="auto: cuda where there is one"
+    )
+    threads: Resource[int | None] = Field(
         None, ge=1, description="CPU threads of each worker; null: torch's default, or the CPUs Ray gave it"
     )
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept in the run's folder")
+    keep_checkpoints: Resource[int] = Field(
+        2, ge=1, description="newest checkpoints kept in the run's folder"
+    )
 
     @field_validator("milestones")
     @classmethod
@@ -342,40 +350,46 @@ class EvaluationConfig(Section):
     """When the detector is evaluated; the last epoch always is."""
 
     every: int = Field(1, ge=1, description="evaluate after every this many epochs, and after the last")
-    batch_size: int = Field(8, ge=1, description="images per evaluation batch and worker")
+    batch_size: Resource[int] = Field(8, ge=1, description="images per evaluation batch and worker")
 
 
 class ClusterConfig(Section):
     """Ray Train workers."""
 
-    workers: int = Field(1, ge=1, description="data-parallel training workers (DDP ranks)")
-    cpus_per_worker: int = Field(1, ge=1, description="CPUs that each worker reserves")
-    gpu: bool = Field(False, description="give each worker a GPU of its own")
-    use_ray: bool | None = Field(None, description="run under Ray Train; null: only when workers > 1")
-    address: str | None = Field(
+    workers: Resource[int] = Field(1, ge=1, description="data-parallel training workers (DDP ranks)")
+    cpus_per_worker: Resource[int] = Field(1, ge=1, description="CPUs that each worker reserves")
+    gpu: Resource[bool] = Field(False, description="give each worker a GPU of its own")
+    use_ray: Resource[bool | None] = Field(
+        None, description="run under Ray Train; null: only when workers > 1"
+    )
+    address: Place[str | None] = Field(
         None, description="Ray cluster address; null: the running job's, or a local one"
     )
-    storage: str | None = Field(
+    storage: Place[str | None] = Field(
         None, description="folder or URI all nodes share, for checkpoints; null: the runs folder"
     )
-    max_failures: int = Field(3, ge=0, description="worker failures to recover from")
+    max_failures: Resource[int] = Field(3, ge=0, description="worker failures to recover from")
 
 
 class TrackingConfig(Section):
     """Where records go beside the run's own folder."""
 
-    mlflow: bool = Field(True, description="log to MLflow; the record in the run's folder is written anyway")
-    uri: str | None = Field(
+    mlflow: Place[bool] = Field(
+        True, description="log to MLflow; the record in the run's folder is written anyway"
+    )
+    uri: Place[str | None] = Field(
         None, description="MLflow tracking URI; null: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db"
     )
-    experiment: str = Field("dbf_ray", description="MLflow experiment of single runs; a study has its own")
+    experiment: Label[str] = Field(
+        "dbf_ray", description="MLflow experiment of single runs; a study has its own"
+    )
 
 
 class SearchConfig(Section):
     """A study: how many trials, and how many at once."""
 
-    trials: int = Field(20, ge=1, description="trials to run, baselines included")
-    concurrent: int | None = Field(
+    trials: Resource[int] = Field(20, ge=1, description="trials to run, baselines included")
+    concurrent: Resource[int | None] = Field(
         None, ge=1, description="trials at once; null: as many as the resources hold"
     )
-    studies_dir: Path = Field(Path("studies"), description="folder of the studies")
+    studies_dir: Place[Path] = Field(Path("studies"), description="folder of the studies")

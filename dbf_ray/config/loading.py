@@ -1,6 +1,6 @@
 """What a run is: its sections together, read from YAML plus dotted command-line overrides.
 
-Nothing below ``build.py`` sees these classes: ``build.py`` turns them into plain arguments.
+Nothing below :mod:`dbf_ray.build` sees these classes: it turns them into plain arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from dbf_ray.config_sections import (
+from dbf_ray.config.roles import Label, Place
+from dbf_ray.config.sections import (
     ClusterConfig,
     DataConfig,
     DetectorConfig,
@@ -27,6 +28,8 @@ from dbf_ray.config_sections import (
 from dbf_ray.errors import ConfigError
 from dbf_ray.shipped import find_shipped
 
+RENAMED = {"data.canvas": "data.pad_to", "data.view_per": "data.orientation_per"}  # keys of 0.1.0
+
 
 class Config(Section):
     """What a run is called and where it goes.
@@ -36,11 +39,11 @@ class Config(Section):
         24
     """
 
-    name: str | None = Field(
+    name: Label[str | None] = Field(
         None, description="run name, also its folder; null: made from the policy, detector and seed"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and policies")
-    runs_dir: Path = Field(Path("runs"), description="folder of the runs")
+    runs_dir: Place[Path] = Field(Path("runs"), description="folder of the runs")
     data: DataConfig = Field(default_factory=DataConfig)
     detector: DetectorConfig = Field(default_factory=DetectorConfig)
     freezing: FreezingConfig = Field(default_factory=FreezingConfig)
@@ -220,6 +223,9 @@ def _problems(errors: Iterable[Any]) -> list[str]:
     for item in errors:
         key, known = _locate(item["loc"])
         if item["type"] == "extra_forbidden":
+            if key in RENAMED:
+                rules[f"unknown key {key}; it is called {RENAMED[key]} now"] = []
+                continue
             meant = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
             rules[f"unknown key {key}"] = [
                 f"did you mean {meant[0]}?" if meant else f"known here: {', '.join(known)}"
@@ -229,7 +235,10 @@ def _problems(errors: Iterable[Any]) -> list[str]:
         rules.setdefault(key, []).append(rule + (", written [a, b]" if item["type"] == "list_type" else ""))
         if not (isinstance(item["input"], Mapping) and item["type"] == "value_error"):
             given[key] = f", got {item['input']!r}"
-    return [(f"{key}: " if key else "") + " or ".join(rules[key]) + given.get(key, "") for key in rules]
+    return [
+        (f"{key}: " if key and rules[key] else key) + " or ".join(rules[key]) + given.get(key, "")
+        for key in rules
+    ]
 
 
 def _locate(location: tuple[int | str, ...]) -> tuple[str, list[str]]:

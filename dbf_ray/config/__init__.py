@@ -1,0 +1,53 @@
+"""What a run is: strict sections of keys, read from YAML and dotted overrides, and what each key means."""
+
+from dbf_ray.config.keys import at, dotted
+from dbf_ray.config.loading import (
+    RENAMED,
+    Config,
+    apply_overrides,
+    load_config,
+    make_config,
+    save_config,
+    to_dict,
+    with_overrides,
+)
+from dbf_ray.config.roles import differences, elsewhere, identity, key_of, paths, role_of
+from dbf_ray.config.sections import (
+    ClusterConfig,
+    DataConfig,
+    DetectorConfig,
+    EvaluationConfig,
+    FreezingConfig,
+    IntervalConfig,
+    SearchConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "RENAMED",
+    "ClusterConfig",
+    "Config",
+    "DataConfig",
+    "DetectorConfig",
+    "EvaluationConfig",
+    "FreezingConfig",
+    "IntervalConfig",
+    "SearchConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+    "apply_overrides",
+    "at",
+    "differences",
+    "dotted",
+    "elsewhere",
+    "identity",
+    "key_of",
+    "load_config",
+    "make_config",
+    "paths",
+    "role_of",
+    "save_config",
+    "to_dict",
+    "with_overrides",
+]
