@@ -20,7 +20,7 @@ with another.
 
 Ways: float32 (engine, features kept as they are); the same without the engine; the engine in bf16; features
 of float32 kept in bf16. The backbone is never trained, all else is as configured, in float32. What was
-measured is kept in runs_dir: started again with the same options, it goes on there; with others it begins
+measured is kept in runs_dir: started again with the same options, it resumes there; with others it begins
 anew.
 
 python -m benchmarks.low_precision --config jobs/configs/hrsc_mobilenet_v2.yaml --data.root DIR \\

@@ -4,7 +4,7 @@ While a prefix is frozen its features are a fixed function of the image, the ori
 shape it is padded to: these three are the key. The features of one prefix in one state are a *fingerprint*;
 when the prefix changes or its weights move, another one begins and all that is kept is dropped.
 
-Each rank has a *shard*, with a budget in bytes that is never passed. A full shard takes nothing new and
+Each rank has a *shard*, with a hard limit in bytes. A full shard takes nothing new and
 throws nothing out: every image comes once an epoch, in random order, so each kept entry is as likely to be
 wanted next as any that could take its place, while the least recently used one, which usual caches evict, is
 the one that is wanted soonest.

@@ -137,7 +137,7 @@ def predict_files(
     """Look at images, and write what is found in each as soon as it is complete; those that are complete
     already are skipped.
 
-    An image that cannot be read is told and passed over. Killed at any moment and called again, it ends in
+    An image that cannot be read is named and passed over. Killed at any moment and called again, it ends in
     the same files.
 
     Args:

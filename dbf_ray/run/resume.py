@@ -21,7 +21,7 @@ from dbf_ray.values import finite
 
 
 def find_resume(config: Config, directory: Path) -> Path | None:
-    """The newest whole checkpoint of the run's folder, or None where there is none to go on from.
+    """The newest whole checkpoint of the run's folder, or None where there is none to resume from.
 
     Raises:
         ConfigError: the folder's run is finished, or was started with another configuration.
@@ -46,7 +46,7 @@ def find_resume(config: Config, directory: Path) -> Path | None:
 
 
 def save(training: Training, state: LoopState, about: dict[str, Any], directory: Path, keep: int) -> Path:
-    """Write a checkpoint of everything that training needs to go on; its record holds what is known
+    """Write a checkpoint of everything that training needs to resume; its record holds what is known
     ``about`` the run. The ``keep`` newest stay.
     """
     tensors = {

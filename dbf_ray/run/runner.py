@@ -46,10 +46,10 @@ def run(
     Args:
         config: the run.
         directory: the run's folder; None: ``runs_dir/name``.
-        trackers: who is told of it; None: JSON lines and, if configured, MLflow. Used on rank 0 only.
+        trackers: what it is reported to; None: JSON lines and, if configured, MLflow. Used on rank 0 only.
         on_epoch: called on every rank after each epoch with its record and, on rank 0, the checkpoint
             written; when rank 0's answer is False the run ends.
-        resume: checkpoint folder to go on from; None: from the beginning.
+        resume: checkpoint folder to resume from; None: from the beginning.
         label: put before every line of progress.
         quiet: print no progress.
 
@@ -79,18 +79,18 @@ def run(
         state = LoopState()
         if resume is not None:
             restore(training, state, resume)
-        told: Sequence[Tracker] = []
+        active: Sequence[Tracker] = []
         if writes:
-            told = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
-        for tracker in told:
+            active = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
+        for tracker in active:
             tracker.start(about["config"], facts, state.epoch)
             for record in state.records:
                 tracker.epoch(record)
         try:
-            stopped_early = _train(about, training, state, directory, told, on_epoch)
+            stopped_early = _train(about, training, state, directory, active, on_epoch)
         except BaseException as error:
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            for tracker in told:
+            for tracker in active:
                 tracker.fail(reason)
             if (
                 isinstance(error, DbfRayError) and training.frozen is not None
@@ -101,7 +101,7 @@ def run(
         if training.frozen is not None and not stopped_early:
             training.frozen.close()
         pictures = draw(directory, state, facts["name"], spec.num_stages) if writes else []
-        for tracker in told:
+        for tracker in active:
             tracker.finish(summary, pictures)
     return summary
 
@@ -129,7 +129,7 @@ def _train(
     training: Training,
     state: LoopState,
     directory: Path,
-    told: Sequence[Tracker],
+    active: Sequence[Tracker],
     on_epoch: OnEpoch | None,
 ) -> bool:
     """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether
@@ -142,7 +142,7 @@ def _train(
         checkpoint = None
         if rank() == 0:
             checkpoint = save(training, state, about, directory, keep)
-            for tracker in told:
+            for tracker in active:
                 tracker.epoch(record)
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on

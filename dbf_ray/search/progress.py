@@ -41,7 +41,7 @@ class SearchProgress:
         self._names[trial.number] = name
         self._since[trial.number] = self._clock()
         self._running[trial.number] = f"trial {trial.number} {name} starting"
-        again = f", going on with trial {trial.retry_of}" if trial.retry_of is not None else ""
+        again = f", resumes trial {trial.retry_of}" if trial.retry_of is not None else ""
         self._show(f"trial {trial.number} {name}: started{again}")
 
     def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:

@@ -46,7 +46,7 @@ def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
     ``{"failure"}``, as JSON text.
 
     Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason
-    reaches the study. Called again for the same trial (its process was killed), it goes on from the trial's
+    reaches the study. Called again for the same trial (its process was killed), it resumes from the trial's
     last checkpoint.
     """
     number = assignment["number"]

@@ -1,7 +1,7 @@
 """A search: Ray Tune runs the trials, the study says which, and the study's folder tells how far it came.
 
 ``studies/<name>/`` holds study.db (Optuna), trials/<number>/ (each a complete run folder), trials.csv,
-pareto.json, pareto.html and pareto.png. The same name again goes on with the trials that are missing.
+pareto.json, pareto.html and pareto.png. The same name again trains what is missing.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ class _Search:
             self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
         if self.study.interrupted:
             self.show(
-                f"study {self.name}: going on with the interrupted trials "
+                f"study {self.name}: resumes the interrupted trials "
                 f"{', '.join(map(str, self.study.interrupted))}"
             )
 

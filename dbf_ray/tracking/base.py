@@ -28,7 +28,7 @@ class Tracker(Protocol):
         """The run is done; ``artifacts`` are files worth showing beside the record (plots)."""
 
     def fail(self, reason: str) -> None:
-        """The run stopped for ``reason``; what was told before stays."""
+        """The run stopped for ``reason``; what was reported before stays."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class FrozenPrefix:
 
     Args:
         detector: its backbone's ``num_frozen`` says what is frozen.
-        ledger: is told of hits and misses, and at an epoch's end of seconds and bytes.
+        ledger: hears of hits and misses, and at an epoch's end of seconds and bytes.
         engine: None: the prefix runs as it is.
         cache: None: nothing is kept.
         facts: whatever features depend on beside the prefix with its weights, the normalisation, the images'

@@ -42,7 +42,7 @@ class Progress:
         self._done_before = 0.0
 
     def begin(self, epochs_done: int) -> None:
-        """Training starts, or goes on after ``epochs_done`` epochs."""
+        """Training starts, or resumes after ``epochs_done`` epochs."""
         self._begun = self._printed = time.perf_counter()
         self._done_before = float(epochs_done)
 

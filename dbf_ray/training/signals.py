@@ -32,7 +32,7 @@ class Sources:
 
     Attributes:
         detector: its backbone's stages and features.
-        ledger: is told what a signal costs.
+        ledger: adds up what a signal costs.
         probe_images: makes the fixed images [3, H_i, W_i] whose features are compared; the same on all ranks.
         probe_canvas: (height, width) in pixels that they are padded to.
         probe_batch: of how many images a forward pass takes.

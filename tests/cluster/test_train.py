@@ -156,7 +156,7 @@ def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_st
     summary = train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=fake_run)
     assert summary["weight"] == 9.0  # three epochs of 1 + 2
     assert [(record["epoch"], record["attempt"]) for record in lines(directory)] == [(0, 0), (1, 0), (2, 1)]
-    assert "going on after 2 of 3 epochs" in capsys.readouterr().err
+    assert "resuming after 2 of 3 epochs" in capsys.readouterr().err
     assert summary["world_size"] == 2
     assert json.loads((directory / "summary.json").read_text()) == summary
     assert yaml.safe_load((directory / "config.yaml").read_text())["cluster"]["workers"] == 2
