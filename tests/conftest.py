@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from dbf_ray.detectors import BACKBONES
+from tests.detectors.narrow import NARROW
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 torch.set_num_threads(
@@ -30,19 +34,69 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[None]:
+    """The narrow backbone of tests/tiny.py is known to a file's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, row in NARROW.items():
+            patch.setitem(BACKBONES, key, row)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under pytest-xdist a file's tests share a process, and so what they set up; all that start a Ray share
-    one, and so come one by one.
-    """
-    for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0])
+@pytest.fixture
+def two_cpus() -> None:
+    """A Ray with two CPUs, whatever the machine has: one for all tests with mark ``ray``."""
+    import ray
+
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    if not ray.is_initialized():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=128 * 1024**2,
+            log_to_driver=False,
         )
+
+
+# What takes longest begins first, or the last minutes of a run have one process at work: all tests with mark
+# ray, then these files.
+FIRST = (
+    "ray",
+    "tests/training/test_policy_runs.py",
+    "tests/training/test_frozen_prefix.py",
+    "tests/training/test_effective_batch.py",
+    "tests/benchmarks/test_low_precision.py",
+    "tests/training/test_run.py",
+)
+
+
+def group_of(item: pytest.Item) -> str:
+    """Under pytest-xdist a group's tests share a process, and so what they set up: those of a file; and all
+    that need a Ray, which come one by one.
+    """
+    return "ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {group: place for place, group in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(group_of(item), len(rank)))
+    for item in items:
+        if item.config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The last test that needs the Ray of ``two_cpus`` ends it."""
+    if item.get_closest_marker("ray") and not (nextitem and nextitem.get_closest_marker("ray")):
+        import ray
+
+        ray.shutdown()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

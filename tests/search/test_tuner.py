@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from mlflow import MlflowClient
 from ray import cloudpickle
@@ -74,23 +73,6 @@ def base(tmp_path: Path, **changes: Any) -> Config:
     return with_overrides(
         Config(), {"training.epochs": EPOCHS, "tracking.uri": uri, "cluster.max_failures": 0, **changes}
     )
-
-
-@pytest.fixture(scope="module")
-def two_cpus():
-    """One Ray for the whole file, with two CPUs whatever the machine has."""
-    if ray.is_initialized():
-        ray.shutdown()
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=128 * 1024**2,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

@@ -12,27 +12,13 @@ import dbf_ray.build.spec
 import dbf_ray.run.runner
 from dbf_ray.config import Config, load_config
 from dbf_ray.cost import FlopTable
-from dbf_ray.detectors import BACKBONES
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
-from tests.detectors.narrow import NARROW
+from tests.tiny import TINY, add_narrow
 
 EPOCHS = 6
-BASE: dict[str, Any] = {
-    "data.train_images": 8,
-    "data.val_images": 2,
-    "data.image_size": 64,
-    "detector.backbone": "narrow",
-    "detector.fpn_channels": 8,
-    "detector.head_convs": 0,
-    "training.epochs": EPOCHS,
-    "training.batch_size": 4,
-    "training.lr": 1e-3,
-    "training.warmup_steps": 2,
-    "training.threads": 1,
-    "tracking.mlflow": False,
-}
+BASE: dict[str, Any] = {**TINY, "training.epochs": EPOCHS}
 BLOCKS = {
     "freezing.interval": {"unit": "steps", "every": 3}
 }  # two steps an epoch: every other block crosses an epoch's end
@@ -93,7 +79,7 @@ def make_cheap() -> None:
     """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors
     are alike, and no pictures.
     """
-    BACKBONES.update(NARROW)
+    add_narrow()
     dbf_ray.build.spec.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
     dbf_ray.run.runner.draw = lambda *_: []
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import dbf_ray.build.spec
 import dbf_ray.run.runner
@@ -28,6 +27,7 @@ from dbf_ray.tracking import read_epochs, read_summary
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.ddp import gather_objects
 from dbf_ray.training.loop import GRADIENT_NORM, LoopState, run_epoch, train_step
+from tests.tiny import on_ranks
 from tests.training.policy_runs import (
     BLOCKS,
     EPOCHS,
@@ -238,7 +238,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_on_two_ranks_too(tmp_path: Path) -> None:
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    on_ranks(worker, str(tmp_path))
     rows = json.loads((tmp_path / "rows.json").read_text())
     # A reference that two ranks took serves one rank after a resume.
     assert torch.allclose(torch.load(tmp_path / "features.pt"), features(), atol=1e-6)
