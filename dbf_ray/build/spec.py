@@ -118,8 +118,12 @@ class RunSpec:
         return [self.run.steps(block) for block in range(self.run.epochs)]
 
 
-def prepare(config: Config) -> RunSpec:
+def prepare(config: Config, table: FlopTable | None = None) -> RunSpec:
     """Check a run and make what it trains.
+
+    Args:
+        config: the run.
+        table: FLOPs of a detector of the same shapes; None: they are counted.
 
     Raises:
         DbfRayError: anything in the configuration, data or weights that cannot work.
@@ -132,7 +136,7 @@ def prepare(config: Config) -> RunSpec:
     steps = steps_per_epoch(config, len(train_set))
     detector = build_detector(config, train_set.classes)
     size = square(config)
-    table = FlopTable(detector)
+    table = table or FlopTable(detector)
     flops = [table.step(size, size, n) for n in range(table.num_stages + 1)]
     run = blocks(config, steps, [step.total for step in flops], detector.backbone.always_frozen)
     policy.check(run)

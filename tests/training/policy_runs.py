@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import dbf_ray.build.spec
 import dbf_ray.run.runner
+from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
-from tests.tiny import TINY, add_narrow
+from tests.tiny import TINY, add_narrow, tiny_config
 
 EPOCHS = 6
 BASE: dict[str, Any] = {**TINY, "training.epochs": EPOCHS}
@@ -72,15 +73,15 @@ THAWING = {
 }
 
 
-_TABLES: dict[str, FlopTable] = {}
+@functools.cache
+def costs() -> FlopTable:
+    """FLOPs of all these runs, whose detectors are alike, counted once in a process."""
+    return FlopTable(prepare(tiny_config()).detector)
 
 
 def make_cheap() -> None:
-    """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors
-    are alike, and no pictures.
-    """
+    """In this process: rows for the small backbones, and no pictures."""
     add_narrow()
-    dbf_ray.build.spec.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
     dbf_ray.run.runner.draw = lambda *_: []
 
 
@@ -91,16 +92,26 @@ def setting(folder: Path, name: str, **changes: Any) -> Config:
 
 def whole(config: Config) -> dict[str, Any]:
     """Train without a stop; the summary."""
-    return run(config, quiet=True)
+    return run(config, quiet=True, table=costs())
 
 
-def in_pieces(config: Config) -> dict[str, Any]:
-    """Train one epoch at a time, each time from the checkpoint alone; the summary."""
-    folder = run_directory(config)
-    for epoch in range(config.training.epochs - 1):
-        resume = find_resume(config, folder) if epoch else None
-        run(config, quiet=True, resume=resume, on_epoch=lambda record, _: False)
-    return run(config, quiet=True, resume=find_resume(config, folder))
+def in_pieces(config: Config, length: int = 1) -> dict[str, Any]:
+    """Train ``length`` epochs at a time, each time from the checkpoint alone; the summary."""
+    folder, epochs = run_directory(config), config.training.epochs
+
+    def until(stop: int) -> dict[str, Any]:
+        resume = find_resume(config, folder) if stop > length else None
+        return run(
+            config,
+            quiet=True,
+            resume=resume,
+            on_epoch=lambda record, _: record["epoch"] + 1 != stop,
+            table=costs(),
+        )
+
+    for stop in range(length, epochs, length):
+        until(stop)
+    return run(config, quiet=True, resume=find_resume(config, folder), table=costs())
 
 
 def left(config: Config) -> dict[str, Any]:
