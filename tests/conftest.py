@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from dbf_ray.detectors import BACKBONES
 from tests.detectors.narrow import NARROW
@@ -18,7 +19,14 @@ torch.set_num_threads(
     1
 )  # tests are small: a second thread gains little, and on a busy machine each waits for the other
 
+# How many examples a property is tried with where its test does not say: few in the default tier.
+settings.register_profile("few", max_examples=30, deadline=None)
+settings.register_profile("many", max_examples=100, deadline=None)
 _STATUS = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("few" if "not slow" in config.option.markexpr else "many")
 
 
 @pytest.fixture(scope="session")

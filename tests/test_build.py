@@ -347,7 +347,7 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
         largest_square(tiny(data__augment__scales=[0.5, 0.75])) == 64
     )  # images are evaluated at their full size
     assert build_detector(tiny(**large), ["ship"]).least_pad_to == (0, 0)
-    small = {"training__accumulation": 4}
+    small = {"detector__backbone": "mobilenet_v3_small", "training__accumulation": 4}
     plain, wide = (prepare(tiny(**small, **changes)) for changes in ({}, large))
     of_64, of_128 = (step_memory(found.config, found.detector, found.table) for found in (plain, wide))
     bound = max(of_64(0, 4, 1), of_128(0, 1, 4))  # four images of 64 px, or one of 128 px
