@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from dbf_ray.detectors import BACKBONES
 from tests.detectors.narrow import NARROW
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+# Ray gives way to every other process, here to the other tests, so that its own would take minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 torch.set_num_threads(
     1
 )  # tests are small: a second thread gains little, and on a busy machine each waits for the other
@@ -49,6 +52,23 @@ def narrow() -> Iterator[None]:
         for key, row in NARROW.items():
             patch.setitem(BACKBONES, key, row)
         yield
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated MLflow store in an sqlite file (it takes seconds to make one), to be copied."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    """An empty MLflow store in the test's own folder."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @pytest.fixture(autouse=True)

@@ -33,8 +33,8 @@ def narrow_run(*arguments: Any, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("narrow", "two_cpus")
-def test_a_search_over_rho(tmp_path):
-    tracking = {"tracking__mlflow": True, "tracking__uri": f"sqlite:///{tmp_path}/mlflow.db"}
+def test_a_search_over_rho(uri, tmp_path):
+    tracking = {"tracking__mlflow": True, "tracking__uri": uri}
     config = tiny.tiny_config(training__epochs=3, **tracking)
     said: list[str] = []
     options = {"study_name": "tiny", "studies_dir": tmp_path, "progress": said.append}
@@ -62,7 +62,7 @@ def test_a_search_over_rho(tmp_path):
         assert [record["epoch"] for record in records] == [0, 1, 2]
         assert records[-1]["map50"] == pytest.approx(trial["map50"])  # the objective is the last epoch's
 
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(children) == 4

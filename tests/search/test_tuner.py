@@ -76,7 +76,7 @@ def base(tmp_path: Path, **changes: Any) -> Config:
 
 
 @pytest.mark.ray
-def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two_cpus, tmp_path):
+def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two_cpus, uri, tmp_path):
     said: list[str] = []
     options: dict[str, Any] = {
         "study_name": "s",
