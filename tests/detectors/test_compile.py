@@ -28,6 +28,7 @@ from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.errors import ResourceError, TrainingError
 from dbf_ray.freezing import Freezer, make_policy
 from dbf_ray.training.loop import LoopState, run_epoch
+from tests import tiny
 from tests.detectors.narrow import NARROW
 from tests.tiny import add_narrow, on_ranks
 
@@ -270,19 +271,14 @@ def test_names_copies_and_costs_are_those_of_an_eager_detector() -> None:
 
 
 TINY: dict[str, Any] = {
+    **tiny.TINY,
     "data.train_images": 4,
     "data.val_images": 3,
     "data.image_size": 72,
-    "detector.backbone": "narrow",
-    "detector.fpn_channels": 8,
-    "detector.head_convs": 0,
-    "training.batch_size": 4,
-    "training.epochs": 4,
     "training.warmup_steps": 0,
     "evaluation.every": 2,
     "freezing.policy": "step",
     "freezing.rho": 2,
-    "tracking.mlflow": False,
 }
 
 
