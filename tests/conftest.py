@@ -98,9 +98,10 @@ FIRST = (
     "ray",
     "tests/training/test_policy_runs.py",
     "tests/training/test_frozen_prefix.py",
-    "tests/training/test_effective_batch.py",
     "tests/benchmarks/test_low_precision.py",
+    "tests/detectors/test_compile.py",
     "tests/training/test_run.py",
+    "tests/training/test_effective_batch.py",
 )
 
 
