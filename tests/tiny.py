@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.multiprocessing import start_processes
 
+from dbf_ray import detectors
 from dbf_ray.config import Config, load_config
-from dbf_ray.detectors import BACKBONES
 from tests.detectors.narrow import NARROW
 
 TINY: dict[str, Any] = {
@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
 
 def add_narrow() -> None:
     """Make the narrow backbone known in this process: a rank or a worker (tests have a fixture for it)."""
-    BACKBONES.update(NARROW)
+    detectors.BACKBONES.update(NARROW)  # not a copy, where this function came by value
 
 
 def tiny_config(**changes: Any) -> Config:

@@ -79,6 +79,11 @@ def costs() -> FlopTable:
     return FlopTable(prepare(tiny_config()).detector)
 
 
+def costs_of(config: Config) -> FlopTable | None:
+    """The same for a run with the same detector; None for another, which is to be counted."""
+    return costs() if config.detector == tiny_config().detector else None
+
+
 def make_cheap() -> None:
     """In this process: rows for the small backbones, and no pictures."""
     add_narrow()
