@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import tests.tiny
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.build.data import choose_device, loader_workers
 from dbf_ray.build.frozen import padded_size_shares
@@ -25,17 +26,12 @@ from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 
 TINY: dict[str, Any] = {
-    "data.train_images": 8,
+    **tests.tiny.TINY,
     "data.val_images": 3,
-    "data.image_size": 64,
-    "detector.backbone": "resnet18",
-    "detector.fpn_channels": 16,
-    "detector.head_convs": 1,
     "training.epochs": 6,
-    "training.batch_size": 4,
     "training.device": "cpu",
-    "tracking.mlflow": False,
 }
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 def tiny(**changes: Any) -> Config:
@@ -206,16 +202,8 @@ def test_loading_processes(
 
 
 def test_the_loader_is_fed_as_configured() -> None:
-    config = {
-        "data.train_images": 8,
-        "data.val_images": 2,
-        "data.image_size": 64,
-        "training.batch_size": 4,
-        "data.loader_workers": 2,
-    }
-    training = build_training(
-        prepare(load_config(None, {**config, "data.prefetch": 5, "data.decoded_gb": 0.001})), quiet=True
-    )
+    config = tiny(data__loader_workers=2, data__prefetch=5, data__decoded_gb=0.001, training__device="auto")
+    training = build_training(prepare(config), quiet=True)
     for loader in (training.train_loader, training.eval_loader):
         inner = loader._loader  # type: ignore[attr-defined]
         assert (inner.num_workers, inner.prefetch_factor, inner.pin_memory) == (

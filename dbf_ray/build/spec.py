@@ -115,8 +115,12 @@ class RunSpec:
         return [self.horizon.steps(block) for block in range(self.horizon.epochs)]
 
 
-def prepare(config: Config) -> RunSpec:
+def prepare(config: Config, table: FlopTable | None = None) -> RunSpec:
     """Check a run and make what it trains.
+
+    Args:
+        config: the run.
+        table: FLOPs of a detector of the same shapes; None: they are counted.
 
     Raises:
         DbfRayError: anything in the configuration, data or weights that cannot work.
@@ -134,7 +138,7 @@ def prepare(config: Config) -> RunSpec:
     detector = build_detector(
         config.detector, options, train_set.classes, seed=config.seed, least_pad_to=images.least_pad_to
     )
-    table = FlopTable(detector)
+    table = table or FlopTable(detector)
     flops = [table.step(images.square, images.square, n) for n in range(table.num_stages + 1)]
     horizon = blocks(config, steps, [step.total for step in flops], detector.backbone.always_frozen)
     policy.check(horizon)

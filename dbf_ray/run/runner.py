@@ -16,6 +16,7 @@ import torch
 
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.config import Config, at, dotted
+from dbf_ray.cost import FlopTable
 from dbf_ray.errors import DbfRayError
 from dbf_ray.locks import only_writer
 from dbf_ray.run.naming import mlflow_target, run_directory
@@ -40,6 +41,7 @@ def run(
     resume: Path | None = None,
     label: str = "",
     quiet: bool = False,
+    table: FlopTable | None = None,
 ) -> dict[str, Any]:
     """Train one configuration.
 
@@ -52,6 +54,7 @@ def run(
         resume: checkpoint folder to resume from; None: from the beginning.
         label: put before every line of progress.
         quiet: print no progress.
+        table: see :func:`dbf_ray.build.prepare`.
 
     Returns:
         The content of summary.json, on every rank.
@@ -62,7 +65,7 @@ def run(
     directory = directory or run_directory(config)
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
-    spec = prepare(config)
+    spec = prepare(config, table)
     about = about_run(spec)
     facts = about["facts"]
     writes = rank() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import statistics
@@ -136,6 +137,12 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what a result may depend on."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Read once: every checkpoint asks, and reading the packages' metadata takes a tenth of a second."""
     found = {"python": platform.python_version()}
     for package in ("dbf-ray", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy"):
         try:

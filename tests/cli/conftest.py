@@ -39,7 +39,7 @@ def make_root(folder: Path) -> Path:
     return folder
 
 
-def tiny_options(root: Path, runs: Path) -> list[str]:
+def tiny_options(root: Path, runs: Path, backbone: str = "narrow") -> list[str]:
     """Options of a run of one epoch on ``root``."""
     return [
         *(
@@ -52,7 +52,7 @@ def tiny_options(root: Path, runs: Path) -> list[str]:
             "--runs_dir",
             str(runs),
         ),
-        *("--detector.backbone", "resnet18", "--detector.fpn_channels", "16", "--detector.head_convs", "1"),
+        *("--detector.backbone", backbone, "--detector.fpn_channels", "16", "--detector.head_convs", "1"),
         *(
             "--training.epochs",
             "1",
@@ -72,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tiny(root: Path, tmp_path: Path) -> list[str]:
+def tiny(root: Path, tmp_path: Path, narrow: None) -> list[str]:
     return tiny_options(root, tmp_path / "runs")
 
 
@@ -102,7 +102,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     place = tmp_path_factory.mktemp("trained")
     arguments = [
         *(
-            *tiny_options(make_root(place / "data"), place / "runs"),
+            *tiny_options(make_root(place / "data"), place / "runs", "resnet18"),
             "--name",
             "5",
             "--evaluation.every",

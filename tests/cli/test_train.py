@@ -311,6 +311,7 @@ def test_a_data_folder_without_images_or_without_val(tiny: list[str], root: Path
 
 def test_weights_that_do_not_fit(tiny: list[str], tmp_path: Path, refused: Refused) -> None:
     file = tmp_path / "weights.pth"
+    tiny = [*tiny, "--detector.backbone", "resnet18"]
     state = resnet18().state_dict()
     torch.save({**state, "layer1.0.conv1.weight": torch.zeros(3)}, file)
     line = refused(train.command, [*tiny, "--detector.weights_backbone", str(file)])

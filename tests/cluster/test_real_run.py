@@ -10,39 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from ray import cloudpickle
 
 from dbf_ray.cluster import train_on_ray
-from dbf_ray.config import Config, with_overrides
+from dbf_ray.config import Config
 from dbf_ray.run import run
 from dbf_ray.tracking import JsonlTracker, read_epochs
+from tests import tiny
+from tests.detectors import narrow
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
+for module in (sys.modules[__name__], tiny, narrow):  # which a worker cannot import
+    cloudpickle.register_pickle_by_value(module)
 
 
-def tiny(workers: int) -> Config:
-    overrides = {
-        "data.train_images": 8,
-        "data.val_images": 4,
-        "data.image_size": 64,
-        "detector.fpn_channels": 16,
-        "detector.head_convs": 1,
-        "training.epochs": 4,
-        "training.batch_size": 4,
-        "training.warmup_steps": 1,
-        "training.threads": 1,
-        "freezing.policy": "step",
-        "freezing.rho": 2,
-        "cluster.workers": workers,
-        "tracking.mlflow": False,
-    }
-    return with_overrides(Config(), overrides)
+def of_workers(workers: int) -> Config:
+    return tiny.tiny_config(freezing__policy="step", freezing__rho=2, cluster__workers=workers)
 
 
 def run_and_die_once(config: Config, *, directory: Path, on_epoch: Any, **more: Any) -> dict[str, Any]:
     """The real run, in which rank 1 is killed once, after epoch 1 and before it could report."""
+    tiny.add_narrow()
     died = directory / "died"
 
     def dying(record: dict[str, Any], checkpoint: Path | None) -> bool:
@@ -55,22 +43,11 @@ def run_and_die_once(config: Config, *, directory: Path, on_epoch: Any, **more: 
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("narrow", "two_cpus")
 def test_a_worker_killed_in_a_real_training_changes_nothing_in_its_record(tmp_path):
-    if ray.is_initialized():
-        ray.shutdown()
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=128 * 1024**2,
-        log_to_driver=False,
-    )
-    try:
-        summary = train_on_ray(tiny(2), directory=tmp_path / "pair", run=run_and_die_once)
-    finally:
-        ray.shutdown()
+    summary = train_on_ray(of_workers(2), directory=tmp_path / "pair", run=run_and_die_once)
     assert (tmp_path / "pair" / "died").exists()
-    run(tiny(1), directory=tmp_path / "alone", trackers=[JsonlTracker(tmp_path / "alone")], quiet=True)
+    run(of_workers(1), directory=tmp_path / "alone", trackers=[JsonlTracker(tmp_path / "alone")], quiet=True)
 
     pair, alone = read_epochs(tmp_path / "pair"), read_epochs(tmp_path / "alone")
     assert [record["epoch"] for record in pair] == [0, 1, 2, 3]

@@ -14,6 +14,7 @@ from dbf_ray.errors import DataError
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("two_cpus")
 def test_ray_data_cuts_what_one_process_cuts(tmp_path: Path) -> None:
     for name in ("images", "labelTxt"):
         (tmp_path / "data" / name).mkdir(parents=True)

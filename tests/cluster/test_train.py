@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 import torch.distributed as dist
 import yaml
@@ -92,23 +91,6 @@ def tiny(**changes: Any) -> Config:
 
 def lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def two_cpus():
-    """One Ray for the whole file, with two CPUs whatever the machine has."""
-    if ray.is_initialized():
-        ray.shutdown()
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=128 * 1024**2,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.ray

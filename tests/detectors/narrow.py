@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torchvision import models
+from torchvision.ops import StochasticDepth
 
+from dbf_ray.detectors.backbones.convnext import cut_convnext
 from dbf_ray.detectors.backbones.parts import STRIDES, Parts
 
 
@@ -27,4 +30,22 @@ def cut_narrow(network: Narrow) -> Parts:
     return list(network.stages), [8, 8, 16, 16], STRIDES
 
 
-NARROW: dict[str, Any] = {"narrow": (Narrow, cut_narrow)}  # rows for BACKBONES
+class Dropping(Narrow):
+    """One that drops stages of some images while it is trained, and so draws."""
+
+    def __init__(self, weights: None = None) -> None:
+        super().__init__(weights)
+        for stage in self.stages:
+            stage.append(StochasticDepth(0.2, "row"))
+
+
+def shallow_convnext(weights: None = None) -> nn.Module:
+    blocks = [models.convnext.CNBlockConfig(i, o, 1) for i, o in ((12, 24), (24, 48), (48, 96), (96, None))]
+    return models.ConvNeXt(blocks, stochastic_depth_prob=0.3)
+
+
+NARROW: dict[str, Any] = {
+    "narrow": (Narrow, cut_narrow),
+    "dropping": (Dropping, cut_narrow),
+    "shallow_convnext": (shallow_convnext, cut_convnext),
+}  # rows for BACKBONES

@@ -16,22 +16,21 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch import Tensor, nn
-from torchvision import models
+from torch import Tensor
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import BACKBONES, DETECTORS, Detector, make_detector
-from dbf_ray.detectors.backbones.convnext import cut_convnext
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.errors import ResourceError, TrainingError
 from dbf_ray.freezing import Freezer, make_policy
 from dbf_ray.training.loop import LoopState, run_epoch
+from tests import tiny
 from tests.cost.prefixes import per_prefix
 from tests.detectors.narrow import NARROW
+from tests.tiny import add_narrow, on_ranks
 
 
 class Counting:
@@ -45,17 +44,9 @@ class Counting:
         return graph.forward
 
 
-def shallow_convnext(weights: None = None) -> nn.Module:
-    blocks = [models.convnext.CNBlockConfig(i, o, 1) for i, o in ((12, 24), (24, 48), (48, 96), (96, None))]
-    return models.ConvNeXt(blocks, stochastic_depth_prob=0.3)
-
-
-ROWS: dict[str, Any] = {**NARROW, "shallow_convnext": (shallow_convnext, cut_convnext)}
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, row in ROWS.items():
+    for name, row in NARROW.items():
         monkeypatch.setitem(BACKBONES, name, row)
     monkeypatch.setattr(
         logging.getLogger("torch.__trace"), "handlers", []
@@ -280,19 +271,14 @@ def test_names_copies_and_costs_are_those_of_an_eager_detector() -> None:
 
 
 TINY: dict[str, Any] = {
+    **tiny.TINY,
     "data.train_images": 4,
     "data.val_images": 3,
     "data.image_size": 72,
-    "detector.backbone": "narrow",
-    "detector.fpn_channels": 8,
-    "detector.head_convs": 0,
-    "training.batch_size": 4,
-    "training.epochs": 4,
     "training.warmup_steps": 0,
     "evaluation.every": 2,
     "freezing.policy": "step",
     "freezing.rho": 2,
-    "tracking.mlflow": False,
 }
 
 
@@ -338,7 +324,7 @@ def test_a_machine_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    BACKBONES.update(ROWS)
+    add_narrow()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     config = load_config(None, {**TINY, "cluster.workers": 2, "detector.norm_eval": False})
     rows: dict[str, Any] = {}
@@ -364,7 +350,7 @@ def test_ranks_stay_identical_and_train_as_eager_ones_do(tmp_path: Path) -> None
     """The module under the wrappers' wrappers is compiled, and the wrappers are built anew at every change of
     the frozen set.
     """
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    on_ranks(worker, str(tmp_path))
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert rows["fast"]["same"]
     assert rows["fast"]["losses"] == rows["eager"]["losses"]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation import IOU_THRESHOLDS, Evaluator, average_precision
+from tests.tiny import on_ranks
 
 CLASSES = ["plane", "ship", "tank"]
 
@@ -152,7 +152,7 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_get_the_metrics_of_one_and_refuse_an_image_on_both(tmp_path: Path) -> None:
-    spawn(_rank, (str(tmp_path),), nprocs=2)
+    on_ranks(_rank, str(tmp_path))
     expected = evaluate(images(9))
     alone = Evaluator(len(CLASSES), CLASSES)
     alone.update([found for found, _ in images(9)], [target | {"scale": 0.5} for _, target in images(9)])

@@ -5,47 +5,40 @@ ships.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-import ray
 from mlflow import MlflowClient
+from ray import cloudpickle
 
-from dbf_ray.config import Config, with_overrides
+from dbf_ray.run import run as real_run
 from dbf_ray.search import search
+from tests import tiny
+from tests.detectors import narrow
 
 RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
 
 
+for module in (sys.modules[__name__], tiny, narrow):  # which a worker cannot import
+    cloudpickle.register_pickle_by_value(module)
+
+
+def narrow_run(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """The real run, where the narrow backbone is known."""
+    tiny.add_narrow()
+    return real_run(*arguments, **options)
+
+
 @pytest.mark.ray
-def test_a_search_over_rho(tmp_path):
-    overrides = {
-        "data.train_images": 8,
-        "data.val_images": 4,
-        "data.image_size": 64,
-        "detector.fpn_channels": 16,
-        "detector.head_convs": 1,
-        "training.epochs": 3,
-        "training.batch_size": 4,
-        "training.warmup_steps": 1,
-        "training.threads": 1,
-        "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
-    }
-    if ray.is_initialized():
-        ray.shutdown()
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=128 * 1024**2,
-        log_to_driver=False,
-    )
+@pytest.mark.usefixtures("narrow", "two_cpus")
+def test_a_search_over_rho(uri, tmp_path):
+    tracking = {"tracking__mlflow": True, "tracking__uri": uri}
+    config = tiny.tiny_config(training__epochs=3, **tracking)
     said: list[str] = []
-    try:
-        config = with_overrides(Config(), overrides)
-        result = search(config, RHO, study_name="tiny", trials=9, studies_dir=tmp_path, progress=said.append)
-    finally:
-        ray.shutdown()
+    options = {"study_name": "tiny", "studies_dir": tmp_path, "progress": said.append}
+    result = search(config, RHO, trials=9, run=narrow_run, **options)
 
     trials = {(trial["policy"], trial["rho"]): trial for trial in result["trials"]}
     assert set(trials) == {
@@ -69,7 +62,7 @@ def test_a_search_over_rho(tmp_path):
         assert [record["epoch"] for record in records] == [0, 1, 2]
         assert records[-1]["map50"] == pytest.approx(trial["map50"])  # the objective is the last epoch's
 
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(children) == 4

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from mlflow import MlflowClient
 from ray import cloudpickle
@@ -76,25 +75,8 @@ def base(tmp_path: Path, **changes: Any) -> Config:
     )
 
 
-@pytest.fixture(scope="module")
-def two_cpus():
-    """One Ray for the whole file, with two CPUs whatever the machine has."""
-    if ray.is_initialized():
-        ray.shutdown()
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=128 * 1024**2,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.ray
-def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two_cpus, tmp_path):
+def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two_cpus, uri, tmp_path):
     said: list[str] = []
     options: dict[str, Any] = {
         "study_name": "s",

@@ -13,6 +13,7 @@ from dbf_ray.config import Config
 from dbf_ray.run import run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from tests.training.policy_runs import costs_of
 
 STEP = {"freezing.policy": "step", "freezing.rho": 3}
 FLOAT32 = {"freezing.cache_dtype": "float32"}
@@ -20,7 +21,7 @@ FLOAT32 = {"freezing.cache_dtype": "float32"}
 
 def trained(config: Config) -> dict[str, Any]:
     """The last checkpoint's weights and optimizer of a whole run, and its losses."""
-    run(config, quiet=True)
+    run(config, quiet=True, table=costs_of(config))
     state, _ = load_checkpoint(list_checkpoints(run_directory(config) / "checkpoints")[-1])
     losses = [epoch["loss"] for epoch in read_epochs(run_directory(config))]
     return {"model": state["model"], "optimizer": state["optimizer"], "losses": losses}

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import dbf_ray.build.spec
 import dbf_ray.run.runner
+from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config
 from dbf_ray.cost import FlopTable
-from dbf_ray.detectors import BACKBONES
 from dbf_ray.freezing import Horizon, Schedule
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
-from tests.detectors.narrow import NARROW
 from tests.freezing.policy_members import MEMBERS
+from tests.tiny import TINY, add_narrow, tiny_config
 
 EPOCHS = 6
-BASE: dict[str, Any] = {
-    "data.train_images": 8,
-    "data.val_images": 2,
-    "data.image_size": 64,
-    "detector.backbone": "narrow",
-    "detector.fpn_channels": 8,
-    "detector.head_convs": 0,
-    "training.epochs": EPOCHS,
-    "training.batch_size": 4,
-    "training.lr": 1e-3,
-    "training.warmup_steps": 2,
-    "training.threads": 1,
-    "tracking.mlflow": False,
-}
+BASE: dict[str, Any] = {**TINY, "training.epochs": EPOCHS}
 BLOCKS = {
     "freezing.interval": {"unit": "steps", "every": 3}
 }  # two steps an epoch: every other block crosses an epoch's end
@@ -64,15 +51,20 @@ class Ladder(Schedule):
         return (0, 4, 3, 4, 2, 4)[t]
 
 
-_TABLES: dict[str, FlopTable] = {}
+@functools.cache
+def costs() -> FlopTable:
+    """FLOPs of all these runs, whose detectors are alike, counted once in a process."""
+    return FlopTable(prepare(tiny_config()).detector)
+
+
+def costs_of(config: Config) -> FlopTable | None:
+    """The same for a run with the same detector; None for another, which is to be counted."""
+    return costs() if config.detector == tiny_config().detector else None
 
 
 def make_cheap() -> None:
-    """In this process: rows for the small backbone, FLOPs counted once for all these runs, whose detectors
-    are alike, and no pictures.
-    """
-    BACKBONES.update(NARROW)
-    dbf_ray.build.spec.FlopTable = lambda detector: _TABLES.setdefault("one", FlopTable(detector))  # type: ignore[misc, assignment]
+    """In this process: rows for the small backbones, and no pictures."""
+    add_narrow()
     dbf_ray.run.runner.draw = lambda *_: []
 
 
@@ -83,16 +75,26 @@ def setting(folder: Path, name: str, **changes: Any) -> Config:
 
 def whole(config: Config) -> dict[str, Any]:
     """Train without a stop; the summary."""
-    return run(config, quiet=True)
+    return run(config, quiet=True, table=costs())
 
 
-def in_pieces(config: Config) -> dict[str, Any]:
-    """Train one epoch at a time, each time from the checkpoint alone; the summary."""
-    folder = run_directory(config)
-    for epoch in range(config.training.epochs - 1):
-        resume = find_resume(config, folder) if epoch else None
-        run(config, quiet=True, resume=resume, on_epoch=lambda record, _: False)
-    return run(config, quiet=True, resume=find_resume(config, folder))
+def in_pieces(config: Config, length: int = 1) -> dict[str, Any]:
+    """Train ``length`` epochs at a time, each time from the checkpoint alone; the summary."""
+    folder, epochs = run_directory(config), config.training.epochs
+
+    def until(stop: int) -> dict[str, Any]:
+        resume = find_resume(config, folder) if stop > length else None
+        return run(
+            config,
+            quiet=True,
+            resume=resume,
+            on_epoch=lambda record, _: record["epoch"] + 1 != stop,
+            table=costs(),
+        )
+
+    for stop in range(length, epochs, length):
+        until(stop)
+    return run(config, quiet=True, resume=find_resume(config, folder), table=costs())
 
 
 def left(config: Config) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
@@ -16,28 +15,25 @@ from dbf_ray.data import Dataset, Sample
 from dbf_ray.data.samples import make_target
 from dbf_ray.detectors import DETECTORS
 from dbf_ray.training.loop import train_epoch
+from tests.tiny import TINY, add_narrow, on_ranks
 
+pytestmark = pytest.mark.usefixtures("narrow")
 Result = tuple[dict[str, float], dict[str, torch.Tensor]]
 SETTINGS: dict[str, Any] = {
+    **TINY,
     "data.train_images": 16,
-    "data.val_images": 4,
-    "data.image_size": 96,
-    "detector.backbone": "resnet18",
-    "detector.fpn_channels": 16,
-    "detector.head_convs": 1,
     "training.batch_size": 8,
     "training.optimizer": "sgd",
     "training.lr": 1e-2,
     "training.warmup_steps": 0,
     "training.clip_norm": 1.0,
-    "tracking.mlflow": False,
 }
 
 
 # At random weights proposals score alike, and rounding, which differs with the size of a batch, decides their
 # order; so all of them are taken.
 EVERY_REGION: dict[str, Any] = {
-    "detector.roi_channels": 32,
+    "detector.roi_channels": 16,
     "detector.rpn_samples": 64,
     "detector.rpn_nms_threshold": 1.0,
     "detector.proposals": 10000,
@@ -58,7 +54,7 @@ class MixedSizes:
 
     def load(self, index: int) -> Sample:
         image, target = self.dataset.load(index)
-        height, width = (64, 96) if index % 2 else (96, 64) if index % 3 else (96, 96)
+        height, width = (32, 64) if index % 2 else (64, 32) if index % 3 else (64, 64)
         if index % 4 == 1:
             target = make_target(torch.zeros(0, 5), [], [], target["image_id"], (height, width))
         return image[:, :height, :width], target
@@ -78,6 +74,7 @@ def train(detector: str, accumulation: int, workers: int) -> Result:
 
 
 def worker(rank: int, folder: str) -> None:
+    add_narrow()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     results = {detector: train(detector, accumulation=1, workers=2) for detector in DETECTORS}
     torch.save(results, f"{folder}/rank{rank}.pt")
@@ -88,7 +85,7 @@ def worker(rank: int, folder: str) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
     """What each of two ranks ends with, for each detector."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(worker, args=(str(folder),), nprocs=2)
+    on_ranks(worker, str(folder))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -122,7 +119,7 @@ def test_two_ranks(detector: str, whole: Result, ranks: list[dict[str, Result]])
 
 
 def test_training_moved_the_weights(detector: str, whole: Result) -> None:
-    options = {"detector.roi_channels": 32} if "rcnn" in detector else {}
+    options = EVERY_REGION if "rcnn" in detector else {}
     before = prepare(
         load_config(None, {**SETTINGS, **options, "detector.name": detector})
     ).detector.state_dict()

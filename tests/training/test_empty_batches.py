@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dbf_ray.detectors import DETECTORS, make_detector
 from dbf_ray.freezing import Freezer
 from dbf_ray.training.ddp import DynamicDDP, all_reduce_sum, world_size
+from tests.tiny import add_narrow, on_ranks
 
 EMPTY, FULL = 0, 1
 STEPS = {
@@ -24,8 +24,8 @@ STEPS = {
 
 
 CASES = [
-    *((name, "resnet18") for name in DETECTORS),
-    ("rotated_retinanet", "convnext_tiny"),
+    *((name, "narrow") for name in DETECTORS),
+    ("rotated_retinanet", "shallow_convnext"),
 ]  # the last has a norm that no level reads
 
 
@@ -33,7 +33,7 @@ def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
     """Three steps with all trained, three with the backbone frozen."""
     torch.manual_seed(0)
     options = {"roi_channels": 16} if "rcnn" in name else {}
-    detector = make_detector(name, backbone=backbone, num_classes=2, fpn_channels=16, head_convs=1, **options)
+    detector = make_detector(name, backbone=backbone, num_classes=2, fpn_channels=8, head_convs=0, **options)
     freezer, ddp = Freezer(detector.backbone), DynamicDDP(detector)
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
     seen = []
@@ -59,13 +59,14 @@ def train(name: str, backbone: str, rank: int) -> dict[str, Any]:
 
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    add_narrow()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.save([train(name, backbone, rank) for name, backbone in CASES], f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_batches_without_objects_train_on_two_ranks(tmp_path: Path) -> None:
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    on_ranks(worker, str(tmp_path))
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     for case, ours, other in zip(CASES, *ranks, strict=True):
         for rank in (ours, other):

@@ -11,7 +11,6 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.build.frozen import make_cache
@@ -22,6 +21,7 @@ from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.loop import evaluate
+from tests.tiny import on_ranks
 from tests.training.frozen_runs import FLOAT32, STEP, hits_of, killed_after, trained, write_images
 from tests.training.policy_runs import differences, in_pieces, make_cheap, setting
 
@@ -48,13 +48,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **{"data.orientation_per": "span", "detector.frozen_stages": 1},
     },
     "layer norms on outputs": {
-        "detector.backbone": "swin_t",
+        "detector.backbone": "shallow_convnext",
         "freezing.policy": "frozen",
         "training.epochs": 2,
         "data.orientation_per": "span",
     },
     "a real network": {
         "detector.backbone": "resnet18",
+        "training.epochs": 4,
         "data.orientation_per": "span",
         "training.channels_last": False,
     },
@@ -194,7 +195,7 @@ def test_the_engine_is_gone_when_the_backbone_is_trained_and_evaluation_runs_wit
 
 
 def test_the_engine_trains_to_nearly_the_same_losses(narrow_run: Callable[..., Config]) -> None:
-    common = {"detector.backbone": "resnet18", "detector.norm_eval": False}
+    common = {"detector.backbone": "resnet18", "detector.norm_eval": False, "training.epochs": 3}
     plain, fast = narrow_run("plain", **common, **{"freezing.engine": False}), narrow_run("fast", **common)
     assert trained(fast)["losses"] == pytest.approx(trained(plain)["losses"], rel=1e-3)
 
@@ -283,7 +284,7 @@ def rank_main(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_read_each_others_shards_and_change_no_bit(tmp_path: Path) -> None:
-    mp.start_processes(rank_main, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    on_ranks(rank_main, str(tmp_path))
     models = torch.load(tmp_path / "models.pt")
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert not differences(models["off"], models["ram"])

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import dbf_ray.build.spec
 import dbf_ray.run.runner
 from dbf_ray.build import build_training, prepare
 from dbf_ray.cost import FlopTable
-from dbf_ray.detectors import BACKBONES, Detector
+from dbf_ray.detectors import Detector
 from dbf_ray.detectors.compiled import CompiledOutputs
 from dbf_ray.freezing import POLICIES
 from dbf_ray.run import run_directory
@@ -28,12 +27,14 @@ from dbf_ray.tracking import read_epochs, read_summary
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.ddp import gather_objects
 from dbf_ray.training.loop import GRADIENT_NORM, LoopState, run_epoch, train_step
+from tests.tiny import on_ranks
 from tests.training.policy_runs import (
     BLOCKS,
     EPOCHS,
     IN_BLOCKS,
     SETTINGS,
     THAWING,
+    costs,
     differences,
     in_pieces,
     left,
@@ -44,11 +45,8 @@ from tests.training.policy_runs import (
 
 
 @pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "narrow", None)
-    monkeypatch.setattr(dbf_ray.build.spec, "FlopTable", FlopTable)
-    monkeypatch.setattr(dbf_ray.run.runner, "draw", dbf_ray.run.runner.draw)
-    make_cheap()  # undone with the rest
+def _cheap(narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dbf_ray.run.runner, "draw", lambda *_: [])
 
 
 def test_every_policy_is_trained_here() -> None:
@@ -65,7 +63,7 @@ def test_in_pieces_it_is_bit_for_bit_the_same_and_costs_what_was_said(name: str,
     summary = whole(straight)
     in_pieces(pieces)
     assert differences(left(straight), left(pieces)) == []
-    spec = prepare(straight)
+    spec = prepare(straight, costs())
     if spec.frozen_prefixes is not None:
         assert summary["frozen_prefixes"] == spec.frozen_prefixes
         assert summary["compute_ratio"] == pytest.approx(spec.compute_ratio, rel=1e-9)
@@ -205,7 +203,11 @@ def test_frozen_stages_stand_still_whatever_trains_the_rest(
     assert differences(left(config), left(pieces)) == []
 
 
-def worker(rank: int, folder: str) -> None:
+# What is resumed on two ranks in the default tier: what decides by signals, and what changes rates.
+RESUMED = {"step", "lr_scale", "gradnorm", "aimd", "drift", "plateau", "budget", "drift in blocks"}
+
+
+def worker(rank: int, folder: str, resumed: set[str], length: int) -> None:
     torch.set_num_threads(1)
     make_cheap()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -215,9 +217,10 @@ def worker(rank: int, folder: str) -> None:
         two = {"cluster.workers": 2, **changes, **THAWING}
         straight, pieces = (setting(Path(folder), f"{name} {kind}", **two) for kind in ("straight", "pieces"))
         summaries = gather_objects(whole(straight)["frozen_prefixes"])
-        in_pieces(pieces)
+        if name in resumed:
+            in_pieces(pieces, length)
         if rank == 0:
-            spec = prepare(straight)
+            spec = prepare(straight, costs())
             said = [spec.compute_ratio, (read_summary(run_directory(straight)) or {})["compute_ratio"]]
             trained = [
                 sum(p.numel() * 4 for s in list(spec.detector.backbone.stages)[n:] for p in s.parameters())
@@ -228,7 +231,7 @@ def worker(rank: int, folder: str) -> None:
             expected = sum((trained[n] + rest) * count for n, count in zip(summaries[0], steps, strict=True))
             moved = sum(row["allreduce_bytes"] for row in read_epochs(run_directory(straight)))
             rows[name] = {
-                "differences": differences(left(straight), left(pieces)),
+                "differences": differences(left(straight), left(pieces)) if name in resumed else [],
                 "said": said,
                 "bytes": [moved, expected],
             }
@@ -240,8 +243,15 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_on_two_ranks_too(tmp_path: Path) -> None:
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize(
+    ("resumed", "length"),
+    [
+        pytest.param(RESUMED, 2, id="some resumed"),
+        pytest.param({*SETTINGS, *IN_BLOCKS}, 1, id="all resumed after each epoch", marks=pytest.mark.slow),
+    ],
+)
+def test_on_two_ranks_too(resumed: set[str], length: int, tmp_path: Path) -> None:
+    on_ranks(worker, str(tmp_path), resumed, length)
     rows = json.loads((tmp_path / "rows.json").read_text())
     # A reference that two ranks took serves one rank after a resume.
     assert torch.allclose(torch.load(tmp_path / "features.pt"), features(), atol=1e-6)
@@ -321,8 +331,8 @@ def test_clipping_knows_trained_parameters_only(
     def norm() -> float:
         return math.sqrt(sum(float(p.grad.double().square().sum()) for p in trained if p.grad is not None))
 
-    monkeypatch.setattr(training.scheduler, "gradients", lambda: norms.append(norm()))
-    monkeypatch.setattr(training.scheduler, "updated", lambda: None)
+    monkeypatch.setattr(training.scheduler, "on_gradients", lambda: norms.append(norm()))
+    monkeypatch.setattr(training.scheduler, "on_optimizer_step", lambda: None)
     step = training.optimizer.step
     monkeypatch.setattr(training.optimizer, "step", lambda: (norms.append(norm()), step())[1])
     training.scheduler.freezer.apply(prefix)

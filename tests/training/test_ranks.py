@@ -10,29 +10,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import load_config
 from dbf_ray.training.loop import LoopState, run_epoch
+from tests.tiny import TINY, add_narrow, on_ranks
 
 MODES: tuple[Any, ...] = (True, False, "sync")
 SETTINGS: dict[str, Any] = {
-    "data.train_images": 8,
-    "data.val_images": 2,
-    "data.image_size": 64,
-    "detector.backbone": "mobilenet_v2",
-    "detector.fpn_channels": 16,
-    "detector.head_convs": 1,
+    **TINY,
     "detector.frozen_stages": 1,
-    "training.batch_size": 4,
     "training.accumulation": 2,
-    "training.epochs": 4,
     "training.warmup_steps": 0,
     "freezing.policy": "step",
     "freezing.rho": 2,
     "cluster.workers": 2,
-    "tracking.mlflow": False,
 }
 
 
@@ -74,6 +66,7 @@ def rows_of(mode: Any) -> list[dict[str, Any]]:
 
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    add_narrow()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     rows = {str(mode): rows_of(mode) for mode in MODES}
     if rank == 0:
@@ -82,7 +75,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_ranks_stay_identical_through_freezing_and_unfreezing(tmp_path: Path) -> None:
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    on_ranks(worker, str(tmp_path))
     for mode, rows in json.loads((tmp_path / "rows.json").read_text()).items():
         assert [row["prefix"] for row in rows] == [1, 4, 1, 4], mode
         assert all(row["same"] for row in rows), mode

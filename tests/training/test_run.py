@@ -106,7 +106,7 @@ def test_a_run_leaves_its_whole_record(tiny: Callable[..., Config]) -> None:
 SAMPLING = {  # draws anchors, regions and, in its backbone, which blocks to drop
     **{
         "detector__name": "oriented_rcnn",
-        "detector__backbone": "efficientnet_b0",
+        "detector__backbone": "dropping",
         "detector__roi_channels": 16,
     },
     **{"detector__rpn_samples": 16, "detector__roi_samples": 16},
@@ -167,6 +167,8 @@ def test_a_killed_run_goes_on_bit_identically(tiny: Callable[..., Config], tmp_p
         import dbf_ray.training.loop as loop
         from dbf_ray.config import load_config
         from dbf_ray.run.runner import run
+        from tests.tiny import add_narrow
+        add_narrow()
         steps = 0
         original = loop.train_step
         def step(*args):
@@ -179,7 +181,10 @@ def test_a_killed_run_goes_on_bit_identically(tiny: Callable[..., Config], tmp_p
         run(load_config(Path({str(file)!r})), quiet=True)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     folder = run_directory(killed)
@@ -198,7 +203,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny: Callable[..., Config]) ->
         training__lr=1e12,
         training__warmup_steps=0,
         training__clip_norm=None,
-        training__batch_size=4,
+        training__batch_size=2,
     )
     with pytest.raises(
         TrainingError, match=r"got .*classification.* in epoch 0, step \d of 4.*Lower training.lr"
