@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "config",
+    "Config": "config.loading",
     "Freezer": "freezing.freezer",
     "FreezingSchedule": "freezing.schedule",
     "evaluate_checkpoint": "api",
-    "load_config": "config",
+    "load_config": "config.loading",
     "make_policy": "freezing.policies",
     "predict_images": "api",
     "search_schedules": "api",

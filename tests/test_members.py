@@ -263,7 +263,7 @@ def test_wrong_parameters_are_refused_as_those_of_built_in_members(package: Call
     with pytest.raises(ConfigError, match=r"does not know rho=2; it is every_other, which takes no"):
         make_policy("outside.rules:EveryOther", rho=2)
     with pytest.raises(
-        ConfigError, match=r"unknown option detector\.angles of outside\.nets:Small; known: candidates"
+        ConfigError, match=r"unknown option `angles` of outside\.nets:Small; known: candidates"
     ):
         make_detector("outside.nets:Small", backbone="outside.nets:tiny", num_classes=1, angles=3)
 

@@ -31,7 +31,8 @@ def texts(file: Path) -> Iterator[tuple[int, str]]:
         if isinstance(n, documented) and isinstance(n.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+        if is_text and not re.fullmatch(r"--[a-z-]+", node.value):  # an argument of another program
             yield node.lineno, node.value
 
 

@@ -23,7 +23,8 @@ def test_the_ten_lines_of_the_readme_freeze_as_they_say() -> None:
         model = next(value for value in given if isinstance(value, nn.Module))
         optimizer = next(value for value in given if isinstance(value, torch.optim.Optimizer))
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        loss: Tensor = model.train()(torch.randn(2, 3, 32, 32)).square().mean()
+        labels = torch.arange(4) % 10
+        loss: Tensor = nn.functional.cross_entropy(model.train()(torch.randn(4, 3, 32, 32)), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

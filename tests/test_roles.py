@@ -39,6 +39,7 @@ ANOTHER = {  # where another value is not simply made of the type
     "data.augment.scales": [0.5, 1.5],
     "detector.weights_backbone": "/there/weights.pth",
     "detector.weights_mmrotate": "/there/checkpoint.pth",
+    "detector.name": "rotated_fcos",
     "detector.norm_eval": "sync",
     "freezing.policy": "full",
     "training.accumulation": 4,

