@@ -23,8 +23,8 @@ Every trial is a training; Optuna chooses what to try next. The answer is the Pa
 other beats in both."""
 EPILOG = """examples:
   the best period rho on your own images, as many trials at once as the machine holds:
-    dbf search --config hrsc_mobilenet_v2 --data.root DIR --detector.weights_backbone FILE \\
-        --space rho --trials 12 --study hrsc-rho
+    dbf search --config patches --data.root DIR --detector.weights_backbone FILE \\
+        --data.selection_fraction 0.2 --space rho --trials 12 --study my-rho
   resume an interrupted study, or add trials to it: the same command, with a larger --trials
 
 Trained first are the space's baselines (full and frozen). A study leaves studies/NAME/: study.db

@@ -17,12 +17,14 @@ ABOUT = """Train an oriented detector, its backbone frozen in the epochs that a 
 
 Frozen epochs cost less; compute_ratio is the run's training FLOPs over those of policy full."""
 EPILOG = """examples:
+  pretrained weights of MobileNetV2, once:
+    dbf fetch-weights
   train on generated scenes, the backbone unfrozen in every 4th epoch:
     dbf train --config demo --freezing.policy step --freezing.rho 4
   see the timeline and what it costs, without training:
     dbf train --config demo --freezing.policy step --freezing.rho 4 --dry-run
   train on your own images in DOTA's format (DIR/train and DIR/val, each with images/ and labelTxt/):
-    dbf train --config hrsc_mobilenet_v2 --data.root DIR --detector.weights_backbone FILE
+    dbf train --config patches --data.root DIR --detector.weights_backbone weights/mobilenet_v2.pth
   two workers (DDP under Ray Train):
     dbf train --config demo --cluster.workers 2
 

@@ -93,7 +93,7 @@ def test_seconds_saved_are_those_of_the_prefix_less_those_of_the_cache(
         frozen.end_epoch()
         if known == 0:
             frozen.cache.drop()
-            frozen.cache.begin(frozen._generation)
+            frozen.cache.begin(frozen._fingerprint)
             frozen(batches[0])
             frozen.end_epoch()
     none, half_filled, half_known, all_known = told

@@ -75,8 +75,8 @@ def read_state(file: Path, name: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise WeightsError(
             f"weights file {file} does not exist; give the path of a state_dict for torchvision's {name}, "
-            f"or the name of its weights, "
-            "such as DEFAULT"
+            f"or the name of its weights, such as DEFAULT"
+            + (" (those of mobilenet_v2 are fetched by dbf fetch-weights)" if name == "mobilenet_v2" else "")
         ) from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
