@@ -100,7 +100,14 @@ print(json.dumps([len(modules), homes]))
 """
 
 
-@pytest.mark.parametrize(("seed", "when"), [(0, "before"), (1, "after"), (2, "after")])
+@pytest.mark.parametrize(
+    ("seed", "when"),
+    [
+        (0, "before"),
+        pytest.param(1, "after", marks=pytest.mark.slow),
+        pytest.param(2, "after", marks=pytest.mark.slow),
+    ],
+)
 def test_names_stay_what_they_are_whatever_is_imported_in_whatever_order(seed: int, when: str) -> None:
     count, homes = run_python(EVERYTHING, str(seed), when)
     assert count > 150

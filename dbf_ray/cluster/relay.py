@@ -1,4 +1,4 @@
-"""A notice relay: a small Ray actor between the workers and the person's process.
+"""A relay: a small Ray actor between the workers and the person's process.
 
 It carries two things. *Lines* that rank 0 prints, so that a person sees the training's progress and not Ray's
 own log. And the *reason* why going on makes no sense: Ray Train restarts its workers after any error, which
