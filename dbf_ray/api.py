@@ -7,7 +7,7 @@ dictionaries; None stands for the defaults. Keys to change are keyword arguments
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -22,6 +22,7 @@ from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.run.naming import safe_name
 from dbf_ray.shipped import find_shipped
+from dbf_ray.values import flat
 
 if TYPE_CHECKING:
     from dbf_ray.predict.memory import Image
@@ -195,7 +196,7 @@ def as_config(config: ConfigLike = None, **overrides: Any) -> Config:
     Raises:
         ConfigError: a file is missing, a key is unknown, or a value is out of range.
     """
-    dotted = dict(_dotted(overrides))
+    dotted = {key: value for key, value in flat(overrides).items() if value != {}}
     if config is None or isinstance(config, str | Path):
         return load_config(config, dotted)
     if not isinstance(config, Config):
@@ -226,12 +227,3 @@ def _train_with_ray(config: Config) -> dict[str, Any]:
     if cluster_address(config.cluster.address) is None:
         prepare(config)
     return train_on_ray(config)
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested dictionaries, and their values."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -40,7 +41,10 @@ def find_member(
     member = _load(family, name)
     if not fits(member):
         what = f"class {member.__name__}" if isinstance(member, type) else repr(member)
-        raise ConfigError(f"{family} {name!r} must be {rule}, it is {what}")
+        lacks = ", ".join(sorted(getattr(member, "__abstractmethods__", ())))
+        raise ConfigError(
+            f"{family} {name!r} must be {rule}, it is {what}{f', which lacks {lacks}' if lacks else ''}"
+        )
     return member
 
 
@@ -50,8 +54,10 @@ def from_outside(name: str) -> bool:
 
 
 def subclass_of(base: type) -> Callable[[Any], bool]:
-    """Whether something is a class derived from ``base``."""
-    return lambda member: isinstance(member, type) and issubclass(member, base)
+    """Whether something is a class derived from ``base``, with all that it leaves to be written."""
+    return lambda member: (
+        isinstance(member, type) and issubclass(member, base) and not inspect.isabstract(member)
+    )
 
 
 def _load(family: str, path: str) -> Any:

@@ -346,7 +346,7 @@ def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
     assert image_plan(tiny(**large).data, compiled=True).least_pad_to == (128, 128)
     less = image_plan(tiny(data__augment__scales=[0.5, 0.75]).data, compiled=False)
     assert less.largest == 64  # images are evaluated at their full size
-    limit = {"training__micro_batch_gb": 0.25}
+    limit = {"training__micro_batch_gb": 0.25, "training__accumulation": 2}
     first, scaled = prepare(tiny(**limit)), prepare(tiny(**limit, **large, data__pad_to="square"))
     for spec, side in ((first, 64), (scaled, 128)):
         merging = build_training(spec, quiet=True).micro_batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -65,3 +66,13 @@ def test_what_is_broken_is_found(tmp_path: Path) -> None:
     )
     assert broken(page) == ["gone.md", "page.md#no"]
     assert too_wide(page) == [7]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "docs" / "pictures").glob("*.py")), ids=lambda file: file.stem
+)
+def test_what_draws_a_picture_can_still_be_imported(file: Path) -> None:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -93,6 +93,8 @@ def test_the_command_works_in_an_empty_folder(environment: Path, tmp_path: Path)
     assert "\n  train " in run(dbf, "--help", cwd=tmp_path)
     place = run(environment / "bin" / "python", "-c", "import dbf_ray; print(dbf_ray.__file__)", cwd=tmp_path)
     assert Path(place.strip()).is_relative_to(environment)
+    printed = run(dbf, "train", "--config", "demo", "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(printed.splitlines()[-1])["compute_ratio"] == 1
     printed = run(dbf, "train", "--config", "demo", *TINY, "--dry-run", "--json", cwd=tmp_path)
     assert json.loads(printed.splitlines()[-1])["policy"] == "full"
     assert list(tmp_path.iterdir()) == []

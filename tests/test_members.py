@@ -47,6 +47,13 @@ class Patient(Policy):
 
 class Rule:
     pass
+
+
+class Misspelt(Schedule):
+    name = "misspelt"
+
+    def num_frozne(self, t, horizon):
+        return 0
 '''
 NETS = """
 from torch import nn
@@ -255,6 +262,11 @@ def test_what_a_path_does_not_lead_to_is_refused_with_the_rule(
             make(path)
         assert kind in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_class_that_leaves_what_must_be_written_out_is_refused(package: Callable[[], None]) -> None:
+    with pytest.raises(ConfigError, match=r"it is class Misspelt, which lacks num_frozen$"):
+        make_policy("outside.rules:Misspelt")
 
 
 def test_wrong_parameters_are_refused_as_those_of_built_in_members(package: Callable[[], None]) -> None:

@@ -126,7 +126,9 @@ def build_training(
             data_name=spec.config.data.name,
             folder=features,
         ),
-        micro_batches=None if limit is None else MicroBatches(round(limit * 1e9), images.largest),
+        micro_batches=MicroBatches(round(limit * 1e9), images.largest)
+        if limit is not None and train.accumulation > 1
+        else None,
         originals=originals_of(spec.eval_set),
     )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dbf_ray.api import train_detector, wants_ray
 from dbf_ray.build import prepare
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.cli.timeline import forecast_of, timeline
-from dbf_ray.config import Config, load_config
+from dbf_ray.config import Config, load_config, with_overrides
+from dbf_ray.detectors.backbones.download import DEFAULT_FILE
+from dbf_ray.progress import print_line
 from dbf_ray.run import run_directory
 
 ABOUT = """Train an oriented detector, its backbone frozen in the epochs that a freezing policy says.
@@ -50,7 +53,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> 
     config = load_config(options.config, overrides)
     if options.dry_run:
         wants_ray(config)
-        spec = prepare(config)
+        spec = prepare(_with_weights_that_are_there(config))
         print(timeline(spec))
         result = forecast_of(spec)
     else:
@@ -59,6 +62,17 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> 
     if options.json:
         print_json(result)
     return result
+
+
+def _with_weights_that_are_there(config: Config) -> Config:
+    """What a dry run says does not depend on weights: those that :mod:`.fetch_weights` fetches may be missing
+    yet.
+    """
+    weights = config.detector.weights_backbone
+    if weights is None or Path(weights) != DEFAULT_FILE or DEFAULT_FILE.exists():
+        return config
+    print_line(f"{DEFAULT_FILE} is not there yet: dbf fetch-weights before you train")
+    return with_overrides(config, {"detector.weights_backbone": None})
 
 
 def report(summary: dict[str, Any], config: Config) -> str:

@@ -103,7 +103,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
         if not isinstance(loaded, dict | None):
             raise ConfigError(
                 f"{file} must hold a mapping of sections and keys to values, found {type(loaded).__name__}; "
-                f"see jobs/configs for examples"
+                f"the shipped ones are examples (--config demo)"
             )
         # A section whose keys are all commented out is empty, not null.
         tree = {
@@ -135,7 +135,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         for parent in parents:
             child = node.setdefault(parent, {})
             if not isinstance(child, dict):
-                raise ConfigError(f"--{dotted}: {parent} is a value, not a section")
+                raise ConfigError(f"{dotted}: {parent} is a value, not a section; give one or the other")
             node = child
         node[leaf] = _parse_scalar(value, dotted) if isinstance(value, str) else value
     return result

@@ -253,7 +253,7 @@ class FreezingConfig(OpenSection):
         "bf16", description="how cached features are stored"
     )
     cache_gb: Resource[float] = Field(
-        4.0, gt=0, description="GB of memory or disk that each worker's cache never goes beyond"
+        4.0, gt=0, description="hard limit in GB of memory or disk, of each worker's cache"
     )
     cache_dir: Place[Path | None] = Field(
         None,

@@ -15,8 +15,8 @@ class LiveBytes(TorchDispatchMode):
     """Within it, every tensor that an operator makes is counted until its memory is freed.
 
     Memory that is shared (views, slices) counts once. What an operator uses inside, and what the allocator
-    keeps, is not seen; tensors from before count only if they are given. It works on the meta device, where
-    it says what a step would need. Made in the way of torch's own ``torch.distributed._tools.mem_tracker``.
+    keeps, is not seen; tensors from before count only if they are given. Made in the way of torch's own
+    ``torch.distributed._tools.mem_tracker``.
 
     Args:
         known: tensors that are alive already and shall count.

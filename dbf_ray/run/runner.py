@@ -110,9 +110,7 @@ def run(
 
 
 def notes_of(spec: RunSpec) -> list[str]:
-    """What is worth saying before a run trains: what its cache will do, and how its micro-batches are
-    chosen.
-    """
+    """What is worth saying before a run trains: what its cache will do."""
     notes = [] if spec.forecast is None else [dotted(str(spec.forecast), "data", "freezing")]
     options = ", ".join(f"data.augment.{name}" for name in spec.images.augmentation.switched_on)
     if spec.frozen.cache != "off" and options:

@@ -19,10 +19,10 @@ from typing import Any
 
 from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError
-from dbf_ray.shipped import find_shipped
+from dbf_ray.shipped import find_shipped, shipped_files
 
 Overrides = dict[str, Any]
-HINT = "see search_spaces/rho.py for an example"
+HINT = f"see {shipped_files('search space').get('rho')} for an example"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from dbf_ray.data import Sample, SyntheticDataset
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.seeds import AUGMENT, Stream
-from dbf_ray.data.transforms import VIEWS, flip
+from dbf_ray.data.transforms import ORIENTATIONS, flip
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.reports.scenes import draw_scene, outlines, scene_grid
 
@@ -34,10 +34,10 @@ def drawn(sample: Sample, classes: list[str]) -> Image.Image:
 
 
 def main() -> None:
-    """Views first, then two draws of each augmentation."""
+    """Orientations first, then two draws of each augmentation."""
     dataset = SyntheticDataset("val", 4, SIZE)
     image, target = dataset.load(1)
-    pictures = {view: flip(image, target, view) for view in VIEWS}
+    pictures = {name: flip(image, target, name) for name in ORIENTATIONS}
     for name, augmentation in RANDOM.items():
         for draw in (1, 2):
             pictures[name + " " * draw] = augmentation(image, target, Stream(AUGMENT, 0, draw, 1))

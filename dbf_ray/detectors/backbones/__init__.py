@@ -57,7 +57,7 @@ BACKBONES: dict[str, Row] = {
 
 FLOAT32_STAGES = {"mobilenet_v2": 2}
 """Leading stages that an engine in bf16 runs in float32, of backbones where that was measured:
-docs/results.md, "Low precision".
+docs/results/low_precision.md.
 """
 
 
