@@ -91,8 +91,8 @@ class NamedStages:
                     f"each stage must have parameters, stage {number} ({', '.join(stage)}) has none; "
                     f"name it together with the module before or after it"
                 )
-            for name, part in zip(stage, parts.children(), strict=True):
-                for key, parameter in part.named_parameters():
+            for name in stage:
+                for key, parameter in _part(self.module, name).named_parameters():
                     first, where = owner.setdefault(id(parameter), (number, name))
                     if first != number:
                         raise ConfigError(
@@ -105,7 +105,8 @@ class NamedStages:
             if any(map(_is_held, parts.modules())):
                 raise ConfigError(
                     f"a freezer must be made on unfrozen stages, {', '.join(stage)} is frozen by another; "
-                    f"use that one, or apply(0) with it first"
+                    f"use that one, or apply(0) with it first; of a copy, or of a model that was saved so, "
+                    f"load the state_dict into a module made anew"
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from functools import cache, partial
@@ -16,7 +17,8 @@ def check_order(module: nn.Module, stages: Sequence[Sequence[str]]) -> None:
     """Refuse stages that are known to be called in another order than they are named in.
 
     Known is what the ``forward`` of the module that holds two of them says when it is traced symbolically
-    (``torch.fx``; nothing is computed). One that cannot be traced is believed.
+    (``torch.fx``; nothing is computed). A copy is traced, which keeps what the forward notes down. One that
+    cannot be copied or traced is believed.
 
     Raises:
         ConfigError: naming the two modules.
@@ -45,11 +47,13 @@ def _caller(module: nn.Module, *names: str) -> str:
 
 def _calls(module: nn.Module, name: str) -> list[str]:
     """Names of the modules that the forward of submodule ``name`` calls, in order; empty where it cannot be
-    traced.
+    copied or traced.
     """
+    caller = module.get_submodule(name)
     try:
+        twin = copy.deepcopy(caller, {id(p): p for p in caller.parameters()})  # all but the parameters
         with torch.random.fork_rng(devices=[]):
-            graph = _Calls().trace(module.get_submodule(name))
+            graph = _Calls().trace(twin)
     except Exception:
         return []
     return [str(node.target) for node in graph.nodes if node.op == "call_module"]

@@ -95,14 +95,17 @@ class FreezingSchedule:
             Whether what is trained changed, so that DDP has to be made anew.
 
         Raises:
-            ConfigError: the epoch is not the next one, or a signal of the one before was not reported.
+            ConfigError: the epoch is not the next one, or a signal of the one before was not reported; stages
+                get rates of their own, and there is no optimizer, or it has one group for several stages.
             TrainingError: ranks reported different values, and so decide differently.
         """
         require_int("epoch", epoch, low=0, high=self._horizon.epochs - 1, owner="freezing schedule")
         if epoch != self.epoch:
             self._decide(epoch)
-        if self._rates is not None or self._decision.lr_factors is not None:
-            self._rates_by_stage().factors = self._decision.lr_factors
+        if self._decision.lr_factors is not None:
+            self._rates_by_stage().check_groups()
+        if self._rates is not None:
+            self._rates.factors = self._decision.lr_factors
         return self.freezer.apply(self._decision.num_frozen)
 
     def report(self, **signals: Any) -> None:
@@ -124,12 +127,12 @@ class FreezingSchedule:
         """Undo of :meth:`state_dict`. The next :meth:`begin_epoch`, of the same epoch or the next, freezes.
 
         Raises:
-            ConfigError: the state is of another policy, seed or number of stages.
+            ConfigError: the state is of another policy, seed, number of stages or of epochs.
         """
         for key, own in self._identity().items():
-            if state[key] != own:
+            if state.get(key) != own:
                 raise ConfigError(
-                    f"a freezing schedule must resume with the {key} it began with, {state[key]!r}, got "
+                    f"a freezing schedule must resume with the {key} it began with, {state.get(key)!r}, got "
                     f"{own!r}; give that one, or begin anew without the state"
                 )
         state = copy.deepcopy(dict(state))
@@ -138,7 +141,7 @@ class FreezingSchedule:
         self.epoch, self._memory, self._reported = state["epoch"], state["memory"], state["reported"]
 
     def _identity(self) -> dict[str, Any]:
-        kept = {"seed": self._horizon.seed, "num_stages": self._horizon.num_stages}
+        kept = {key: getattr(self._horizon, key) for key in ("seed", "num_stages", "epochs")}
         return {"policy": policy_to_dict(self.policy), **kept}
 
     def _decide(self, epoch: int) -> None:

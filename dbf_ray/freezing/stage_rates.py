@@ -15,6 +15,22 @@ from dbf_ray.errors import ConfigError
 _HOOKS: WeakKeyDictionary[Optimizer, list[RemovableHandle]] = WeakKeyDictionary()
 
 
+def check_parameters(optimizers: Sequence[Optimizer], stages: Sequence[Sequence[nn.Parameter]]) -> None:
+    """Refuse optimizers that together lack a parameter of ``stages``.
+
+    Raises:
+        ConfigError: naming the stage.
+    """
+    inside = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for number, stage in enumerate(stages, start=1):
+        missing = sum(id(p) not in inside for p in stage)
+        if missing:
+            raise ConfigError(
+                f"each parameter that will be trained must be in an optimizer, frozen now or not; of stage "
+                f"{number} {missing} of {len(stage)} are in none; make it of all parameters"
+            )
+
+
 class StageRates:
     """Multiplies each group's rate by its stage's factor within ``optimizer.step`` alone: schedulers
     of rates and checkpoints see it without. Of several for one optimizer the last one made counts.
@@ -34,14 +50,7 @@ class StageRates:
         self.factors: Sequence[float] | None = None
         self._optimizer, self._rates = optimizer, list[Any]()
         self._stage_of = {id(p): k for k, stage in enumerate(stages) for p in stage}
-        inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for number, stage in enumerate(stages, start=1):
-            missing = sum(id(p) not in inside for p in stage)
-            if missing:
-                raise ConfigError(
-                    f"the optimizer must have every parameter that will be trained, frozen now or not; of "
-                    f"stage {number} it lacks {missing} of {len(stage)}; make it of all parameters"
-                )
+        check_parameters([optimizer], stages)
         for handle in _HOOKS.pop(optimizer, []):
             handle.remove()
         hooks = optimizer.register_step_pre_hook, optimizer.register_step_post_hook
@@ -67,7 +76,7 @@ class StageRates:
         if self.factors is not None:
             self._rates = [group["lr"] for group in optimizer.param_groups]
             for group in optimizer.param_groups:
-                stage = self._stage_of.get(id(group["params"][0]))
+                stage = next((self._stage_of.get(id(p)) for p in group["params"]), None)  # one may be empty
                 group["lr"] = group["lr"] * (1.0 if stage is None else self.factors[stage])
 
     def _restore(self, optimizer: Optimizer, *_: Any) -> None:

@@ -29,14 +29,12 @@ class FreezingCallback(StagedTraining, Callback):
     _loaded: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        ddp, optimizers = trainer.strategy.model, trainer.optimizers
+        ddp = trainer.strategy.model
         able = (
             isinstance(ddp, DistributedDataParallel) and ddp.find_unused_parameters and not ddp.static_graph
         )
         require_find_unused(trainer.world_size, able, 'Trainer(strategy="ddp_find_unused_parameters_true")')
-        self.start(
-            pl_module, trainer.max_epochs, optimizers[0] if len(optimizers) == 1 else None, self._loaded
-        )
+        self.start(pl_module, trainer.max_epochs, trainer.optimizers, self._loaded, trainer.world_size)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning does not begin an epoch anew in which it resumes."""
@@ -46,7 +44,7 @@ class FreezingCallback(StagedTraining, Callback):
         self.begin(trainer.current_epoch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if self.schedule is not None and not trainer.sanity_checking:
+        if not trainer.sanity_checking:
             self.measure(trainer.callback_metrics)
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102

@@ -45,7 +45,8 @@ class FreezingCallback(StagedTraining, TrainerCallback, ExportableState):
         require_find_unused(args.world_size, able, "TrainingArguments(ddp_find_unused_parameters=True)")
         kept = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
         inner = getattr(optimizer, "optimizer", optimizer)  # in accelerate's wrapper
-        self.start(model, state.num_train_epochs, inner, kept["attributes"]["resumed"] if kept else {})
+        resumed = kept["attributes"]["resumed"] if kept else {}
+        self.start(model, state.num_train_epochs, [inner], resumed, args.world_size)
         state.stateful_callbacks[type(self).__name__] = self.state()
 
     def on_epoch_begin(  # noqa: D102

@@ -126,9 +126,12 @@ def test_a_copy_of_a_frozen_module_is_frozen_by_itself() -> None:
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert [twin.train().layer1.training, twin.layer2.training] == [False, True]
         with pytest.raises(
-            ConfigError, match="conv1, bn1, layer1 is frozen by another; use that one, or apply"
+            ConfigError, match=r"conv1, bn1, layer1 is frozen by another; .* load the state_dict into"
         ):
             Freezer.of(twin, STAGES)
+        anew = resnet()
+        anew.load_state_dict(twin.state_dict())
+        assert Freezer.of(anew, STAGES).apply(1)
     twin = copy.deepcopy(model)
     freezer.apply(0)
     assert [model.train().layer1.training, twin.train().layer1.training] == [True, False]
@@ -241,6 +244,44 @@ def test_a_parameter_of_two_stages_is_refused() -> None:
     ):
         Freezer.of(model, STAGES)
     Freezer.of(model, [["layer1", "layer2"], "layer3"])
+
+
+def test_a_module_of_two_names_may_be_in_one_stage_by_both() -> None:
+    model, twice = resnet(), resnet()
+    model.again, twice.again = model.layer1, twice.layer1
+    freezer = Freezer.of(model, [["layer1", "again"], "layer2"])
+    freezer.apply(1)
+    assert [model.train().layer1.training, model.layer2.training] == [False, True]
+    with pytest.raises(ConfigError, match=r"of again \(stage 2\) is shared with layer1 \(stage 1\)"):
+        Freezer.of(twice, ["layer1", "again"])
+
+
+class Noting(nn.Sequential):
+    """Its forward notes down what it saw, in every way there is."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 2), nn.Linear(2, 2))
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls, self.last, self.outputs = 0, None, list[Any]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += 1
+        for layer in self:
+            x = layer(x)
+            self.outputs.append(x)
+        self.last = x
+        return x
+
+
+def test_looking_at_the_order_leaves_a_module_as_it_was() -> None:
+    model = Noting()
+    with pytest.raises(ConfigError, match="Noting calls '0' before '1'"):
+        Freezer.of(model, ["1", "0"])
+    Freezer.of(model, ["0", "1"])
+    assert (model.calls, model.last, model.outputs, float(model.seen)) == (0, None, [], 0.0)
+    assert pickle.loads(pickle.dumps(model)).calls == 0
+    assert all(p.requires_grad and p.is_leaf for p in model.parameters())
 
 
 def test_an_order_that_cannot_be_known_is_believed() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dbf_ray.errors import ConfigError
-from dbf_ray.freezing import Freezer, FreezingSchedule, make_policy
+from dbf_ray.freezing import Decision, Freezer, FreezingSchedule, Policy, make_policy
 from tests.freezing.policy_members import MEMBERS, Member, costs_of
 
 PLATEAU = {"patience": 1, "min_delta": 0.1}
@@ -139,10 +139,16 @@ def test_values_that_cannot_serve_are_refused() -> None:
 
 def test_a_state_of_something_else_is_refused() -> None:
     state = schedule_of("step", {"rho": 2}, seed=1)[0].state_dict()
-    schedule_of("step", {"rho": 2}, seed=1, epochs=20)[0].load_state_dict(state)  # a longer training
-    for other, key in ((("step", {"rho": 3}), "policy"), (("step", {"rho": 2}), "seed")):
+    for key, rho, others in (
+        ("policy", 3, {"seed": 1}),
+        ("seed", 2, {"seed": 2}),
+        ("num_stages", 2, {"seed": 1, "stages": 4}),
+        ("epochs", 2, {"seed": 1, "epochs": 3}),
+    ):
         with pytest.raises(ConfigError, match=f"must resume with the {key} it began with"):
-            schedule_of(*other, seed=1 if key == "policy" else 2)[0].load_state_dict(state)
+            schedule_of("step", {"rho": rho}, **others)[0].load_state_dict(state)
+    with pytest.raises(ConfigError, match="with the policy it began with, None, got"):
+        schedule_of("step", {"rho": 2})[0].load_state_dict({"model": 1})
 
 
 def test_stages_are_stepped_at_rates_of_their_own_whatever_else_sets_rates() -> None:
@@ -168,7 +174,7 @@ def test_an_optimizer_that_does_not_serve_is_refused() -> None:
     freezer = Freezer.of(net(), ["0", "1", "2"])
     everything = [p for stage in freezer.stage_parameters for p in stage]
     lacking = torch.optim.SGD([p for p in everything if p is not freezer.stage_parameters[1][0]])
-    with pytest.raises(ConfigError, match="of stage 2 it lacks 1 of 2; make it of all parameters"):
+    with pytest.raises(ConfigError, match="of stage 2 1 of 2 are in none; make it of all parameters"):
         FreezingSchedule(make_policy("full"), freezer, 2, optimizer=lacking)
     whole = torch.optim.SGD(everything)
     FreezingSchedule(make_policy("full"), freezer, 2, optimizer=whole)
@@ -176,3 +182,37 @@ def test_an_optimizer_that_does_not_serve_is_refused() -> None:
         ConfigError, match=r"group 0 has parameters of stage 1, stage 2, stage 3; use freezer\.param"
     ):
         FreezingSchedule(make_policy("lr_scale", factor=0.5), freezer, 2, optimizer=whole)
+
+
+class SlowFirst(Policy):
+    """Hears of mAP, and gives stages rates of their own from epoch 1 on."""
+
+    name = "slow_first"
+    needs_signals = ("map50",)
+
+    def decide(self, t: int, horizon: Any, signals: Any, state: Any) -> tuple[Decision, dict[str, Any]]:
+        return Decision(0, (0.1, 1.0, 1.0) if t else None), {}
+
+
+@pytest.mark.parametrize("given", ["one group", "nothing"])
+def test_rates_that_a_signal_calls_for_need_groups_by_stage(given: str) -> None:
+    freezer = Freezer.of(net(), ["0", "1", "2"])
+    whole = torch.optim.SGD([p for stage in freezer.stage_parameters for p in stage])
+    schedule = FreezingSchedule(
+        SlowFirst(), freezer, 2, signals=["map50"], optimizer=whole if given == "one group" else None
+    )
+    schedule.begin_epoch(0)
+    schedule.report(map50=0.5)
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match="group 0 has parameters" if given == "one group" else "give opt"
+        ):
+            schedule.begin_epoch(1)
+
+
+def test_a_group_without_parameters_is_stepped() -> None:
+    freezer = Freezer.of(net(), ["0", "1", "2"])
+    optimizer = torch.optim.SGD([*freezer.parameter_groups(), {"params": []}], lr=0.1)
+    FreezingSchedule(make_policy("lr_scale", factor=0.5), freezer, 2, optimizer=optimizer).begin_epoch(0)
+    optimizer.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1] * 5

@@ -144,8 +144,30 @@ def test_an_optimizer_that_lacks_a_parameter_is_refused(tmp_path: Path) -> None:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.model.head.parameters(), lr=0.1)
 
-    with pytest.raises(ConfigError, match="of stage 1 it lacks 3 of 3"):
+    with pytest.raises(ConfigError, match="of stage 1 3 of 3 are in none"):
         trainer(tmp_path, 2, freezing()).fit(Lacking(), loader())
+
+
+def test_several_optimizers_have_all_parameters_together(tmp_path: Path) -> None:
+    class Pair(Module):
+        automatic_optimization = False
+        parts = (["first", "second"], ["head"])
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+            self.frozen = not self.model.first[0].weight.requires_grad
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            parts = [[getattr(self.model, name) for name in names] for names in self.parts]
+            return [torch.optim.SGD(nn.ModuleList(part).parameters(), lr=0.1) for part in parts]
+
+    class Lacking(Pair):
+        parts = (["first"], ["head"])
+
+    module = Pair()
+    trainer(tmp_path, 2, freezing()).fit(module, loader(1))
+    assert module.frozen
+    with pytest.raises(ConfigError, match="of stage 2 4 of 4 are in none"):
+        trainer(tmp_path, 2, freezing()).fit(Lacking(), loader(1))
 
 
 def test_a_ddp_that_does_not_find_unused_parameters_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,7 @@ class Watching(transformers.TrainerCallback):  # type: ignore[misc, name-defined
         self.watch(int(state.epoch), model.net, optimizer.optimizer)
 
 
-def train(
-    folder: Path, epochs: int, freezing: FreezingCallback, resume: str | None = None, **options: Any
-) -> Any:
+def trainer_of(folder: Path, epochs: int, *callbacks: Any, sets: Sequence[str] = (), **options: Any) -> Any:
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
@@ -57,16 +56,22 @@ def train(
         **{"save_strategy": "no", **options},
     )
     rows = [{"images": image, "labels": label} for image, label in zip(*data(3), strict=True)]
-    watching = Watching()
-    trainer = transformers.Trainer(
+    return transformers.Trainer(
         Model(),
         arguments,
         train_dataset=rows,
-        eval_dataset=rows[:4],
-        callbacks=[freezing, watching],
+        eval_dataset=dict.fromkeys(sets, rows[:4]) or rows[:4],
+        callbacks=list(callbacks),
         optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
         compute_metrics=lambda _: {"map50": 0.5},
     )
+
+
+def train(
+    folder: Path, epochs: int, freezing: FreezingCallback, resume: str | None = None, **options: Any
+) -> Any:
+    watching = Watching()
+    trainer = trainer_of(folder, epochs, freezing, watching, **options)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.model.net, watching.watch
 
@@ -115,6 +120,55 @@ def test_a_policy_hears_what_an_evaluation_gave_and_resumes_with_it(tmp_path: Pa
     assert again.trained == watch.trained[3:]
     with pytest.raises(ConfigError, match="signals must name metrics of the evaluation, which has no 'map'"):
         train(tmp_path, 2, freezing("plateau", {"map50": "map"}, patience=1, min_delta=0.0), **options)
+
+
+def test_evaluations_beside_the_training_and_of_several_sets_are_no_errors(tmp_path: Path) -> None:
+    plateau = freezing("plateau", {"map50": "eval_b_map50"}, patience=2, min_delta=0.0)
+    watching = Watching()
+    trainer = trainer_of(tmp_path, 4, plateau, watching, sets=("a", "b"), eval_strategy="epoch")
+    for _ in range(2):
+        assert "test_b_map50" in trainer.evaluate(metric_key_prefix="test")
+        trainer.train()
+    assert watching.watch.trained == [2, 0, 0, 2] * 2
+
+
+class Interrupt(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    """Once, in a frozen epoch."""
+
+    done = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.epoch > 1 and not self.done:
+            self.done = True
+            raise KeyboardInterrupt
+
+
+def test_training_starts_anew_after_an_interruption(tmp_path: Path) -> None:
+    watching = Watching()
+    trainer = trainer_of(tmp_path, 2, freezing(), watching, Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not all(p.requires_grad for p in trainer.model.parameters())
+    trainer.train()
+    assert watching.watch.trained == [2, 0, 2, 0]
+    watching.watch.check(trainer.model.net)
+    assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+def test_several_ranks_do_not_train_what_an_interruption_left_frozen() -> None:
+    model, callback = Model(), freezing()
+    callback.start(model, 2, [], {}, ranks=2)
+    callback.begin(0)
+    callback.start(model, 2, [], {}, ranks=2)  # nothing is frozen yet
+    for epoch in range(2):
+        callback.begin(epoch)
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match=r"left 2 stages frozen; call end\(\) of this callback, then make"
+        ):
+            callback.start(model, 2, [], {}, ranks=2)
+    callback.end()
+    callback.start(model, 2, [], {}, ranks=2)
 
 
 def test_a_ddp_that_does_not_find_unused_parameters_is_refused(tmp_path: Path) -> None:
