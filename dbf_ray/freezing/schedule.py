@@ -13,7 +13,7 @@ from dbf_ray.errors import ConfigError, TrainingError
 from dbf_ray.freezing.freezer import Freezer
 from dbf_ray.freezing.policies import Decision, Horizon, Policy, policy_to_dict
 from dbf_ray.freezing.policies.base import require_int
-from dbf_ray.freezing.stage_rates import StageRates
+from dbf_ray.freezing.stage_rates import StageRates, check_parameters
 
 
 class FreezingSchedule:
@@ -69,7 +69,10 @@ class FreezingSchedule:
         )
         self._decision, self._memory, self._reported = Decision(0), dict[str, Any](), dict[str, Any]()
         self._check_given(costs, signals)
-        self._rates = None if optimizer is None else StageRates(optimizer, freezer.trainable_parameters)
+        self._rates = None
+        if optimizer is not None:
+            check_parameters([optimizer], freezer.trainable_parameters)
+            self._rates = StageRates(optimizer, freezer.stage_parameters)
         if policy.needs_signals:
             policy.check(self._horizon)
         elif any(decision.lr_factors is not None for decision in policy.timeline(self._horizon)):
@@ -121,13 +124,14 @@ class FreezingSchedule:
         """Plain JSON values, for a checkpoint at any time."""
         decision = {"num_frozen": self._decision.num_frozen, "lr_factors": self._decision.lr_factors}
         state = {"epoch": self.epoch, **decision, "memory": self._memory, "reported": self._reported}
-        return copy.deepcopy({**self._identity(), **state})
+        return copy.deepcopy({**self._identity(), "epochs": self._horizon.epochs, **state})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Undo of :meth:`state_dict`. The next :meth:`begin_epoch`, of the same epoch or the next, freezes.
 
         Raises:
-            ConfigError: the state is of another policy, seed, number of stages or of epochs.
+            ConfigError: the state is of another policy, seed or number of stages; or of another number of
+                epochs, with which the policy would have decided otherwise so far.
         """
         for key, own in self._identity().items():
             if state.get(key) != own:
@@ -136,13 +140,25 @@ class FreezingSchedule:
                     f"{own!r}; give that one, or begin anew without the state"
                 )
         state = copy.deepcopy(dict(state))
+        self._check_past(state["epochs"], state["epoch"])
         factors = state["lr_factors"]
         self._decision = Decision(state["num_frozen"], None if factors is None else tuple(factors))
         self.epoch, self._memory, self._reported = state["epoch"], state["memory"], state["reported"]
 
     def _identity(self) -> dict[str, Any]:
-        kept = {key: getattr(self._horizon, key) for key in ("seed", "num_stages", "epochs")}
+        kept = {"seed": self._horizon.seed, "num_stages": self._horizon.num_stages}
         return {"policy": policy_to_dict(self.policy), **kept}
+
+    def _check_past(self, epochs: int, last: int) -> None:
+        """A training may become longer or shorter where that leaves its past as it was."""
+        before = self._horizon.model_copy(update={"epochs": epochs})
+        if epochs != self._horizon.epochs and not self.policy.needs_signals:
+            then, now = (self.policy.timeline(horizon)[: last + 1] for horizon in (before, self._horizon))
+            if then != now:
+                raise ConfigError(
+                    f"a freezing schedule must resume with the epochs it began with, {epochs}, got "
+                    f"{self._horizon.epochs}: policy {self.policy.name} would have decided otherwise so far"
+                )
 
     def _decide(self, epoch: int) -> None:
         if epoch != self.epoch + 1:

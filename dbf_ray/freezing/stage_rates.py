@@ -36,21 +36,17 @@ class StageRates:
     of rates and checkpoints see it without. Of several for one optimizer the last one made counts.
 
     Args:
-        optimizer: has every parameter of ``stages``.
-        stages: the parameters of each of K stages.
+        optimizer: of the stages' parameters.
+        stages: all parameters of each of K stages, also those that are never trained.
 
     Attributes:
         factors: K numbers, or None for 1 everywhere.
-
-    Raises:
-        ConfigError: the optimizer lacks a parameter.
     """
 
     def __init__(self, optimizer: Optimizer, stages: Sequence[Sequence[nn.Parameter]]) -> None:
         self.factors: Sequence[float] | None = None
         self._optimizer, self._rates = optimizer, list[Any]()
         self._stage_of = {id(p): k for k, stage in enumerate(stages) for p in stage}
-        check_parameters([optimizer], stages)
         for handle in _HOOKS.pop(optimizer, []):
             handle.remove()
         hooks = optimizer.register_step_pre_hook, optimizer.register_step_post_hook

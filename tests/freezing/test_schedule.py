@@ -143,12 +143,35 @@ def test_a_state_of_something_else_is_refused() -> None:
         ("policy", 3, {"seed": 1}),
         ("seed", 2, {"seed": 2}),
         ("num_stages", 2, {"seed": 1, "stages": 4}),
-        ("epochs", 2, {"seed": 1, "epochs": 3}),
     ):
         with pytest.raises(ConfigError, match=f"must resume with the {key} it began with"):
             schedule_of("step", {"rho": rho}, **others)[0].load_state_dict(state)
     with pytest.raises(ConfigError, match="with the policy it began with, None, got"):
         schedule_of("step", {"rho": 2})[0].load_state_dict({"model": 1})
+
+
+def test_a_training_may_become_longer_where_that_leaves_its_past_as_it_was() -> None:
+    short, _ = schedule_of("step", {"rho": 2}, epochs=4)
+    for epoch in range(3):
+        short.begin_epoch(epoch)
+    longer, _ = schedule_of("step", {"rho": 2}, epochs=40)
+    longer.load_state_dict(short.state_dict())
+    assert longer.begin_epoch(3)
+    back, _ = schedule_of("back", {"budget": 2}, epochs=4)  # trained in the last two epochs
+    for epoch in range(3):
+        back.begin_epoch(epoch)
+    with pytest.raises(ConfigError, match=r"with the epochs it began with, 4, got 40: policy back would"):
+        schedule_of("back", {"budget": 2}, epochs=40)[0].load_state_dict(back.state_dict())
+
+
+def test_a_stage_of_which_a_part_is_never_trained_has_a_rate_of_its_own_all_the_same() -> None:
+    model = net()
+    next(model.parameters()).requires_grad_(False)
+    freezer = Freezer.of(model, ["0", "1", "2"])
+    optimizer = torch.optim.SGD(freezer.parameter_groups())
+    schedule = FreezingSchedule(make_policy("lr_scale", factor=0.5), freezer, 2, optimizer=optimizer)
+    assert not schedule.begin_epoch(0)
+    assert schedule.lr_factors == (0.5, 0.5, 0.5)
 
 
 def test_stages_are_stepped_at_rates_of_their_own_whatever_else_sets_rates() -> None:
