@@ -119,7 +119,7 @@ def test_the_exit_status_says_whether_anything_differs(
             last_bit if revision == "broken" else lambda records, model: None,
         )
     monkeypatch.setattr(loss_compare, "commit_of", lambda revision: revision)
-    monkeypatch.setattr(loss_compare, "trained", lambda revision, *_: tmp_path / revision)
+    monkeypatch.setattr(loss_compare, "train_at", lambda revision, *_: tmp_path / revision)
     result = check(["old", "new", "--only", "gradnorm", "--keep", str(tmp_path / "kept")])
     assert result["same"]
     assert capsys.readouterr().out.split() == ["gradnorm", "same", "bits"]
