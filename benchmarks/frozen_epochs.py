@@ -77,7 +77,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 file=sys.stderr,
                 flush=True,
             )
-    training = trained(config)
+    training = full_training(config)
     full = min(
         (one_epoch(training, epoch) for epoch in range(options.full)),
         key=lambda row: row["device_seconds"],
@@ -115,7 +115,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         )
     if full is not None:
         print(f"trained epoch {full['device_seconds']:.1f} s, waiting for data {full['data_wait_share']:.1%}")
-    profile = profiled(ways[True, "ram"], max(1, options.rounds) + 1) if options.profile else None
+    profile = profile_epoch(ways[True, "ram"], max(1, options.rounds) + 1) if options.profile else None
     result = {
         "rows": rows,
         "full": full,
@@ -135,7 +135,7 @@ def way(config: Config, engine: bool, cache: str) -> Training:
     return build_training(prepare(with_overrides(config, changes)), quiet=True)
 
 
-def trained(config: Config) -> Training:
+def full_training(config: Config) -> Training:
     """A training with the whole backbone."""
     return build_training(prepare(with_overrides(config, {"freezing.policy": "full"})), quiet=True)
 
@@ -150,7 +150,7 @@ def one_epoch(training: Training, epoch: int) -> Row:
     return training.ledger.end_epoch()
 
 
-def profiled(training: Training, epoch: int) -> dict[str, float]:
+def profile_epoch(training: Training, epoch: int) -> dict[str, float]:
     """Train an epoch under Python's profiler and print its functions; shares of its time by what they do."""
     profiler = cProfile.Profile()
     profiler.runcall(one_epoch, training, epoch)

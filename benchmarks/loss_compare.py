@@ -108,7 +108,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
             for side, revision in (("base", options.base), ("head", options.head))
         }
         runs = {
-            side: trained(*commit, options.only, Path(scratch) / side) for side, commit in commits.items()
+            side: train_at(*commit, options.only, Path(scratch) / side) for side, commit in commits.items()
         }
         for name in options.only:
             pair = [folder / name for folder in runs.values()]
@@ -132,7 +132,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     return result
 
 
-def trained(revision: str, commit: str | None, names: Sequence[str], scratch: Path) -> Path:
+def train_at(revision: str, commit: str | None, names: Sequence[str], scratch: Path) -> Path:
     """The folder of a commit's runs, each in a folder of its configuration's name; those that are not known
     are trained.
 
@@ -148,7 +148,7 @@ def trained(revision: str, commit: str | None, names: Sequence[str], scratch: Pa
     missing = [name for name in names if read_summary(runs / name) is None]
     if not missing:
         return runs
-    code = ROOT if commit is None else extracted(commit, scratch / "code")
+    code = ROOT if commit is None else extract(commit, scratch / "code")
     imported = Path(python(code, "-c", "import dbf_ray; print(dbf_ray.__file__)").strip())
     print(
         f"{revision}: {commit or 'files as they are'}, imported from {imported}", file=sys.stderr, flush=True
@@ -206,7 +206,7 @@ def commit_of(revision: str) -> str | None:
     return found.stdout.strip()
 
 
-def extracted(commit: str, folder: Path) -> Path:
+def extract(commit: str, folder: Path) -> Path:
     """A commit's files, in ``folder``."""
     archive = subprocess.run(
         ["git", "-C", str(ROOT), "archive", "--format=tar", commit], capture_output=True, check=True
@@ -319,7 +319,7 @@ def kind(tensor: Tensor | None) -> str:
     return "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
 
 
-def checked(arguments: Sequence[str] | None = None) -> Row:
+def check(arguments: Sequence[str] | None = None) -> Row:
     """As :func:`command`, with exit status 1 where something differs."""
     result = command(arguments)
     if not result["same"]:
@@ -328,4 +328,4 @@ def checked(arguments: Sequence[str] | None = None) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(checked))
+    sys.exit(run_command(check))

@@ -230,7 +230,7 @@ def begin(tree: Row, epochs: int) -> Row:
         summary = run(config, quiet=True, on_epoch=lambda record, _: record["epoch"] + 1 < epochs)
         return {"checkpoint": summary["checkpoint"], "map50": summary["map50"]}
 
-    return kept(config, train, epochs)
+    return keep_row(config, train, epochs)
 
 
 def score(tree: Row, start: str | None = None, more: Sequence[str] = ()) -> Row:
@@ -245,10 +245,10 @@ def score(tree: Row, start: str | None = None, more: Sequence[str] = ()) -> Row:
         detector, classes = load_detector(Path(summary["checkpoint"]), config)
         return map50_of(detector, classes, config, more)
 
-    return kept(make_config(tree, "a training of this benchmark"), train, start, more)
+    return keep_row(make_config(tree, "a training of this benchmark"), train, start, more)
 
 
-def kept(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Row:
+def keep_row(config: Config, train: Callable[[Config], Row], *depends_on: Any) -> Row:
     """The row of a training; what an earlier call measured, where that was of the same by the same."""
     folder, machinery = run_directory(config), [machine(), versions(), PrefixEngine.revision, FLOAT32_STAGES]
     torch.set_num_threads(1)

@@ -131,7 +131,7 @@ def rank_main(rank: int, folder: str, tree: dict[str, Any]) -> None:
     dist.destroy_process_group()
 
 
-def trained(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def train(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Summary and epochs of a run on its own ranks."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(rank_main, args=(folder, config.model_dump(mode="json")), nprocs=WORKERS)
@@ -144,8 +144,8 @@ def trained(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def calibrate(config: Config, num_stages: int) -> list[dict[str, float]]:
     """Seconds, mean memory and bytes of an epoch with each prefix 0..K."""
-    _, epochs = trained(of_policy(config, "gradual_unfreeze", {"every": 2}, 2 * num_stages))
-    _, frozen = trained(of_policy(config, "frozen", {}, 2))
+    _, epochs = train(of_policy(config, "gradual_unfreeze", {"every": 2}, 2 * num_stages))
+    _, frozen = train(of_policy(config, "frozen", {}, 2))
     seconds = {e["frozen_stages"]: e for e in (*epochs, *frozen)}  # the later epoch of a prefix wins
     keys = ("device_seconds", "mean_memory_bytes", "allreduce_bytes")
     return [{key: seconds[n][key] for key in keys} for n in range(num_stages + 1)]
@@ -154,7 +154,7 @@ def calibrate(config: Config, num_stages: int) -> list[dict[str, float]]:
 def row(name: str, config: Config, prefixes: list[dict[str, float]]) -> dict[str, Any]:
     """Predicted and measured cost of one policy."""
     spec = prepare(config)
-    summary, _ = trained(config)
+    summary, _ = train(config)
     chosen = summary["frozen_prefixes"]
     seconds = [prefixes[n]["device_seconds"] for n in chosen]
     memory = sum(prefixes[n]["mean_memory_bytes"] * s for n, s in zip(chosen, seconds, strict=True)) / sum(

@@ -69,13 +69,13 @@ def _load(family: str, path: str) -> Any:
         sys.path.append(os.getcwd())  # a console command has it not, other than python -m
     try:
         module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = "" if name == error.name else f" ({error})"
-        raise ConfigError(
-            f"{family} {path!r}: there must be a module {name} to import, there is none{missing}; install "
-            f"its package, set PYTHONPATH, or start in the folder that holds it"
-        ) from error
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            missing = "" if name == error.name else f" ({error})"
+            raise ConfigError(
+                f"{family} {path!r}: there must be a module {name} to import, there is none{missing}; "
+                f"install its package, set PYTHONPATH, or start in the folder that holds it"
+            ) from error
         raise ConfigError(
             f"{family} {path!r}: the module {name} must be one that can be imported, that failed with "
             f"{type(error).__name__}: {error}; correct it"

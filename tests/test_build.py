@@ -298,7 +298,7 @@ def test_augmentation_switches_the_cache_off_and_says_by_which_option(cache: str
     )  # nothing is kept, whatever it may be
 
 
-def test_quarter_turns_are_views_that_a_cache_keeps() -> None:
+def test_quarter_turns_are_orientations_that_a_cache_keeps() -> None:
     orientations = {
         "data__flips": [name for name in ORIENTATIONS if name != "identity"],
         "freezing__policy": "step",
@@ -317,7 +317,7 @@ def test_quarter_turns_are_views_that_a_cache_keeps() -> None:
     assert training.frozen.cache.bytes > 0
 
 
-def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
+def test_quarter_turns_swap_the_sides_of_the_padded_size() -> None:
     class Wide:
         """Known to be wide, and never loaded."""
 
@@ -338,7 +338,7 @@ def test_quarter_turns_swap_the_sides_of_the_canvas() -> None:
     assert sorted(shares("rotate90", "rotate270", "transverse")) == pytest.approx([0.25, 0.75], abs=0.1)
 
 
-def test_larger_scales_count_in_memory_and_in_the_one_canvas() -> None:
+def test_larger_scales_count_in_memory_and_in_the_one_padded_size() -> None:
     large = {"data__augment__scales": [0.5, 2.0]}
     wide, plain = (image_plan(tiny(**changes).data, compiled=False) for changes in (large, {}))
     assert (wide.square, wide.largest, plain.largest) == (64, 128, 64)

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from dbf_ray.build import resolved
 from dbf_ray.config import Config, elsewhere, identity, make_config, paths, role_of, to_dict, with_overrides
-from dbf_ray.config.roles import IDENTITY, Place, leaves
+from dbf_ray.config.roles import Place, leaves
 from dbf_ray.config.sections import Section
 from dbf_ray.errors import ConfigError
 from dbf_ray.run import find_resume
@@ -52,9 +52,9 @@ def space(trial):
     return {'seed': trial.suggest_int('seed', 0, 9)}
 """
 KEYS = {key: field for key, field, _ in leaves(Config())}
-MAY = [key for key, field in KEYS.items() if role_of(field) != IDENTITY]
+MAY = [key for key, field in KEYS.items() if role_of(field).name != "identity"]
 MAY_NOT = [
-    *(key for key, field in KEYS.items() if role_of(field) == IDENTITY),
+    *(key for key, field in KEYS.items() if role_of(field).name == "identity"),
     "freezing.rho",
     "detector.loss_beta",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch.multiprocessing import start_processes
 
 from dbf_ray import detectors
@@ -41,6 +43,16 @@ def tiny_config(**changes: Any) -> Config:
 def as_options(changes: dict[str, Any]) -> list[str]:
     """A command line's options for keys and values."""
     return [part for key, value in changes.items() for part in (f"--{key}", str(value))]
+
+
+def write_image(split: Path, name: str, image: Image.Image, ship: tuple[int, int, int, int]) -> None:
+    """An image as DOTA lays it out, with a ship at (left, top, right, bottom) pixels."""
+    left, top, right, bottom = ship
+    for folder in ("images", "labelTxt"):
+        (split / folder).mkdir(parents=True, exist_ok=True)
+    image.save(split / "images" / f"{name}.png")
+    corners = f"{left} {top} {right} {top} {right} {bottom} {left} {bottom}"
+    (split / "labelTxt" / f"{name}.txt").write_text(f"imagesource:drawn\ngsd:null\n{corners} ship 0\n")
 
 
 def on_ranks(work: Callable[..., None], *arguments: Any, ranks: int = 2) -> None:

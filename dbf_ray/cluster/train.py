@@ -9,7 +9,6 @@ epoch is in it once.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,12 +25,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
 from dbf_ray.config import Config, paths, to_dict, with_overrides
-from dbf_ray.errors import DbfRayError, TrainingError
+from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
 from dbf_ray.files import write_json
 from dbf_ray.run import find_resume, mlflow_target, run_directory
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, write_epochs
 from dbf_ray.tracking.jsonl import SUMMARY
+from dbf_ray.training.checkpoint import read_record
 
 RunFunction = Callable[..., dict[str, Any]]
 CONTROLLER_FAILURES = (
@@ -202,14 +202,13 @@ def record_of(checkpoint: Path) -> list[dict[str, Any]]:
     Raises:
         TrainingError: record.json is missing or damaged.
     """
-    file = checkpoint / "record.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        records: list[dict[str, Any]] = read_record(checkpoint)["epochs"]
+    except (WeightsError, KeyError) as error:
         raise TrainingError(
-            f"a checkpoint must hold its run's record, but {file} cannot be read ({error}); start anew"
+            f"a checkpoint must hold its run's record, but {checkpoint / 'record.json'} cannot be read "
+            f"({error}); start anew"
         ) from error
-    records: list[dict[str, Any]] = content["epochs"] if isinstance(content, dict) else content
     return records
 
 

@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -30,11 +30,13 @@ from dbf_ray.values import flat
 @dataclass(frozen=True)
 class Role:
     """A field's role. ``weights``: a file or the name of published weights; the file's folder may change, not
-    which weights it is.
+    which weights it is. ``matters``: "thawed" or "frozen", where the field shapes only trainings in which a
+    stage is trained again, or in which one is frozen.
     """
 
     name: str
     weights: bool = False
+    matters: Literal["thawed", "frozen"] | None = None
 
 
 T = TypeVar("T")
@@ -42,6 +44,8 @@ Place = Annotated[T, Role("place")]
 Weights = Annotated[T, Role("place", weights=True)]
 Resource = Annotated[T, Role("resource")]
 Label = Annotated[T, Role("label")]
+Thawed = Annotated[T, Role("identity", matters="thawed")]
+Frozen = Annotated[T, Role("identity", matters="frozen")]
 IDENTITY = Role("identity")
 
 
@@ -75,7 +79,7 @@ def identity(config: BaseModel) -> dict[str, Any]:
         role = role_of(known[key]) if key in known else IDENTITY
         if role.weights:
             found[key] = None if value is None else Path(value).name
-        elif role == IDENTITY:
+        elif role.name == "identity":
             found[key] = value
     return found
 

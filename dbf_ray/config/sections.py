@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dbf_ray.config.roles import Label, Place, Resource, Weights
+from dbf_ray.config.roles import Frozen, Label, Place, Resource, Thawed, Weights
 
 
 class Section(BaseModel):
@@ -213,43 +213,43 @@ class FreezingConfig(OpenSection):
 
     policy: str = Field("full", description="the policy that decides it")
     interval: IntervalConfig = Field(default_factory=IntervalConfig)
-    momentum: Literal["keep", "reset"] = Field(
+    momentum: Thawed[Literal["keep", "reset"]] = Field(
         "keep",
         description="the optimizer's state of stages that are trained again: keep it, or reset it as if "
         "never stepped",
     )
-    rewarm_steps: int = Field(
+    rewarm_steps: Thawed[int] = Field(
         0,
         ge=0,
         description="optimizer steps over which the learning rate of a stage that is trained again rises "
         "from warmup_factor times its value",
     )
-    rewarm_after: int = Field(
+    rewarm_after: Thawed[int] = Field(
         1, ge=1, description="frozen epochs (or blocks) in a row from which on that happens"
     )
-    engine: bool = Field(
+    engine: Frozen[bool] = Field(
         True,
         description="run frozen stages as an inference engine: batch norms folded into convolutions, "
         "channels-last; equal up to rounding",
     )
-    engine_precision: Literal["auto", "bf16", "float32"] = Field(
+    engine_precision: Frozen[Literal["auto", "bf16", "float32"]] = Field(
         "auto",
         description="of the engine; auto: training.precision. bf16 leaves the trained part as it is, and "
         "early stages in float32 where later ones "
         "would magnify their rounding (mobilenet_v2: two)",
     )
-    engine_compile: bool | None = Field(
+    engine_compile: Frozen[bool | None] = Field(
         None,
         description="torch.compile for the engine, once for each frozen prefix and shape of images; null: "
         "as training.compile",
     )
-    cache: Literal["off", "ram", "disk"] = Field(
+    cache: Frozen[Literal["off", "ram", "disk"]] = Field(
         "off",
         description="keep the features of frozen stages while these are frozen, and do not run them for an "
         "image that is known: in each worker's "
         "memory, or in files that all workers of a machine read and that outlive a crash",
     )
-    cache_dtype: Literal["bf16", "float16", "float32"] = Field(
+    cache_dtype: Frozen[Literal["bf16", "float16", "float32"]] = Field(
         "bf16", description="how cached features are stored"
     )
     cache_gb: Resource[float] = Field(

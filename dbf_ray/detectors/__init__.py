@@ -73,10 +73,17 @@ def find_detector(name: str) -> type[Detector]:
     """The class of a detector: a key of :data:`DETECTORS`, or a dotted path ``package.module:MyDetector``.
 
     Raises:
-        ConfigError: there is no such detector.
+        ConfigError: there is no such detector, or its constructor lacks what all have.
     """
     rule = "a class derived from dbf_ray.detectors.Detector"
     found: type[Detector] = find_member("detector", name, DETECTORS, rule, subclass_of(Detector))
+    parameters = inspect.signature(found.__init__).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+    if lacking := [option for option in SHARED_OPTIONS if option not in known]:
+        raise ConfigError(
+            f"the constructor of detector {name!r} must take {' and '.join(SHARED_OPTIONS)} as keywords "
+            f"(after a *) with defaults, it does not take {' and '.join(lacking)} so; add what lacks"
+        )
     return found
 
 

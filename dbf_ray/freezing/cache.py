@@ -139,7 +139,7 @@ class RamCache(FeatureCache):
 
 
 class DiskCache(FeatureCache):
-    """Files under ``folder/rank-NNN/GENERATION/``, one for each key, read by all ranks that see the folder
+    """Files under ``folder/rank-NNN/FINGERPRINT/``, one for each key, read by all ranks that see the folder
     and written by one.
 
     A file is written under another name and renamed, and carries a checksum: one that a crash has torn is a

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from dbf_ray.predict.options import FORMATS, Options
 from dbf_ray.predict.outputs import shown_names
 from dbf_ray.predict.windows import Tiling
 from dbf_ray.progress import print_line
+from dbf_ray.training.checkpoint import read_record
 from dbf_ray.training.loop import autocast
 
 
@@ -105,14 +105,9 @@ def trained_window(checkpoint: Path) -> int:
     """Pixels of an original image that training showed in ``data.image_size``.
 
     Raises:
-        WeightsError: the checkpoint's record holds something else there.
+        WeightsError: the checkpoint's record cannot be read, or holds something else there.
     """
-    try:
-        window = json.loads((checkpoint / "record.json").read_text(encoding="utf-8")).get("window")
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"cannot read checkpoint {checkpoint}: {error}; choose another beside it"
-        ) from error
+    window = read_record(checkpoint).get("window")
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
         raise WeightsError(
             f"checkpoint {checkpoint}: window in record.json must be a number of pixels >= 1, got "

@@ -26,10 +26,9 @@ from dbf_ray.predict.images import Picture
 SETTINGS_FILE = "predict.json"
 KINDS = {"dota": ("labels", ".txt"), "geojson": ("geojson", ".geojson"), "overlay": ("overlays", ".jpg")}
 DONE, PARTIAL, TASK1 = "done", "partial", "Task1"
-MAY_DIFFER = (
-    "checkpoint",
-    "batch",
-)  # the weights' hash tells them, wherever they are; a batch changes no more than rounding
+# Settings of predict.json that shape no result: the weights' hash tells them, wherever they are, and a batch
+# changes no more than rounding.
+SHAPE_NOTHING = ("checkpoint", "batch")
 
 
 class OutFolder:
@@ -63,7 +62,9 @@ class OutFolder:
             return
         found = _read_json(file) or {}
         keys = [
-            key for key in self._settings if key not in MAY_DIFFER and found.get(key) != self._settings[key]
+            key
+            for key in self._settings
+            if key not in SHAPE_NOTHING and found.get(key) != self._settings[key]
         ]
         if keys:
             differing = "; ".join(

@@ -83,7 +83,7 @@ def draw_scene(
     kept = _best(detections, score_threshold)
     if ground_truth is not None:
         for corners in ground_truth.corners:
-            _dashed(pen, _polygon(corners, scale * _SMOOTH), width)
+            _draw_dashed(pen, _polygon(corners, scale * _SMOOTH), width)
     for corners, label, _ in kept:
         polygon = _polygon(corners, scale * _SMOOTH)
         pen.line(
@@ -179,7 +179,7 @@ def _captions(
         pen.text((x + length / 2, y + high / 2), text, font=font, fill="#101418", anchor="mm")
 
 
-def _dashed(pen: ImageDraw.ImageDraw, polygon: Sequence[tuple[float, float]], width: float) -> None:
+def _draw_dashed(pen: ImageDraw.ImageDraw, polygon: Sequence[tuple[float, float]], width: float) -> None:
     """A white dashed outline on a dark one, so that it shows on any ground."""
     pen.line([*polygon, polygon[0]], fill=(0, 0, 0, 150), width=round(width), joint="curve")
     for start, end in zip(polygon, [*polygon[1:], polygon[0]], strict=True):

@@ -81,7 +81,7 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
     training.scheduler.load_state_dict(tensors["scheduler"])
     if training.average is not None:
         training.average.load_state_dict(tensors["ema"])
-    if training.frozen is not None and "frozen" in tensors:
+    if training.frozen is not None:
         training.frozen.load_state_dict(tensors["frozen"])
     if training.micro_batches is not None and "micro_batches" in tensors:
         training.micro_batches.load_state_dict(tensors["micro_batches"])

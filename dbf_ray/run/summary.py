@@ -91,9 +91,7 @@ def prefix_steps(records: Sequence[dict[str, Any]]) -> dict[int, int]:
     """Optimizer steps that each frozen prefix had, over all epochs' records."""
     total: dict[int, int] = {}
     for record in records:
-        for prefix, steps in record.get(
-            "steps_per_prefix", {record["frozen_stages"]: record["steps"]}
-        ).items():
+        for prefix, steps in record["steps_per_prefix"].items():
             total[int(prefix)] = total.get(int(prefix), 0) + steps
     return total
 

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbf_ray.build import resolved
-from dbf_ray.config import Config, FreezingConfig, identity, key_of, to_dict, with_overrides
+from dbf_ray.config import Config, FreezingConfig, identity, key_of, role_of, to_dict, with_overrides
 from dbf_ray.freezing import Horizon, Policy, make_policy
 
-THAW = ("momentum", "rewarm_steps", "rewarm_after")  # keys of freezing that matter where a stage is thawed
-EXECUTION = ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype")  # where one is frozen
 Begin = Callable[[Config], Horizon]
 
 
@@ -83,8 +81,8 @@ class Settings:
         and what else of ``shape``, the identity's keys of freezing, matters to it.
         """
         interval = [shape.pop(f"freezing.interval.{key}") for key in ("unit", "every")]
-        rest = [interval, *(shape.pop(f"freezing.{key}") for key in THAW)]
-        executed = [shape.pop(f"freezing.{key}") for key in EXECUTION]
+        rest = [interval, *(shape.pop(key) for key in _that_matter("thawed"))]
+        executed = [shape.pop(key) for key in _that_matter("frozen")]
         shape.pop("freezing.policy")
         own = FreezingConfig.model_fields
         other = {key: value for key, value in shape.items() if key.split(".")[1] in own}
@@ -111,3 +109,9 @@ class Settings:
         prefixes = [held[0] for held in timeline]
         thaws = any(now < before for before, now in itertools.pairwise(prefixes))
         return [timeline, rest if thaws else None, executed if max(prefixes) > 0 else None, other]
+
+
+def _that_matter(where: str) -> list[str]:
+    """Keys of freezing whose roles say that they matter where a stage is "frozen" or "thawed"."""
+    fields = FreezingConfig.model_fields
+    return [f"freezing.{name}" for name, field in fields.items() if role_of(field).matters == where]

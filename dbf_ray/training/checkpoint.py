@@ -7,11 +7,13 @@ configuration and every epoch's record so far.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +75,30 @@ def load_checkpoint(
     Raises:
         WeightsError: the folder is no checkpoint, or one of its files cannot be read.
     """
-    try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    record = read_record(folder)
+    with _readable(folder):
         state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+    return state, record
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a checkpoint folder, without its tensors.
+
+    Raises:
+        WeightsError: the folder is no checkpoint, or its record cannot be read.
+    """
+    with _readable(folder):
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError(f"record.json must hold a record, got {record!r:.40}")
+    return record
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Names the checkpoint whose file cannot be read."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise WeightsError(
             f"{folder} is not a checkpoint: {Path(str(error.filename)).name} is missing; give a folder like "
@@ -86,7 +109,6 @@ def load_checkpoint(
         raise WeightsError(
             f"cannot read checkpoint {folder}: {reason}; choose an older one beside it"
         ) from error
-    return state, record
 
 
 def random_state() -> dict[str, Any]:

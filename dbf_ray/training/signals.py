@@ -34,14 +34,14 @@ class Sources:
         detector: its backbone's stages and features.
         ledger: adds up what a signal costs.
         probe_images: makes the fixed images [3, H_i, W_i] whose features are compared; the same on all ranks.
-        probe_canvas: (height, width) in pixels that they are padded to.
+        probe_pad_to: (height, width) in pixels that they are padded to.
         probe_batch: of how many images a forward pass takes.
     """
 
     detector: Detector
     ledger: Ledger
     probe_images: Callable[[], Sequence[Tensor]]
-    probe_canvas: tuple[int, int]
+    probe_pad_to: tuple[int, int]
     probe_batch: int = 4
 
 
@@ -237,7 +237,7 @@ class FeatureDrift(Signal):
         with no_autocast(detector.mean.device):
             for first in range(0, len(images), self.sources.probe_batch):
                 batch = detector.prepare(
-                    images[first : first + self.sources.probe_batch], pad_to=self.sources.probe_canvas
+                    images[first : first + self.sources.probe_batch], pad_to=self.sources.probe_pad_to
                 )
                 maps = detector.backbone(batch.images)[-1]
                 parts.append(

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import loss_compare
-from benchmarks.loss_compare import CONFIGURATIONS, RENAMED, checked, differences, spelled
+from benchmarks.loss_compare import CONFIGURATIONS, RENAMED, check, differences, spelled
 from dbf_ray.cli.options import make_parser
 from dbf_ray.cli.train import SECTIONS
 from dbf_ray.config import load_config
@@ -119,13 +119,13 @@ def test_the_exit_status_says_whether_anything_differs(
             last_bit if revision == "broken" else lambda records, model: None,
         )
     monkeypatch.setattr(loss_compare, "commit_of", lambda revision: revision)
-    monkeypatch.setattr(loss_compare, "trained", lambda revision, *_: tmp_path / revision)
-    result = checked(["old", "new", "--only", "gradnorm", "--keep", str(tmp_path / "kept")])
+    monkeypatch.setattr(loss_compare, "train_at", lambda revision, *_: tmp_path / revision)
+    result = check(["old", "new", "--only", "gradnorm", "--keep", str(tmp_path / "kept")])
     assert result["same"]
     assert capsys.readouterr().out.split() == ["gradnorm", "same", "bits"]
     assert differences(tmp_path / "kept" / "base" / "gradnorm", tmp_path / "kept" / "head" / "gradnorm") == []
     with pytest.raises(SystemExit) as left:
-        checked(["old", "broken", "--only", "gradnorm", "--json"])
+        check(["old", "broken", "--only", "gradnorm", "--json"])
     assert left.value.code == 1
     assert not json.loads(capsys.readouterr().out.splitlines()[-1])["same"]
 

@@ -182,7 +182,7 @@ def test_folds_that_cannot_be_are_refused_before_any_training(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str | None, Path | None, int]] = []
 
     def run(config: Config, **options: Any) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def test_stretches_begin_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("seen", low_precision.ORIENTATIONS)
-def test_wide_is_over_four_views_and_the_training_images(seen: str) -> None:
+def test_wide_is_over_four_orientations_and_the_training_images(seen: str) -> None:
     """Of a detector that finds everything in one view of the evaluated images and nothing else: precision 1
     up to its share of all objects.
     """

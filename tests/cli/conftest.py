@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,29 +14,24 @@ from PIL import Image, ImageDraw
 
 from dbf_ray.cli import train
 from dbf_ray.cli.options import run_command
+from tests.tiny import write_image
 
 Command = Callable[[Sequence[str] | None], Any]
 
 
-def write_images(folder: Path, count: int) -> None:
+def write_ships(folder: Path, count: int) -> None:
     """``count`` black images of 64 px, each with one bright ship."""
-    (folder / "images").mkdir(parents=True)
-    (folder / "labelTxt").mkdir()
     for number in range(count):
         left, top = 8 + 2 * number, 16 + 3 * (number % 5)
         image = Image.new("RGB", (64, 64))
         ImageDraw.Draw(image).rectangle((left, top, left + 32, top + 16), fill=(240, 240, 240))
-        image.save(folder / "images" / f"{number:03d}.png")
-        corners = f"{left} {top} {left + 32} {top} {left + 32} {top + 16} {left} {top + 16}"
-        (folder / "labelTxt" / f"{number:03d}.txt").write_text(
-            f"imagesource:drawn\ngsd:null\n{corners} ship 0\n"
-        )
+        write_image(folder, f"{number:03d}", image, (left, top, left + 32, top + 16))
 
 
 def make_root(folder: Path) -> Path:
     """A data root of 8 training and 2 validation images."""
-    write_images(folder / "train", 8)
-    write_images(folder / "val", 2)
+    write_ships(folder / "train", 8)
+    write_ships(folder / "val", 2)
     return folder
 
 
@@ -131,3 +127,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert run_command(train.command, arguments) == 0
     return place / "runs" / "5", arguments, printed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(trained: tuple[Path, list[str], str]) -> Path:
+    """The last checkpoint of ``trained``, to be read."""
+    return max((trained[0] / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def checkpoint(trained_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(trained_checkpoint, tmp_path / "checkpoint"))

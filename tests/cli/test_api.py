@@ -23,11 +23,6 @@ Trained = tuple[Path, list[str], str]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(trained: Trained) -> Path:
-    return sorted((trained[0] / "checkpoints").iterdir())[-1]
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -127,14 +122,14 @@ def test_a_search_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (one["config"].seed, one["config"].training.epochs) == (7, 12)
 
 
-def test_an_evaluation_gives_the_runs_metrics(trained: Trained, checkpoint: Path, root: Path) -> None:
+def test_an_evaluation_gives_the_runs_metrics(trained: Trained, trained_checkpoint: Path, root: Path) -> None:
     summary = json.loads((trained[0] / "summary.json").read_text())
-    metrics = dbf_ray.evaluate_checkpoint(checkpoint, evaluation={"batch_size": 1})
+    metrics = dbf_ray.evaluate_checkpoint(trained_checkpoint, evaluation={"batch_size": 1})
     for key in ("map50", "map75", "map50_95", "ap50/ship"):
         assert metrics[key] == pytest.approx(summary[key], abs=1e-6), key
-    assert set(dbf_ray.evaluate_checkpoint(str(checkpoint), str(root), "train")) == set(metrics)
+    assert set(dbf_ray.evaluate_checkpoint(str(trained_checkpoint), str(root), "train")) == set(metrics)
     with pytest.raises(DataError, match="nowhere is not there"):
-        dbf_ray.evaluate_checkpoint(checkpoint, "nowhere")
+        dbf_ray.evaluate_checkpoint(trained_checkpoint, "nowhere")
 
 
 def written(file: Path) -> np.ndarray[Any, Any]:
@@ -143,7 +138,9 @@ def written(file: Path) -> np.ndarray[Any, Any]:
     return np.array([[*row[:8], row[9]] for row in rows], dtype=float).reshape(-1, 9)
 
 
-def test_detections_in_memory_are_those_in_files(checkpoint: Path, root: Path, tmp_path: Path) -> None:
+def test_detections_in_memory_are_those_in_files(
+    trained_checkpoint: Path, root: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("000", "001"):
@@ -151,9 +148,9 @@ def test_detections_in_memory_are_those_in_files(checkpoint: Path, root: Path, t
     large = np.zeros((130, 200, 3), np.uint8)
     large[50:114, 104:168] = np.asarray(Image.open(folder / "000.png"))
     Image.fromarray(large).save(folder / "002.png")
-    predict(checkpoint, folder, tmp_path / "out", Options(formats=("dota",)), lambda line: None)
+    predict(trained_checkpoint, folder, tmp_path / "out", Options(formats=("dota",)), lambda line: None)
     files = sorted(folder.iterdir())
-    found = dbf_ray.predict_images(checkpoint, files)
+    found = dbf_ray.predict_images(trained_checkpoint, files)
     assert len(found) == 3
     for file, one in zip(files, found, strict=True):
         wanted = written(tmp_path / "out" / "labels" / f"{file.stem}.txt")
@@ -166,9 +163,9 @@ def test_detections_in_memory_are_those_in_files(checkpoint: Path, root: Path, t
     arrays = [np.asarray(Image.open(file)) for file in files]
     tensors = [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays]
     for same in (arrays, tensors, [str(files[0]), arrays[1], tensors[2]]):
-        for one, other in zip(found, dbf_ray.predict_images(checkpoint, same), strict=True):
+        for one, other in zip(found, dbf_ray.predict_images(trained_checkpoint, same), strict=True):
             assert all(torch.equal(one[key], other[key]) for key in ("boxes", "scores", "labels"))
-    (alone,) = dbf_ray.predict_images(checkpoint, arrays[0], score=0.1)
+    (alone,) = dbf_ray.predict_images(trained_checkpoint, arrays[0], score=0.1)
     assert 0 < len(alone["scores"]) < len(found[0]["scores"])
 
 
@@ -189,6 +186,8 @@ def test_detections_in_memory_are_those_in_files(checkpoint: Path, root: Path, t
         (np.zeros((8, 8, 3), np.uint8), {"nms": 0.0}, r"nms must be an IoU in \(0, 1\]"),
     ],
 )
-def test_bad_images_and_options(image: Any, options: dict[str, Any], message: str, checkpoint: Path) -> None:
+def test_bad_images_and_options(
+    image: Any, options: dict[str, Any], message: str, trained_checkpoint: Path
+) -> None:
     with pytest.raises((DataError, ConfigError), match=message):
-        dbf_ray.predict_images(checkpoint, image, **options)
+        dbf_ray.predict_images(trained_checkpoint, image, **options)

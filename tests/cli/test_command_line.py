@@ -106,8 +106,8 @@ def test_help_names_every_key_and_every_member_with_its_parameters(
             rf"--{key} TEXT [^()]*(\(synthetic\))?[^()]*or a dotted path package\.module:Name ", plain
         ), key
     assert "freezing.interval.unit" in keys()
-    views = "[horizontal,vertical,diagonal,rotate90,rotate270,transpose,transverse]"
-    for shown in ("sgd|adamw", "constant|step|cosine", "true|false|sync", views, "(default: [8, 11])"):
+    orientations = "[horizontal,vertical,diagonal,rotate90,rotate270,transpose,transverse]"
+    for shown in ("sgd|adamw", "constant|step|cosine", "true|false|sync", orientations, "(default: [8, 11])"):
         assert shown in text
 
 

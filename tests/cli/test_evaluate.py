@@ -5,7 +5,6 @@ checkpoints are named.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,6 @@ from tests.detectors.formula_weights import formula_state_dict
 
 Refused = Callable[..., str]
 Trained = tuple[Path, list[str], str]
-
-
-@pytest.fixture
-def checkpoint(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the trained checkpoint that a test may break."""
-    (newest,) = sorted((trained[0] / "checkpoints").iterdir())[-1:]
-    return Path(shutil.copytree(newest, tmp_path / "checkpoint"))
 
 
 def change_record(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -29,13 +29,6 @@ Trained = tuple[Path, list[str], str]
 
 
 @pytest.fixture
-def checkpoint(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the trained checkpoint that a test may change."""
-    (newest,) = sorted((trained[0] / "checkpoints").iterdir())[-1:]
-    return Path(shutil.copytree(newest, tmp_path / "checkpoint"))
-
-
-@pytest.fixture
 def arguments(checkpoint: Path, root: Path, tmp_path: Path) -> list[str]:
     return [
         "--checkpoint",

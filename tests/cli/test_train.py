@@ -366,7 +366,7 @@ def test_a_runs_folder_that_cannot_be_written(tiny: list[str], tmp_path: Path, r
 
 
 @pytest.fixture
-def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def started(*_: object, **__: object) -> None:
@@ -379,14 +379,14 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("two_cpus")
+@pytest.mark.usefixtures("no_ray")
 def test_more_workers_than_cpus_are_refused_before_ray_starts(tiny: list[str], refused: Refused) -> None:
     line = refused(train.command, [*tiny, "--cluster.workers", "4"])
     for words in ("4 workers with 1 CPUs each need 4 CPUs", "this machine has 2", "lower --cluster.workers"):
         assert words in line
 
 
-@pytest.mark.usefixtures("two_cpus")
+@pytest.mark.usefixtures("no_ray")
 def test_bad_data_are_refused_before_ray_starts(tiny: list[str], root: Path, refused: Refused) -> None:
     (root / "train" / "labelTxt" / "003.txt").write_text("1 2 3\n")
     assert "003.txt, line 1" in refused(train.command, [*tiny, "--cluster.workers", "2"])

@@ -28,7 +28,7 @@ from dbf_ray.errors import ConfigError, DataError, ResourceError, TrainingError
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
+def adding_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
     """Counts epochs and adds up ranks over the process group, with the real one's records, trackers and
     checkpoints.
     """
@@ -113,7 +113,7 @@ def test_a_killed_worker_comes_back_from_the_last_checkpoint_and_each_epoch_is_r
     summary = train_on_ray(
         tiny(**{"training.epochs": 5, "freezing.policy": "step", "freezing.seconds": 0.4}),
         directory=directory,
-        run=fake_run,
+        run=adding_run,
     )
     assert killed
     records = lines(directory)
@@ -132,10 +132,10 @@ def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_st
     with pytest.raises(
         TrainingError, match=r"more than 0 failures of its workers.* the same command continues"
     ):
-        train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=fake_run)
+        train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=adding_run)
     assert [record["epoch"] for record in lines(directory)] == [0, 1]
     (tmp_path / "kill").unlink()
-    summary = train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=fake_run)
+    summary = train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=adding_run)
     assert summary["weight"] == 9.0  # three epochs of 1 + 2
     assert [(record["epoch"], record["attempt"]) for record in lines(directory)] == [(0, 0), (1, 0), (2, 1)]
     assert "resuming after 2 of 3 epochs" in capsys.readouterr().err
@@ -144,7 +144,7 @@ def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_st
     assert yaml.safe_load((directory / "config.yaml").read_text())["cluster"]["workers"] == 2
     assert not (directory / "ray").exists()
     with pytest.raises(ConfigError, match="is finished"):
-        train_on_ray(tiny(), directory=directory, run=fake_run)
+        train_on_ray(tiny(), directory=directory, run=adding_run)
 
 
 @pytest.mark.ray
@@ -153,7 +153,7 @@ def test_bad_input_on_one_rank_is_one_clear_error_and_not_retried_for_ever(two_c
         train_on_ray(
             tiny(**{"freezing.policy": "step", "freezing.bad_rank": 1}),
             directory=tmp_path / "bad",
-            run=fake_run,
+            run=adding_run,
         )
     assert not (tmp_path / "bad" / "summary.json").exists()
 
@@ -166,7 +166,7 @@ def test_a_cluster_that_is_too_small_is_refused_at_once(two_cpus, tmp_path):
         train_on_ray(
             tiny(**{"cluster.workers": 3, "cluster.cpus_per_worker": 2, "training.batch_size": 6}),
             directory=tmp_path / "no",
-            run=fake_run,
+            run=adding_run,
         )
     assert not (tmp_path / "no").exists()
 
@@ -181,7 +181,7 @@ def test_more_workers_than_the_machine_has_are_refused_before_ray_starts(tmp_pat
     with pytest.raises(
         ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"
     ):
-        train_on_ray(tiny(**{"cluster.workers": 4}), directory=tmp_path / "no", run=fake_run)
+        train_on_ray(tiny(**{"cluster.workers": 4}), directory=tmp_path / "no", run=adding_run)
     assert not (tmp_path / "no").exists()
 
 

@@ -103,7 +103,7 @@ PILLOWS = {
 }
 
 
-def test_views_are_pillows_and_all_different() -> None:
+def test_orientations_are_pillows_and_all_different() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     seen = {
         "identity": pixels,
@@ -203,7 +203,7 @@ def test_image_of_the_right_size_is_untouched() -> None:
     assert scaled["scale"] == 1.0
 
 
-def test_views_depend_on_seed_epoch_and_index_only() -> None:
+def test_orientations_depend_on_seed_epoch_and_index_only() -> None:
     def draw() -> list[str]:
         return [
             draw_orientation(FLIPS, seed, epoch, index)
@@ -219,7 +219,7 @@ def test_views_depend_on_seed_epoch_and_index_only() -> None:
     assert len({tuple(first[start : start + 40]) for start in range(0, 240, 40)}) == 6
 
 
-def test_views_are_equally_likely() -> None:
+def test_orientations_are_equally_likely() -> None:
     counts = Counter(draw_orientation(FLIPS, 0, epoch, index) for epoch in range(40) for index in range(100))
     assert set(counts) == {"identity", *FLIPS}
     assert all(abs(count - 1000) < 120 for count in counts.values())  # standard deviation 27
@@ -246,7 +246,7 @@ def test_train_view_shows_the_drawn_view_and_eval_view_none(counting: Callable[[
         assert image.shape == (3, 64, 96)
 
 
-def test_the_views_are_a_fixed_set(counting: Callable[[int], Dataset]) -> None:
+def test_the_orientations_are_a_fixed_set(counting: Callable[[int], Dataset]) -> None:
     assert TrainView(counting(2), 96).orientations == ("identity", "horizontal", "vertical", "diagonal")
     view = TrainView(counting(40), 96, ["rotate90", "transverse"], seed=2)
     assert view.orientations == ("identity", "rotate90", "transverse")

@@ -202,7 +202,7 @@ def test_bf16_is_the_same_too() -> None:
     assert count.graphs == 2
 
 
-def test_each_shape_has_a_graph_and_a_least_canvas_makes_them_one() -> None:
+def test_each_shape_has_a_graph_and_a_least_padded_size_makes_them_one() -> None:
     shapes = [(2, 64, 96), (2, 96, 64)]
     eager, fast, count = pair("rotated_retinanet")
     for shape in shapes * 2:
@@ -215,7 +215,7 @@ def test_each_shape_has_a_graph_and_a_least_canvas_makes_them_one() -> None:
     assert count.graphs == 1
 
 
-def test_a_least_canvas_pads_and_never_cuts() -> None:
+def test_a_least_padded_size_pads_and_never_cuts() -> None:
     detector = small()
     detector.least_pad_to = (96, 64)
     assert detector.prepare(images(1, 40, 40)).padded == (96, 64)

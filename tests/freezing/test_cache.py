@@ -106,7 +106,7 @@ def test_image_view_and_padded_size_are_told_apart(make: Make) -> None:
     assert all(equal(cache.get(one), maps(seed)) for seed, one in enumerate(keys))
 
 
-def test_another_generation_drops_all_that_is_kept(make: Make) -> None:
+def test_another_fingerprint_drops_all_that_is_kept(make: Make) -> None:
     cache = make()
     cache.begin("one")
     cache.put(key(), maps())

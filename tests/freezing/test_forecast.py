@@ -13,18 +13,18 @@ from dbf_ray.freezing.forecast import Span, expected_hit_rate, forecast, spans
 
 
 @pytest.mark.parametrize(("rho", "rate"), [(10, 0.59), (5, 0.32), (3, 0.125)])
-def test_four_views_drawn_each_epoch(rho: int, rate: float) -> None:
+def test_four_orientations_drawn_each_epoch(rho: int, rate: float) -> None:
     assert expected_hit_rate([rho - 1], [[0.25] * 4]) == pytest.approx(rate, abs=0.005)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8))
-def test_one_view_per_stretch_misses_in_its_first_epoch_alone(lengths: list[int]) -> None:
+def test_one_orientation_per_span_misses_in_its_first_epoch_alone(lengths: list[int]) -> None:
     assert expected_hit_rate(lengths, [[1.0]] * len(lengths)) == pytest.approx(
         1 - len(lengths) / sum(lengths)
     )
 
 
-def test_stretches_end_where_the_prefix_changes() -> None:
+def test_spans_end_where_the_prefix_changes() -> None:
     assert spans([0, 4, 4, 2, 0, 4]) == [Span(4, 2), Span(2, 1), Span(4, 1)]
     assert spans([0, 0]) == []
 

@@ -55,9 +55,10 @@ def test_a_checkpoint_says_how_large_its_windows_are(tmp_path: Path) -> None:
     for wrong in (0, -3, 1.5, "8", True, None):
         with pytest.raises(WeightsError, match=r"window in record\.json must be a number of pixels >= 1"):
             window({"window": wrong})
-    (tmp_path / "record.json").write_text("{")
-    with pytest.raises(WeightsError, match="cannot read checkpoint"):
-        trained_window(tmp_path)
+    for torn in ("{", "[]"):
+        (tmp_path / "record.json").write_text(torn)
+        with pytest.raises(WeightsError, match="cannot read checkpoint"):
+            trained_window(tmp_path)
 
 
 def test_the_default_overlap_is_that_of_dota() -> None:

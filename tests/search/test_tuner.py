@@ -25,7 +25,7 @@ RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
 EPOCHS = 6
 
 
-def fake_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
+def arithmetic_run(config, *, directory, trackers=None, on_epoch=None, resume=None, **_) -> dict[str, Any]:
     """map50 grows with the epochs in which the backbone is trained, and so does the cost; rho 3 fails, rho 4
     has no number, rho 5 dies.
     """
@@ -82,7 +82,7 @@ def test_a_search_with_failing_trials_leaves_a_whole_study_and_goes_on_later(two
         "study_name": "s",
         "studies_dir": tmp_path,
         "progress": said.append,
-        "run": fake_run,
+        "run": arithmetic_run,
         "begin": four_stages,
     }
     result = search(base(tmp_path), RHO, trials=7, **options)
@@ -155,7 +155,7 @@ def test_a_search_in_which_nothing_works_says_why(two_cpus, tmp_path):
             trials=3,
             studies_dir=tmp_path,
             progress=lambda _: None,
-            run=fake_run,
+            run=arithmetic_run,
             begin=four_stages,
         )
     assert json.loads((tmp_path / "bad" / "pareto.json").read_text())["front"] == []
@@ -173,7 +173,7 @@ def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
     options: dict[str, Any] = {
         "studies_dir": tmp_path,
         "progress": said.append,
-        "run": fake_run,
+        "run": arithmetic_run,
         "begin": four_stages,
     }
     result = search(base(tmp_path, **{"tracking.mlflow": False}), space, study_name="m", trials=2, **options)
@@ -192,7 +192,7 @@ def test_trials_with_two_workers_each_have_a_worker_group_of_their_own(two_cpus,
         trials=2,
         studies_dir=tmp_path,
         progress=print,
-        run=lambda config, *, trackers, **more: fake_run(config, trackers=trackers, **more),
+        run=lambda config, *, trackers, **more: arithmetic_run(config, trackers=trackers, **more),
         begin=four_stages,
     )
     assert [trial["state"] for trial in result["trials"]] == ["COMPLETE", "COMPLETE"]
@@ -216,7 +216,7 @@ def test_concurrency_is_what_fits():
 def test_a_trial_that_cannot_fit_and_a_bad_name_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
-    options: dict[str, Any] = {"studies_dir": tmp_path, "run": fake_run, "begin": four_stages}
+    options: dict[str, Any] = {"studies_dir": tmp_path, "run": arithmetic_run, "begin": four_stages}
     with pytest.raises(
         ResourceError, match=r"4 workers with 1 CPUs each need 4 CPUs, but this machine has 2"
     ):
@@ -233,4 +233,11 @@ def test_two_searches_of_one_study_at_once_are_refused(tmp_path):
     with (tmp_path / "s" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ResourceError, match="another process is searching the study"):
-            search(base(tmp_path), RHO, study_name="s", studies_dir=tmp_path, run=fake_run, begin=four_stages)
+            search(
+                base(tmp_path),
+                RHO,
+                study_name="s",
+                studies_dir=tmp_path,
+                run=arithmetic_run,
+                begin=four_stages,
+            )

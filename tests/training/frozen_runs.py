@@ -13,6 +13,7 @@ from dbf_ray.config import Config
 from dbf_ray.run import run, run_directory
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from tests.tiny import write_image
 from tests.training.policy_runs import costs_of
 
 STEP = {"freezing.policy": "step", "freezing.rho": 3}
@@ -43,14 +44,9 @@ def killed_after(config: Config, epoch: int) -> None:
         run(config, quiet=True, on_epoch=kill)
 
 
-def write_images(root: Path, sizes: list[tuple[int, int]], seed: int = 0) -> None:
-    """Random images of these (height, width), one ship each, as DOTA lays them out, the same to train on and
-    to evaluate.
-    """
+def write_noise(root: Path, sizes: list[tuple[int, int]], seed: int = 0) -> None:
+    """Random images of these (height, width), one ship each, the same to train on and to evaluate."""
     for index, size in enumerate(sizes):
         pixels = np.random.default_rng(index + seed).integers(0, 256, (*size, 3), dtype=np.uint8)
         for split in ("train", "val"):
-            for kind in ("images", "labelTxt"):
-                (root / split / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / split / "images" / f"{index}.png")
-            (root / split / "labelTxt" / f"{index}.txt").write_text("4 4 20 4 20 12 4 12 ship 0\n")
+            write_image(root / split, str(index), Image.fromarray(pixels), (4, 4, 20, 12))

@@ -72,8 +72,8 @@ SETTINGS = {
 CHANCE = "float32, no engine"
 WHOLE = ["engine in bf16", "kept in bf16"]
 HELD = ["engine in float32", "engine in bf16", "cached in bf16", "cached in float16"]
-STRETCH = 4  # the last epochs of these
-STRETCHES = {
+SPAN = 4  # the last epochs of these
+SPANS = {
     "engine in float32": {},
     "stages": {"freezing.engine": False},
     "engine in bf16": {"freezing.engine_precision": "bf16"},
@@ -231,7 +231,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Detector,
     fixed = {"runs_dir": str(tmp_path_factory.mktemp("runs")), "training.threads": torch.get_num_threads()}
     config = load_config(SHIPS, {**SETTINGS, **fixed})
     score = run(
-        config, quiet=True, on_epoch=lambda record, _: record["epoch"] + 1 < config.training.epochs - STRETCH
+        config, quiet=True, on_epoch=lambda record, _: record["epoch"] + 1 < config.training.epochs - SPAN
     )["map50"]
     detector, classes = load_detector(list_checkpoints(run_directory(config) / "checkpoints")[-1], config)
     Freezer(detector.backbone).apply(detector.backbone.num_stages)
@@ -284,8 +284,8 @@ def scores_of(
                     if orientation == "identity":
                         plain.update(found, named)
     computed = {
-        name: (alone.compute()["map50"], all_views.compute()["map50"])
-        for name, (alone, all_views) in evaluators.items()
+        name: (alone.compute()["map50"], all_orientations.compute()["map50"])
+        for name, (alone, all_orientations) in evaluators.items()
     }
     print(computed)
     return computed
@@ -311,7 +311,9 @@ def test_map50_is_that_of_float32(
 
 
 @pytest.mark.parametrize("way", HELD)
-def test_map50_over_four_views_is_that_of_float32(way: str, scores: dict[str, tuple[float, float]]) -> None:
+def test_map50_over_four_orientations_is_that_of_float32(
+    way: str, scores: dict[str, tuple[float, float]]
+) -> None:
     """Where chance is less than on the validation images alone."""
     assert abs(scores[way][1] - scores["stages"][1]) <= LIMIT, scores
 
@@ -346,7 +348,7 @@ def test_gradients_are_nearer_to_those_of_float32_than_those_under_autocast(
     assert off["engine in bf16"] < 0.55 * off["stages under autocast"]  # with bf16 in all stages .58
 
 
-def test_a_frozen_stretch_ends_where_that_in_float32_does(
+def test_a_frozen_span_ends_where_that_in_float32_does(
     trained: tuple[Config, Detector, list[str], float],
 ) -> None:
     """Of one training, from one checkpoint on. By map50 of the validation images, and of more images, among
@@ -355,7 +357,7 @@ def test_a_frozen_stretch_ends_where_that_in_float32_does(
     config, _, classes, score = trained
     start = list_checkpoints(run_directory(config) / "checkpoints")[-1]
     scores = {}
-    for name, way in STRETCHES.items():
+    for name, way in SPANS.items():
         span = with_overrides(config, {**way, "name": name})
         assert run(span, quiet=True, resume=start)["epochs"] == config.training.epochs
         scores[name] = map50_of(

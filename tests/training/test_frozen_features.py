@@ -11,14 +11,14 @@ import torch
 from dbf_ray.build import build_training, prepare
 from dbf_ray.config import Config
 from dbf_ray.run import run, run_directory
-from tests.training.frozen_runs import FLOAT32, hits_of, killed_after, write_images
+from tests.training.frozen_runs import FLOAT32, hits_of, killed_after, write_noise
 
 
 def test_features_of_other_images_of_the_same_names_are_not_used(
     narrow_run: Callable[..., Config], tmp_path: Path
 ) -> None:
     for seed, root in ((0, "one"), (100, "two")):
-        write_images(tmp_path / root, [(64, 64)] * 8, seed)
+        write_noise(tmp_path / root, [(64, 64)] * 8, seed)
     common = {
         "data.name": "dota",
         "freezing.policy": "frozen",

@@ -16,7 +16,7 @@ from dbf_ray.tracking import read_epochs
 from dbf_ray.training.loop import LoopState, run_epoch, train_step
 
 
-def test_one_view_per_stretch_hits_in_all_but_its_first_epoch(narrow_run: Callable[..., Config]) -> None:
+def test_one_orientation_per_span_hits_in_all_but_its_first_epoch(narrow_run: Callable[..., Config]) -> None:
     config = narrow_run("run", **{"freezing.cache": "ram", "data.orientation_per": "span"})
     summary = run(config, quiet=True)
     rows = read_epochs(run_directory(config))

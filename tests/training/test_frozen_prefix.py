@@ -22,7 +22,7 @@ from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.loop import evaluate
 from tests.tiny import on_ranks
-from tests.training.frozen_runs import FLOAT32, STEP, hits_of, killed_after, trained, write_images
+from tests.training.frozen_runs import FLOAT32, STEP, hits_of, killed_after, trained, write_noise
 from tests.training.policy_runs import differences, in_pieces, make_cheap, setting
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def test_a_float32_cache_changes_no_bit(narrow_run: Callable[..., Config], name:
 
 def test_images_of_different_shapes_change_no_bit(narrow_run: Callable[..., Config], tmp_path: Path) -> None:
     """A step's pad_to depends on its images, so an image's features are kept for each pad_to."""
-    write_images(tmp_path / "data", [(24, 64), (64, 24), (24, 64), (64, 64)] * 3)
+    write_noise(tmp_path / "data", [(24, 64), (64, 24), (24, 64), (64, 64)] * 3)
     common = {
         "data.name": "dota",
         "data.root": str(tmp_path / "data"),

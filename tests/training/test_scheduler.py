@@ -196,7 +196,7 @@ def test_a_first_step_after_a_reset_is_that_of_a_new_optimizer() -> None:
     assert (moved > 1e-4).any()
 
 
-def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
+def test_the_rate_warms_up_again_after_a_long_frozen_span_only() -> None:
     thaw = Thaw("keep", rewarm_steps=4, rewarm_after=2, rewarm_factor=0.2)
     setup = Setup(Script(prefixes=[0, 4, 0, 4, 4, 0, 1, 0]), 8, thaw=thaw)
     factors = [setup.step(number) for number in range(16)]
@@ -213,7 +213,7 @@ def test_the_rate_warms_up_again_after_a_long_frozen_stretch_only() -> None:
     assert [first.step(number)[0] for number in range(6)] == pytest.approx([1, 1, 1, 1, 0.2, 0.4])
 
 
-def test_a_warm_up_that_a_short_stretch_cuts_off_goes_on() -> None:
+def test_a_warm_up_that_a_short_span_cuts_off_goes_on() -> None:
     setup = Setup(
         Script(prefixes=[4, 4, 0, 4, 0, 0]),
         6,
@@ -279,7 +279,7 @@ def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:
         ([4, 0, 4] * 4, 0, 3, [0, 1, 2, 3]),  # every epoch begins in a span that began in the epoch before
     ],
 )
-def test_views_are_drawn_anew_where_a_frozen_stretch_begins(
+def test_orientations_are_drawn_anew_where_a_frozen_span_begins(
     prefixes: list[int], always: int, blocks_an_epoch: int, orientations: list[int]
 ) -> None:
     steps = 2  # of a block
