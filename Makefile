@@ -4,9 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two test processes or more where there are cores, each with one thread; a file's tests stay together, and all that start a Ray.
 # What takes longest begins first (tests/conftest.py), which no plugin may sort anew.
-# One process more than cores, since ranks and Ray's workers are waited for.
-PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(4, 1 + len(os.sched_getaffinity(0))))' 2> /dev/null || echo 2)
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml setup.py constraints.txt Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo test test-all lint format clean
