@@ -108,9 +108,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         of_full = "" if row["of_full"] is None else f"  of a trained epoch {row['of_full']:.3f}"
         print(
             f"engine {row['engine']!s:5}  cache {row['cache']:4}  {row['device_seconds']:7.1f} s{of_full}  "
-            f"of the same without cache "
-            f"{row['cached_of_frozen']:.3f}  waiting for data {row['data_wait_share']:.1%}  hits "
-            f"{row['cache_hits']} of "
+            f"of the same without cache {row['cached_of_frozen']:.3f}  waiting for data "
+            f"{row['data_wait_share']:.1%}  hits {row['cache_hits']} of "
             f"{row['cache_hits'] + row['cache_misses']}"
         )
     if full is not None:

@@ -378,9 +378,8 @@ def print_rows(rows: list[dict[str, Any]], b: float, ceiling: dict[str, float]) 
     for row in rows:
         print(
             f"  {row['way']:8} {row['step_ms']:8.0f} {row['step_ms_min']:7.0f} "
-            f"{row['step_ms_min'] / full['step_ms_min']:8.3f} "
-            f"{row['flops'] / full['flops']:17.3f} {row['flops'] / 1e9:6.0f} {row['peak_bytes'] / 1e6:8.0f} "
-            f"{row['held_bytes'] / 1e6:8.0f}",
+            f"{row['step_ms_min'] / full['step_ms_min']:8.3f} {row['flops'] / full['flops']:17.3f} "
+            f"{row['flops'] / 1e9:6.0f} {row['peak_bytes'] / 1e6:8.0f} {row['held_bytes'] / 1e6:8.0f}",
             flush=True,
         )
 

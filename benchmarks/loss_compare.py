@@ -156,7 +156,7 @@ def train_at(revision: str, commit: str | None, names: Sequence[str], scratch: P
     if code not in imported.parents:
         raise TrainingError(
             f"the code of {revision} must be what runs, but {imported} is not within {code}; is dbf_ray "
-            f"there?"
+            "there?"
         )
     known = re.findall(r"^ +--([\w.]+)", python(code, "-m", "jobs.train", "--help"), re.MULTILINE)
     for name in missing:

@@ -108,8 +108,8 @@ def command(arguments: Sequence[str] | None = None) -> Row:
         type=int,
         default=0,
         help="cross-validate: this many trainings of each way and seed, each evaluated on another part of "
-        "data.train_split and trained on the rest; "
-        "instead of data.val_split or data.selection_fraction (default: none)",
+        "data.train_split and trained on the rest; instead of data.val_split or data.selection_fraction "
+        "(default: none)",
     )
     parser.add_argument(
         "--orientations", action="store_true", help="evaluate on the same images in four orientations too"
@@ -134,7 +134,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
     if options.folds and config.data.selection_fold:
         raise ConfigError(
             f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it "
-            f"out"
+            "out"
         )
     if image_plan(config.data, compiled=False).augmentation.switched_on:
         raise ConfigError("features can be kept of orientations alone, got data.augment; leave it out")
@@ -202,7 +202,7 @@ def check_folds(config: Config, seeds: Sequence[int], folds: int) -> None:
         except DataError as error:
             raise ConfigError(
                 f"--folds must leave images for each, got {folds}: none for fold {fold} of seed {seed}; "
-                f"lower it"
+                "lower it"
             ) from error
 
 
@@ -342,8 +342,7 @@ def table(ways: dict[str, Row]) -> str:
     for way, row in sorted(ways.items(), key=lambda item: list(WAYS).index(item[0])):
         cells = [
             f"{row[f'{key}_mean']:.4f} +- {row[f'{key}_spread']:.4f}  {row[f'{key}_off']:+.4f} +- "
-            f"{row[f'{key}_off_error']:.4f}"
-            f"  {row[f'{key}_off_largest']:+.4f}"
+            f"{row[f'{key}_off_error']:.4f}  {row[f'{key}_off_largest']:+.4f}"
             for key in keys
         ]
         lines.append(f"{way:20} {row['seeds']:5} {row['trainings']:9}  {'  '.join(cells)}")

@@ -194,9 +194,8 @@ def print_table(rows: list[dict[str, Any]], full: dict[str, Any] | None) -> None
         timeline = "".join(map(str, r["frozen_prefixes"]))
         print(
             f"{r['policy']:17} {timeline:12} {r['compute_ratio_predicted']:.4f} {r['compute_ratio']:.4f} "
-            f"({r['analytic_ratio']:.4f})  {executed}  "
-            f"{r['device_seconds_predicted']:7.1f} {r['device_seconds']:7.1f}   "
-            f"{r['mean_memory_bytes_predicted'] / 1e6:7.0f} "
+            f"({r['analytic_ratio']:.4f})  {executed}  {r['device_seconds_predicted']:7.1f} "
+            f"{r['device_seconds']:7.1f}   {r['mean_memory_bytes_predicted'] / 1e6:7.0f} "
             f"{r['mean_memory_bytes'] / 1e6:7.0f}   {r['allreduce_bytes_predicted'] / 1e6:8.1f} "
             f"{r['allreduce_bytes'] / 1e6:8.1f}"
         )

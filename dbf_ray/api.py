@@ -214,7 +214,7 @@ def wants_ray(config: Config) -> bool:
     if use is False and workers > 1:
         raise ConfigError(
             f"more than one worker needs Ray Train, got cluster.workers {workers} with cluster.use_ray "
-            f"false; change one"
+            "false; change one"
         )
     return workers > 1 if use is None else use
 

@@ -68,8 +68,8 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise WeightsError(
             f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on "
-            f"{config.detector.backbone}: "
-            f"{lines[0] if lines else error}; give a checkpoint together with its own configuration"
+            f"{config.detector.backbone}: {lines[0] if lines else error}; give a checkpoint together with "
+            "its own configuration"
         ) from error
     return _in_layout(detector, config).eval(), classes
 
@@ -97,15 +97,15 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
     if not classes:
         raise ConfigError(
             f"classes must be known in the order of the checkpoint, {file} does not name them; give "
-            f"data.classes"
+            "data.classes"
         )
     detector = _untrained(config, classes)
     placement = load_mmrotate_state_dict(detector, state)
     if placement.unplaced or placement.missing:
         raise WeightsError(
             f"a MMRotate checkpoint must hold just the weights of {config.detector.name} on "
-            f"{config.detector.backbone} with {len(classes)} classes, "
-            f"{file} does not: {placement}; choose detector, backbone and classes as it was trained"
+            f"{config.detector.backbone} with {len(classes)} classes, {file} does not: {placement}; choose "
+            "detector, backbone and classes as it was trained"
         )
     detector = detector.to(choose_device(config.training.device))
     return _evaluate(_in_layout(detector, config).eval(), config, split, classes)

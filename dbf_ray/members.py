@@ -74,7 +74,7 @@ def _load(family: str, path: str) -> Any:
             missing = "" if name == error.name else f" ({error})"
             raise ConfigError(
                 f"{family} {path!r}: there must be a module {name} to import, there is none{missing}; "
-                f"install its package, set PYTHONPATH, or start in the folder that holds it"
+                "install its package, set PYTHONPATH, or start in the folder that holds it"
             ) from error
         raise ConfigError(
             f"{family} {path!r}: the module {name} must be one that can be imported, that failed with "

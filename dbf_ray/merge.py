@@ -68,7 +68,7 @@ def merge_files(
     if not 0 < nms_threshold <= 1:
         raise ConfigError(
             f"the IoU from which detections are one object must be in (0, 1], got {nms_threshold}; give one "
-            f"like 0.1"
+            "like 0.1"
         )
     if out.resolve() in (source.resolve(), task1_source(source).resolve()):
         raise DataError(
@@ -104,7 +104,7 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
         shown = f"{min(found_by_name)}, say, is none"
         raise DataError(
             f"detections must be of images of {root}, {split}; {shown}; give the labels of these images, or "
-            f"another --split"
+            "another --split"
         )
     for item, labels in pairs:
         target = {

@@ -67,9 +67,8 @@ def make_datasets(data: DataConfig, seed: int) -> tuple[Dataset, Dataset, str]:
     same = data.root is not None and getattr(train_set, "part", None) == getattr(eval_set, "part", None)
     if same:
         warnings.warn(
-            f"{data.root} is not divided into train and val: the images that are trained on are "
-            f"evaluated on, which says little; "
-            "hold some out by --data.selection_fraction 0.2",
+            f"{data.root} is not divided into train and val: the images that are trained on are evaluated "
+            "on, which says little; hold some out by --data.selection_fraction 0.2",
             stacklevel=2,
         )
     return train_set, eval_set, "train" if same else "val"

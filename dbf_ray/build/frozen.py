@@ -101,10 +101,9 @@ def check_memory(
     if (features + decoded) * workers > total:
         raise ResourceError(
             f"what is kept in memory must be less than the machine's {total / 1e9:.1f} GB, got "
-            f"{features / 1e9:.1f} GB of features "
-            f"(freezing.cache_gb, cache ram) and {decoded / 1e9:.1f} GB of decoded images (data.decoded_gb) "
-            f"for each of {workers} workers; "
-            "lower these, or set freezing.cache disk"
+            f"{features / 1e9:.1f} GB of features (freezing.cache_gb, cache ram) and {decoded / 1e9:.1f} GB "
+            f"of decoded images (data.decoded_gb) for each of {workers} workers; lower these, or set "
+            "freezing.cache disk"
         )
 
 
@@ -217,10 +216,9 @@ def make_cache(frozen: FrozenPlan, view: TrainView, folder: Path | None) -> Feat
         found = {f"data.augment.{name}": value for name, value in changes.items()}
         options = ", ".join(f"{key} {value}" for key, value in found.items()) or type(view).__name__
         warnings.warn(
-            f"freezing.cache {frozen.cache} is switched off: images are augmented in ways that have no "
-            f"end ({options}), so no feature is "
-            f"needed twice; to keep features leave {', '.join(found) or 'that'} out and use the "
-            f"orientations of data.flips alone",
+            f"freezing.cache {frozen.cache} is switched off: images are augmented in ways that have no end "
+            f"({options}), so no feature is needed twice; to keep features leave "
+            f"{', '.join(found) or 'that'} out and use the orientations of data.flips alone",
             stacklevel=3,
         )
         return None

@@ -66,7 +66,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf evaluate") 
         if others:
             raise ConfigError(
                 f"a checkpoint brings its own configuration, {others[0]} cannot change it; only --data.root "
-                f"can be given"
+                "can be given"
             )
         metrics = evaluate_checkpoint(options.checkpoint, overrides.get("data.root"), options.split)
     else:

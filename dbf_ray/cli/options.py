@@ -225,7 +225,7 @@ def run_command(
         place = f"{error.filename}: " if error.filename else ""
         print(
             f"error: {place}{error.strerror or error}; check that the place is there, is writable and has "
-            f"room",
+            "room",
             file=sys.stderr,
         )
         return 2

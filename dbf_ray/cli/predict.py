@@ -140,6 +140,6 @@ def report(result: dict[str, Any]) -> str:
     failed = f", {len(result['failed'])} could not be read" if result["failed"] else ""
     return (
         f"{result['images']} images{before}{failed}; {result['detections']:,} detections; "
-        f"{result['windows']} windows in "
-        f"{result['seconds']:.1f} s, {result['windows_per_second']:.1f}/s. They are in {result['out']}"
+        f"{result['windows']} windows in {result['seconds']:.1f} s, {result['windows_per_second']:.1f}/s. "
+        f"They are in {result['out']}"
     )

@@ -57,8 +57,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     counts = counts_of(merged)
     print(
         f"{counts['detections_of_patches']} detections of {counts['patches']} patches are "
-        f"{counts['detections']} of {counts['images']} images. "
-        f"They are in {options.out}, with submission.zip"
+        f"{counts['detections']} of {counts['images']} images. They are in {options.out}, with submission.zip"
     )
     result: dict[str, Any] = {**counts, "classes": merged.classes, "out": str(options.out)}
     if options.labels is not None:

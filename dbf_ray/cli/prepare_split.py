@@ -140,13 +140,12 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     if failures:
         raise DataError(
             f"{len(failures)} of {len(plan.tasks)} parts could not be cut, the first: {failures[0]}; all "
-            f"others are done: mend the data, start again"
+            "others are done: mend the data, start again"
         )
     speed = counts.written / max(counter.seconds, 1e-9)
     print(
-        f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, "
-        f"{counts.cut} of them cut; "
-        f"{counter.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
+        f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, {counts.cut} "
+        f"of them cut; {counter.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
     )
     result = {
         **dataclasses.asdict(counts),

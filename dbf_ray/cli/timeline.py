@@ -45,8 +45,8 @@ def timeline(spec: RunSpec) -> str:
         lines += drawn(spec.frozen_prefixes, spec.num_stages, "epoch" if unit == "epochs" else "block")
         lines += factors(spec.lr_factors, spec.num_stages)
         lines.append(
-            f"budget {spec.budget} of {horizon.epochs} {unit}, compute_ratio {spec.compute_ratio:.10g} "
-            f"(if backward were 2 x forward everywhere: {spec.analytic_ratio:.4f})"
+            f"budget {spec.budget} of {horizon.epochs} {unit}, compute_ratio {spec.compute_ratio:.10g} (if "
+            f"backward were 2 x forward everywhere: {spec.analytic_ratio:.4f})"
         )
     lowest, ceiling = spec.cost_of([spec.num_stages]), spec.analytic_cost_of([spec.num_stages])
     lines.append("frozen stages  forward  backward   of full   (GFLOP per image)")
@@ -57,8 +57,7 @@ def timeline(spec: RunSpec) -> str:
             )
     lines.append(
         f"backbone's share of forward FLOPs {spec.backbone_share:.3f}, lowest possible compute_ratio "
-        f"{lowest:.4f} "
-        f"(analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
+        f"{lowest:.4f} (analytic {ceiling:.4f}: a speed-up of at most {1 / ceiling:.2f} by FLOPs)"
     )
     lines += notes_of(spec)
     lines.append(

@@ -80,7 +80,6 @@ def report(summary: dict[str, Any], config: Config) -> str:
     map50 = summary["map50"]
     return (
         f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio "
-        f"{summary['compute_ratio']:.3f} "
-        f"(analytic {summary['analytic_ratio']:.3f}), "
+        f"{summary['compute_ratio']:.3f} (analytic {summary['analytic_ratio']:.3f}), "
         f"{summary['wall_seconds']:.0f} s; record in {run_directory(config)}"
     )

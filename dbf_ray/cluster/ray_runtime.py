@@ -85,14 +85,12 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
     if asked > resources.cpus:
         raise ResourceError(
             f"{workers} workers with {cpus_per_worker} CPUs each need {asked} CPUs, but {resources.place} "
-            f"has {resources.cpus}; "
-            "lower --cluster.workers or --cluster.cpus_per_worker"
+            f"has {resources.cpus}; lower --cluster.workers or --cluster.cpus_per_worker"
         )
     if gpu and workers > resources.gpus:
         raise ResourceError(
             f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has "
-            f"{resources.gpus}; "
-            "lower --cluster.workers or set --cluster.gpu false"
+            f"{resources.gpus}; lower --cluster.workers or set --cluster.gpu false"
         )
     if (slots := resources.slots(cpus_per_worker, gpu)) < workers:
         has = ", ".join(
@@ -102,8 +100,8 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
         )
         raise ResourceError(
             f"each worker needs {cpus_per_worker} CPUs{' and a GPU' if gpu else ''} of one node, but the "
-            f"nodes of {resources.place} ({has}) "
-            f"hold {slots} of {workers} workers; lower --cluster.workers or --cluster.cpus_per_worker"
+            f"nodes of {resources.place} ({has}) hold {slots} of {workers} workers; lower --cluster.workers "
+            "or --cluster.cpus_per_worker"
         )
 
 

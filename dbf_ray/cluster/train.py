@@ -254,6 +254,6 @@ def _why(error: Exception, max_failures: int, directory: str) -> str:
     last = [line for line in str(next(iter(failures.values()))).strip().splitlines() if line.strip()]
     return (
         f"training stopped after more than {max_failures} failures of its workers; the last one said: "
-        f"{last[-1].strip() if last else error}; "
-        f"the same command continues from the last checkpoint in {directory}"
+        f"{last[-1].strip() if last else error}; the same command continues from the last checkpoint in "
+        f"{directory}"
     )

@@ -65,8 +65,8 @@ class Config(Section):
         parts = self.cluster.workers * self.training.accumulation
         if self.training.batch_size % parts:
             raise ValueError(
-                f"training.batch_size must be divisible by cluster.workers x training.accumulation "
-                f"= {self.cluster.workers} x {self.training.accumulation}, got {self.training.batch_size}"
+                "training.batch_size must be divisible by cluster.workers x training.accumulation = "
+                f"{self.cluster.workers} x {self.training.accumulation}, got {self.training.batch_size}"
             )
         return self
 
@@ -94,7 +94,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration file {file}: {error.strerror or error}; give an existing "
-                f"YAML file"
+                "YAML file"
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(
@@ -103,7 +103,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
         if not isinstance(loaded, dict | None):
             raise ConfigError(
                 f"{file} must hold a mapping of sections and keys to values, found {type(loaded).__name__}; "
-                f"the shipped ones are examples (--config demo)"
+                "the shipped ones are examples (--config demo)"
             )
         # A section whose keys are all commented out is empty, not null.
         tree = {

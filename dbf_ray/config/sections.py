@@ -48,19 +48,17 @@ class AugmentConfig(Section):
         0.0,
         ge=0,
         le=180,
-        description="turn training images by a random angle of up to so many degrees either way, at "
-        "constant size; objects whose centre "
-        "leaves the image are dropped; 0: off. As all of data.augment it leaves freezing.cache nothing to "
-        "keep",
+        description="turn training images by a random angle of up to so many degrees either way, at constant "
+        "size; objects whose centre leaves the image are dropped; 0: off. As all of data.augment it leaves "
+        "freezing.cache nothing to keep",
     )
     rotate_probability: float = Field(0.5, ge=0, le=1, description="share of the images that are turned")
     scales: list[float] | None = Field(
         None,
         description="multi-scale training: the long side is image_size times a factor from [low, high], or, "
-        "of three or more numbers, times "
-        "one of them; it is the resized image that is scaled, so for full detail set image_size to the "
-        "largest and scale by factors up to "
-        "1. With data.pad_to square or compiled graphs images are padded to the largest; null: off",
+        "of three or more numbers, times one of them; it is the resized image that is scaled, so for full "
+        "detail set image_size to the largest and scale by factors up to 1. With data.pad_to square or "
+        "compiled graphs images are padded to the largest; null: off",
     )
     brightness: float = Field(
         0.0,
@@ -95,8 +93,7 @@ class DataConfig(Section):
     classes: list[str] | str | None = Field(
         None,
         description="class names in label order, or a public list: dota-v1.0, dota-v1.5, dota-v2.0, dior-r, "
-        "hrsc2016, hrsc2016-types; null: the "
-        "format's own, or those found in train_split",
+        "hrsc2016, hrsc2016-types; null: the format's own, or those found in train_split",
     )
     train_images: int = Field(240, ge=1, description="number of training scenes (synthetic only)")
     val_images: int = Field(80, ge=1, description="number of validation scenes (synthetic only)")
@@ -111,9 +108,8 @@ class DataConfig(Section):
     ] = Field(
         ["horizontal", "vertical", "diagonal"],
         description="orientations of training images beside the unflipped one, all drawn with equal chance: "
-        "mirrored one way, the other, or both "
-        "(diagonal: a half turn), turned counter-clockwise by 90 or 270 degrees, mirrored at a diagonal "
-        "(transpose, transverse: as in Pillow)",
+        "mirrored one way, the other, or both (diagonal: a half turn), turned counter-clockwise by 90 or 270 "
+        "degrees, mirrored at a diagonal (transpose, transverse: as in Pillow)",
     )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     selection_fraction: float = Field(
@@ -126,28 +122,26 @@ class DataConfig(Section):
     selection_fold: int = Field(
         0,
         ge=0,
-        description="which share is held out: 0 to 4 are different fifths with selection_fraction 0.2, for "
-        "a cross-validation",
+        description="which share is held out: 0 to 4 are different fifths with selection_fraction 0.2, for a "
+        "cross-validation",
     )
     drop_empty: bool = Field(False, description="leave training images without objects out")
     orientation_per: Literal["epoch", "span"] = Field(
         "epoch",
-        description="epoch: an image's orientation (flip) is drawn in each epoch; span: once for each "
-        "frozen span, so that a feature cache hits in "
-        "all but its first epoch",
+        description="epoch: an image's orientation (flip) is drawn in each epoch; span: once for each frozen "
+        "span, so that a feature cache hits in all but its first epoch",
     )
     pad_to: Literal["batch", "square"] = Field(
         "batch",
-        description="what images are padded to: batch: the size that holds those of one step; square: "
-        "always image_size (times the largest "
-        "of augment.scales), for a feature cache of "
-        "images of different shapes, whose features depend on their padding",
+        description="what images are padded to: batch: the size that holds those of one step; square: always "
+        "image_size (times the largest of augment.scales), for a feature cache of images of different "
+        "shapes, whose features depend on their padding",
     )
     loader_workers: Resource[int | None] = Field(
         None,
         ge=0,
-        description="processes that prepare images, per training worker; 0: in the training process; null: "
-        "0 on a CPU, up to 8 for a GPU",
+        description="processes that prepare images, per training worker; 0: in the training process; null: 0 "
+        "on a CPU, up to 8 for a GPU",
     )
     prefetch: Resource[int] = Field(
         2, ge=1, description="micro-batches that each of these processes has ready"
@@ -187,8 +181,8 @@ class DetectorConfig(OpenSection):
     )
     norm_eval: bool | Literal["sync"] = Field(
         True,
-        description="backbone batch norms: true always in eval mode, false in train mode while trained, "
-        "sync over workers",
+        description="backbone batch norms: true always in eval mode, false in train mode while trained, sync "
+        "over workers",
     )
 
 
@@ -235,19 +229,18 @@ class FreezingConfig(OpenSection):
     engine_precision: Frozen[Literal["auto", "bf16", "float32"]] = Field(
         "auto",
         description="of the engine; auto: training.precision. bf16 leaves the trained part as it is, and "
-        "early stages in float32 where later ones "
-        "would magnify their rounding (mobilenet_v2: two)",
+        "early stages in float32 where later ones would magnify their rounding (mobilenet_v2: two)",
     )
     engine_compile: Frozen[bool | None] = Field(
         None,
-        description="torch.compile for the engine, once for each frozen prefix and shape of images; null: "
-        "as training.compile",
+        description="torch.compile for the engine, once for each frozen prefix and shape of images; null: as "
+        "training.compile",
     )
     cache: Frozen[Literal["off", "ram", "disk"]] = Field(
         "off",
         description="keep the features of frozen stages while these are frozen, and do not run them for an "
-        "image that is known: in each worker's "
-        "memory, or in files that all workers of a machine read and that outlive a crash",
+        "image that is known: in each worker's memory, or in files that all workers of a machine read and "
+        "that outlive a crash",
     )
     cache_dtype: Frozen[Literal["bf16", "float16", "float32"]] = Field(
         "bf16", description="how cached features are stored"
@@ -318,15 +311,14 @@ class TrainingConfig(Section):
         None,
         gt=0,
         lt=1,
-        description="decay of an exponential moving average of the weights, which is then what is "
-        "evaluated; null: none",
+        description="decay of an exponential moving average of the weights, which is then what is evaluated; "
+        "null: none",
     )
     compile: bool = Field(
         False,
         description="torch.compile for backbone, neck and dense head, a graph for each frozen prefix, "
-        "trained and evaluated, compiled when it is "
-        "first needed (minutes); meant for long trainings on GPUs. All images are padded to the square of "
-        "data.image_size, so that one size does",
+        "trained and evaluated, compiled when it is first needed (minutes); meant for long trainings on "
+        "GPUs. All images are padded to the square of data.image_size, so that one size does",
     )
     device: Resource[Literal["auto", "cpu", "cuda"]] = Field(
         "auto", description="auto: cuda where there is one"

@@ -73,7 +73,7 @@ class Journal:
     def _give_up(self, error: OSError) -> None:
         self._usable = False
         warnings.warn(
-            f"the cost journal {self.path} cannot be written ({error}); a restart will not count the work "
-            f"it repeats",
+            f"the cost journal {self.path} cannot be written ({error}); a restart will not count the work it "
+            "repeats",
             stacklevel=3,
         )

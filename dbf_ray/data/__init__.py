@@ -50,8 +50,8 @@ class DatasetRequest:
 def _synthetic(request: DatasetRequest) -> Dataset:
     if request.classes is not None and request.classes != SYNTHETIC_CLASSES:
         raise DataError(
-            f"generated scenes have the classes {', '.join(SYNTHETIC_CLASSES)}, got {request.classes}; "
-            f"leave `classes` out"
+            f"generated scenes have the classes {', '.join(SYNTHETIC_CLASSES)}, got {request.classes}; leave "
+            "`classes` out"
         )
     return SyntheticDataset(request.split, request.images, request.image_size)
 

@@ -78,9 +78,8 @@ class Augmentation:
             or (len(scales) == 2 and scales[0] > scales[1])
         ):
             raise ConfigError(
-                f"`scales` must be [low, high] with 0 < low <= high, or three or more factors > 0 "
-                f"to choose from, got {scales!r}; "
-                "[0.5, 1.5] is usual, null switches it off"
+                "`scales` must be [low, high] with 0 < low <= high, or three or more factors > 0 to choose "
+                f"from, got {scales!r}; [0.5, 1.5] is usual, null switches it off"
             )
 
     @property
@@ -103,9 +102,8 @@ class Augmentation:
         shortest, longest = round(image_size * min(factors)), round(image_size * max(factors))
         if shortest < SIDES[0] or longest > SIDES[1]:
             raise ConfigError(
-                f"`scales` must leave the long side of images between {SIDES[0]} and {SIDES[1]} "
-                f"pixels, got {list(factors)} x "
-                f"`image_size` {image_size} = {shortest} to {longest}; change either"
+                f"`scales` must leave the long side of images between {SIDES[0]} and {SIDES[1]} pixels, got "
+                f"{list(factors)} x `image_size` {image_size} = {shortest} to {longest}; change either"
             )
         return shortest, longest
 

@@ -106,8 +106,8 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     if isinstance(classes, str):
         if classes not in CLASS_LISTS:
             raise DataError(
-                f"`classes` must be a list of names, or one of {', '.join(CLASS_LISTS)}, got "
-                f"{classes!r}; choose one"
+                f"`classes` must be a list of names, or one of {', '.join(CLASS_LISTS)}, got {classes!r}; "
+                "choose one"
             )
         return list(CLASS_LISTS[classes])
     names = list(classes)

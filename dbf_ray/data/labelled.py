@@ -82,8 +82,8 @@ class LabelledDataset:
         self.image_ids = [file.stem for file in self.files]
         if not self.files:
             raise DataError(
-                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; set "
-                f"`drop_empty` to false"
+                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; set `drop_empty` "
+                "to false"
             )
 
     def __len__(self) -> int:
@@ -173,8 +173,8 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     names = {one.name for _, labels in read_split(reader, root, split) for one in labels.objects}
     if not names:
         raise DataError(
-            f"{root}, {split}: must label at least one object to learn from, found none; name the classes "
-            f"in `classes`"
+            f"{root}, {split}: must label at least one object to learn from, found none; name the classes in "
+            "`classes`"
         )
     return sorted(names)
 

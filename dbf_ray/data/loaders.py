@@ -53,16 +53,15 @@ class MicroBatchSampler(Sampler[list[tuple[int, ...]]]):
     ) -> None:
         if min(batch_size, accumulation, world_size) < 1 or batch_size % (accumulation * world_size):
             raise ConfigError(
-                f"`batch_size` must be divisible by workers x accumulation = {world_size} x "
-                f"{accumulation}, got {batch_size}; change one"
+                f"`batch_size` must be divisible by workers x accumulation = {world_size} x {accumulation}, "
+                f"got {batch_size}; change one"
             )
         if not 0 <= rank < world_size:
             raise ConfigError(f"a rank must be in 0..{world_size - 1}, got {rank}")
         if images < batch_size:
             raise DataError(
                 f"the training set must hold at least one effective batch of {batch_size} images, got "
-                f"{images}; "
-                "add images, lower `batch_size`, or hold fewer out"
+                f"{images}; add images, lower `batch_size`, or hold fewer out"
             )
         self.images, self.batch_size, self.accumulation = images, batch_size, accumulation
         self.rank, self.world_size, self.seed = rank, world_size, seed
@@ -184,8 +183,8 @@ class ShardSampler(Sampler[list[int]]):
     def __init__(self, images: int, *, batch_size: int, rank: int, world_size: int) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(
-                f"evaluation needs a batch size >= 1 and a rank in 0..{world_size - 1}, got {batch_size} "
-                f"and {rank}"
+                f"evaluation needs a batch size >= 1 and a rank in 0..{world_size - 1}, got {batch_size} and "
+                f"{rank}"
             )
         self.indices, self.batch_size = range(rank, images, world_size), batch_size
 

@@ -154,16 +154,15 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
         scenes.setdefault(scene_of(image_id), []).append(index)
     if len(scenes) < 2:
         raise DataError(
-            f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set "
-            f"`fraction` to 0"
+            f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set `fraction` to "
+            "0"
         )
     ranked = sorted(scenes, key=lambda scene: (hashlib.sha256(f"{seed}/{scene}".encode()).digest(), scene))
     held = _fold([len(scenes[scene]) for scene in ranked], fraction * len(dataset), fold)
     if not held:
         raise DataError(
             f"folds of {fraction} of the images must be numbered from 0 and hold a scene each, got fold "
-            f"{fold}: none of {len(ranked)} scenes is "
-            "left for it; lower `fold`"
+            f"{fold}: none of {len(ranked)} scenes is left for it; lower `fold`"
         )
     chosen = {index for place in held for index in scenes[ranked[place]]}
     kept = [index for index in range(len(dataset)) if index not in chosen]

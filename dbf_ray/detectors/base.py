@@ -236,8 +236,7 @@ class Detector(nn.Module, ABC):
             if boxes.shape not in ((len(labels), 5), (len(labels), 4)):
                 raise DataError(
                     f"targets[{index}]: boxes must be [n, 5] (cx, cy, w, h, degrees) or [n, 4] (x1, y1, x2, "
-                    f"y2) "
-                    f"with n = {len(labels)} labels, got {tuple(boxes.shape)}"
+                    f"y2) with n = {len(labels)} labels, got {tuple(boxes.shape)}"
                 )
             if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
                 raise DataError(f"targets[{index}]: labels must be integers, got {labels.dtype}")
@@ -255,8 +254,7 @@ class Detector(nn.Module, ABC):
             if wrong:
                 raise DataError(
                     f"targets[{index}]: boxes must be finite and have sides > 0, got "
-                    f"{target['boxes'][wrong[0]].tolist()} at {wrong[0]}; "
-                    "leave objects without an area out"
+                    f"{target['boxes'][wrong[0]].tolist()} at {wrong[0]}; leave objects without an area out"
                 )
             result.append({"boxes": boxes.to(device), "labels": labels.long().to(device), "seed": seed})
         return result

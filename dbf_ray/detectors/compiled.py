@@ -80,8 +80,8 @@ class CompiledOutputs:
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:
             raise TrainingError(
                 f"a compiled detector must see few shapes of images, {tuple(images.shape)} is one too many "
-                f"with {key[0]} stages frozen; "
-                "pad all images to one size (least_pad_to), or do not compile it"
+                f"with {key[0]} stages frozen; pad all images to one size (least_pad_to), or do not compile "
+                "it"
             ) from error
         return outputs if len(images) == count else [output[:count] for output in outputs]
 
@@ -117,8 +117,8 @@ def check_compiler(device_type: str, backend: Backend = "inductor") -> None:
         raise ResourceError(
             f"`compile` true needs torch.compile to work on {device_type}, it does not here: "
             f"{reason or type(error).__name__}; it takes {needs}, and a Python that torch "
-            f"{torch.__version__} compiles for. "
-            "Install what is missing, or set `compile` false (and `engine_compile` false)"
+            f"{torch.__version__} compiles for. Install what is missing, or set `compile` false (and "
+            "`engine_compile` false)"
         ) from error
 
 

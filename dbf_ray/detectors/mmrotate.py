@@ -93,8 +93,8 @@ def load_mmrotate_state_dict(detector: Detector, state_dict: Mapping[str, Tensor
             else f"no name of the file is one of its, the file's first is {next(iter(state_dict), 'missing')}"
         )
         raise WeightsError(
-            f"MMRotate weights do not fit {kind}: {problem}; choose the detector, backbone and widths of "
-            f"the checkpoint"
+            f"MMRotate weights do not fit {kind}: {problem}; choose the detector, backbone and widths of the "
+            "checkpoint"
         )
     missing = [
         name
@@ -133,8 +133,7 @@ def read_mmrotate_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str] |
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise WeightsError(
                 f"MMRotate checkpoint {file} must hold plain values, arrays and tensors only, found "
-                f"{found[1]}, which could run code; "
-                "save its state_dict alone where it was trained"
+                f"{found[1]}, which could run code; save its state_dict alone where it was trained"
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(

@@ -44,7 +44,6 @@ def check_ranges(options: Mapping[str, Any]) -> None:
     for low_option, high_option in ORDERED:
         if low_option in options and high_option in options and options[low_option] > options[high_option]:
             raise ConfigError(
-                f"`{low_option}` must not be above `{high_option}`, got "
-                f"{options[low_option]!r} and {options[high_option]!r}; "
-                "lower one or raise the other"
+                f"`{low_option}` must not be above `{high_option}`, got {options[low_option]!r} and "
+                f"{options[high_option]!r}; lower one or raise the other"
             )

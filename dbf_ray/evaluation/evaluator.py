@@ -34,8 +34,8 @@ class Evaluator:
         self.iou_thresholds = tuple(iou_thresholds)
         if len(classes) != num_classes:
             raise ConfigError(
-                f"there must be one name for each class, got {len(classes)} names for {num_classes} "
-                f"classes: {list(classes)}"
+                f"there must be one name for each class, got {len(classes)} names for {num_classes} classes: "
+                f"{list(classes)}"
             )
         if not self.iou_thresholds:
             raise ConfigError(
@@ -74,7 +74,7 @@ class Evaluator:
             if image_id in self._images:
                 raise DataError(
                     f"image {image_id!r} was evaluated twice; evaluation needs each image once, check the "
-                    f"loader's sharding"
+                    "loader's sharding"
                 )
             image = {
                 "detections": {
@@ -111,8 +111,7 @@ class Evaluator:
             if twice:
                 raise DataError(
                     f"image {min(twice)!r} was evaluated on rank {rank} and on one before it ({len(twice)} "
-                    f"such images); "
-                    "evaluation needs each image once, check the loader's sharding"
+                    "such images); evaluation needs each image once, check the loader's sharding"
                 )
             merged.update(part)
             self._scales.update(scales)

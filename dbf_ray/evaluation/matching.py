@@ -58,8 +58,7 @@ def match_classes(
     if len(detections) != len(ground_truth):
         raise DataError(
             f"detections and ground truth must cover the same images, got {len(detections)} and "
-            f"{len(ground_truth)}; "
-            "give an empty entry for an image without detections or objects"
+            f"{len(ground_truth)}; give an empty entry for an image without detections or objects"
         )
     if not detections:
         return {}
@@ -132,8 +131,8 @@ def _objects(image: Mapping[str, Any], index: int) -> tuple[Tensor, Tensor, Tens
     )
     if not len(boxes) == len(labels) == len(difficult):
         raise DataError(
-            "boxes, labels and difficult must have equal length, "
-            f"got {len(boxes)}, {len(labels)}, {len(difficult)} (ground truth of image {index})"
+            f"boxes, labels and difficult must have equal length, got {len(boxes)}, {len(labels)}, "
+            f"{len(difficult)} (ground truth of image {index})"
         )
     return boxes.float(), labels, difficult
 

@@ -99,7 +99,7 @@ def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict
         if name not in names:
             raise DataError(
                 f"{source}, {PREFIX}{name}.txt: classes must be among {', '.join(names)}, got {name!r}; "
-                f"rename the file"
+                "rename the file"
             )
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
@@ -135,8 +135,8 @@ def _texts(source: Path) -> dict[str, str]:
         ) from error
     if not texts:
         raise DataError(
-            f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that "
-            f"dbf predict wrote them to"
+            f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that dbf predict "
+            "wrote them to"
         )
     return texts
 

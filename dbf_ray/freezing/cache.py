@@ -249,7 +249,7 @@ class DiskCache(FeatureCache):
         self._usable = False
         warnings.warn(
             f"the feature cache cannot write to {self.own} ({error.strerror or error}); what it holds is "
-            f"used, nothing is added",
+            "used, nothing is added",
             stacklevel=4,
         )
 

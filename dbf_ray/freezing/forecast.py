@@ -92,12 +92,12 @@ class Forecast:
         if self.needed_bytes > self.budget_bytes:
             text += (
                 f", so {self.hit_rate:.0%} with this room: raise `cache_gb`, or store in fewer bytes "
-                f"(`cache_dtype`)"
+                "(`cache_dtype`)"
             )
         if self.padded_sizes > 1:
             text += (
                 f"; images come in {self.padded_sizes} padded sizes, of which each has features of its own: "
-                f"`pad_to` square has one"
+                "`pad_to` square has one"
             )
         if self.rank_share < 1:
             text += "; workers do not see each other's memory: `cache` disk is shared"

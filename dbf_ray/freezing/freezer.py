@@ -47,7 +47,7 @@ class Freezer:
             if backbone.num_frozen > backbone.always_frozen:  # type: ignore[operator]
                 raise ConfigError(
                     f"a freezer must be made on an unfrozen backbone, this one has {backbone.num_frozen} "
-                    f"stages frozen already; use the freezer that froze it, or apply(0) with it first"
+                    "stages frozen already; use the freezer that froze it, or apply(0) with it first"
                 )
         self._backbone = backbone
         self._trainable = [[p for p in stage if p.requires_grad] for stage in self.stage_parameters]
@@ -145,8 +145,7 @@ class Freezer:
             if moving:
                 raise ConfigError(
                     f"backbone {type(self._backbone).__name__}: train() must keep the first num_frozen = "
-                    f"{effective} stages "
-                    f"in eval mode; in stage {number} {moving[0]} is in training mode"
+                    f"{effective} stages in eval mode; in stage {number} {moving[0]} is in training mode"
                 )
 
     @property

@@ -88,8 +88,8 @@ class NamedStages:
         for number, (stage, parts) in enumerate(zip(names, self.stages, strict=True), start=1):
             if next(parts.parameters(), None) is None:
                 raise ConfigError(
-                    f"each stage must have parameters, stage {number} ({', '.join(stage)}) has none; "
-                    f"name it together with the module before or after it"
+                    f"each stage must have parameters, stage {number} ({', '.join(stage)}) has none; name it "
+                    "together with the module before or after it"
                 )
             for name in stage:
                 for key, parameter in _part(self.module, name).named_parameters():
@@ -105,8 +105,8 @@ class NamedStages:
             if any(map(_is_held, parts.modules())):
                 raise ConfigError(
                     f"a freezer must be made on unfrozen stages, {', '.join(stage)} is frozen by another; "
-                    f"use that one, or apply(0) with it first; of a copy, or of a model that was saved so, "
-                    f"load the state_dict into a module made anew"
+                    "use that one, or apply(0) with it first; of a copy, or of a model that was saved so, "
+                    "load the state_dict into a module made anew"
                 )
 
 

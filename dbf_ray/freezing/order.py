@@ -32,7 +32,7 @@ def check_order(module: nn.Module, stages: Sequence[Sequence[str]]) -> None:
                 kind = type(module.get_submodule(caller)).__name__
                 raise ConfigError(
                     f"stages must be named in forward order, but {kind} calls {after!r} before {before!r}; "
-                    f"exchange them"
+                    "exchange them"
                 )
 
 

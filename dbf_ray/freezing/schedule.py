@@ -164,7 +164,7 @@ class FreezingSchedule:
         if epoch != self.epoch + 1:
             raise ConfigError(
                 f"epochs must be begun one after the other, the next is {self.epoch + 1}, got {epoch}; a run "
-                f"that resumes loads the state of its schedule first"
+                "that resumes loads the state of its schedule first"
             )
         names = self.policy.needs_signals
         missing = [name for name in names if epoch and name not in self._reported]
@@ -172,7 +172,7 @@ class FreezingSchedule:
             raise ConfigError(
                 f"policy {self.policy.name} decides by {missing[0]} of epoch {self.epoch}, which was not "
                 f"reported; call report({missing[0]}=...) before begin_epoch({epoch}), with None if it was "
-                f"not measured"
+                "not measured"
             )
         values = {name: self._reported[name] if epoch else None for name in names}
         decision, memory = self.policy.decide(epoch, self._horizon, values, self._memory)
@@ -191,14 +191,14 @@ class FreezingSchedule:
         if missing:
             raise ConfigError(
                 f"policy {policy.name} decides by {', '.join(missing)}; say by signals={missing!r} that you "
-                f"will report it in every epoch"
+                "will report it in every epoch"
             )
 
     def _rates_by_stage(self) -> StageRates:
         if self._rates is None:
             raise ConfigError(
                 f"policy {self.policy.name} gives each stage a learning rate of its own; give optimizer=..., "
-                f"made of freezer.parameter_groups()"
+                "made of freezer.parameter_groups()"
             )
         return self._rates
 
@@ -209,7 +209,7 @@ def _check_ranks(decision: Decision) -> None:
         dist.all_gather_object(rows, decision)
         if any(row != rows[0] for row in rows):
             raise TrainingError(
-                f"all ranks must freeze the same stages, but they would freeze "
+                "all ranks must freeze the same stages, but they would freeze "
                 f"{', '.join(str(row.num_frozen) for row in rows)}; report values that are the same on all "
-                f"ranks, reduced over them"
+                "ranks, reduced over them"
             )

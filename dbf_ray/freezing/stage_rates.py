@@ -26,7 +26,7 @@ def check_parameters(optimizers: Sequence[Optimizer], stages: Sequence[Sequence[
         missing = sum(id(p) not in inside for p in stage)
         if missing:
             raise ConfigError(
-                f"each parameter that will be trained must be in an optimizer, frozen now or not; of stage "
+                "each parameter that will be trained must be in an optimizer, frozen now or not; of stage "
                 f"{number} {missing} of {len(stage)} are in none; make it of all parameters"
             )
 
@@ -63,7 +63,7 @@ class StageRates:
             if len(stages) > 1:
                 names = ", ".join("no stage" if k < 0 else f"stage {k + 1}" for k in stages)
                 raise ConfigError(
-                    f"where stages have learning rates of their own, each group of the optimizer must be of "
+                    "where stages have learning rates of their own, each group of the optimizer must be of "
                     f"one stage; group {number} has parameters of {names}; use freezer.parameter_groups()"
                 )
 

@@ -46,9 +46,8 @@ def check_backbone(backbone: nn.Module) -> None:
     stages = getattr(backbone, "stages", None)
     if not isinstance(stages, nn.ModuleList) or not len(stages):
         raise ConfigError(
-            f"a backbone to freeze must have .stages, a non-empty nn.ModuleList in forward order with the "
-            f"stem in the first; "
-            f"{kind}.stages is {type(stages).__name__}"
+            "a backbone to freeze must have .stages, a non-empty nn.ModuleList in forward order with the "
+            f"stem in the first; {kind}.stages is {type(stages).__name__}"
         )
     for attribute in ("num_stages", "num_frozen", "always_frozen"):
         low = 1 if attribute == "num_stages" else 0
@@ -65,17 +64,16 @@ def check_backbone(backbone: nn.Module) -> None:
         for name, parameter in stage.named_parameters():
             if id(parameter) in owner:
                 raise ConfigError(
-                    f"backbone {kind}: each parameter must belong to one stage; {name} of stage {number} "
-                    f"is shared with stage {owner[id(parameter)]}"
+                    f"backbone {kind}: each parameter must belong to one stage; {name} of stage {number} is "
+                    f"shared with stage {owner[id(parameter)]}"
                 )
             owner[id(parameter)] = number
     outside = [name for name, parameter in backbone.named_parameters() if id(parameter) not in owner]
     if outside:
         raise ConfigError(
             f"backbone {kind}: every parameter must belong to a stage, so that a frozen prefix is frozen "
-            f"whole; outside of all stages: "
-            f"{', '.join(outside[:5])}{', ...' if len(outside) > 5 else ''}; move them into the stage that "
-            f"uses them"
+            f"whole; outside of all stages: {', '.join(outside[:5])}{', ...' if len(outside) > 5 else ''}; "
+            "move them into the stage that uses them"
         )
 
 

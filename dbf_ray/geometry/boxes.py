@@ -62,7 +62,7 @@ def corners_to_boxes(corners: Tensor) -> Tensor:
     """
     if corners.shape[-1] != 8:
         raise DataError(
-            f"corners must have 8 numbers each (x1, y1, ..., x4, y4), got a tensor of shape "
+            "corners must have 8 numbers each (x1, y1, ..., x4, y4), got a tensor of shape "
             f"{tuple(corners.shape)}"
         )
     points = corners.double().unflatten(-1, (4, 2))  # [N, 4, 2]

@@ -48,8 +48,8 @@ def roi_align_rotated(
     """
     if features.ndim != 4 or rois.ndim != 2 or rois.shape[1] != 6:
         raise DataError(
-            "features must be [B, C, H, W] and rois [n, 6] (batch index, cx, cy, w, h, angle), "
-            f"got {tuple(features.shape)} and {tuple(rois.shape)}"
+            "features must be [B, C, H, W] and rois [n, 6] (batch index, cx, cy, w, h, angle), got "
+            f"{tuple(features.shape)} and {tuple(rois.shape)}"
         )
     bins = (output_size, output_size) if isinstance(output_size, int) else output_size
     dtype = torch.promote_types(features.dtype, torch.float32)

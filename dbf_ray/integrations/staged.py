@@ -54,7 +54,7 @@ class StagedTraining:
             raise ConfigError(
                 f"on {ranks} ranks a training must begin unfrozen, as DDP keeps to what was trained when it "
                 f"wrapped the model; one that was interrupted left {self.schedule.num_frozen} stages frozen; "
-                f"call end() of this callback, then make the trainer anew"
+                "call end() of this callback, then make the trainer anew"
             )
         self.end()
         freezer = Freezer.of(model, self.stages)
@@ -117,5 +117,5 @@ def require_find_unused(ranks: int, finds_unused: bool, option: str) -> None:
         raise ConfigError(
             f"on {ranks} ranks DDP must find unused parameters, as this trainer wraps the model once while "
             f"what is trained changes; set {option} (frozen parameters are all-reduced all the same), or "
-            f"write a loop with dbf_ray.FreezingSchedule, which says when to wrap anew"
+            "write a loop with dbf_ray.FreezingSchedule, which says when to wrap anew"
         )

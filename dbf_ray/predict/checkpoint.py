@@ -69,8 +69,7 @@ def predict(
             tell(left_out)
         tell(
             f"{len(files)} images; windows of {tiling.window} px ({origin}) that share {tiling.overlap} px, "
-            f"resized to {tiling.image_size} px "
-            f"(x {tiling.scale:.3g})"
+            f"resized to {tiling.image_size} px (x {tiling.scale:.3g})"
         )
         return predict_files(task, files, folder, tell)
 

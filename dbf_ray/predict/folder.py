@@ -57,7 +57,7 @@ class OutFolder:
             ):
                 raise ConfigError(
                     f"--out must be a new folder or one that a prediction was begun in, {self.root} holds "
-                    f"other files; give another"
+                    "other files; give another"
                 )
             return
         found = _read_json(file) or {}
@@ -72,7 +72,7 @@ class OutFolder:
             )
             raise ConfigError(
                 f"{self.root} holds predictions with other settings: {differing}; give the same, or another "
-                f"--out"
+                "--out"
             )
 
     def begin(self) -> None:

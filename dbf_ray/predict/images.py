@@ -51,7 +51,7 @@ def find_images(source: Path, out: Path) -> tuple[dict[str, Path], str]:
     if not images:
         raise DataError(
             f"{source} must be or hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another as "
-            f"--images"
+            "--images"
         )
     named: dict[str, Path] = {}
     for file in images:
@@ -60,7 +60,7 @@ def find_images(source: Path, out: Path) -> tuple[dict[str, Path], str]:
         if other is not file:
             raise DataError(
                 f"{file}: images must differ in more than their suffix, {other.name} is called the same; "
-                f"rename or move one"
+                "rename or move one"
             )
     others = Counter(
         file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in IMAGE_SUFFIXES

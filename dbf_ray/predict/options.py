@@ -44,12 +44,12 @@ class Options:
         if self.window is not None and self.window < 1:
             raise ConfigError(
                 f"window must be >= 1 pixel, got {self.window}; leave it out for what the checkpoint was "
-                f"trained on"
+                "trained on"
             )
         if self.batch is not None and self.batch < 1:
             raise ConfigError(
                 f"batch must be >= 1, got {self.batch}; leave it out for the checkpoint's "
-                f"evaluation.batch_size"
+                "evaluation.batch_size"
             )
         if self.score is not None and not 0 <= self.score < 1:
             raise ConfigError(
@@ -60,8 +60,7 @@ class Options:
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ConfigError(
-                f"formats must be some of {', '.join(FORMATS)}, got "
-                f"{unknown[0] if unknown else 'none'!r}; "
+                f"formats must be some of {', '.join(FORMATS)}, got {unknown[0] if unknown else 'none'!r}; "
                 "separate several by commas, without blanks"
             )
         if not 64 <= self.overlay_size <= 16384:

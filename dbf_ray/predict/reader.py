@@ -106,8 +106,7 @@ def _check_size(raster: Raster, piece: Piece) -> None:
     if raster.size != piece.picture.size:
         raise DataError(
             f"{piece.picture.file}: an image must not change while it is looked at, its (height, width) was "
-            f"{piece.picture.size} and is now "
-            f"{raster.size}; start again"
+            f"{piece.picture.size} and is now {raster.size}; start again"
         )
 
 

@@ -83,7 +83,7 @@ def knee_point(points: Sequence[Point]) -> int:
     front = pareto_front(points)
     if not front:
         raise ConfigError(
-            f"a knee needs at least one point with finite map50 and compute_ratio, got none among "
+            "a knee needs at least one point with finite map50 and compute_ratio, got none among "
             f"{len(values)} points"
         )
     low, high = values[front].min(0), values[front].max(0)

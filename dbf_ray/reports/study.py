@@ -153,13 +153,12 @@ def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
     if full is None:
         return (
             f"{name}: map50 {knee['map50']:.3f} at compute_ratio {knee['compute_ratio']:.3f}; no complete "
-            f"run of full to compare with."
+            "run of full to compare with."
         )
     if knee["policy"] == "full":
         return (
             f"{name}: no setting tried stands out on the way from cheap to accurate, so full fine-tuning is "
-            f"the one to keep: "
-            f"map50 {knee['map50']:.3f}."
+            f"the one to keep: map50 {knee['map50']:.3f}."
         )
     saved = 1 - knee["compute_ratio"] / full["compute_ratio"]
     change = knee["map50"] - full["map50"]
@@ -170,8 +169,7 @@ def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
     )
     text = (
         f"{name}: {100 * saved:.0f} % less training compute than full fine-tuning (compute_ratio "
-        f"{knee['compute_ratio']:.3f}) for {effect} "
-        f"({knee['map50']:.3f} against {full['map50']:.3f})"
+        f"{knee['compute_ratio']:.3f}) for {effect} ({knee['map50']:.3f} against {full['map50']:.3f})"
     )
     seconds, full_seconds = knee.get("device_seconds"), full.get("device_seconds")
     if seconds and full_seconds:

@@ -28,8 +28,8 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     """
     if (summary := read_summary(directory)) is not None and not summary.get("stopped_early"):
         raise ConfigError(
-            f"run {directory.name!r} in {directory.parent} is finished (map50 {summary.get('map50')}); "
-            "give another --name, or remove the folder to train it again"
+            f"run {directory.name!r} in {directory.parent} is finished (map50 {summary.get('map50')}); give "
+            "another --name, or remove the folder to train it again"
         )
     checkpoints = list_checkpoints(directory / "checkpoints")
     if not checkpoints:
@@ -39,8 +39,7 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     if differing := differences(identity(resolved(begun)), identity(resolved(config))):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} was started with another configuration, it "
-            f"differs in {', '.join(differing)}; "
-            "give the same, or another --name"
+            f"differs in {', '.join(differing)}; give the same, or another --name"
         )
     return checkpoints[-1]
 

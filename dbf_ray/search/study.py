@@ -72,7 +72,7 @@ def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study
     except Exception as error:
         raise ConfigError(
             f"cannot open the study {name!r} in {file}: {' '.join(str(error).split())[:300]}; give another "
-            f"--study"
+            "--study"
         ) from error
     low, high = STARTUP_TRIALS
     study.sampler = TPESampler(

@@ -230,7 +230,7 @@ class _Search:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise TrainingError(
                 f"study {self.name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command "
-                f"continues it"
+                "continues it"
             ) from error
         finally:
             shutil.rmtree(
@@ -303,9 +303,8 @@ class _Search:
             f" and {cluster.workers} GPUs" if cluster.gpu else ""
         )
         self.show(
-            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, "
-            f"each on {workers} "
-            f"({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
+            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each "
+            f"on {workers} ({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
         )
         if self.concurrent and at_once < min(self.concurrent, self.trials - done):
             self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
@@ -359,6 +358,6 @@ def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
-            f"a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
+            "a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
             f"got {name!r}"
         )

@@ -102,7 +102,7 @@ def _readable(folder: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise WeightsError(
             f"{folder} is not a checkpoint: {Path(str(error.filename)).name} is missing; give a folder like "
-            f"runs/NAME/checkpoints/epoch-00012"
+            "runs/NAME/checkpoints/epoch-00012"
         ) from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -119,8 +119,7 @@ class DynamicDDP:
         if self._wrapped is None or self._trained_ids() != self._trained:
             raise TrainingError(
                 "the set of trained parameters is not the one that DDP was built for, so ranks would drift "
-                "apart; "
-                "call rebuild() on every rank after each change of what is frozen"
+                "apart; call rebuild() on every rank after each change of what is frozen"
             )
         return self._wrapped(*args, **kwargs)
 
@@ -248,7 +247,6 @@ def _compare_ranks(what: str, mine: dict[str, Any]) -> None:
             more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
             raise TrainingError(
                 f"all ranks must agree on {what} before training goes on, but rank {number} differs from "
-                f"rank 0 in {shown}{more}; "
-                "a decision or a norm layer must have gone apart: decide by seed and epoch only, and "
-                "equalise norm buffers at each epoch's end"
+                f"rank 0 in {shown}{more}; a decision or a norm layer must have gone apart: decide by seed "
+                "and epoch only, and equalise norm buffers at each epoch's end"
             )

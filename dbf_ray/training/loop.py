@@ -277,8 +277,7 @@ def check_weights(detector: Detector, epoch: int) -> None:
         broken = next(name for name, tensor in state if not bool(tensor.isfinite().all()))
         raise TrainingError(
             f"every weight must be finite, {broken} is not after the last step of epoch {epoch}; the last "
-            f"checkpoint is from before this epoch. "
-            "Lower `lr` or `clip_norm`, and resume"
+            "checkpoint is from before this epoch. Lower `lr` or `clip_norm`, and resume"
         )
 
 
@@ -346,10 +345,8 @@ class LossLog:
                 named = ", ".join(f"{name} {value:g}" for name, value in losses.items())
                 raise TrainingError(
                     f"every loss and gradient must be finite, got {named} in epoch {self.epoch}, step "
-                    f"{self._seen} of {self.steps}; "
-                    "the last checkpoint is from before this epoch. "
-                    "Lower `lr`, lengthen `warmup_steps`, or lower `clip_norm`, and "
-                    "resume"
+                    f"{self._seen} of {self.steps}; the last checkpoint is from before this epoch. Lower "
+                    "`lr`, lengthen `warmup_steps`, or lower `clip_norm`, and resume"
                 )
             for name, value in losses.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value

@@ -60,8 +60,7 @@ class Progress:
         self._printed = now
         self._say(
             f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · step {step}/{steps} · "
-            f"{images_per_second:.1f} img/s · "
-            f"loss {loss:.3f} · {self._left(epoch + step / steps)} left"
+            f"{images_per_second:.1f} img/s · loss {loss:.3f} · {self._left(epoch + step / steps)} left"
         )
 
     def epoch(self, epoch: int, prefix: int, loss: float, map50: float | None, seconds: float) -> None:
@@ -69,9 +68,8 @@ class Progress:
         self._printed = time.perf_counter()
         score = "" if map50 is None else f" · map50 {map50:.3f}"
         self._say(
-            f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · loss {loss:.3f}{score} "
-            f"· {seconds:.0f} s · "
-            f"{self._left(epoch + 1)} left"
+            f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · loss {loss:.3f}{score} · "
+            f"{seconds:.0f} s · {self._left(epoch + 1)} left"
         )
 
     def _left(self, done: float) -> str:

@@ -149,8 +149,8 @@ def test_other_classes_keep_their_own_logits(retinanet: dict[str, Tensor]) -> No
     assert list(placement.unplaced) == ["bbox_head.retina_cls.weight", "bbox_head.retina_cls.bias"]
     assert placement.missing == ["head.classification.8.weight", "head.classification.8.bias"]
     assert (
-        "could not place bbox_head.retina_cls.weight (shape (135, 256, 3, 3), the detector's is (27, 256, "
-        "3, 3))" in str(placement)
+        "could not place bbox_head.retina_cls.weight (shape (135, 256, 3, 3), the detector's is (27, 256, 3, "
+        "3))" in str(placement)
     )
     assert torch.equal(detector.state_dict()["head.classification.8.weight"], before)
     assert torch.equal(

@@ -99,5 +99,5 @@ def test_room_for_half_is_half_the_hits_and_is_said() -> None:
     assert "2 padded sizes" in text
     assert (
         f"{told.hit_rates['epoch']:.0%} with `orientation_per` epoch, {told.hit_rates['span']:.0%} with "
-        f"`orientation_per` span" in text
+        "`orientation_per` span" in text
     )

@@ -68,8 +68,7 @@ def test_answer_says_what_it_saves_and_costs(trials: Trials) -> None:
     assert answer.items() >= (known | {"compute_ratio": 0.70}).items()
     assert answer["text"] == (
         "step(rho=4) (trial 3): 30 % less training compute than full fine-tuning (compute_ratio 0.700) for "
-        "0.040 less map50 "
-        "(0.600 against 0.640); measured: 210 s of training against 300 s."
+        "0.040 less map50 (0.600 against 0.640); measured: 210 s of training against 300 s."
     )
 
 

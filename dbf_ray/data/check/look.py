@@ -114,8 +114,8 @@ def _labels(task: Task) -> Labels:
         reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         file = task.item.labels or task.item.image
         message = (
-            f"labels must be readable, got {' '.join(reason.removeprefix(f'{file}: ').split())}; correct "
-            f"the file"
+            f"labels must be readable, got {' '.join(reason.removeprefix(f'{file}: ').split())}; correct the "
+            "file"
         )
         return Labels(problems=[Problem("syntax", file, message)])
 

@@ -69,7 +69,7 @@ def _scenes(
             seen.add(scene)
             message = (
                 f"{first} and {second} must not show the same, both have patches of {scene}; {NEXT_STEP}, "
-                f"with all patches of that image"
+                "with all patches of that image"
             )
             yield Problem("leak", record.item.image, message)
 

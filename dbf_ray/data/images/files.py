@@ -197,7 +197,7 @@ def check_mode(image: Image.Image, file: Path) -> None:
     if image.mode not in MODES:
         raise DataError(
             f"{file}: images must be grey, RGB or have bands of numbers, got PIL mode {image.mode}; convert "
-            f"the image to RGB"
+            "the image to RGB"
         )
 
 
@@ -208,7 +208,7 @@ def undecodable(file: Path, error: Exception) -> DataError:
     if isinstance(error, Image.DecompressionBombError):
         return DataError(
             f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it "
-            f"into patches"
+            "into patches"
         )
     reason = (
         "not an image file that is known"

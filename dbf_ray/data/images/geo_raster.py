@@ -53,8 +53,7 @@ def open_geo(file: Path) -> Iterator[GeoRaster]:
     if library is None:
         raise DataError(
             f"{file}: an image of several bands with more than 8 bits each, or of more than four, needs "
-            f"rasterio, which is not installed; "
-            "pip install 'dbf-ray[geo]', or convert the image to 8-bit RGB"
+            "rasterio, which is not installed; pip install 'dbf-ray[geo]', or convert the image to 8-bit RGB"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=library.errors.NotGeoreferencedWarning)

@@ -41,7 +41,7 @@ def originals_of(dataset: Dataset) -> dict[str, Mapping[str, Any]] | None:
         if file is None:
             raise DataError(
                 f"{min(folders)} must hold the labels of every image that was cut, {image}.txt is missing; "
-                f"split the data again"
+                "split the data again"
             )
         labels = read_labels(file)
         if labels.problems:

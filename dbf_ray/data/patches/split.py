@@ -79,12 +79,12 @@ class SplitSettings:
         ):
             raise ConfigError(
                 f"rates must be different numbers in [0.01, 100], at least one, got {list(self.rates)}; "
-                f"correct them"
+                "correct them"
             )
         if small := [size for size in self.sizes if size < SMALLEST_PATCH]:
             raise ConfigError(
-                f"windows must be at least {SMALLEST_PATCH} pixels wide, got {small[0]}; raise size or "
-                f"lower the largest rate"
+                f"windows must be at least {SMALLEST_PATCH} pixels wide, got {small[0]}; raise size or lower "
+                "the largest rate"
             )
         if not 0 < self.share <= 1 or not 0 <= self.image_share < 1:
             raise ConfigError(
@@ -356,12 +356,12 @@ def check_out(out: Path, wanted: Mapping[str, Any]) -> None:
         ]:
             raise ConfigError(
                 f"{out} holds patches that were cut otherwise: {'; '.join(different)}; give another OUT, or "
-                f"remove it"
+                "remove it"
             )
     elif out.exists() and (not out.is_dir() or any(entry.name != ".lock" for entry in out.iterdir())):
         raise ConfigError(
             f"OUT must be a new folder or one that a split was cut into before, {out} holds other files; "
-            f"give another"
+            "give another"
         )
 
 

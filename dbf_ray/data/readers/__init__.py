@@ -58,8 +58,8 @@ def recognise(root: Path) -> str:
             return name
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in READERS.items())
     raise DataError(
-        f"{root} must be in one of the known formats ({layouts}), it is in none; name the one that is "
-        f"meant, or mend the folder"
+        f"{root} must be in one of the known formats ({layouts}), it is in none; name the one that is meant, "
+        "or mend the folder"
     )
 
 

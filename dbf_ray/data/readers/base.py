@@ -207,8 +207,8 @@ def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
         other = files.setdefault(file.stem, file)
         if other is not file:
             message = (
-                f"images must differ in more than their suffix, {other.name} has the same label file; "
-                f"rename one"
+                f"images must differ in more than their suffix, {other.name} has the same label file; rename "
+                "one"
             )
             problems.append(Problem("duplicate_name", file, message))
     return list(files.values()), problems
@@ -252,7 +252,7 @@ def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> Data
         return DataError(f"a data folder must hold {layout}; {root} does not; give such a folder as `root`")
     return DataError(
         f"{root}: the split must be one of those that are there ({', '.join(splits)}), got {split!r}; name "
-        f"one of them"
+        "one of them"
     )
 
 

@@ -109,7 +109,7 @@ def _names(content: dict[str, Any], file: Path, problems: list[Problem]) -> dict
         if not is_id(key) or not name or key in names:
             message = (
                 f"categories must have an id of their own and a name, got {reprlib.repr(category)}; correct "
-                f"it"
+                "it"
             )
             problems.append(Problem("syntax", file, message))
         else:

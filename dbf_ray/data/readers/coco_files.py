@@ -70,8 +70,8 @@ def find_json(root: Path, split: str, layout: str) -> Path:
         if len(matches) > 1:
             names = ", ".join(_split_name(file) for file in matches)
             raise DataError(
-                f"{root / 'annotations'}: one file must be that of {name!r}, {len(matches)} are; name one "
-                f"of {names} as the split"
+                f"{root / 'annotations'}: one file must be that of {name!r}, {len(matches)} are; name one of "
+                f"{names} as the split"
             )
         inside = _inside(root / name)
         for found in (*matches, root / f"{name}.json", *([] if inside is None else [inside])):
@@ -96,8 +96,8 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         message = (
-            f"label files must be JSON, got: {error.msg} at column {error.colno}; correct or export the "
-            f"file again"
+            f"label files must be JSON, got: {error.msg} at column {error.colno}; correct or export the file "
+            "again"
         )
         raise Problem("syntax", file, message, error.lineno).error() from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets without end
@@ -112,7 +112,7 @@ def read_json(file: Path) -> dict[str, Any]:
     if wrong := [key for key, value in parts.items() if not isinstance(value, list | None)]:
         raise DataError(
             f"{file}: {wrong[0]} must be a list, got {reprlib.repr(parts[wrong[0]])}; correct or export the "
-            f"file again"
+            "file again"
         )
     if not isinstance(content, dict) or content.get("images") is None:
         raise DataError(
@@ -168,7 +168,7 @@ def find_images(
         shown = f"{reprlib.repr(name)}, not in {', '.join(str(folder) for folder in folders)}"
         message = (
             f"image {reprlib.repr(key)}: listed images must be there, got {shown}; add the image or remove "
-            f"it from the list"
+            "it from the list"
         )
         problems.append(Problem("missing_image", file, message))
     return images

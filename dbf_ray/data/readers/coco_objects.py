@@ -69,7 +69,7 @@ def points_of(annotation: Annotation) -> Points | str:
     if not isinstance(box, list) or not _is_numbers(box) or len(box) != 4:
         return (
             f"must have polygons in segmentation, or a bbox of 4 numbers, got {reprlib.repr(box)}; add one "
-            f"of them"
+            "of them"
         )
     x, y, width, height = (_float(value) for value in box)
     if width < 0 or height < 0:
@@ -120,8 +120,8 @@ def _polygon_points(segmentation: Any) -> Points | str:
     ):
         shown = reprlib.repr(segmentation)
         return (
-            f"segmentation must be lists of x1, y1, x2, y2 and so on, an even count of numbers, got "
-            f"{shown}; correct it"
+            f"segmentation must be lists of x1, y1, x2, y2 and so on, an even count of numbers, got {shown}; "
+            "correct it"
         )
     points: Points = []
     for polygon in polygons:
@@ -133,7 +133,7 @@ def _polygon_points(segmentation: Any) -> Points | str:
     if len(points) < 3:
         return (
             f"a polygon must have at least 3 points, got {len(points)} in {reprlib.repr(segmentation)}; "
-            f"correct or remove it"
+            "correct or remove it"
         )
     return points
 

@@ -37,7 +37,7 @@ class DiorReader:
 
     layout = (
         f"ImageSets/Main/train.txt (or others), Annotations/ (or Annotations/{ORIENTED}/) and JPEGImages/ "
-        f"(or as DIOR-R names them)"
+        "(or as DIOR-R names them)"
     )
     classes: Sequence[str] | None = CLASS_LISTS["dior-r"]
 
@@ -62,7 +62,7 @@ class DiorReader:
         if not folders:
             raise DataError(
                 f"{root} must hold images in one of {', '.join(IMAGE_FOLDERS)}, none is there; give another "
-                f"folder as `root`"
+                "folder as `root`"
             )
         annotations = root / "Annotations"
         labels = label_folder_or_none(annotations / ORIENTED) or label_folder_or_none(annotations)

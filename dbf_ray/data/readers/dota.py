@@ -68,7 +68,7 @@ class DotaReader:
         if not files:
             raise DataError(
                 f"{folder / 'images'} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give "
-                f"another folder as `root`"
+                "another folder as `root`"
             )
         labels = label_folder(folder)
         if labels is None:
@@ -93,8 +93,7 @@ def split_folder(root: Path, split: str) -> Path:
     if not (folder / "images").is_dir():
         raise DataError(
             f"a data folder must hold images/ and labelTxt/, or {split}/ that holds them; "
-            f"{folder / 'images'} is not there; "
-            "give such a folder as `root`"
+            f"{folder / 'images'} is not there; give such a folder as `root`"
         )
     return folder
 

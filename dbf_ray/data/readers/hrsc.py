@@ -87,7 +87,7 @@ class HrscReader:
             rule = "<Class_ID> must be one of the 31 types, 100000001 to 100000033 without 21 and 23"
             message = (
                 f"{rule}, got {quoted(number)}; correct it, or read the data as hrsc, where every object is "
-                f"a ship"
+                "a ship"
             )
             return xml.problem("unknown_class", message, element)
         difficult = xml.flag(element, "difficult")
@@ -99,7 +99,7 @@ class HrscReader:
         if abs(box[4]) > 2 * math.pi:
             message = (
                 f"mbox_ang must be in radians, within a full turn of {2 * math.pi:.4f}, got {box[4]:g}; "
-                f"convert the angle"
+                "convert the angle"
             )
             return xml.problem("coordinate", message, element)
         if min(box[2:4]) < 0:

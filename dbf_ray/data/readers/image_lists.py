@@ -54,8 +54,8 @@ def listed(file: Path, places: Sequence[tuple[Path, Path | None]]) -> Listing:
         if found is None:
             folders = ", ".join(str(folder) for folder, _ in places)
             message = (
-                f"listed images must be there, got {quoted(line)}, not in {folders}; add the image or "
-                f"remove the line"
+                f"listed images must be there, got {quoted(line)}, not in {folders}; add the image or remove "
+                "the line"
             )
             listing.problems.append(Problem("missing_image", file, message, number))
         elif (before := seen.setdefault(found.image.stem, number)) != number:

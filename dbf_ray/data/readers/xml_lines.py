@@ -63,7 +63,7 @@ def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
             "syntax",
             file,
             f"label files must be readable, got: {error.strerror or error}; check the file and its "
-            f"permissions",
+            "permissions",
         )
     try:
         root, lines = _parse(data)
@@ -71,7 +71,7 @@ def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
         reason = expat.ErrorString(error.code)
         message = (
             f"label files must be well-formed XML, got: {reason} at column {error.offset + 1}; correct or "
-            f"export the file again"
+            "export the file again"
         )
         return Problem("syntax", file, message, error.lineno)
     except (ValueError, LookupError) as error:  # an encoding that Python or expat does not know
@@ -83,7 +83,7 @@ def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
     if root.tag != root_tag:
         message = (
             f"label files of this format must hold <{root_tag}>, got <{root.tag}>; name the format that it "
-            f"is, or export the file again"
+            "is, or export the file again"
         )
         return Problem("syntax", file, message, lines[root])
     return XmlFile(file, root, lines)

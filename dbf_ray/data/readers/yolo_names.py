@@ -43,7 +43,7 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
         mark = getattr(error, "problem_mark", None)
         message = (
             f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; "
-            f"correct it"
+            "correct it"
         )
         return Problem("syntax", file, message, None if mark is None else mark.line + 1)
     except (

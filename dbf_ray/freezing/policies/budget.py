@@ -69,14 +69,14 @@ class Budget(Policy):
         self.policy.check(horizon)
         if horizon.costs is None:
             raise ConfigError(
-                "policy budget: the costs of each frozen prefix must be known; give costs to decisions(), "
-                "or train by a configuration"
+                "policy budget: the costs of each frozen prefix must be known; give costs to decisions(), or "
+                "train by a configuration"
             )
         least = horizon.costs[-1] / horizon.costs[0]
         if self.limit < least * (1 - TOLERANCE):
             raise ConfigError(
-                f"policy budget: limit must be >= {least:.6g}, the compute_ratio of a backbone that is "
-                f"never trained, got {self.limit!r}; no policy can go below it"
+                f"policy budget: limit must be >= {least:.6g}, the compute_ratio of a backbone that is never "
+                f"trained, got {self.limit!r}; no policy can go below it"
             )
 
     def decide(self, t: int, horizon: Horizon, signals: Signals, state: State) -> tuple[Decision, State]:

@@ -43,8 +43,8 @@ class RandomBudget(Schedule):
         """Refuse to draw more epochs than there are."""
         if self.budget > horizon.epochs:
             raise ConfigError(
-                f"policy random_budget: budget must be at most the number of epochs (or blocks) to draw "
-                f"from, {horizon.epochs}, got {self.budget}"
+                "policy random_budget: budget must be at most the number of epochs (or blocks) to draw from, "
+                f"{horizon.epochs}, got {self.budget}"
             )
 
     def num_frozen(self, t: int, horizon: Horizon) -> int:
