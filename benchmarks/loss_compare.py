@@ -170,9 +170,8 @@ def train_at(revision: str, commit: str | None, names: Sequence[str], scratch: P
             "--json",
             *(part for key, value in settings.items() for part in (f"--{key}", value)),
         )
-        torch.save(
-            {"model": weights(runs / name)}, checkpoint(runs / name)
-        )  # without the optimizer's state, which takes more room
+        # without the optimizer's state, which takes more room
+        torch.save({"model": weights(runs / name)}, checkpoint(runs / name))
         print(
             f"{revision}: {name} trained in {time.perf_counter() - begun:.1f} s", file=sys.stderr, flush=True
         )

@@ -227,9 +227,8 @@ def by_grid_sample(features: Tensor, rois: Tensor, size: int, scale: float, samp
         sampled = F.grid_sample(
             features[image : image + 1], grid, padding_mode="border", align_corners=False
         )[0]
-        sampled = (
-            sampled.unflatten(2, (size * samples, size * samples)) * inside[members]
-        )  # [C, n, rows, columns]
+        # [C, n, rows, columns]
+        sampled = sampled.unflatten(2, (size * samples, size * samples)) * inside[members]
         result = result.index_copy(0, members, F.avg_pool2d(sampled, samples).transpose(0, 1))
     return result
 
@@ -256,9 +255,8 @@ def roi_align(settings: Settings) -> Row:
             align(features, rois[level == i], 7, 1 / stride, 2)
             for i, (features, stride) in enumerate(zip(maps, strides, strict=True))
         ]
-        trained = [
-            output for output in outputs if output.requires_grad
-        ]  # grid_sample's is not, where a level has no region
+        # grid_sample's is not, where a level has no region
+        trained = [output for output in outputs if output.requires_grad]
         grads = torch.autograd.grad(
             trained, maps, [torch.ones_like(output) for output in trained], materialize_grads=True
         )

@@ -53,10 +53,11 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     device = choose_device(config.training.device)
     state, record = load_checkpoint(checkpoint, device)
     try:
+        # the average, where it was what was evaluated
         classes, weights = (
             list(record["classes"]),
             state.get("ema", state)["model"],
-        )  # the average, where it was what was evaluated
+        )
     except KeyError as error:
         raise WeightsError(
             f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote"

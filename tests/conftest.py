@@ -18,9 +18,8 @@ from tests.detectors.narrow import NARROW
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 # Ray gives way to every other process, here to the other tests, so that its own would take minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
-torch.set_num_threads(
-    1
-)  # tests are small: a second thread gains little, and on a busy machine each waits for the other
+# tests are small: a second thread gains little, and on a busy machine each waits for the other
+torch.set_num_threads(1)
 
 # How many examples a property is tried with where its test does not say: few in the default tier.
 settings.register_profile("few", max_examples=30, deadline=None)

@@ -240,9 +240,8 @@ def test_one_augmented_epoch_is_trained_and_a_resumed_one_is_the_same(tmp_path: 
     records = read_epochs(run_directory(straight))
     assert [math.isfinite(record["loss"]) for record in records] == [True, True]
     assert 0 <= records[-1]["map50"] <= 1
-    assert (
-        sum(record["executed_flops"] for record in records) > 16 * spec.flops_per_prefix[0]
-    )  # larger padded_sizes than the nominal one
+    # larger padded_sizes than the nominal one
+    assert sum(record["executed_flops"] for record in records) > 16 * spec.flops_per_prefix[0]
     assert run(halves, quiet=True, on_epoch=lambda record, _: False)["stopped_early"]
     with pytest.raises(ConfigError, match=r"differs in data\.augment\.rotate \(180\.0, now 90\.0\)"):
         find_resume(tiny(name="halves", **{**common, "data__augment__rotate": 90}), run_directory(halves))
@@ -293,9 +292,8 @@ def test_augmentation_switches_the_cache_off_and_says_by_which_option(cache: str
     assert batch.orientations is None
     assert training.frozen(batch).frozen is not None
     assert not (tmp_path / "features").exists()
-    assert (
-        prepare(tiny(**step, data__augment__rotate=30, freezing__cache_gb=1e6)).forecast is None
-    )  # nothing is kept, whatever it may be
+    # nothing is kept, whatever it may be
+    assert prepare(tiny(**step, data__augment__rotate=30, freezing__cache_gb=1e6)).forecast is None
 
 
 def test_quarter_turns_are_orientations_that_a_cache_keeps() -> None:

@@ -28,9 +28,8 @@ def test_the_defaults_are_valid_and_complete() -> None:
 
 def test_a_file_and_overrides_over_it(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(
-        "training:\n  epochs: 3\n  lr: 1e-3\nfreezing: {policy: step, rho: 2}\ndata:\n"
-    )  # data: all keys commented out
+    # data: all keys commented out
+    file.write_text("training:\n  epochs: 3\n  lr: 1e-3\nfreezing: {policy: step, rho: 2}\ndata:\n")
     config = load_config(
         file,
         {

@@ -189,11 +189,12 @@ def build_frozen(
     if engine is None and cache is None:
         return None
     run_by = "stages" if engine is None else (engine, PrefixEngine.revision)
+    # the last two decode and resize
     libraries = (
         torch.__version__,
         torchvision.__version__,
         PIL.__version__,
-    )  # the last two decode and resize
+    )
     facts = (
         *(libraries, device.type, run_by, frozen.precision, frozen.channels_last, frozen.cache_dtype),
         *(data_name, view.image_size),

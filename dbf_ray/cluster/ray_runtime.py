@@ -148,9 +148,8 @@ def connected_ray(address: str | None = None, *, log_to_driver: bool = False) ->
         if (
             address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
         ):  # a submitted job has shipped its working directory
-            options |= {
-                "runtime_env": {"py_modules": [str(Path(dbf_ray.__file__).parent)]}
-            }  # this package and nothing else
+            # this package and nothing else
+            options |= {"runtime_env": {"py_modules": [str(Path(dbf_ray.__file__).parent)]}}
     else:
         here = local_resources()
         options |= {

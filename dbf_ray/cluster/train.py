@@ -94,9 +94,8 @@ def fit(job: Job) -> dict[str, Any]:
     """
     config = Config.model_validate(job.config)
     if job.resume and config.cluster.storage is None:
-        shutil.rmtree(
-            Path(job.directory) / "ray", ignore_errors=True
-        )  # the run's own checkpoint is as new or newer
+        # the run's own checkpoint is as new or newer
+        shutil.rmtree(Path(job.directory) / "ray", ignore_errors=True)
     relay = make_relay()
     trainer = TorchTrainer(
         _worker,

@@ -105,9 +105,8 @@ def _one_by_one(
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # forked processes would inherit torch's threads in whatever state they are
+    # forked processes would inherit torch's threads in whatever state they are
+    context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, _begin)
 
 

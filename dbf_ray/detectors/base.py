@@ -217,9 +217,8 @@ class Detector(nn.Module, ABC):
         given = self.backbone.frozen_features(images) if frozen is None else frozen
         levels: list[Tensor] = self.neck(self.backbone(images, given)[self.levels_from :])
         if unread := [p.sum() for p in self.backbone.output_parameters(self.levels_from) if p.requires_grad]:
-            levels[0] = (
-                levels[0] + 0 * torch.stack(unread).sum()
-            )  # norms of outputs that nobody reads: DDP waits for their gradients
+            # norms of outputs that nobody reads: DDP waits for their gradients
+            levels[0] = levels[0] + 0 * torch.stack(unread).sum()
         return levels
 
     def _checked(self, targets: Sequence[Mapping[str, Any]], count: int, device: torch.device) -> Targets:

@@ -80,9 +80,8 @@ class FCOSHead(nn.Module):
     def _tower(channels: int, num_convs: int) -> nn.Sequential:
         layers: list[nn.Module] = []
         for _ in range(num_convs):
-            norm = nn.GroupNorm(
-                math.gcd(32, max(1, channels // 8)), channels
-            )  # 32 groups of 8 at the reference's 256 channels
+            # 32 groups of 8 at the reference's 256 channels
+            norm = nn.GroupNorm(math.gcd(32, max(1, channels // 8)), channels)
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm, nn.ReLU(inplace=True)]
         return nn.Sequential(*layers)
 

@@ -21,9 +21,8 @@ from torch import Tensor
 from dbf_ray.detectors.base import Detector
 from dbf_ray.errors import WeightsError
 
-COMPUTED = re.compile(
-    r"relative_position_index$|^data_preprocessor\.|^mean$|^std$"
-)  # not weights: both sides make them anew
+# not weights: both sides make them anew
+COMPUTED = re.compile(r"relative_position_index$|^data_preprocessor\.|^mean$|^std$")
 
 
 @dataclass(frozen=True)

@@ -152,9 +152,8 @@ class RegionProposalNetwork(nn.Module):
     ) -> Tensor:
         scores, codes, bases, levels = [], [], [], []
         for number, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-            own = torch.nonzero(_on(anchor, padded_size([size]))).squeeze(
-                -1
-            )  # not on what other images of the batch are larger by
+            # not on what other images of the batch are larger by
+            own = torch.nonzero(_on(anchor, padded_size([size]))).squeeze(-1)
             score, order = logit[own].float().sigmoid().sort(descending=True, stable=True)
             order = own[order[: self.candidates]]
             scores.append(score[: self.candidates])

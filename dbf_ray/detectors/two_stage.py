@@ -162,9 +162,8 @@ class TwoStageDetector(Detector):
         pooled ones.
         """
         outputs = self.dense_outputs(images)
-        mean = torch.stack([level.float().mean((2, 3)) for level in outputs[: len(self.strides)]]).sum(
-            0
-        )  # [B, channels]
+        # [B, channels]
+        mean = torch.stack([level.float().mean((2, 3)) for level in outputs[: len(self.strides)]]).sum(0)
         size = self.head.size
         pooled = mean[:, None, :, None, None].expand(-1, self.quota, -1, size, size).flatten(0, 1)
         return [*outputs, *self.head(pooled)]

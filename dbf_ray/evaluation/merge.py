@@ -73,9 +73,8 @@ def joined(parts: list[Detections]) -> Detections:
 
 def suppressed(found: Detections, nms_threshold: float) -> Detections:
     """What rotated suppression within each class leaves, best first."""
-    few = (
-        len(found.boxes) <= _MANY or nms_threshold <= 0
-    )  # at 0 boxes that are far apart suppress each other too
+    # at 0 boxes that are far apart suppress each other too
+    few = len(found.boxes) <= _MANY or nms_threshold <= 0
     keep = (
         batched_nms_rotated(found.boxes, found.scores, found.labels, nms_threshold)
         if few

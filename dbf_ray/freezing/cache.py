@@ -193,9 +193,8 @@ class DiskCache(FeatureCache):
                 if other.name != fingerprint:
                     shutil.rmtree(other, ignore_errors=True)
         left = [file for shard in self._mine() for kept in entries(shard) for file in entries(kept)]
-        self._counted = {
-            file: size_of(file) for file in left if file.parent.name != fingerprint
-        }  # could not be removed
+        # could not be removed
+        self._counted = {file: size_of(file) for file in left if file.parent.name != fingerprint}
         held = sum(self._counted.values())
         if fingerprint is None:
             return held

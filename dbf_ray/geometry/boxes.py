@@ -23,9 +23,8 @@ def canonicalize(boxes: Tensor) -> Tensor:
     center, w, h, angle = boxes[..., :2], boxes[..., 2], boxes[..., 3], boxes[..., 4]
     tall = h > w
     angle = torch.remainder(torch.where(tall, angle + 90, angle) + 90, 180) - 90
-    angle = torch.where(
-        angle >= 90, angle - 180, angle
-    )  # remainder of a tiny negative number rounds up to 180
+    # remainder of a tiny negative number rounds up to 180
+    angle = torch.where(angle >= 90, angle - 180, angle)
     return torch.cat([center, torch.stack([torch.maximum(w, h), torch.minimum(w, h), angle], -1)], -1)
 
 

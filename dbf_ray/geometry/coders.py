@@ -166,9 +166,8 @@ class MidpointOffsetCoder:
         deltas = deltas * anchors.new_tensor(self.stds)
         center, sides = _moved(box_convert(anchors, "xyxy", "cxcywh"), deltas[:, :4], self.max_ratio)
         touch = deltas[:, 4:].clamp(-0.5, 0.5) * sides
-        top = torch.stack(
-            [touch[:, 0], -sides[:, 1] / 2], -1
-        )  # half diagonals: to the top side and to the right side
+        # half diagonals: to the top side and to the right side
+        top = torch.stack([touch[:, 0], -sides[:, 1] / 2], -1)
         right = torch.stack([sides[:, 0] / 2, touch[:, 1]], -1)
         to_top, to_right = top.norm(dim=-1, keepdim=True), right.norm(dim=-1, keepdim=True)
         longer = torch.maximum(to_top, to_right)

@@ -48,25 +48,23 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
     """
     width, height = a[2], a[3]
     x, y, cos, sin = relative(a, b)
-    y = torch.copysign(
-        y, y * cos * sin
-    )  # a mirror image of the pair, where needed: then b is turned by 0 to 90 degrees
+    # a mirror image of the pair, where needed: then b is turned by 0 to 90 degrees
+    y = torch.copysign(y, y * cos * sin)
     cos, sin = cos.abs_(), sin.abs_()
     size = (b[2] + b[3]).mul_(_TINY).add_(1e-300)
+    # halves of b's sides: (ux, -uy) and (vx, vy)
     ux, uy, vx, vy = (
         b[2] * cos,
         b[2] * sin,
         b[3] * sin,
         b[3] * cos,
-    )  # halves of b's sides: (ux, -uy) and (vx, vy)
+    )
     left, right, low, high = x - ux, x + ux, y + uy, y - uy
-    corner_x = torch.stack(
-        [left + vx, left - vx, right - vx, right + vx, left + vx]
-    )  # [5, P], around b and back
+    # [5, P], around b and back
+    corner_x = torch.stack([left + vx, left - vx, right - vx, right + vx, left + vx])
     corner_y = torch.stack([low + vy, low - vy, high - vy, high + vy, low + vy])
-    slope = torch.stack(
-        [vy / torch.maximum(vx, size), -uy / torch.maximum(ux, size)]
-    )  # [2, P], of the edges in turn
+    # [2, P], of the edges in turn
+    slope = torch.stack([vy / torch.maximum(vx, size), -uy / torch.maximum(ux, size)])
     inside_x = corner_x.clamp(-width, width)
     moved = inside_x - corner_x
     start, end = (  # [4, P]: y of each edge's ends, once x is limited to the window
@@ -76,9 +74,8 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
         for part in (slice(0, 4), slice(1, 5))
     )
     start_in, end_in = start.clamp(-height, height), end.clamp(-height, height)
-    share = (end_in - start_in).abs_() / torch.maximum(
-        (end - start).abs_(), size
-    )  # of the edge, not cut off by the limits
+    # of the edge, not cut off by the limits
+    share = (end_in - start_in).abs_() / torch.maximum((end - start).abs_(), size)
     mean = torch.addcmul(end_in, share, start.sub_(start_in.add_(end_in), alpha=0.5))
     return mean.mul_(inside_x[:4] - inside_x[1:]).sum(0)
 
@@ -99,10 +96,11 @@ def change(a: Tensor, b: Tensor) -> Tensor:
     is counted, so that equal boxes, which overlap best, pull nowhere.
     """
     length, moment = _sides_inside(a, b)  # [2, 2, P]
+    # along w: the right side less the left one; along h
     across = (
         length[0, 1] - length[0, 0],
         length[1, 1] - length[1, 0],
-    )  # along w: the right side less the left one; along h
+    )
     cos, sin = a[4], a[5]
     turn = moment[0, 1] - moment[0, 0] - moment[1, 1] + moment[1, 0]
     center = [across[0] * cos + across[1] * sin, across[1] * cos - across[0] * sin]
@@ -122,9 +120,8 @@ def _sides_inside(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])]),
         torch.stack([torch.stack([sin, cos]), torch.stack([cos, -sin])]),
     )
-    middle = (
-        torch.stack([x, y])[:, None, None] + normal[:, :, None] * ends
-    )  # [2, 2, 2, P]: x and y in b's frame, then the sides
+    # [2, 2, 2, P]: x and y in b's frame, then the sides
+    middle = torch.stack([x, y])[:, None, None] + normal[:, :, None] * ends
     step = along[:, :, None].expand_as(middle)
     bound = b[2:4, None, None]
     size = torch.maximum(a[2:4].amax(0), b[2:4].amax(0))

@@ -103,9 +103,8 @@ def _bags(
     u, v = axes(regions)
     center = regions[:, :2] - 0.5
     across = v[:, None] * (regions[:, 3:4, None] * _positions(bins[0] * samples[0], regions))  # [n, rows, 2]
-    along = u[:, None] * (
-        regions[:, 2:3, None] * _positions(bins[1] * samples[1], regions)
-    )  # [n, columns, 2]
+    # [n, columns, 2]
+    along = u[:, None] * (regions[:, 2:3, None] * _positions(bins[1] * samples[1], regions))
     x, y = (center[:, None, None] + across[:, :, None] + along[:, None]).unbind(-1)  # [n, rows, columns]
     inside = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
     x, y = torch.where(inside, x, 0).clamp(0, width - 1), torch.where(inside, y, 0).clamp(0, height - 1)
@@ -131,7 +130,6 @@ def _positions(count: int, like: Tensor) -> Tensor:
 
 def _by_bin(values: Tensor, bins: tuple[int, int], samples: tuple[int, int]) -> Tensor:
     """[n, rows * samples, columns * samples, 2, 2] as [n * rows * columns, samples * samples * 4]."""
-    parts = values.unflatten(2, (bins[1], samples[1])).unflatten(
-        1, (bins[0], samples[0])
-    )  # [n, rows, samples, columns, samples, 2, 2]
+    # [n, rows, samples, columns, samples, 2, 2]
+    parts = values.unflatten(2, (bins[1], samples[1])).unflatten(1, (bins[0], samples[0]))
     return parts.transpose(2, 3).flatten(3).flatten(0, 2)

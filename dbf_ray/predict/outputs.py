@@ -119,9 +119,8 @@ def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str])
                     streams[name].write(" ".join([shown[image], score, *corners]) + "\n")
     with whole_file(place / ARCHIVE) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in text_names(classes):
-            entry = zipfile.ZipInfo(
-                f"{PREFIX}{name}.txt"
-            )  # with a fixed date: the same detections are the same bytes
+            # with a fixed date: the same detections are the same bytes
+            entry = zipfile.ZipInfo(f"{PREFIX}{name}.txt")
             entry.compress_type, entry.file_size = (
                 zipfile.ZIP_DEFLATED,
                 (place / entry.filename).stat().st_size,

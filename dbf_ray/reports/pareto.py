@@ -31,9 +31,8 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
     """
     values = _array(points)
     finite = np.flatnonzero(np.isfinite(values).all(1))
-    order = finite[
-        np.lexsort((-values[finite, 0], values[finite, 1]))
-    ]  # cheapest first; of equally cheap ones the most accurate
+    # cheapest first; of equally cheap ones the most accurate
+    order = finite[np.lexsort((-values[finite, 0], values[finite, 1]))]
     front: list[int] = []
     best = -math.inf
     for index in order.tolist():
@@ -90,9 +89,8 @@ def knee_point(points: Sequence[Point]) -> int:
     span = np.where(high > low, high - low, 1.0)
     scaled = (values - low) / span
     ranked = sorted(front, key=lambda index: -values[index, 0])  # stable: equal points stay in order
-    bulges = [
-        float(scaled[index, 0] - scaled[index, 1]) for index in ranked
-    ]  # 0 at both ends; the distance times the square root of 2
+    # 0 at both ends; the distance times the square root of 2
+    bulges = [float(scaled[index, 0] - scaled[index, 1]) for index in ranked]
     most = max(bulges)
     if most <= bulges[0] + _TIE:
         return ranked[0]

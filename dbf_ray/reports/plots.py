@@ -224,9 +224,8 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
     centers = [axes.transData.transform((point.compute_ratio, point.map50)) for point in data.points]
     taken = [Bbox.from_bounds(x - 5 * scale, y - 5 * scale, 10 * scale, 10 * scale) for x, y in centers]
     corners = axes.transData.transform(data.front)
-    taken += [
-        Bbox([low, high]) for low, high in itertools.pairwise(corners)
-    ]  # the front's pieces, to be kept readable too
+    # the front's pieces, to be kept readable too
+    taken += [Bbox([low, high]) for low, high in itertools.pairwise(corners)]
     for point in sorted(
         data.points, key=lambda point: (not point.is_baseline, not point.is_knee, not point.on_front)
     ):

@@ -30,10 +30,11 @@ SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random
 RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
 FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
 Recover = Callable[[int], Mapping[str, Any] | None]
+# random trials before TPE's model is used: a third of the study, within these bounds
 STARTUP_TRIALS = (
     4,
     10,
-)  # random trials before TPE's model is used: a third of the study, within these bounds
+)
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,8 @@ def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study
             "--study"
         ) from error
     low, high = STARTUP_TRIALS
-    study.sampler = TPESampler(
-        seed=seed + before, n_startup_trials=max(low, min(high, trials // 3))
-    )  # opened again: other draws
+    # opened again: other draws
+    study.sampler = TPESampler(seed=seed + before, n_startup_trials=max(low, min(high, trials // 3)))
     return study
 
 
@@ -225,9 +225,8 @@ class Study:
         self._set(number, "duplicate_of", original)
         known = self.optuna.get_trials(deepcopy=False)[original]
         if known.state == TrialState.COMPLETE:
-            self.optuna.tell(
-                number, values=list(known.values)
-            )  # the sampler learns from it what training it again would say
+            # the sampler learns from it what training it again would say
+            self.optuna.tell(number, values=list(known.values))
         else:
             self.optuna.tell(number, state=TrialState.FAIL)
 
@@ -320,9 +319,8 @@ class Study:
         return self.optuna.get_trials(deepcopy=False)
 
     def _set(self, number: int, name: str, value: Any) -> None:
-        storage = (
-            self.optuna._storage
-        )  # Study has no public way to annotate a trial that another process opened
+        # Study has no public way to annotate a trial that another process opened
+        storage = self.optuna._storage
         storage.set_trial_user_attr(
             storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number), name, value
         )

@@ -42,9 +42,8 @@ from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epochs
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
-DRIVER_MEMORY = (
-    64 * 1024**2
-)  # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
+# what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
+DRIVER_MEMORY = 64 * 1024**2
 
 
 def search(
@@ -233,9 +232,8 @@ class _Search:
                 "continues it"
             ) from error
         finally:
-            shutil.rmtree(
-                self.folder / "tune", ignore_errors=True
-            )  # Tune's own notes; the study's state is in study.db
+            # Tune's own notes; the study's state is in study.db
+            shutil.rmtree(self.folder / "tune", ignore_errors=True)
 
     def _resources(self) -> dict[str, float]:
         cluster = self.config.cluster

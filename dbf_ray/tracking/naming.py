@@ -47,9 +47,8 @@ PARAMETERS = {
     "orientation_per": "data.orientation_per",
 }
 FACTS = ("rho", "num_stages", "budget", "backbone_share", "world_size", "machine")
-TAKEN = {*PARAMETERS, *FACTS} - {
-    "rho"
-}  # names that a policy's parameter must not hide; rho is the policy's own
+# names that a policy's parameter must not hide; rho is the policy's own
+TAKEN = {*PARAMETERS, *FACTS} - {"rho"}
 TOTALS = (
     "executed_flops",
     "device_seconds",
@@ -69,12 +68,13 @@ SUMMARY = (
         "data_wait_share",
     ),
 )
+# of one epoch other than of the whole run
 EPOCH_COSTS = (
     *TOTALS,
     "peak_memory_bytes",
     "mean_memory_bytes",
     "data_wait_share",
-)  # of one epoch other than of the whole run
+)
 LONGEST_NAME = 240  # MLflow takes 250 signs
 EPOCHS_DONE = "epochs_done"  # logged with every epoch: which steps a run already has
 

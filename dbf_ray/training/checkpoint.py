@@ -47,9 +47,8 @@ def save_checkpoint(
     for file in partial.iterdir():
         flush(file)
     if final.exists():
-        final.rename(
-            folder / f".partial-old-{epoch:05d}"
-        )  # removed by the next save; a crash here leaves it or the new one whole
+        # removed by the next save; a crash here leaves it or the new one whole
+        final.rename(folder / f".partial-old-{epoch:05d}")
     partial.rename(final)
     flush(folder)
     for old in list_checkpoints(folder)[:-keep]:

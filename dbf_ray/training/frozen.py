@@ -118,9 +118,8 @@ class FrozenPrefix:
         if versions == self._versions:
             return
         self._versions = versions
-        structure = repr(
-            self.backbone.stages[:prefix]
-        )  # with what is no tensor, as a norm's eps or a convolution's stride
+        # with what is no tensor, as a norm's eps or a convolution's stride
+        structure = repr(self.backbone.stages[:prefix])
         fingerprint = fingerprint_of(
             state, prefix, structure, self.backbone.read_from, self.backbone.float32_stages, *self.facts
         )

@@ -231,9 +231,8 @@ def train_step(training: Training, batches: list[Batch]) -> dict[str, Tensor]:
             total[name] = total.get(name, 0) + loss.detach()
     training.scheduler.on_gradients()
     limit = math.inf if training.clip_norm is None else training.clip_norm
-    total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(
-        training.detector.parameters(), limit
-    )  # frozen parameters have no gradient
+    # frozen parameters have no gradient
+    total[GRADIENT_NORM] = torch.nn.utils.clip_grad_norm_(training.detector.parameters(), limit)
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.scheduler.on_optimizer_step()

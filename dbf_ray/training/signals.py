@@ -252,9 +252,8 @@ class FeatureDrift(Signal):
         detector.train(mode)
         shares = [list(part) for part in gather_objects(torch.cat(parts).split(GRID**2) if parts else [])]
         count = sum(map(len, shares))
-        return torch.cat(
-            [shares[index % len(shares)][index // len(shares)] for index in range(count)]
-        )  # in the order of the images
+        # in the order of the images
+        return torch.cat([shares[index % len(shares)][index // len(shares)] for index in range(count)])
 
 
 class Score(Signal):

@@ -28,9 +28,8 @@ def test_the_quick_run_prints_a_row_for_each_way(capsys: pytest.CaptureFixture[s
     flops = [rows[way]["flops"] for way in WAYS]
     assert flops == sorted(flops, reverse=True)
     held = {way: row["held_bytes"] for way, row in rows.items()}
-    assert (
-        0.8 * held["full"] < held["official"] <= held["full"]
-    )  # DBF's own code keeps the backbone's activations until the neck is done
+    # DBF's own code keeps the backbone's activations until the neck is done
+    assert 0.8 * held["full"] < held["official"] <= held["full"]
     assert all(held[way] < held["official"] / 2 for way in ("frozen", "engine", "cached"))
     peak = {way: row["peak_bytes"] for way, row in rows.items()}
     if PeakMemory().exact:  # else what is gone before the look is not seen

@@ -78,9 +78,8 @@ def test_a_second_call_trains_what_is_not_known_and_evaluates_what_it_trained(
     assert trained == [("float32-0", 3), ("kept in bf16-0", 3)]
     assert command(arguments(tmp_path, **{"training.epochs": "3"}))["rows"] == first
     assert len(trained) == 2
-    command(
-        arguments(tmp_path)
-    )  # another recipe is another measurement; no checkpoint of the first is left to be taken for it
+    # another recipe is another measurement; no checkpoint of the first is left to be taken for it
+    command(arguments(tmp_path))
     assert trained[2:] == [("float32-0", 1), ("kept in bf16-0", 1)]
     assert evaluated[2:] == ["float32-0 epoch-00001", "kept in bf16-0 epoch-00001"]
     monkeypatch.setattr(low_precision.PrefixEngine, "revision", -1)
@@ -106,10 +105,11 @@ def test_without_wide_map50_is_that_of_the_last_epoch(
         assert [json.loads(record)["map50"] for record in records] == [None, row["map50"]]
     assert "wide" not in capsys.readouterr().out
     more = {"orientations", "horizontal", "vertical", "diagonal"}
+    # measured anew
     assert all(
         set(row) == {"way", "seed", "map50", "seconds", *more}
         for row in command([*options, "--orientations"])["rows"]
-    )  # measured anew
+    )
     assert all("wide" in row for row in command([*options, "--wide"])["rows"])  # and another
 
 
@@ -152,9 +152,8 @@ def test_folds_share_the_training_images_out(tmp_path: Path, monkeypatch: pytest
     assert len(held["float32-0"]) == 3
     monkeypatch.setattr(low_precision, "map50_of", lambda *_: {"map50": 0.4, "orientations": 0.4})
     command([*options, "--folds", "2", "--orientations"])
-    assert (
-        command([*options, "--folds", "3", "--orientations"])["rows"] == result["rows"]
-    )  # another division leaves these alone
+    # another division leaves these alone
+    assert command([*options, "--folds", "3", "--orientations"])["rows"] == result["rows"]
     both = command([*options, "--folds", "3", "--orientations", "--seeds", "2"])["rows"]
     assert {(row["seed"], row["fold"]) for row in both} == {
         (seed, fold) for seed in range(2) for fold in range(3)

@@ -173,10 +173,11 @@ def test_backward_is_twice_forward_for_every_backbone(name: str) -> None:
     assert backward == 2 * forward
     first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     first_cost, _ = count(first, image.clone().requires_grad_())
+    # nobody needs the gradient of the image
     assert count(backbone, image) == (
         forward,
         2 * forward - first_cost,
-    )  # nobody needs the gradient of the image
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,11 @@ def test_totals_are_the_sums_of_epochs(world: World) -> None:
     totals = ledger.totals()
     for key in ("executed_flops", "device_seconds", "data_wait_seconds", "wall_seconds", "allreduce_bytes"):
         assert totals[key] == first[key] + second[key]
+    # the wrappers' counter only rises
     assert (first["allreduce_bytes"], second["allreduce_bytes"]) == (
         70,
         20,
-    )  # the wrappers' counter only rises
+    )
     assert totals["peak_memory_bytes"] == 200
     assert totals["mean_memory_bytes"] == 155
     assert totals["images_per_second"] == 1.6
@@ -220,9 +221,8 @@ def test_work_that_a_killed_attempt_had_done_is_counted_from_the_journal(
     third.load_state_dict(later)  # nothing new was lost: nothing is counted twice
     assert third.totals() == {**second.totals(), "attempts": 3}
     fourth = make()
-    fourth.load_state_dict(
-        checkpoint
-    )  # from the first checkpoint again: attempt 2's epoch 1 is now lost work as well
+    # from the first checkpoint again: attempt 2's epoch 1 is now lost work as well
+    fourth.load_state_dict(checkpoint)
     assert fourth.totals()["executed_flops"] == 3 * whole["executed_flops"] + lost
     assert fourth.totals()["attempts"] == 3
 

@@ -209,10 +209,11 @@ def test_objects_whose_centre_leaves_the_image_are_dropped_with_label_and_flag()
     image, target = sample(boxes, (200, 300), [3, 4, 5, 6])
     turned_image, turned = rotate(image, target, 90.0)
     assert turned_image.shape == image.shape
+    # 140 px beside the centre of an image that is 100 px to either side of it
     assert turned["labels"].tolist() == [
         3,
         5,
-    ]  # 140 px beside the centre of an image that is 100 px to either side of it
+    ]
     assert turned["difficult"].tolist() == [True, True]
     assert turned["boxes"][:, :2].tolist() == [[150.0, 100.0], [80.0, 100.0]]
     nothing = rotate(*sample(boxes[1:2], (200, 300)), 90.0)[1]
@@ -335,9 +336,8 @@ def test_uniform_numbers() -> None:
     ]
     values = [stream.uniform(2, 5) for _ in range(20000)]
     assert 2 <= min(values) < 2.001 < 4.999 < max(values) <= 5
-    assert np.histogram(values, 6, (2, 5))[0] == pytest.approx(
-        np.full(6, 20000 / 6), abs=220
-    )  # standard deviation 53
+    # standard deviation 53
+    assert np.histogram(values, 6, (2, 5))[0] == pytest.approx(np.full(6, 20000 / 6), abs=220)
 
 
 @pytest.fixture(scope="module")
@@ -369,9 +369,8 @@ def test_training_views_are_augmented_after_the_flip_and_name_no_view(scenes: Da
         assert "orientation" not in view[epoch, index][1]
         assert view[epoch, index][1]["scale"] == pytest.approx(max(view[epoch, index][0].shape) / 96)
     same(view[4, 3, 4], view[4, 3])
-    assert not torch.equal(
-        view[4, 3, 1][0], view[5, 3, 1][0]
-    )  # another epoch is another augmentation, whatever its orientation
+    # another epoch is another augmentation, whatever its orientation
+    assert not torch.equal(view[4, 3, 1][0], view[5, 3, 1][0])
 
 
 @pytest.mark.parametrize(

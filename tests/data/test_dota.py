@@ -79,9 +79,8 @@ def test_bad_lines_are_named_at_construction(
 
 
 def test_crossed_corners_are_an_object() -> None:
-    line = parse_line(
-        "0 0 10 10 10 0 0 10 ship", Path("here"), 1
-    )  # its shoelace area is zero, its hull's is not
+    # its shoelace area is zero, its hull's is not
+    line = parse_line("0 0 10 10 10 0 0 10 ship", Path("here"), 1)
     assert isinstance(line, LabelledObject)
     assert line.difficult is False
     assert line.corners == (0, 0, 10, 10, 10, 0, 0, 10)

@@ -158,10 +158,11 @@ def test_torchvisions_quarter_turn_agrees_but_for_rounding_and_the_canvas_of_no_
     assert theirs.canvas_size == (WIDTH, HEIGHT)
     assert bool((box_iou_rotated_aligned(ours, torch.Tensor(theirs)) > 0.999).all())
     assert torch.equal(ours[:, 2:4], torch.Tensor(target["boxes"])[:, 2:4])
+    # of an image that is [WIDTH, HEIGHT] now
     assert functional.rotate(sample([])[1]["boxes"], 90, expand=True).canvas_size == (
         HEIGHT,
         WIDTH,
-    )  # of an image that is [WIDTH, HEIGHT] now
+    )
 
 
 def test_other_keys_travel_along() -> None:

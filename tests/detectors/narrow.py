@@ -44,8 +44,9 @@ def shallow_convnext(weights: None = None) -> nn.Module:
     return models.ConvNeXt(blocks, stochastic_depth_prob=0.3)
 
 
+# rows for BACKBONES
 NARROW: dict[str, Any] = {
     "narrow": (Narrow, cut_narrow),
     "dropping": (Dropping, cut_narrow),
     "shallow_convnext": (shallow_convnext, cut_convnext),
-}  # rows for BACKBONES
+}

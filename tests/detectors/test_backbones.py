@@ -103,13 +103,14 @@ class Case:
         return backbone
 
 
+# cut as smaller ones of their family are
 LARGE = (
     "resnet34",
     "resnet101",
     "swin_s",
     "regnet_y_800mf",
     "regnet_y_1_6gf",
-)  # cut as smaller ones of their family are
+)
 PARAMETERS = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in BACKBONES]
 
 

@@ -48,9 +48,8 @@ class Counting:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, row in NARROW.items():
         monkeypatch.setitem(BACKBONES, name, row)
-    monkeypatch.setattr(
-        logging.getLogger("torch.__trace"), "handlers", []
-    )  # under pytest dynamo would log every tensor it sees
+    # under pytest dynamo would log every tensor it sees
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -332,9 +332,8 @@ def test_compiled_engines_are_compiled_once_a_prefix_and_take_new_weights() -> N
     for one in several:
         one(images())
     assert count.graphs == before + 12
-    assert (
-        before <= 3
-    )  # a graph for one image, which a CPU takes at a time; for a batch that is filled up, another
+    # a graph for one image, which a CPU takes at a time; for a batch that is filled up, another
+    assert before <= 3
 
 
 @pytest.mark.slow

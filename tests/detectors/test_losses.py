@@ -30,9 +30,8 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.geometry import boxes_to_corners
 
 MODES = ("log", "linear", "square")
-PER_DEGREE = (
-    -math.pi / 180
-)  # of a gradient by the reference's angle: ours is in degrees and counter-clockwise
+# of a gradient by the reference's angle: ours is in degrees and counter-clockwise
+PER_DEGREE = -math.pi / 180
 
 
 @pytest.fixture(scope="module")
@@ -322,9 +321,8 @@ def test_rotated_iou_loss_agrees_with_its_differences(mode: str) -> None:
 
 
 PLACE = st.floats(-2e4, 2e4, width=32)
-SIDE = st.just(0.0) | st.floats(
-    2**-20, 2e4, width=32
-)  # a gradient grows like 1 / side: at 1e-45 float32 could not hold it
+# a gradient grows like 1 / side: at 1e-45 float32 could not hold it
+SIDE = st.just(0.0) | st.floats(2**-20, 2e4, width=32)
 BOX = st.tuples(PLACE, PLACE, SIDE, SIDE, st.floats(-720, 720))
 
 

@@ -136,9 +136,8 @@ def test_maps_of_the_dense_head(case: Case) -> None:
         batch, channels, height, width = wanted["shape"]
         found = dense[index].reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         if "fcos" in type(case.detector).__name__.lower() and index // len(kinds[0]) == 1:
-            found = (
-                found * STRIDES[index % len(kinds[0])]
-            )  # the reference's distances in eval mode are in pixels
+            # the reference's distances in eval mode are in pixels
+            found = found * STRIDES[index % len(kinds[0])]
         assert_map(found, wanted)
 
 

@@ -92,10 +92,11 @@ def test_bf16_losses_are_float32_and_near() -> None:
 
 def test_bf16_gradients_are_right_on_maps_one_pixel_wide() -> None:
     torch.manual_seed(0)
+    # the extra levels see 2 x 2, then 1 x 1
     pyramid, features = (
         FPN([8, 8, 8], 8),
         [torch.randn(2, 8, s, s) for s in (8, 4, 2)],
-    )  # the extra levels see 2 x 2, then 1 x 1
+    )
     gradients = []
     for rough in (False, True, True):
         pyramid.zero_grad()

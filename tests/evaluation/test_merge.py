@@ -47,9 +47,8 @@ def merged_slowly(
 
 def test_an_object_in_the_overlap_is_kept_once() -> None:
     left = found([[900, 50, 40, 20, 30], [100, 100, 40, 20, 0]], [0.8, 0.7], [0, 0])
-    right = found(
-        [[76, 50, 40, 20, 30], [76, 50, 40, 20, 30]], [0.9, 0.6], [0, 1]
-    )  # the same place: 824 further left
+    # the same place: 824 further left
+    right = found([[76, 50, 40, 20, 30], [76, 50, 40, 20, 30]], [0.9, 0.6], [0, 1])
     merged = merge_patches(
         {"P1__1024__0___0": left, "P1__1024__824___0": right, "P2": found([[5, 5, 4, 2, 0]], [0.5], [0])}
     )

@@ -160,9 +160,8 @@ def test_parameters_frozen_for_another_reason_stay_so() -> None:
         p.requires_grad_(False)
     freezer = Freezer(backbone)
     assert freezer.apply(2) is True
-    assert (
-        freezer.apply(3) is False
-    )  # stage 3 has nothing that could be trained, so the trained set is the same
+    # stage 3 has nothing that could be trained, so the trained set is the same
+    assert freezer.apply(3) is False
     assert freezer.num_frozen == 3
 
 
@@ -254,10 +253,11 @@ def test_frozen_weights_stand_still_where_the_reference_lets_them_move(shared: P
     frozen step.
     """
     cases = json.loads((shared / "reference" / "freeze_semantics.json").read_text())["cases"]
+    # the reference moves if zero_grad keeps zeros
     assert [case["backbone_max_change_in_frozen_step"] > 0 for case in cases] == [
         False,
         True,
-    ]  # the reference moves if zero_grad keeps zeros
+    ]
     for case in cases:
         backbone, neck = make_backbone("resnet50", norm_eval=True, always_frozen=1), nn.Conv2d(2048, 8, 1)
         freezer = Freezer(backbone)

@@ -303,6 +303,7 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
             json.loads(json.dumps(state)),
         )
         timeline.append(decision.num_frozen)
+    # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
     assert timeline == [
         0,
         0,
@@ -310,7 +311,7 @@ def test_a_budget_over_an_adaptive_policy_hears_its_signals() -> None:
         2,
         2,
         2,
-    ]  # it would train on; .8 x 60 pays for three unfrozen epochs of 10 and three frozen ones of 5
+    ]
 
 
 def heard(
@@ -409,9 +410,8 @@ def test_budgets_of_gradual_freezing_and_of_the_cosine(
     assert sum(n < stages for n in timeline) == min(
         epochs, sum(epoch / epochs <= last + 1e-9 for epoch in range(epochs))
     )
-    total = (
-        epochs * (start + end) / 16 if epochs > 1 else start / 8
-    )  # a cosine from end to end is symmetric: its mean is the ends'
+    # a cosine from end to end is symmetric: its mean is the ends'
+    total = epochs * (start + end) / 16 if epochs > 1 else start / 8
     assert make_policy("cosine", start=start / 8, end=end / 8).decisions(epochs, stages).count(
         0
     ) == math.floor(0.5 + total + 1e-9)

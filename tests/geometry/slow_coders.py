@@ -99,9 +99,8 @@ def slow_encode_midpoint(anchor: list[float], box: list[float]) -> list[float]:
 def slow_encode_distances(point: list[float], box: list[float]) -> list[float]:
     """Distances to the lines through the sides, from the corners."""
     flat = boxes_to_corners(torch.tensor([box], dtype=torch.float64))[0].tolist()
-    corners = [
-        complex(x, y) for x, y in zip(flat[::2], flat[1::2], strict=True)
-    ]  # clockwise from the top left one at angle 0
+    # clockwise from the top left one at angle 0
+    corners = [complex(x, y) for x, y in zip(flat[::2], flat[1::2], strict=True)]
     away = []
     for k in range(4):
         along = corners[(k + 1) % 4] - corners[k]

@@ -316,9 +316,8 @@ def test_turning_anchor_and_box_together_changes_no_delta_of_the_rotated_coder(
 ) -> None:
     def turned(boxes: Tensor) -> Tensor:
         cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        matrix = torch.tensor(
-            [[cos, -sin], [sin, cos]], dtype=torch.float64
-        )  # of row vectors, counter-clockwise with y down
+        # of row vectors, counter-clockwise with y down
+        matrix = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
         return torch.cat([boxes[:, :2] @ matrix, boxes[:, 2:4], boxes[:, 4:] + turn], -1)
 
     coder = RotatedBoxCoder()
@@ -416,9 +415,8 @@ def test_a_box_at_the_border_of_angles_is_minus_a_quarter_turn_in_the_reference(
 @example(w=100.0, h=4.0, turn=-0.3, quarter=-90, tilt=3.0)
 @example(w=60.0, h=10.0, turn=-0.2, quarter=0, tilt=3.0)
 def test_nearly_upright_boxes_come_back(w: float, h: float, turn: float, quarter: float, tilt: float) -> None:
-    angle = math.degrees(
-        math.asin(turn * min(1.0, tilt / max(w, h)))
-    )  # the longer side rises up to ``tilt`` pixels
+    # the longer side rises up to ``tilt`` pixels
+    angle = math.degrees(math.asin(turn * min(1.0, tilt / max(w, h))))
     box = canonicalize(torch.tensor([[200.0, 200, w, h, quarter + angle]], dtype=torch.float64))
     assume(not 0.099 < abs(turn) * tilt < 0.101)
     anchor = torch.tensor([[150.0, 140, 260, 250]], dtype=torch.float64)

@@ -118,9 +118,8 @@ def test_minimum_rectangles_equal_opencv(shared: Path) -> None:
         if case["poly2obb_np_le90"] is None:
             continue
         box = corners_to_boxes(torch.tensor([case["poly"]], dtype=torch.float64))
-        two_minima = (
-            case["kind"] == "jittered_rect"
-        )  # a near-rectangle has two rectangles of equal area, and either may win
+        # a near-rectangle has two rectangles of equal area, and either may win
+        two_minima = case["kind"] == "jittered_rect"
         assert box_iou_rotated_aligned(box, from_reference([case["poly2obb_np_le90"]])).item() > (
             0.95 if two_minima else 0.999
         )
@@ -143,7 +142,6 @@ def test_upright_boxes_and_angles_equal_the_reference(shared: Path) -> None:
     named[:, 4] = -torch.rad2deg(angles)
     ours = canonicalize(named)
     wanted = -torch.rad2deg(torch.tensor([*data["norm_angle_le90"], *data["norm_angle_le90_edge"]]).double())
-    turn = (
-        torch.remainder(ours[:, 4] - wanted + 90, 180) - 90
-    )  # the same direction, whichever of -90 and +90 names it
+    # the same direction, whichever of -90 and +90 names it
+    turn = torch.remainder(ours[:, 4] - wanted + 90, 180) - 90
     assert turn.abs().max() < 1e-4

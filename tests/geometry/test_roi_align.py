@@ -58,9 +58,8 @@ def test_at_angle_0_it_is_the_upright_one() -> None:
 def test_a_quarter_turn_of_map_and_region_changes_nothing() -> None:
     features = torch.randn(1, 2, 16, 16, dtype=torch.float64)
     rois = torch.tensor([[0, 9.0, 6.5, 8, 5, 20]], dtype=torch.float64)
-    turned = torch.tensor(
-        [[0, 6.5, 16 - 9.0, 8, 5, 110]], dtype=torch.float64
-    )  # counter-clockwise: (x, y) goes to (y, 16 - x)
+    # counter-clockwise: (x, y) goes to (y, 16 - x)
+    turned = torch.tensor([[0, 6.5, 16 - 9.0, 8, 5, 110]], dtype=torch.float64)
     expected = roi_align_rotated(features, rois)
     torch.testing.assert_close(roi_align_rotated(torch.rot90(features, 1, (2, 3)), turned), expected)
 
@@ -71,9 +70,8 @@ def test_columns_run_along_w_and_rows_along_h() -> None:
     columns, rows = roi_align_rotated(features, torch.tensor([[0, 16.0, 16, 14, 7, 0]]), 7)[0]
     torch.testing.assert_close(columns, (torch.arange(7) * 2.0 + 9.5).expand(7, 7))
     torch.testing.assert_close(rows, (torch.arange(7) + 12.5).expand(7, 7).T)
-    up = roi_align_rotated(features, torch.tensor([[0, 16.0, 16, 14, 7, 90]]), 7)[
-        0, 1
-    ]  # w runs upwards: y falls along the columns
+    # w runs upwards: y falls along the columns
+    up = roi_align_rotated(features, torch.tensor([[0, 16.0, 16, 14, 7, 90]]), 7)[0, 1]
     torch.testing.assert_close(up, (torch.arange(7) * -2.0 + 21.5).expand(7, 7))
 
 

@@ -41,12 +41,13 @@ def test_a_search_over_rho(uri, tmp_path):
     result = search(config, RHO, trials=9, run=narrow_run, **options)
 
     trials = {(trial["policy"], trial["rho"]): trial for trial in result["trials"]}
+    # all there are at 3 epochs
     assert set(trials) == {
         ("full", None),
         ("frozen", None),
         ("step", 2),
         ("step", 3),
-    }  # all there are at 3 epochs
+    }
     assert {trial["state"] for trial in trials.values()} == {"COMPLETE"}
     costs = [
         trials[key]["compute_ratio"] for key in (("frozen", None), ("step", 3), ("step", 2), ("full", None))

@@ -288,9 +288,8 @@ def sync_norm() -> dict[str, Any]:
             synced.zero_grad()
             plain.zero_grad()
         with torch.no_grad():
-            batch = torch.randn(
-                2 + rank(), 5, 4, 4
-            )  # in eval mode no collective: unequal calls must not hang
+            # in eval mode no collective: unequal calls must not hang
+            batch = torch.randn(2 + rank(), 5, 4, 4)
             errors["eval"] = (
                 float((synced.eval()(batch) - plain.eval()(batch)).abs().max()) if rank() == 0 else 0.0
             )

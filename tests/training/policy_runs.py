@@ -22,9 +22,8 @@ from tests.tiny import TINY, add_narrow, tiny_config
 
 EPOCHS = 6
 BASE: dict[str, Any] = {**TINY, "training.epochs": EPOCHS}
-BLOCKS = {
-    "freezing.interval": {"unit": "steps", "every": 3}
-}  # two steps an epoch: every other block crosses an epoch's end
+# two steps an epoch: every other block crosses an epoch's end
+BLOCKS = {"freezing.interval": {"unit": "steps", "every": 3}}
 SETTINGS: dict[str, dict[str, Any]] = {
     member.name: {
         "freezing.policy": member.name,

@@ -100,9 +100,8 @@ def test_frozen_parameters_and_norm_buffers_do_not_move_by_a_bit(
     seen: dict[int, list[dict[str, Any]]], mode: str
 ) -> None:
     for epoch in epochs_of_all_ranks(seen, mode):
-        assert (
-            epoch["frozen_tensors"] == 6 * epoch["prefix"]
-        )  # convolution, norm weight and bias, three norm buffers
+        # convolution, norm weight and bias, three norm buffers
+        assert epoch["frozen_tensors"] == 6 * epoch["prefix"]
         assert epoch["frozen_moved"] == []
         assert epoch["trained_still"] == []  # everything else did move
 
@@ -111,9 +110,8 @@ def test_norm_buffers_move_as_the_norm_mode_says(seen: dict[int, list[dict[str, 
     for epoch in epochs_of_all_ranks(seen, mode):
         moved = 0 if "True" in mode else 3 * (3 - epoch["prefix"])
         assert len(epoch["buffers_moved"]) == moved
-        assert epoch["buffers_differed_before_equalizing"] == (
-            "False" in mode and moved > 0
-        )  # else equalising would prove nothing
+        # else equalising would prove nothing
+        assert epoch["buffers_differed_before_equalizing"] == ("False" in mode and moved > 0)
 
 
 def test_optimizer_state_is_kept_through_frozen_epochs(

@@ -16,17 +16,19 @@ from dbf_ray.training.ddp import DynamicDDP, all_reduce_sum, world_size
 from tests.tiny import add_narrow, on_ranks
 
 EMPTY, FULL = 0, 1
+# what each rank's image holds
 STEPS = {
     "one rank empty": (FULL, EMPTY),
     "both empty": (EMPTY, EMPTY),
     "none empty": (FULL, FULL),
-}  # what each rank's image holds
+}
 
 
+# the last has a norm that no level reads
 CASES = [
     *((name, "narrow") for name in DETECTORS),
     ("rotated_retinanet", "shallow_convnext"),
-]  # the last has a norm that no level reads
+]
 
 
 def train(name: str, backbone: str, rank: int) -> dict[str, Any]:

@@ -215,9 +215,8 @@ def test_a_detector_of_a_whole_training_is_as_good_on_features_in_bf16(
     scores = {
         name: plain for name, (plain, _) in scores_of(config, detector, classes, ORIENTATIONS[:1]).items()
     }
-    assert scores["stages"] == pytest.approx(
-        map50[EXACT], abs=1e-3
-    )  # the training's evaluation runs whole batches, which rounds otherwise
+    # the training's evaluation runs whole batches, which rounds otherwise
+    assert scores["stages"] == pytest.approx(map50[EXACT], abs=1e-3)
     assert {way: scores[way] for way in HELD if abs(scores[way] - scores["stages"]) > LIMIT} == {}, scores
 
 
@@ -303,9 +302,8 @@ def test_map50_is_that_of_float32(
     way: str, trained: tuple[Config, Detector, list[str], float], scores: dict[str, tuple[float, float]]
 ) -> None:
     score = trained[3]
-    assert scores["stages"][0] == pytest.approx(
-        score, abs=1e-3
-    )  # the training's evaluation runs whole batches, which rounds otherwise
+    # the training's evaluation runs whole batches, which rounds otherwise
+    assert scores["stages"][0] == pytest.approx(score, abs=1e-3)
     assert score > 0.1  # it did learn
     assert abs(scores[way][0] - scores["stages"][0]) <= LIMIT, scores
 
@@ -365,9 +363,8 @@ def test_a_frozen_span_ends_where_that_in_float32_does(
         )
     print(score, scores)
     wide = {name: found["wide"] for name, found in scores.items()}
-    assert (
-        wide["engine in float32"] != wide["engine in bf16"] != wide["cached in bf16"]
-    )  # these are not the same training
+    # these are not the same training
+    assert wide["engine in float32"] != wide["engine in bf16"] != wide["cached in bf16"]
     assert max(wide.values()) - min(wide.values()) <= LIMIT, scores
     for name in ("engine in bf16", "cached in bf16"):
         assert abs(scores[name]["map50"] - scores["engine in float32"]["map50"]) <= LIMIT, scores

@@ -92,9 +92,8 @@ def check_costs(config: Any, spec: Any, summary: dict[str, Any]) -> None:
         trained = [n < 4 for n in summary["frozen_prefixes"]]
         begun = sum(now and not before for now, before in zip(trained, [False, *trained], strict=False))
         measured = sum(trained[:-1])  # after the last block nobody decides
-        assert looks == (begun + measured) * 8 * table.backbone_forward(
-            64, 64
-        )  # all eight training images are probes
+        # all eight training images are probes
+        assert looks == (begun + measured) * 8 * table.backbone_forward(64, 64)
     else:
         assert looks == 0
     rows = read_epochs(run_directory(config))
@@ -365,9 +364,8 @@ def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(
 
     monkeypatch.setattr(Detector, "compile", compile_eagerly)
     monkeypatch.setattr("dbf_ray.build.training.check_compiler", lambda *_: None)
-    monkeypatch.setattr(
-        logging.getLogger("torch.__trace"), "handlers", []
-    )  # under pytest dynamo would log every tensor it sees
+    # under pytest dynamo would log every tensor it sees
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
     kept = {"training.ema": 0.9, "training.channels_last": False}
     eager, fast = (
         setting(
@@ -383,9 +381,8 @@ def test_a_compiled_training_with_an_average_is_that_of_an_eager_one(
     assert compiled == []
     whole(fast)
     assert len({id(detector) for detector in compiled}) == 2
-    assert (
-        len(graphs) == 3
-    )  # the detector trained with two prefixes, and its average, which nobody freezes, evaluated
+    # the detector trained with two prefixes, and its average, which nobody freezes, evaluated
+    assert len(graphs) == 3
     one, two = left(eager), left(fast)
     assert differences(one["model"], two["model"]) == []
     assert differences(one["ema"], two["ema"]) == []

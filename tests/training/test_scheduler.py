@@ -204,12 +204,10 @@ def test_the_rate_warms_up_again_after_a_long_frozen_span_only() -> None:
     assert factors[4:6] == [[1.0] * 4] * 2  # frozen for one block only
     for number, expected in zip(range(10, 14), (0.2, 0.4, 0.6, 0.8), strict=True):
         assert factors[number][3] == pytest.approx(expected)
-    assert factors[14] == pytest.approx(
-        [0.6, 1, 1, 1]
-    )  # the first stage's was cut off after two steps, and goes on
-    first = Setup(
-        make_policy("warmup_step", warmup=2, rho=1), 3, thaw=thaw
-    )  # frozen from the beginning counts
+    # the first stage's was cut off after two steps, and goes on
+    assert factors[14] == pytest.approx([0.6, 1, 1, 1])
+    # frozen from the beginning counts
+    first = Setup(make_policy("warmup_step", warmup=2, rho=1), 3, thaw=thaw)
     assert [first.step(number)[0] for number in range(6)] == pytest.approx([1, 1, 1, 1, 0.2, 0.4])
 
 

@@ -14,9 +14,8 @@ import torch
 from dbf_ray.data.samples import Dataset, Sample
 from dbf_ray.data.transforms import resize
 
-TARGET_BYTES = (
-    1 << 16
-)  # room for one image's objects; an image with more of them (some hundreds) is decoded each time
+# room for one image's objects; an image with more of them (some hundreds) is decoded each time
+TARGET_BYTES = 1 << 16
 
 
 def slot_bytes(image_size: int) -> int:

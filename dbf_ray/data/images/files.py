@@ -73,10 +73,11 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
                 ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
                 if ending is not None and not ends_with(file, ending):
                     image.load()
+                # of which Pillow gives the upright size
                 (width, height), turned = (
                     image.size,
                     turned and image.format != "TIFF",
-                )  # of which Pillow gives the upright size
+                )
     except UNREADABLE as error:
         raise undecodable(file, error) from error
     return (width, height) if turned else (height, width)

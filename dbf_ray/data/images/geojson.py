@@ -100,9 +100,8 @@ def polygon_on_earth(ring: NDArray[np.float64]) -> dict[str, Any] | None:
     """
     if not np.isfinite(ring).all():
         return None
-    ring = np.stack(
-        [(ring[:, 0] + 180) % 360 - 180, ring[:, 1]], -1
-    )  # some images count from 0 to 360, or on beyond 180
+    # some images count from 0 to 360, or on beyond 180
+    ring = np.stack([(ring[:, 0] + 180) % 360 - 180, ring[:, 1]], -1)
     if np.ptp(ring[:, 0]) <= 180:
         return polygon(ring, DIGITS)
     from shapely import Polygon, box

@@ -17,9 +17,8 @@ from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.errors import DataError
 
 LARGEST_COORDINATE = 1e6  # pixels
-TOLERATED = frozenset(
-    {"orphan_labels", "sub_folder"}
-)  # kinds of problems that a data set to train on only warns of
+# kinds of problems that a data set to train on only warns of
+TOLERATED = frozenset({"orphan_labels", "sub_folder"})
 
 
 @dataclass(frozen=True)

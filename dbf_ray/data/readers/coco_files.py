@@ -63,9 +63,8 @@ def find_json(root: Path, split: str, layout: str) -> Path:
         for file in (root / "annotations" / f"{name}.json", root / "annotations" / f"instances_{name}.json"):
             if os.path.isfile(file):
                 return file
-        longer = re.compile(
-            rf"instances_{re.escape(name)}[^A-Za-z].*"
-        )  # instances_train2017, and not instances_trainval
+        # instances_train2017, and not instances_trainval
+        longer = re.compile(rf"instances_{re.escape(name)}[^A-Za-z].*")
         matches = [file for file in _json_files(root / "annotations") if longer.fullmatch(file.stem)]
         if len(matches) > 1:
             names = ", ".join(_split_name(file) for file in matches)

@@ -91,9 +91,8 @@ def rectangle(points: Points) -> Points | None:
         raise DataError(
             "the rectangle around a polygon needs shapely, which is not installed; pip install shapely"
         ) from error
-    found = shapely.minimum_rotated_rectangle(
-        shapely.linestrings(points)
-    )  # a line is made four times as fast as a set of points
+    # a line is made four times as fast as a set of points
+    found = shapely.minimum_rotated_rectangle(shapely.linestrings(points))
     return list(found.exterior.coords)[:4] if found.geom_type == "Polygon" else None
 
 
@@ -127,9 +126,8 @@ def _polygon_points(segmentation: Any) -> Points | str:
     for polygon in polygons:
         values = [_float(value) for value in polygon]
         part = list(zip(values[::2], values[1::2], strict=True))
-        points += (
-            part[:-1] if len(part) > 1 and part[0] == part[-1] else part
-        )  # a closed ring says its first point twice
+        # a closed ring says its first point twice
+        points += part[:-1] if len(part) > 1 and part[0] == part[-1] else part
     if len(points) < 3:
         return (
             f"a polygon must have at least 3 points, got {len(points)} in {reprlib.repr(segmentation)}; "

@@ -100,9 +100,8 @@ def _parse(data: bytes) -> tuple[Element, dict[Element, int]]:
     parser.CharacterDataHandler = builder.data
     parser.buffer_text = True
     try:
-        text: str | bytes = data.decode(
-            "utf-8-sig"
-        )  # where it is UTF-8, whatever encoding the declaration names
+        # where it is UTF-8, whatever encoding the declaration names
+        text: str | bytes = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data
     parser.Parse(text, True)

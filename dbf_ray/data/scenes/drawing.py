@@ -172,9 +172,8 @@ def smooth_noise(stream: Stream, height: int, width: int, cell: int) -> Array:
     assert cell <= 256, "larger cells are not exact"
     rows, columns = -(-height // cell) + 1, -(-width // cell) + 1
     grid = stream.octets(rows, columns).astype(np.float32)
-    rows_picked = (
-        _interpolation(height, cell, rows) @ grid
-    )  # integers below 2**24: exact in float32, whatever the order of the sums
+    # integers below 2**24: exact in float32, whatever the order of the sums
+    rows_picked = _interpolation(height, cell, rows) @ grid
     noise = np.asarray(rows_picked @ _interpolation(width, cell, columns).T, np.float32)
     noise /= np.float32(cell * cell)
     return noise

@@ -101,9 +101,8 @@ class Ground:
         beach = clamp(shore * np.float32(0.25) + np.float32(2), 1) * np.float32(0.7)
         waves = smooth_noise(stream, canvas.height, canvas.width, 5)
         deep, sand = stream.choice(WATER), stream.choice([(190, 176, 142), (150, 146, 138), (120, 112, 92)])
-        surface = clamp(
-            shore * np.float32(26 / 60), 26
-        )  # 26 levels brighter at the shore, deep from 60 pixels on
+        # 26 levels brighter at the shore, deep from 60 pixels on
+        surface = clamp(shore * np.float32(26 / 60), 26)
         surface = (waves - np.float32(127)) * np.float32(stream.between(3, 12) / 127) - surface
         for channel in range(3):
             plane = canvas.pixels[channel]

@@ -112,9 +112,8 @@ def paint_plane(painter: Painter, pose: Pose, length: float, width: float) -> No
     tip = [(half, 0), (half - 0.5 * body, 0.55 * body), (half - 1.6 * body, body)]
     hull = [(-half, 0), *tip, (-half * 0.55, body), (-half, body * 0.3)]
     fuselage = convex(frame.u, across, hull)
-    fuselage = np.maximum(
-        fuselage, rectangle(frame, half * 0.9, body * 0.3, -half * 0.1)
-    )  # the half polygons' seam at v = 0
+    # the half polygons' seam at v = 0
+    fuselage = np.maximum(fuselage, rectangle(frame, half * 0.9, body * 0.3, -half * 0.1))
     chord = length * painter.stream.between(16, 22) / 100
     front = half * root + chord * 0.6
     wing = convex(

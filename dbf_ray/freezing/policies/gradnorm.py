@@ -46,9 +46,8 @@ class GradNorm(Policy):
         memory = _Memory(**state) if state else _Memory()
         norms: Sequence[float | None] | None = signals["gradient_norms"]
         if memory.probing and (norms is None or None in norms[horizon.always_frozen :]):
-            memory = _Memory(
-                memory.prefix, memory.whole, False, memory.before
-            )  # a probe that was not granted
+            # a probe that was not granted
+            memory = _Memory(memory.prefix, memory.whole, False, memory.before)
         elif norms is not None:
             memory = self._learn(memory, norms)
         if memory.prefix <= horizon.always_frozen:

@@ -20,6 +20,7 @@ from dbf_ray.geometry import boxes_to_corners
 
 SIDE = 128
 SPLITS = {"train": 36, "val": 14}
+# as DOTA calls what the scenes show
 NAMES = [
     "plane",
     "ship",
@@ -27,7 +28,7 @@ NAMES = [
     "large-vehicle",
     "storage-tank",
     "harbor",
-]  # as DOTA calls what the scenes show
+]
 HEADER = "imagesource:drawn\ngsd:0.5\n"
 INSIDE = "40 40 90 40 90 60 40 60 ship 0"
 

@@ -28,10 +28,11 @@ from tests.data.check.planted_faults import ALTERED, brighter, cropped, everythi
 
 T = Image.Transpose
 PILLOW = [None, T.ROTATE_90, T.ROTATE_180, T.ROTATE_270]  # counter-clockwise
+# of all 96,950 pairs
 CLOSEST = {
     "train": ("100000655", "100000754", "100000982"),
     "val": ("100001337", "100001646", "100001637"),
-}  # of all 96,950 pairs
+}
 
 
 def grey(picture: Image.Image) -> np.ndarray:
@@ -116,9 +117,8 @@ def test_altered_copies_are_found(scenes: list[Image.Image], thumbnails: np.ndar
         "turned": "turned by 270 degrees",
         "all at once": "turned by 270 degrees",
     }.get(name, "")
-    assert (
-        sum(pair.symmetry == expected for pair in pairs) >= len(pairs) - 1
-    )  # an image may be nearly symmetric
+    # an image may be nearly symmetric
+    assert sum(pair.symmetry == expected for pair in pairs) >= len(pairs) - 1
 
 
 def test_different_images_are_not_alike(thumbnails: np.ndarray) -> None:
@@ -158,9 +158,8 @@ def test_water_and_one_colour_match_nothing() -> None:
         [thumbnail((60 + rng.normal(0, 6, (256, 256))).clip(0, 255).astype(np.uint8)) for _ in range(6)]
     )
     plain = np.full((2, 64, 64), 7, np.uint8)
-    slope = np.tile(
-        np.linspace(20, 200, 64).astype(np.uint8), (2, 64, 1)
-    )  # a gradient is light, not a picture
+    # a gradient is light, not a picture
+    slope = np.tile(np.linspace(20, 200, 64).astype(np.uint8), (2, 64, 1))
     images = np.concatenate([water, plain, slope])
     assert near_duplicates(images, images.copy()) == []
 

@@ -77,9 +77,8 @@ def test_utm_at_the_central_meridian(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="writes GeoTIFF")
     degree = 110_574.388 * 0.9996
     file, pixel = tmp_path / "utm.tif", 10.0
-    transform = rasterio.Affine(
-        pixel, 0, 500_000 - 50 * pixel, 0, -pixel, degree + 20 * pixel
-    )  # (50, 20) is 3 E, 1 N
+    # (50, 20) is 3 E, 1 N
+    transform = rasterio.Affine(pixel, 0, 500_000 - 50 * pixel, 0, -pixel, degree + 20 * pixel)
     with rasterio.open(
         file,
         "w",

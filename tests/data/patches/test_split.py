@@ -74,9 +74,8 @@ def test_patches_are_a_data_set(make_root: Callable[..., Path], tmp_path: Path) 
         (0, True),
         (1, False),
     ]
-    assert by_name["a__32__0___0"][1]["labels"].tolist() == [
-        1
-    ]  # six of CUT's ten rows are inside, too little
+    # six of CUT's ten rows are inside, too little
+    assert by_name["a__32__0___0"][1]["labels"].tolist() == [1]
     assert by_name["b__32__28___8"][1]["labels"].tolist() == []
     assert LabelledDataset(DotaReader(), tmp_path / "out", "val").image_ids[0] == "c__32__0___0"
 
@@ -304,9 +303,8 @@ def test_objects_in_no_patch_are_told(make_root: Callable[..., Path], tmp_path: 
 
 
 def test_cut_objects_are_counted(make_root: Callable[..., Path], tmp_path: Path) -> None:
-    root = (
-        make_root({"a": "10 10 36 10 36 20 10 20 ship 0\n"}, "data") / "data"
-    )  # x 10 to 36: windows from 0 hold 22 of 26 columns
+    # x 10 to 36: windows from 0 hold 22 of 26 columns
+    root = make_root({"a": "10 10 36 10 36 20 10 20 ship 0\n"}, "data") / "data"
     counts = split(root, tmp_path / "out")
     assert (counts.objects, counts.cut) == (2, 2)
 
