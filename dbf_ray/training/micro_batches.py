@@ -102,7 +102,12 @@ class MicroBatches:
                 chosen, peak = count, large
                 break
         self.counts[prefix] = chosen
-        training.progress.note(f"{where} are merged to {chosen}: {peak / 1e9:.2f} GB at most")
+        merges = (
+            f"are merged to {chosen}: {peak / 1e9:.2f} GB at most"
+            if chosen < configured
+            else "stay as they are"
+        )
+        training.progress.note(f"{where} {merges}")
 
     def _measure(self, training: Training, parts: Sequence[MicroBatch], backward: Backward) -> list[int]:
         """What :func:`rehearse` gives, each the largest of all ranks."""
