@@ -133,8 +133,10 @@ def test_what_does_not_fit_as_configured_is_said(monkeypatch: pytest.MonkeyPatch
         UserWarning, match=r"of 1 images needs 5\.00 GB with 2 stages frozen, the limit is 2 GB; accumulate"
     ):
         assert chosen(Fake(fixed=10**9, grown=4 * 10**9), monkeypatch, 2 * 10**9) == 4
+    notes: list[str] = []
     with pytest.warns(UserWarning, match=r"needs more than there is with 2 stages"):
-        assert chosen(Fake(peaks={4: None}), monkeypatch, 10) == 4
+        assert chosen(Fake(peaks={4: None}), monkeypatch, 10, notes) == 4
+    assert notes == ["4 micro-batches a step with 2 stages frozen stay as they are"]
 
 
 def test_choices_are_kept_for_the_same_limit_and_ranks() -> None:
