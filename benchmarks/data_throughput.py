@@ -25,14 +25,8 @@ from PIL import Image
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
-from dbf_ray.data.patches.split import (
-    SplitCounts,
-    SplitSettings,
-    cut_all,
-    original_text,
-    plan_split,
-    prepare_out,
-)
+from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, cut_all
+from dbf_ray.data.patches.split import original_text, plan_split, prepare_out
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.machine import usable_cpus

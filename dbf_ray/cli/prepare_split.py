@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.cli.options import class_option
-from dbf_ray.data.patches.split import (
-    SplitCounts,
-    SplitPlan,
-    SplitSettings,
-    SplitTask,
-    cut_all,
-    plan_split,
-    prepare_out,
-)
+from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, SplitTask, cut_all
+from dbf_ray.data.patches.split import SplitPlan, plan_split, prepare_out
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dbf_ray.cluster.ray_runtime import connected_ray
-from dbf_ray.data.patches.split import SplitCounts, SplitTask, cut
+from dbf_ray.data.patches.cutting import SplitCounts, SplitTask, cut
 from dbf_ray.errors import DataError, ResourceError
 
 _ROWS_PER_CPU = 8  # how many parts the tasks are dealt out in

@@ -8,7 +8,8 @@ from PIL import Image
 
 from dbf_ray.cluster.ray_runtime import connected_ray
 from dbf_ray.cluster.split import split_on_ray
-from dbf_ray.data.patches.split import SplitCounts, SplitSettings, plan_split, prepare_out, run_task
+from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, run_task
+from dbf_ray.data.patches.split import plan_split, prepare_out
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.errors import DataError
 

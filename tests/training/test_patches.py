@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dbf_ray.config import Config
-from dbf_ray.data.patches.split import SplitSettings, plan_split, prepare_out, run_task
+from dbf_ray.data.patches.cutting import SplitSettings, run_task
+from dbf_ray.data.patches.split import plan_split, prepare_out
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import run, run_directory

@@ -13,16 +13,9 @@ import pytest
 from PIL import Image
 
 from dbf_ray.data.labelled import LabelledDataset
+from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, cut_all, run_task
 from dbf_ray.data.patches.originals import originals_of
-from dbf_ray.data.patches.split import (
-    SplitCounts,
-    SplitPlan,
-    SplitSettings,
-    cut_all,
-    plan_split,
-    prepare_out,
-    run_task,
-)
+from dbf_ray.data.patches.split import SplitPlan, plan_split, prepare_out
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.errors import ConfigError, DataError
@@ -195,20 +188,20 @@ def test_windows_of_a_tiff_are_tasks_of_their_own(tmp_path: Path, suffix: str) -
 KILLED = """
 import sys
 from pathlib import Path
-from dbf_ray.data.patches import split
+from dbf_ray.data.patches import cutting, split
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
-whole = split._write_patch
+whole = cutting._write_patch
 def slowly(*arguments):
     whole(*arguments)
     import time
     time.sleep(0.2)
-split._write_patch = slowly
-root, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), split.SplitSettings(size=32, overlap=8)
+cutting._write_patch = slowly
+root, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), cutting.SplitSettings(size=32, overlap=8)
 plan = split.plan_split(DotaReader(), root, out, settings)
 split.prepare_out(plan, root, out, settings)
 for task in plan.tasks:
-    split.run_task(task)
+    cutting.run_task(task)
 """
 
 
