@@ -37,9 +37,8 @@ def config_of(checkpoint: Path, root: Path | None = None) -> Config:
     changes: dict[str, Any] = {"training.device": "auto"}
     if root is not None:
         changes["data.root"] = str(root)
-        if (
-            config.data.name == "synthetic"
-        ):  # trained on generated scenes: the folder is in the format that data.root means
+        # trained on generated scenes: the folder is in the format that data.root means
+        if config.data.name == "synthetic":
             changes["data.name"] = "dota"
     return with_overrides(config, changes)
 

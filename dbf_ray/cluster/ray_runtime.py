@@ -145,9 +145,8 @@ def connected_ray(address: str | None = None, *, log_to_driver: bool = False) ->
     }
     if joined:
         options |= {"address": joined}
-        if (
-            address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
-        ):  # a submitted job has shipped its working directory
+        # a submitted job has shipped its working directory
+        if address and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             # this package and nothing else
             options |= {"runtime_env": {"py_modules": [str(Path(dbf_ray.__file__).parent)]}}
     else:

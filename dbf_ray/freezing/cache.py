@@ -180,9 +180,8 @@ class DiskCache(FeatureCache):
         """See :meth:`FeatureCache.close`."""
         for shard in self._mine():
             shutil.rmtree(shard, ignore_errors=True)
-        if not any(
-            entry.name.startswith("rank-") for entry in entries(self.folder)
-        ):  # several ranks may get here at once
+        # several ranks may get here at once
+        if not any(entry.name.startswith("rank-") for entry in entries(self.folder)):
             shutil.rmtree(self.folder, ignore_errors=True)
         self.bytes, self.fingerprint, self._shards, self._counted = 0, None, [], {}
 

@@ -95,9 +95,8 @@ def run(
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
             for tracker in active:
                 tracker.fail(reason)
-            if (
-                isinstance(error, DbfRayError) and training.frozen is not None
-            ):  # not a crash: the same would only come again
+            # not a crash: the same would only come again
+            if isinstance(error, DbfRayError) and training.frozen is not None:
                 training.frozen.close()
             raise
         summary = summarize(spec, facts, training, state, directory, stopped_early)

@@ -52,9 +52,8 @@ class FrozenPrefix:
         self.backbone, self.device = detector.backbone, detector.mean.device
         self._normalisation = (detector.mean, detector.std)
         self.ledger, self.options, self.cache, self.facts = ledger, engine, cache, facts
-        self._engines: dict[
-            int, PrefixEngine
-        ] = {}  # by prefix; one at a time, but what is compiled is kept for the next frozen span
+        # by prefix; one at a time, but what is compiled is kept for the next frozen span
+        self._engines: dict[int, PrefixEngine] = {}
         # whether the prefix has run before, so that its time is not that of compiling and choosing kernels
         self._warm = False
         self._versions: tuple[int, ...] = ()

@@ -325,9 +325,8 @@ def test_two_ranks_train_what_is_not_frozen_and_nothing_else(
             assert (e["frozen"] > 0) is (e["num_frozen"] > 0) is (e["waiting_momenta"] > 0)
             assert (e["frozen_trained"], e["trained_still"], e["ranks_differ"]) == ([], [], [])
             assert (e["waiting_momenta_moved"], e["momentum_wrong"]) == ([], 0)
-            if (
-                training == "wrapped once" and rank == 1
-            ):  # DDP makes norm statistics rank 0's in the first step
+            # DDP makes norm statistics rank 0's in the first step
+            if training == "wrapped once" and rank == 1:
                 assert all("running_" in name for name in e["frozen_moved"])
             else:
                 assert e["frozen_moved"] == []

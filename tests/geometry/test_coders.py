@@ -341,9 +341,8 @@ def test_gradients_of_decoding_are_finite_and_right(member: Member) -> None:
     anchors = member.anchor_of(random_boxes(40, 8, 200, generator))
     shape = (40, member.width)
     size = 20.0 if isinstance(member.coder, DistanceAngleCoder) else 0.3
-    gentle = (
-        torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
-    ) * size  # no side is limited, no distance negative
+    # no side is limited, no distance negative
+    gentle = (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1) * size
     assert torch.autograd.gradcheck(
         lambda deltas: member.coder.decode(anchors, deltas), gentle.requires_grad_()
     )
@@ -423,9 +422,8 @@ def test_nearly_upright_boxes_come_back(w: float, h: float, turn: float, quarter
     coder = MidpointOffsetCoder()
     deltas = coder.encode(anchor, box)
     back = overlap(coder.decode(anchor, deltas), box).item()
-    if upright_within(
-        box[0].tolist(), 0.1
-    ):  # decoded upright: it contains the box, and each side is at most 0.1 pixels longer
+    # decoded upright: it contains the box, and each side is at most 0.1 pixels longer
+    if upright_within(box[0].tolist(), 0.1):
         torch.testing.assert_close(
             deltas[0, 4:], torch.ones(2, dtype=torch.float64), atol=0.2 / min(w, h), rtol=0
         )

@@ -288,9 +288,8 @@ def test_orientations_are_drawn_anew_where_a_frozen_span_begins(
         if step % (steps * blocks_an_epoch) == 0:
             seen.append(setup.scheduler.orientations_of(step // (steps * blocks_an_epoch)))
         setup.scheduler.after_step(step)
-        if (
-            step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1
-        ):  # an epoch's end: go on from a checkpoint
+        # an epoch's end: go on from a checkpoint
+        if step % (steps * blocks_an_epoch) == steps * blocks_an_epoch - 1:
             state = copy.deepcopy(setup.scheduler.state_dict())
             setup = Setup(Script(prefixes=prefixes), len(prefixes), steps, frozen_stages=always)
             setup.scheduler.load_state_dict(state)

@@ -38,9 +38,8 @@ def bits_of(image: Image.Image) -> int:
     if image.mode.startswith("I;16"):
         return 16
     stored = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
-    if any(
-        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
-    ):  # PNG tells only by how its pixels are to be unpacked
+    # PNG tells only by how its pixels are to be unpacked
+    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return 16
     return max(8, *(stored if isinstance(stored, tuple) else (stored,)))
 

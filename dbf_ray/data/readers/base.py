@@ -217,9 +217,8 @@ def find_image(folders: Sequence[Path], stem: str) -> Path | None:
     """The image file named ``stem`` in the first of the folders that has one."""
     for folder in folders:
         for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
-            if os.path.isfile(
-                file := folder / f"{stem}{suffix}"
-            ):  # Path.is_file raises for a name that is too long
+            # Path.is_file raises for a name that is too long
+            if os.path.isfile(file := folder / f"{stem}{suffix}"):
                 return file
     return None
 
