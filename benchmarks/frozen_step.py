@@ -340,10 +340,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             b = table.backbone_share(options.size, options.size)
             name, flops = f"{detector}/{text}", flops_of(table, options.size, options.batch)
             shares[name] = b
-            ceilings[name] = {
-                "no_grad": 3 / (3 - 2 * b),
-                "cached": 1 / (1 - b),
-            }
+            ceilings[name] = {"no_grad": 3 / (3 - 2 * b), "cached": 1 / (1 - b)}
             found = measure(stepper, max(1, options.rounds), ways)
             rows += [
                 {"detector": detector, "backbone": text, "way": way, "flops": flops[way], **found[way]}

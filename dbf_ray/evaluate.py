@@ -53,10 +53,7 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     state, record = load_checkpoint(checkpoint, device)
     try:
         # the average, where it was what was evaluated
-        classes, weights = (
-            list(record["classes"]),
-            state.get("ema", state)["model"],
-        )
+        classes, weights = (list(record["classes"]), state.get("ema", state)["model"])
     except KeyError as error:
         raise WeightsError(
             f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote"

@@ -190,11 +190,7 @@ def build_frozen(
         return None
     run_by = "stages" if engine is None else (engine, PrefixEngine.revision)
     # the last two decode and resize
-    libraries = (
-        torch.__version__,
-        torchvision.__version__,
-        PIL.__version__,
-    )
+    libraries = (torch.__version__, torchvision.__version__, PIL.__version__)
     facts = (
         *(libraries, device.type, run_by, frozen.precision, frozen.channels_last, frozen.cache_dtype),
         *(data_name, view.image_size),

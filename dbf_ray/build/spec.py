@@ -14,9 +14,7 @@ from dbf_ray.build.frozen import FrozenPlan, cache_forecast, check_memory, froze
 from dbf_ray.build.images import ImagePlan, image_plan
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, StepFlops, analytic_ratio, compute_ratio
-from dbf_ray.data import (
-    Dataset,
-)
+from dbf_ray.data import Dataset
 from dbf_ray.detectors import Detector
 from dbf_ray.freezing import Horizon, Policy, budget, make_policy
 from dbf_ray.freezing.forecast import Forecast

@@ -11,11 +11,7 @@ from dbf_ray.build.frozen import build_frozen
 from dbf_ray.build.spec import RunSpec
 from dbf_ray.config import at
 from dbf_ray.cost import Ledger
-from dbf_ray.data import (
-    TrainView,
-    originals_of,
-    train_loader,
-)
+from dbf_ray.data import TrainView, originals_of, train_loader
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.compiled import check_compiler
 from dbf_ray.freezing import Freezer, stage_parameters

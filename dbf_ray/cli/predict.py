@@ -124,8 +124,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -
         result = predict(options.checkpoint, options.images, options.out, asked)
     except KeyboardInterrupt:
         print(
-            f"stopped; what is done is kept in {options.out}, the same command resumes there",
-            file=sys.stderr,
+            f"stopped; what is done is kept in {options.out}, the same command resumes there", file=sys.stderr
         )
         raise SystemExit(130) from None
     print(report(result))

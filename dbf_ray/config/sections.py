@@ -80,8 +80,7 @@ class DataConfig(Section):
     """Where the images come from and how they are fed."""
 
     name: str = Field(
-        "synthetic",
-        description="data set, drawn on the fly (synthetic) or the format of the folder root",
+        "synthetic", description="data set, drawn on the fly (synthetic) or the format of the folder root"
     )
     root: Place[Path | None] = Field(
         None, description="folder of the data; dota: with train/ and val/, each with images/ and labelTxt/"

@@ -24,11 +24,7 @@ from dbf_ray.data.transforms import resize
 from dbf_ray.errors import ConfigError
 
 # ImageNet's mean colour, which a detector's normalization turns into nearly 0, as its padding is
-FILL = (
-    124.0,
-    116.0,
-    104.0,
-)
+FILL = (124.0, 116.0, 104.0)
 SIDES = (32, 8192)  # pixels: what an image's long side may come to
 COLOUR_LIMITS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
 

@@ -53,12 +53,7 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
     cos, sin = cos.abs_(), sin.abs_()
     size = (b[2] + b[3]).mul_(_TINY).add_(1e-300)
     # halves of b's sides: (ux, -uy) and (vx, vy)
-    ux, uy, vx, vy = (
-        b[2] * cos,
-        b[2] * sin,
-        b[3] * sin,
-        b[3] * cos,
-    )
+    ux, uy, vx, vy = (b[2] * cos, b[2] * sin, b[3] * sin, b[3] * cos)
     left, right, low, high = x - ux, x + ux, y + uy, y - uy
     # [5, P], around b and back
     corner_x = torch.stack([left + vx, left - vx, right - vx, right + vx, left + vx])
@@ -97,10 +92,7 @@ def change(a: Tensor, b: Tensor) -> Tensor:
     """
     length, moment = _sides_inside(a, b)  # [2, 2, P]
     # along w: the right side less the left one; along h
-    across = (
-        length[0, 1] - length[0, 0],
-        length[1, 1] - length[1, 0],
-    )
+    across = (length[0, 1] - length[0, 0], length[1, 1] - length[1, 0])
     cos, sin = a[4], a[5]
     turn = moment[0, 1] - moment[0, 0] - moment[1, 1] + moment[1, 0]
     center = [across[0] * cos + across[1] * sin, across[1] * cos - across[0] * sin]

@@ -31,10 +31,7 @@ RANDOM_TRIES = 500  # random ones that may be known before the space counts as e
 FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
 Recover = Callable[[int], Mapping[str, Any] | None]
 # random trials before TPE's model is used: a third of the study, within these bounds
-STARTUP_TRIALS = (
-    4,
-    10,
-)
+STARTUP_TRIALS = (4, 10)
 
 
 @dataclass(frozen=True)

@@ -133,10 +133,7 @@ class MlflowTracker:
         if step in self._steps:
             return
         # should the call fail half-way, the store is asked before the next try
-        steps, self._steps = (
-            self._steps,
-            None,
-        )
+        steps, self._steps = (self._steps, None)
         self._store.log(self.run_id, step=step, metrics=metrics)
         self._steps = steps | {step}
 

@@ -69,12 +69,7 @@ SUMMARY = (
     ),
 )
 # of one epoch other than of the whole run
-EPOCH_COSTS = (
-    *TOTALS,
-    "peak_memory_bytes",
-    "mean_memory_bytes",
-    "data_wait_share",
-)
+EPOCH_COSTS = (*TOTALS, "peak_memory_bytes", "mean_memory_bytes", "data_wait_share")
 LONGEST_NAME = 240  # MLflow takes 250 signs
 EPOCHS_DONE = "epochs_done"  # logged with every epoch: which steps a run already has
 

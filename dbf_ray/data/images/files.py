@@ -74,10 +74,7 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
                 if ending is not None and not ends_with(file, ending):
                     image.load()
                 # of which Pillow gives the upright size
-                (width, height), turned = (
-                    image.size,
-                    turned and image.format != "TIFF",
-                )
+                (width, height), turned = (image.size, turned and image.format != "TIFF")
     except UNREADABLE as error:
         raise undecodable(file, error) from error
     return (width, height) if turned else (height, width)
