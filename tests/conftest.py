@@ -111,6 +111,7 @@ def group_of(item: pytest.Item) -> str:
     return "ray" if item.get_closest_marker("ray") else item.nodeid.split("::")[0]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {group: place for place, group in enumerate(FIRST)}
     items.sort(key=lambda item: rank.get(group_of(item), len(rank)))
