@@ -25,6 +25,7 @@ from dbf_ray.run.summary import about_run, draw, summarize
 from dbf_ray.tracking import Tracker, make_trackers
 from dbf_ray.training.ddp import broadcast_object, rank
 from dbf_ray.training.loop import LoopState, Training, fit
+from dbf_ray.values import finite
 
 LOCK_PATIENCE = 10.0  # seconds: the process of a worker that is being replaced may still be ending
 
@@ -99,7 +100,7 @@ def run(
             if isinstance(error, DbfRayError) and training.frozen is not None:
                 training.frozen.close()
             raise
-        summary = summarize(spec, facts, training, state, directory, stopped_early)
+        summary = finite(summarize(spec, facts, training, state, directory, stopped_early))
         if training.frozen is not None and not stopped_early:
             training.frozen.close()
         pictures = draw(directory, state, facts["name"], spec.num_stages) if writes else []

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from ray import cloudpickle
 
 from dbf_ray.cluster import train_on_ray
 from dbf_ray.config import Config
+from dbf_ray.errors import ConfigError, TrainingError
 from dbf_ray.run import run
 from dbf_ray.tracking import JsonlTracker, read_epochs
 from tests import tiny
@@ -24,8 +26,8 @@ for module in (sys.modules[__name__], tiny, narrow):  # which a worker cannot im
     cloudpickle.register_pickle_by_value(module)
 
 
-def of_workers(workers: int) -> Config:
-    return tiny.tiny_config(freezing__policy="step", freezing__rho=2, cluster__workers=workers)
+def of_workers(workers: int, **changes: Any) -> Config:
+    return tiny.tiny_config(freezing__policy="step", freezing__rho=2, cluster__workers=workers, **changes)
 
 
 def run_and_die_once(config: Config, *, directory: Path, on_epoch: Any, **more: Any) -> dict[str, Any]:
@@ -42,26 +44,46 @@ def run_and_die_once(config: Config, *, directory: Path, on_epoch: Any, **more: 
     return run(config, directory=directory, on_epoch=dying, **more)
 
 
+def same_as_alone(folder: Path, summary: dict[str, Any]) -> None:
+    """The record of ``folder/pair`` is that of one process that trains the same."""
+    run(of_workers(1), directory=folder / "alone", trackers=[JsonlTracker(folder / "alone")], quiet=True)
+    pair, alone = read_epochs(folder / "pair"), read_epochs(folder / "alone")
+    assert [record["epoch"] for record in pair] == [0, 1, 2, 3]
+    assert len((folder / "pair" / "epochs.jsonl").read_text().splitlines()) == 4
+    assert [record["frozen_stages"] for record in pair] == [0, 4, 0, 4]
+    losses = [[record["loss"] for record in records] for records in (pair, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert summary["world_size"] == 2
+    of_alone = json.loads((folder / "alone" / "summary.json").read_text())
+    assert summary["compute_ratio"] == of_alone["compute_ratio"]
+    assert Path(summary["checkpoint"]).is_dir()
+    names = [{file.name for file in (folder / name).iterdir()} for name in ("pair", "alone")]
+    assert names[0] - {"died"} == names[1]
+
+
 @pytest.mark.ray
+@pytest.mark.usefixtures("narrow", "two_cpus")
+def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_started_again(tmp_path, capsys):
+    config, directory = of_workers(2, cluster__max_failures=0), tmp_path / "pair"
+    with pytest.raises(
+        TrainingError, match=r"more than 0 failures of its workers.* the same command continues"
+    ):
+        train_on_ray(config, directory=directory, run=run_and_die_once)
+    assert [record["epoch"] for record in read_epochs(directory)] == [0, 1]
+    summary = train_on_ray(config, directory=directory, run=run_and_die_once)
+    assert "resuming after 2 of 4 epochs" in capsys.readouterr().err
+    assert [record["attempt"] for record in read_epochs(directory)] == [1, 1, 2, 2]
+    same_as_alone(tmp_path, summary)
+    assert json.loads((directory / "summary.json").read_text()) == summary
+    assert yaml.safe_load((directory / "config.yaml").read_text())["cluster"]["workers"] == 2
+    with pytest.raises(ConfigError, match="is finished"):
+        train_on_ray(config, directory=directory, run=run_and_die_once)
+
+
+@pytest.mark.ray
+@pytest.mark.slow  # that Ray starts workers anew is in test_train.py, that a run resumes above
 @pytest.mark.usefixtures("narrow", "two_cpus")
 def test_a_worker_killed_in_a_real_training_changes_nothing_in_its_record(tmp_path):
     summary = train_on_ray(of_workers(2), directory=tmp_path / "pair", run=run_and_die_once)
     assert (tmp_path / "pair" / "died").exists()
-    run(of_workers(1), directory=tmp_path / "alone", trackers=[JsonlTracker(tmp_path / "alone")], quiet=True)
-
-    pair, alone = read_epochs(tmp_path / "pair"), read_epochs(tmp_path / "alone")
-    assert [record["epoch"] for record in pair] == [0, 1, 2, 3]
-    assert len((tmp_path / "pair" / "epochs.jsonl").read_text().splitlines()) == 4
-    assert [record["frozen_stages"] for record in pair] == [0, 4, 0, 4]
-    assert [record["loss"] for record in pair] == pytest.approx(
-        [record["loss"] for record in alone], rel=1e-3
-    )
-    assert summary["world_size"] == 2
-    assert (
-        summary["compute_ratio"]
-        == json.loads((tmp_path / "alone" / "summary.json").read_text())["compute_ratio"]
-    )
-    assert Path(summary["checkpoint"]).is_dir()
-    assert sorted(file.name for file in (tmp_path / "pair").iterdir() if file.name != "died") == sorted(
-        file.name for file in (tmp_path / "alone").iterdir()
-    )
+    same_as_alone(tmp_path, summary)

@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import yaml
 from ray import cloudpickle
 
 from dbf_ray.cluster import train as cluster_train
 from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
 from dbf_ray.cluster.train import absolute_paths, record_of, train_on_ray
 from dbf_ray.config import Config, to_dict, with_overrides
-from dbf_ray.errors import ConfigError, DataError, ResourceError, TrainingError
+from dbf_ray.errors import DataError, ResourceError, TrainingError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -42,8 +41,6 @@ def adding_run(config, *, directory, trackers=None, on_epoch=None, resume=None, 
         tracker.start(to_dict(config), {"world_size": world}, first)
     (directory / f"pid_{rank}").write_text(str(os.getpid()))
     for epoch in range(first, config.training.epochs):
-        if epoch == 2 and (directory.parent / "kill").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
         total = torch.tensor([float(rank + 1)])
         dist.all_reduce(total)
         weight += float(total)
@@ -121,30 +118,6 @@ def test_a_killed_worker_comes_back_from_the_last_checkpoint_and_each_epoch_is_r
     assert [record["loss"] for record in records] == [3.0, 6.0, 9.0, 12.0, 15.0]  # as without the kill
     assert {record["attempt"] for record in records} == {0, 1}
     assert summary["weight"] == 15.0
-
-
-@pytest.mark.ray
-def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_started_again(
-    two_cpus, tmp_path, capsys
-):
-    directory = tmp_path / "again"
-    (tmp_path / "kill").touch()
-    with pytest.raises(
-        TrainingError, match=r"more than 0 failures of its workers.* the same command continues"
-    ):
-        train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=adding_run)
-    assert [record["epoch"] for record in lines(directory)] == [0, 1]
-    (tmp_path / "kill").unlink()
-    summary = train_on_ray(tiny(**{"cluster.max_failures": 0}), directory=directory, run=adding_run)
-    assert summary["weight"] == 9.0  # three epochs of 1 + 2
-    assert [(record["epoch"], record["attempt"]) for record in lines(directory)] == [(0, 0), (1, 0), (2, 1)]
-    assert "resuming after 2 of 3 epochs" in capsys.readouterr().err
-    assert summary["world_size"] == 2
-    assert json.loads((directory / "summary.json").read_text()) == summary
-    assert yaml.safe_load((directory / "config.yaml").read_text())["cluster"]["workers"] == 2
-    assert not (directory / "ray").exists()
-    with pytest.raises(ConfigError, match="is finished"):
-        train_on_ray(tiny(), directory=directory, run=adding_run)
 
 
 @pytest.mark.ray

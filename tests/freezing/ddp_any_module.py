@@ -1,15 +1,13 @@
-"""Run as one rank of a gloo group by test_any_module.py: python ddp_any_module.py RANK INIT_FILE RESULT_FILE.
+"""What test_any_module.py runs as each rank of a gloo group; it writes what it saw as JSON.
 
 Models that know nothing of freezing, trained by two ranks through freeze and unfreeze rounds, as anybody
-would with DDP's defaults. Writes what it saw as JSON.
+would with DDP's defaults.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,9 +158,9 @@ def disagreement() -> str:
     return ""
 
 
-def main(rank: int, init_file: str, result_file: str) -> None:
+def main(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
     torch.manual_seed(rank)  # DDP itself makes the ranks' models equal
     stem = ["conv1", "bn1", "layer1"]
     body = [f"backbone.body.{k}" for k in range(17)]
@@ -174,11 +172,6 @@ def main(rank: int, init_file: str, result_file: str) -> None:
         "wrapped once": rounds(resnet(), [stem, "layer2"], classify, "step", 4, 2, wrap_once=True, rho=2),
         "disagreement": disagreement(),
     }
-    Path(result_file).write_text(json.dumps(results))
+    Path(folder, f"{rank}.json").write_text(json.dumps(results))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -5,11 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +15,10 @@ from torch import Tensor, nn
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer
+from tests.freezing import ddp_any_module
+from tests.tiny import on_ranks
 
 STAGES: list[str | list[str]] = [["conv1", "bn1", "layer1"], "layer2", "layer3", "layer4"]
-WORKER = Path(__file__).with_name("ddp_any_module.py")
 
 
 def resnet() -> Any:
@@ -292,18 +289,7 @@ def test_an_order_that_cannot_be_known_is_believed() -> None:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[2])}
-    ranks = []
-    for rank in range(2):
-        command = [sys.executable, str(WORKER), str(rank), str(folder / "init"), str(folder / f"{rank}.json")]
-        with (folder / f"{rank}.log").open("w") as log:
-            ranks.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    try:
-        codes = [process.wait(timeout=180) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert codes == [0, 0], "\n".join((folder / f"{rank}.log").read_text()[-2000:] for rank in range(2))
+    on_ranks(ddp_any_module.main, str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +19,9 @@ from dbf_ray.training.ddp import (
     rank,
     world_size,
 )
+from tests.tiny import on_ranks
+from tests.training import ddp_worker
 
-WORKER = Path(__file__).with_name("ddp_worker.py")
-ROOT = WORKER.parents[2]
 MODES = [
     *(f"{norm}-{optimizer}" for norm in ("True", "False", "sync") for optimizer in ("sgd", "adamw")),
     "True-sgd-accumulated",
@@ -34,48 +29,16 @@ MODES = [
 ]
 
 
-def start_ranks(world: int, folder: Path) -> list[dict[str, Any]]:
-    """Run the worker as ``world`` ranks; what each wrote."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    results = [folder / f"rank{r}of{world}.json" for r in range(world)]
-    logs = [file.with_suffix(".log").open("w+") for file in results]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(r), str(world), str(folder / f"init{world}"), str(file)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-        for r, (file, log) in enumerate(zip(results, logs, strict=True))
-    ]
-    try:
-        for process in ranks:
-            process.wait(timeout=180)
-    finally:
-        for process in ranks:
-            process.kill()
-        for log in logs:
-            log.seek(0)
-        said = [log.read()[-2000:] for log in logs]
-        for log in logs:
-            log.close()
-    assert [p.returncode for p in ranks] == [0] * world, "\n".join(said)
-    return [json.loads(file.read_text()) for file in results]
-
-
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """What each rank saw, by world size; a world of one is this process."""
-    pair = start_ranks(2, tmp_path_factory.mktemp("ranks"))
-    spec = importlib.util.spec_from_file_location("ddp_worker", WORKER)
-    assert spec is not None
-    assert spec.loader is not None
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
+    folder = tmp_path_factory.mktemp("ranks")
+    on_ranks(ddp_worker.main, str(folder))
+    pair = [json.loads((folder / f"{r}.json").read_text()) for r in range(2)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {2: pair, 1: [json.loads(json.dumps(worker.every_mode()))]}
+        return {2: pair, 1: [json.loads(json.dumps(ddp_worker.every_mode()))]}
     finally:
         torch.set_num_threads(threads)
 

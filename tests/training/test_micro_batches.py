@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -29,6 +28,7 @@ from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.loop import LoopState, Training, backward, run_epoch
 from dbf_ray.training.micro_batches import MicroBatches, counted, fitting, merged, rehearse
 from tests.detectors.narrow import Narrow, cut_narrow
+from tests.tiny import on_ranks
 from tests.training.policy_runs import SETTINGS, differences, in_pieces, left, make_cheap, setting, whole
 
 # Parts of one image; every other epoch is trained in full.
@@ -356,7 +356,7 @@ def rank_worker(rank: int, folder: str) -> None:
 
 def test_ranks_choose_alike_and_stay_alike(tmp_path: Path) -> None:
     """Also where they measure otherwise, or memory runs out on one of them alone."""
-    mp.spawn(rank_worker, args=(str(tmp_path),), nprocs=2)
+    on_ranks(rank_worker, str(tmp_path))
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert differences(ranks[0], ranks[1]) == []
     assert ranks[0]["plain"][0] is None
