@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from dbf_ray.data import DATASETS, READERS
-from dbf_ray.detectors import BACKBONES, DETECTORS, own_options
+from dbf_ray.detectors import BACKBONES, DETECTORS, own_options, with_defaults
 from dbf_ray.freezing.policies import POLICIES
 from dbf_ray.members import PATH_RULE
 
@@ -34,10 +34,19 @@ def _policies() -> str:
 
 
 def _detectors() -> str:
-    options = {name: ", ".join(own_options(name)) for name in DETECTORS}
-    return _paragraphs(
-        {name: f"{_sentence(DETECTORS[name])} Options: {options[name]}." for name in DETECTORS}
-    )
+    rows = {}
+    for name, member in DETECTORS.items():
+        defaults = with_defaults(name, {})
+        options = ", ".join(f"{key}={_default(defaults[key])}" for key in own_options(name))
+        rows[name] = f"{_sentence(member)} Options: {options}."
+    return _paragraphs(rows)
+
+
+def _default(value: object) -> str:
+    """A default as it is typed, without blanks."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(_default, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _readers() -> str:

@@ -100,7 +100,9 @@ def test_help_names_every_key_and_every_member_with_its_parameters(
             for p in inspect.signature(detector.__init__).parameters.values()
             if p.kind is p.KEYWORD_ONLY and p.name not in ("fpn_channels", "head_convs")
         ]
-        assert re.search(rf" {name}: [^:]*Options: {', '.join(options)}\.", plain), name
+        pairs = ", ".join(rf"{option}=[^ ]+" for option in options)
+        assert re.search(rf" {name}: [^:]*Options: {pairs}\.", plain), name
+    assert " positive_iou=0.5, " in plain
     for key in ("freezing.policy", "detector.name", "detector.backbone", "data.name"):
         assert re.search(
             rf"--{key} TEXT [^()]*(\(synthetic\))?[^()]*or a dotted path package\.module:Name ", plain

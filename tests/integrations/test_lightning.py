@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import make_policy
-from tests.integrations.watch import STAGES, Tiny, Watch, data
+from tests.integrations.watch import STAGES, Tiny, Watch, check_alike, data, free_port, join_ranks, keep
+from tests.tiny import on_ranks
 
 pl = pytest.importorskip("pytorch_lightning")
 
@@ -176,3 +177,27 @@ def test_a_ddp_that_does_not_find_unused_parameters_is_refused() -> None:
         ConfigError, match=r'on 2 ranks .* set Trainer\(strategy="ddp_find_unused_parameters_true"'
     ):
         freezing().on_fit_start(pair, Module())
+
+
+def rank_worker(rank: int, folder: Path, port: int) -> None:
+    join_ranks(rank, port)
+    pair = {"devices": 2, "strategy": "ddp_find_unused_parameters_true", "use_distributed_sampler": False}
+    rows = TensorDataset(*data(4))  # a rank's batches are alike: Lightning resumes at an epoch's first
+    own = DataLoader(rows, batch_size=4, sampler=DistributedSampler(rows, 2, rank, shuffle=False))
+    saved = pl.callbacks.ModelCheckpoint(
+        dirpath=folder, filename="{step}", save_top_k=-1, every_n_train_steps=1
+    )
+    whole, resumed = Module(), Module()
+    trainer(folder, 4, freezing(), saved, **pair).fit(whole, own)
+    assert whole.watch.trained == [2, 0, 2, 0]
+    if rank == 0:  # whose norm statistics DDP gives to the others
+        whole.watch.check(whole.model)
+    keep(folder, f"whole{rank}", whole.model)
+    trainer(folder, 4, freezing(), **pair).fit(resumed, own, ckpt_path=str(folder / "step=3.ckpt"))
+    assert resumed.watch.trained == [0, 2, 0]  # from within a frozen epoch
+    keep(folder, f"resumed{rank}", resumed.model)
+
+
+def test_two_ranks_stay_alike_and_resume_in_a_frozen_epoch(tmp_path: Path) -> None:
+    on_ranks(rank_worker, tmp_path, free_port())
+    check_alike(tmp_path, ["whole0", "whole1", "resumed0", "resumed1"])

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import make_policy
-from tests.integrations.watch import STAGES, Tiny, Watch, data
+from tests.integrations.watch import STAGES, Tiny, Watch, check_alike, data, free_port, join_ranks, keep
+from tests.tiny import on_ranks
 
 transformers = pytest.importorskip("transformers")
 
@@ -178,3 +179,21 @@ def test_a_ddp_that_does_not_find_unused_parameters_is_refused(tmp_path: Path) -
     arguments = TwoRanks(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(ConfigError, match=r"set TrainingArguments\(ddp_find_unused_parameters=True\)"):
         freezing().on_train_begin(arguments, transformers.TrainerState(), None, model=Model(), optimizer=None)
+
+
+def rank_worker(rank: int, folder: Path, port: int) -> None:
+    join_ranks(rank, port)
+    pair = {"ddp_find_unused_parameters": True, "save_strategy": "steps", "save_steps": 1}
+    net, watch = train(folder, 4, freezing(), **pair)
+    assert watch.trained == [2, 0, 2, 0]
+    if rank == 0:  # whose norm statistics DDP gives to the others
+        watch.check(net)
+    keep(folder, f"whole{rank}", net)
+    net, watch = train(folder, 4, freezing(), resume=str(folder / "checkpoint-3"), **pair)
+    assert watch.trained == [0, 2, 0]  # from within a frozen epoch
+    keep(folder, f"resumed{rank}", net)
+
+
+def test_two_ranks_stay_alike_and_resume_in_a_frozen_epoch(tmp_path: Path) -> None:
+    on_ranks(rank_worker, tmp_path, free_port())
+    check_alike(tmp_path, ["whole0", "whole1", "resumed0", "resumed1"])

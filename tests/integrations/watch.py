@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -72,3 +76,28 @@ class Watch:
             for key, value in self._epochs[k - 1][3].items():
                 if owners[key] in self._epochs[k - 1][2]:
                     assert torch.equal(value, self._epochs[k][3][key])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def join_ranks(rank: int, port: int) -> None:
+    """Tell a trainer that this process is one of two that something else has started, as torchrun does."""
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in ranks.items()}}
+
+
+def keep(folder: Path, name: str, model: nn.Module) -> None:
+    torch.save({key: p.detach() for key, p in model.named_parameters()}, folder / f"{name}.pt")
+
+
+def check_alike(folder: Path, names: list[str]) -> None:
+    """Parameters that :func:`keep` kept are the same bits, and not those that training began with."""
+    first, *others = (torch.load(folder / f"{name}.pt", weights_only=True) for name in names)
+    for other in others:
+        assert all(torch.equal(value, other[key]) for key, value in first.items())
+    begun = dict(Tiny().named_parameters())
+    assert not any(torch.equal(value, begun[key]) for key, value in first.items())
