@@ -1,0 +1,145 @@
+"""How well the anchors of a grid can overlap an object, looking only at the cells within its reach.
+
+An anchor and an object share at least .4 of their union only if the centre of the smaller lies on the larger:
+with areas a <= A they share I >= .4 / 1.4 (a + A) >= .57 a, and a line through the smaller's centre halves
+it, so that no side of the larger may pass on this side of the centre. So few cells are in an object's reach,
+and what an upper bound of their overlap leaves is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dbf_ray.geometry.intersection import frames
+from dbf_ray.geometry.iou import iou_of_pairs
+
+LEAST = 0.4  # overlaps below it are not told apart
+_CELLS_AT_ONCE = 1 << 21
+_ROUNDING = 1e-5  # pixels and relative: what a bound may be wrong by in float32
+
+
+def best_overlaps(
+    boxes: Tensor, grids: Tensor, shapes: Tensor, strides: Sequence[int], center: float = 0.0
+) -> Tensor:
+    """The best IoU of each object with each anchor shape, over all cells of all levels.
+
+    Args:
+        boxes: objects [M, 5], pixels and degrees.
+        grids: (height, width) [M, 2] in pixels of the area that each object's cells are on.
+        shapes: anchors [S, 3]: width and height in strides, angle in degrees.
+        strides: of the levels, pixels.
+        center: of an anchor in its cell, in strides from the cell's corner.
+
+    Returns:
+        float32 [M, S]; 0 where it is below :data:`LEAST`.
+    """
+    best = torch.zeros(len(boxes) * len(shapes))
+    boxes, grids, shapes = boxes.double(), grids.double(), shapes.double()
+    for stride in strides:
+        sides = shapes[:, :2] * stride
+        areas, own = sides.prod(-1), boxes[:, 2] * boxes[:, 3]
+        alike = torch.minimum(areas, own[:, None]) >= LEAST * (1 - _ROUNDING) * torch.maximum(
+            areas, own[:, None]
+        )
+        for pairs in torch.nonzero(alike).split(max(1, _CELLS_AT_ONCE // 64)):
+            _improve(best.view(len(boxes), -1), pairs, boxes, grids, shapes, stride, center)
+    return torch.where(best >= LEAST, best, 0.0).view(len(boxes), len(shapes))
+
+
+def _improve(
+    best: Tensor, pairs: Tensor, boxes: Tensor, grids: Tensor, shapes: Tensor, stride: int, center: float
+) -> None:
+    """Raise ``best`` [M, S] by what the pairs (object, shape) [P, 2] have on one level."""
+    anchors = torch.cat([boxes[pairs[:, 0], :2], shapes[pairs[:, 1]]], -1)
+    anchors[:, 2:4] *= stride
+    pair, cells = _within_reach(anchors, boxes[pairs[:, 0]], grids[pairs[:, 0]], stride, center)
+    placed = torch.cat([cells, anchors[pair, 2:]], -1)
+    bound = _bound(placed, boxes[pairs[pair, 0]])
+    slot = pairs[pair, 0] * best.shape[1] + pairs[pair, 1]
+    flat, order = best.view(-1), bound.argsort(descending=True)
+    order = order[bound[order] >= LEAST]
+    while len(order):  # the most promising cell of each pair, then those that may still be better
+        first = _firsts(slot[order])
+        chosen = order[first]
+        index = torch.arange(len(chosen))
+        found = iou_of_pairs(
+            frames(placed[chosen]), frames(boxes[pairs[pair[chosen], 0]]), index, index
+        )
+        flat[slot[chosen]] = torch.maximum(flat[slot[chosen]], found)
+        rest = torch.ones(len(order), dtype=torch.bool)
+        rest[first] = False
+        order = order[rest]
+        order = order[bound[order] > flat[slot[order]]]
+
+
+def _firsts(slots: Tensor) -> Tensor:
+    """Positions [U] at which each of the values of ``slots`` [K] occurs for the first time."""
+    ordered, place = torch.sort(slots, stable=True)
+    new = torch.ones(len(slots), dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return place[new]
+
+
+def _within_reach(
+    anchors: Tensor, boxes: Tensor, grids: Tensor, stride: int, center: float
+) -> tuple[Tensor, Tensor]:
+    """Pairs' numbers [K] and anchor centres [K, 2] of all cells at which the smaller box's centre lies on the
+    larger.
+    """
+    larger = torch.where((anchors[:, 2] * anchors[:, 3] >= boxes[:, 2] * boxes[:, 3])[:, None], anchors, boxes)
+    cos, sin = _cos_sin(larger[:, 4])
+    half = larger[:, 2:4] / 2 + _ROUNDING * stride
+    reach = torch.stack(
+        [half[:, 0] * cos.abs() + half[:, 1] * sin.abs(), half[:, 0] * sin.abs() + half[:, 1] * cos.abs()], -1
+    )
+    cells_on = torch.ceil(grids.flip(-1) / stride - center)  # (x, y); an anchor's centre lies on the grid
+    low = torch.ceil((boxes[:, :2] - reach) / stride - center).clamp(min=0)
+    high = torch.minimum(torch.floor((boxes[:, :2] + reach) / stride - center), cells_on - 1)
+    counts = (high - low + 1).clamp(min=0).long()
+    total = counts.prod(-1)
+    pair = torch.repeat_interleave(torch.arange(len(boxes)), total)
+    within = torch.arange(len(pair)) - (total.cumsum(0) - total)[pair]
+    columns = counts[pair, 0].clamp(min=1)
+    cell = torch.stack([low[pair, 0] + within % columns, low[pair, 1] + within // columns], -1)
+    place = (cell + center) * stride
+    along, across = _in_frame(place - boxes[pair, :2], cos[pair], sin[pair])
+    on = (along.abs() <= half[pair, 0]) & (across.abs() <= half[pair, 1])
+    return pair[on], place[on]
+
+
+def _bound(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """No less than the IoU of pairs of boxes [K, 5]: of the area of one, what lies within the extent of the
+    other along its own axes.
+    """
+    shared = torch.minimum(_overlap_along(anchors, boxes), _overlap_along(boxes, anchors))
+    areas = anchors[:, 2] * anchors[:, 3] + boxes[:, 2] * boxes[:, 3]
+    return shared / (areas - shared) * (1 + _ROUNDING)
+
+
+def _overlap_along(boxes: Tensor, others: Tensor) -> Tensor:
+    cos, sin = _cos_sin(boxes[:, 4])
+    along, across = _in_frame(others[:, :2] - boxes[:, :2], cos, sin)
+    turn_cos, turn_sin = (part.abs() for part in _cos_sin(others[:, 4] - boxes[:, 4]))
+    w, h = others[:, 2], others[:, 3]
+    shared = [
+        torch.minimum((side + extent) / 2 - offset.abs(), torch.minimum(side, extent)).clamp(min=0)
+        for side, extent, offset in (
+            (boxes[:, 2], w * turn_cos + h * turn_sin, along),
+            (boxes[:, 3], w * turn_sin + h * turn_cos, across),
+        )
+    ]
+    return torch.minimum(shared[0] * shared[1], w * h)
+
+
+def _cos_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:
+    radians = torch.deg2rad(degrees)
+    return radians.cos(), radians.sin()
+
+
+def _in_frame(offset: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets [K, 2] along the axes of boxes turned counter-clockwise as seen in the image (y down)."""
+    x, y = offset.unbind(-1)
+    return x * cos - y * sin, x * sin + y * cos
