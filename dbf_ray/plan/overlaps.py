@@ -65,9 +65,7 @@ def _improve(
         first = _firsts(slot[order])
         chosen = order[first]
         index = torch.arange(len(chosen))
-        found = iou_of_pairs(
-            frames(placed[chosen]), frames(boxes[pairs[pair[chosen], 0]]), index, index
-        )
+        found = iou_of_pairs(frames(placed[chosen]), frames(boxes[pairs[pair[chosen], 0]]), index, index)
         flat[slot[chosen]] = torch.maximum(flat[slot[chosen]], found)
         rest = torch.ones(len(order), dtype=torch.bool)
         rest[first] = False
@@ -89,7 +87,9 @@ def _within_reach(
     """Pairs' numbers [K] and anchor centres [K, 2] of all cells at which the smaller box's centre lies on the
     larger.
     """
-    larger = torch.where((anchors[:, 2] * anchors[:, 3] >= boxes[:, 2] * boxes[:, 3])[:, None], anchors, boxes)
+    larger = torch.where(
+        (anchors[:, 2] * anchors[:, 3] >= boxes[:, 2] * boxes[:, 3])[:, None], anchors, boxes
+    )
     cos, sin = _cos_sin(larger[:, 4])
     half = larger[:, 2:4] / 2 + _ROUNDING * stride
     reach = torch.stack(

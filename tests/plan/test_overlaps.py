@@ -25,7 +25,9 @@ def shapes_of(scales: list[float], ratios: list[float], angles: list[float]) -> 
 
 def full(boxes: torch.Tensor, scales: list[float], ratios: list[float], angles: list[float]) -> torch.Tensor:
     """By the matrix, [M, S]."""
-    anchors = torch.cat(RotatedAnchors(STRIDES, 4.0, scales, ratios, angles)(level_shapes((160, 224), STRIDES)))
+    anchors = torch.cat(
+        RotatedAnchors(STRIDES, 4.0, scales, ratios, angles)(level_shapes((160, 224), STRIDES))
+    )
     count = len(scales) * len(ratios) * len(angles)
     iou = box_iou_rotated(anchors, boxes).view(-1, count, len(boxes)).amax(0).T
     return torch.where(iou >= LEAST, iou, 0.0)
