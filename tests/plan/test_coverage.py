@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from shapely import Polygon
 from torch import Tensor
 
-from dbf_ray.data.transforms import ORIENTATIONS, flip
 from dbf_ray.data.samples import make_target
+from dbf_ray.data.transforms import ORIENTATIONS, flip
 from dbf_ray.detectors import make_detector
 from dbf_ray.geometry import boxes_to_corners, circumscribed
 from dbf_ray.plan.coverage import coverage
