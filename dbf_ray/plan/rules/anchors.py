@@ -107,7 +107,11 @@ class OverlapTable:
         self._table = best_overlaps(boxes, grids, torch.tensor(sides), strides)
 
     def judge(
-        self, scales: tuple[float, ...], ratios: tuple[float, ...], angles: tuple[float, ...], threshold: float
+        self,
+        scales: tuple[float, ...],
+        ratios: tuple[float, ...],
+        angles: tuple[float, ...],
+        threshold: float,
     ) -> AnchorSet:
         """What a set does."""
         columns = [self._column[shape] for shape in itertools.product(scales, ratios, angles)]
