@@ -1,0 +1,52 @@
+"""What a rule chooses, and on what it may look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbf_ray.config import Config
+from dbf_ray.plan.objects import Objects
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of a configuration.
+
+    Attributes:
+        key: dotted, of the configuration.
+        value: what the rule chooses.
+        why: the figure behind it, in a few words.
+        rule: its name in docs/plan.md.
+        stays: the value that was given by who called, and is kept; then ``value`` is what would be chosen.
+    """
+
+    key: str
+    value: Any
+    why: str
+    rule: str
+    stays: Any = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What rules may look at.
+
+    Attributes:
+        objects: those to train on, as labelled.
+        evaluated: those to evaluate on; None where the folder has no such split.
+        gpu: whether the configured device is one.
+        fetched: weights of backbones that lie here already: file by name of the backbone.
+        measured: figures of real steps, empty where nothing was measured.
+    """
+
+    objects: Objects
+    evaluated: Objects | None
+    gpu: bool
+    fetched: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+Rule = Callable[[Facts, Config], Sequence[Choice]]
+"""Looks at the facts and at the configuration as the rules before left it."""

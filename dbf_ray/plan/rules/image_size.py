@@ -1,0 +1,57 @@
+"""Image size, or patches: so large that objects are seen, no larger than memory holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from dbf_ray.plan.objects import Objects
+
+SIDES = (256, 320, 384, 448, 512, 640, 768, 896, 1024)  # pixels
+SEEN = 0.95  # of the objects
+LARGEST = {False: 512, True: 1024}  # on a CPU, on a GPU: what a batch of a few images takes in some 10 GB
+CELL = {False: 8, True: 4}  # pixels of the finest level: of one stage, of two
+PATCH_OVERLAP = 0.2  # of a patch, at least
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """A side, and how many pixels objects have there.
+
+    Attributes:
+        side: pixels, of the long side of images, or of patches cut from them.
+        patches: whether images are to be cut.
+        overlap: of patches, pixels.
+        needed: the side at which 95 % of the objects have a short side of a cell or more.
+        short_side: that 95 % of the objects reach at ``side``, pixels.
+    """
+
+    side: int
+    patches: bool
+    overlap: int
+    needed: float
+    short_side: float
+
+
+def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> ImageSize:
+    """The least side at which 95 % of the objects that count have a short side of one cell of the finest
+    level; never more than images have, nor than memory holds: then patches of what it holds, which overlap
+    by the 95th percentile of long sides.
+    """
+    counted = objects.pick(torch.nonzero(~objects.difficult).squeeze(-1))
+    counted = counted if len(counted) else objects
+    long_sides = counted.sizes.amax(-1).double()[counted.image]
+    shares = counted.boxes[:, 2:4].amin(-1).clamp(min=1e-6) / long_sides
+    share = torch.quantile(shares, 1 - SEEN).item()
+    needed, native = CELL[two_stages] / share, torch.quantile(objects.sizes.amax(-1).double(), 0.5).item()
+    largest = LARGEST[gpu]
+    wanted = min(needed, native)
+    if wanted <= largest:
+        side = next((one for one in SIDES if one >= wanted), SIDES[-1])
+        return ImageSize(side, False, 0, needed, side * share)
+    reach = torch.quantile(counted.boxes[:, 2:4].amax(-1), 0.95).item()
+    overlap = min(largest // 2, max(round(PATCH_OVERLAP * largest), math.ceil(reach)))
+    short = torch.quantile(counted.boxes[:, 2:4].amin(-1), 1 - SEEN).item()
+    return ImageSize(largest, True, overlap, needed, short)
