@@ -39,6 +39,7 @@ class Facts:
         gpu: whether the configured device is one.
         fetched: weights of backbones that lie here already: file by name of the backbone.
         measured: figures of real steps, empty where nothing was measured.
+        memory: what takes seconds to compute and several rules look at.
     """
 
     objects: Objects
@@ -46,6 +47,7 @@ class Facts:
     gpu: bool
     fetched: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+    memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 Rule = Callable[[Facts, Config], Sequence[Choice]]

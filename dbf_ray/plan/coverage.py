@@ -86,11 +86,16 @@ def anchor_shapes(detector: RotatedRetinaNet) -> Tensor:
 
 
 def _best_iou(detector: RotatedRetinaNet, objects: Objects) -> Tensor:
-    grids = torch.tensor([padded_size([(h, w)]) for h, w in objects.sizes.tolist()]).reshape(-1, 2)
     overlaps = best_overlaps(
-        objects.boxes, grids[objects.image], anchor_shapes(detector), detector.anchors.strides
+        objects.boxes, grids_of(objects), anchor_shapes(detector), detector.anchors.strides
     )
     return overlaps.amax(-1)
+
+
+def grids_of(objects: Objects) -> Tensor:
+    """(height, width) [n, 2] of the padded image of each object."""
+    padded = [padded_size([(height, width)]) for height, width in objects.sizes.tolist()]
+    return torch.tensor(padded).reshape(-1, 2)[objects.image]
 
 
 def _points(detector: RotatedFCOS, objects: Objects, chosen: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 An anchor and an object share at least .4 of their union only if the centre of the smaller lies on the larger:
 with areas a <= A they share I >= .4 / 1.4 (a + A) >= .57 a, and a line through the smaller's centre halves
-it, so that no side of the larger may pass on this side of the centre. So few cells are in an object's reach,
-and what an upper bound of their overlap leaves is computed.
+it, so that no side of the larger may pass on this side of the centre. And two convex shapes that are
+symmetric about their centres share most where these coincide (Brunn and Minkowski): shapes that share less
+there need not be placed at all. So few cells are in an object's reach, and what an upper bound of their
+overlap leaves is computed.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ def _improve(
     """Raise ``best`` [M, S] by what the pairs (object, shape) [P, 2] have on one level."""
     anchors = torch.cat([boxes[pairs[:, 0], :2], shapes[pairs[:, 1]]], -1)
     anchors[:, 2:4] *= stride
+    alike = _iou(anchors, boxes[pairs[:, 0]]) >= LEAST  # about one centre, where they share most
+    anchors, pairs = anchors[alike], pairs[alike]
     pair, cells = _within_reach(anchors, boxes[pairs[:, 0]], grids[pairs[:, 0]], stride, center)
     placed = torch.cat([cells, anchors[pair, 2:]], -1)
     bound = _bound(placed, boxes[pairs[pair, 0]])
@@ -64,13 +68,17 @@ def _improve(
     while len(order):  # the most promising cell of each pair, then those that may still be better
         first = _firsts(slot[order])
         chosen = order[first]
-        index = torch.arange(len(chosen))
-        found = iou_of_pairs(frames(placed[chosen]), frames(boxes[pairs[pair[chosen], 0]]), index, index)
+        found = _iou(placed[chosen], boxes[pairs[pair[chosen], 0]])
         flat[slot[chosen]] = torch.maximum(flat[slot[chosen]], found)
         rest = torch.ones(len(order), dtype=torch.bool)
         rest[first] = False
         order = order[rest]
         order = order[bound[order] > flat[slot[order]]]
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    index = torch.arange(len(a))
+    return iou_of_pairs(frames(a), frames(b), index, index)
 
 
 def _firsts(slots: Tensor) -> Tensor:

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dbf_ray.config import Config
+from dbf_ray.plan.choices import Choice, Facts
+from dbf_ray.plan.coverage import grids_of
+from dbf_ray.plan.kinds import has_oriented_anchors, strides_of
+from dbf_ray.plan.objects import drawn, scaled
 from dbf_ray.plan.overlaps import best_overlaps
 
 MOST = 16  # anchors a cell
@@ -50,25 +55,27 @@ def even_angles(count: int) -> tuple[float, ...]:
     return tuple(-90 + 180 * k / count for k in range(count))
 
 
-def choose_anchors(
-    boxes: Tensor, grids: Tensor, strides: Sequence[int], threshold: float, most: int = MOST
-) -> AnchorSet:
-    """The smallest set that covers 95 % of the objects at overlap ``threshold``, else the one of at most
-    ``most`` anchors a cell that covers most; of equally small ones that of the best mean overlap.
-
-    Args:
-        boxes: objects [M, 5], M >= 1, resized as training does.
-        grids: (height, width) [M, 2] of the padded image of each.
-        strides: of the detector's levels.
-        threshold: of the assignment (``positive_iou``).
-        most: anchors a cell.
+def choose_anchors(table: OverlapTable, threshold: float, most: int = MOST) -> AnchorSet:
+    """The smallest set that covers 95 % of the objects at overlap ``threshold`` (``positive_iou``), else the
+    one of at most ``most`` anchors a cell that covers most; of equally small ones that of the best mean
+    overlap.
     """
-    table = OverlapTable(boxes, grids, strides)
     sets = [table.judge(*parts, threshold) for parts in candidates(most)]
     enough = [one for one in sets if one.covered >= ENOUGH]
     if enough:
         return min(enough, key=lambda one: (one.per_cell, -one.mean_iou))
     return max(sets, key=lambda one: (one.covered, -one.per_cell, one.mean_iou))
+
+
+def best_anchors(table: OverlapTable) -> tuple[AnchorSet, float]:
+    """The set to take, and at which ``positive_iou``: the highest of .5, .45 and .4 at which a set of at most
+    16 anchors a cell covers 95 %, else .4.
+    """
+    for threshold in THRESHOLDS:
+        found = choose_anchors(table, threshold)
+        if found.covered >= ENOUGH:
+            break
+    return found, threshold
 
 
 def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]:
@@ -94,7 +101,13 @@ def _scale_sets() -> Iterator[tuple[float, ...]]:
 
 
 class OverlapTable:
-    """The best overlap of each object with each anchor shape that sets are made of."""
+    """The best overlap of each object with each anchor shape that sets are made of.
+
+    Args:
+        boxes: objects [M, 5], M >= 1, resized as training does.
+        grids: (height, width) [M, 2] of the padded image of each.
+        strides: of the detector's levels.
+    """
 
     def __init__(self, boxes: Tensor, grids: Tensor, strides: Sequence[int]) -> None:
         angles = sorted({0.0, 45.0, *itertools.chain(*map(even_angles, ANGLES))})
@@ -119,3 +132,30 @@ class OverlapTable:
         return AnchorSet(
             scales, ratios, angles, (best >= threshold).float().mean().item(), best.mean().item()
         )
+
+
+def table_of(facts: Facts, config: Config) -> OverlapTable:
+    """For the objects at the configured image size; made once for each size."""
+    size, strides = config.data.image_size, strides_of(config.detector.name, config.detector.backbone)
+    key = ("overlaps", size, tuple(strides))
+    if key not in facts.memory:
+        shown = scaled(facts.objects, size)
+        some = shown.pick(drawn(shown, 0, MOST_OBJECTS))
+        facts.memory[key] = OverlapTable(some.boxes, grids_of(some), strides)
+    return facts.memory[key]
+
+
+def rule(facts: Facts, config: Config) -> list[Choice]:
+    """Anchors and thresholds of a detector of oriented anchors."""
+    if not has_oriented_anchors(config.detector.name):
+        return []
+    found, threshold = best_anchors(table_of(facts, config))
+    why = f"{found.per_cell} a cell: {found.covered:.1%} of the objects overlap one by {threshold}"
+    values = {
+        "anchor_scales": [round(scale, 3) for scale in found.scales],
+        "anchor_ratios": list(found.ratios),
+        "anchor_angles": list(found.angles),
+        "positive_iou": threshold,
+        "negative_iou": round(threshold - 0.1, 2),
+    }
+    return [Choice(f"detector.{option}", value, why, "anchors") for option, value in values.items()]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from dbf_ray.config import Config
+from dbf_ray.plan.choices import Choice, Facts
+from dbf_ray.plan.kinds import is_two_stage
 from dbf_ray.plan.objects import Objects
 
 SIDES = (256, 320, 384, 448, 512, 640, 768, 896, 1024)  # pixels
@@ -55,3 +58,10 @@ def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> Image
     overlap = min(largest // 2, max(round(PATCH_OVERLAP * largest), math.ceil(reach)))
     short = torch.quantile(counted.boxes[:, 2:4].amin(-1), 1 - SEEN).item()
     return ImageSize(largest, True, overlap, needed, short)
+
+
+def rule(facts: Facts, config: Config) -> list[Choice]:
+    """``data.image_size``; whether images should be cut instead is asked before (:func:`choose_image_size`)."""
+    found = choose_image_size(facts.objects, two_stages=is_two_stage(config.detector.name), gpu=facts.gpu)
+    why = f"{SEEN:.0%} of the objects have a short side of {found.short_side:.1f} px or more"
+    return [Choice("data.image_size", found.side, why, "image size")]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
+from dbf_ray.config import Config
+from dbf_ray.plan.choices import Choice, Facts
+from dbf_ray.plan.kinds import is_two_stage
+
 LEAST_EPOCHS, MOST_EPOCHS = 12, 300
 LEAST_STEPS = 1500  # of the optimizer, in all
 WARMUP_SHARE, MOST_WARMUP = 0.05, 500
@@ -46,3 +50,32 @@ def epochs(steps_per_epoch: int) -> int:
 def warmup_steps(steps: int) -> int:
     """5 % of all ``steps``, at most 500."""
     return min(MOST_WARMUP, round(WARMUP_SHARE * steps))
+
+
+def rule(facts: Facts, config: Config) -> list[Choice]:
+    """Keys of ``training``, by the batch, the optimizer and how many images there are."""
+    train, images = config.training, len(facts.objects.sizes)
+    if config.data.selection_fraction:
+        images = max(1, round(images * (1 - config.data.selection_fraction)))
+    batch = min(train.batch_size, largest_batch(images))
+    parts = config.cluster.workers * train.accumulation
+    batch = max(parts, batch - batch % parts)
+    steps = max(1, images // batch)
+    wanted = epochs(steps)
+    found = []
+    if batch != train.batch_size:
+        found.append(Choice("training.batch_size", batch, f"a quarter of {images} images at most", "batch"))
+    rate = learning_rate(train.optimizer, batch, is_two_stage(config.detector.name))
+    return [
+        *found,
+        Choice("training.lr", rate, f"{train.optimizer} at batch {batch}", "learning rate"),
+        Choice("training.weight_decay", WEIGHT_DECAY[train.optimizer], train.optimizer, "weight decay"),
+        Choice("training.schedule", "cosine", "whatever the number of epochs", "learning rate"),
+        Choice("training.epochs", wanted, f"{steps} steps in each, {steps * wanted} in all", "epochs"),
+        Choice(
+            "training.warmup_steps",
+            warmup_steps(steps * wanted),
+            f"{WARMUP_SHARE:.0%} of {steps * wanted} steps, at most {MOST_WARMUP}",
+            "warm-up",
+        ),
+    ]

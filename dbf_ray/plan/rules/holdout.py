@@ -1,0 +1,16 @@
+"""Images to evaluate on, where a folder has none of its own."""
+
+from __future__ import annotations
+
+from dbf_ray.config import Config
+from dbf_ray.plan.choices import Choice, Facts
+
+SHARE = 0.2
+
+
+def rule(facts: Facts, config: Config) -> list[Choice]:
+    """``data.selection_fraction``, where the folder has no split to evaluate on."""
+    if facts.evaluated is not None:
+        return []
+    why = "the folder is not divided: this share is held out to evaluate on"
+    return [Choice("data.selection_fraction", SHARE, why, "held-out images")]
