@@ -1,0 +1,83 @@
+"""What a plan is made from: the data of a configuration, read and found sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dbf_ray.build.data import make_split
+from dbf_ray.config import Config, with_overrides
+from dbf_ray.data.readers import find_reader, recognise
+from dbf_ray.detectors.backbones.download import DEFAULT_FILE
+from dbf_ray.errors import DataError
+from dbf_ray.plan.choices import Facts
+from dbf_ray.plan.objects import Objects, objects_of
+
+EVALUATED = ("val", "valid", "validation", "test")  # names of splits to evaluate on, the first that is there
+SUBPIXEL_SHARE = 0.9
+
+
+def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Config:
+    """The configuration with format and splits of the folder ``root``, as far as they are not ``given``.
+
+    Raises:
+        DataError: there is no such folder, its format is not known, or it has no split to train on.
+    """
+    if root is None:
+        return config
+    root = root.expanduser().resolve()
+    name = config.data.name if "data.name" in given else recognise(root)
+    found = {"data.root": str(root), "data.name": name}
+    splits = find_reader(name).splits(root)
+    if splits and "data.train_split" not in given and "train" not in splits:
+        raise DataError(
+            f"{root}: a folder that is divided must have a split to train on, train or another that is named; "
+            f"there are {', '.join(splits)}; give one as --data.train_split"
+        )
+    if splits and "data.val_split" not in given:
+        found["data.val_split"] = next((split for split in EVALUATED if split in splits), "val")
+    return with_overrides(config, found)
+
+
+def look(config: Config, gpu: bool) -> Facts:
+    """Read the labels and headers of all images.
+
+    Raises:
+        DataError: they cannot be read, no training image has an object, a class occurs only where it is
+            evaluated, or nearly all boxes are smaller than a pixel.
+    """
+    data = config.data
+    train_set = make_split(data, data.train_split)
+    objects = objects_of(train_set)
+    check_pixels(objects, str(data.root))
+    evaluated = None
+    if data.root is None or data.val_split in find_reader(data.name).splits(data.root):
+        evaluated = objects_of(make_split(data, data.val_split, train_set.classes))
+    fetched = {"mobilenet_v2": str(DEFAULT_FILE)} if DEFAULT_FILE.exists() else {}
+    return Facts(objects, evaluated, gpu, fetched)
+
+
+def check_pixels(objects: Objects, place: str) -> None:
+    """Refuse labels that can hardly be in pixels.
+
+    Raises:
+        DataError: there is no object, or nine tenths of the boxes are below one pixel.
+    """
+    if not len(objects):
+        raise DataError(
+            f"{place}: a plan needs at least one object to train on, got none; correct the labels"
+        )
+    below = (objects.boxes[:, 2:4].amax(-1) < 1).double().mean().item()
+    if below >= SUBPIXEL_SHARE:
+        raise DataError(
+            f"{place}: coordinates must be in pixels, {below:.0%} of the boxes are smaller than one; "
+            "normalised coordinates? Multiply them by the images' width and height, or name the format"
+        )
+
+
+def on_gpu(config: Config) -> bool:
+    """Whether the configured device is a GPU."""
+    return config.training.device == "cuda" or (
+        config.training.device == "auto" and torch.cuda.is_available()
+    )
