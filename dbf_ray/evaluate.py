@@ -16,7 +16,7 @@ from dbf_ray.data import class_names, originals_of
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
-from dbf_ray.training.checkpoint import load_checkpoint
+from dbf_ray.training.checkpoint import load_checkpoint, read_record
 from dbf_ray.training.loop import evaluate
 
 
@@ -27,7 +27,7 @@ def config_of(checkpoint: Path, root: Path | None = None) -> Config:
     Raises:
         WeightsError: the checkpoint cannot be read, or this version does not understand its configuration.
     """
-    _, record = load_checkpoint(checkpoint)
+    record = read_record(checkpoint)
     try:
         config = make_config(record["config"], f"checkpoint {checkpoint}")
     except (KeyError, TypeError, ConfigError) as error:

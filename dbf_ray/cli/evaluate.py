@@ -74,11 +74,13 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf evaluate") 
         if unused:
             raise ConfigError(f"--{unused[0]} has no effect on a MMRotate checkpoint; leave it out")
         metrics = evaluate_mmrotate(options.mmrotate, load_config(options.config, overrides), options.split)
-    print(
-        "\n".join(
-            f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()
-        )
-    )
+    print("\n".join(f"{name:<16} {_text(value)}" for name, value in metrics.items()))
     if options.json:
         print_json(metrics)
     return metrics
+
+
+def _text(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return "none" if value != value else f"{value:.4f}"

@@ -23,6 +23,7 @@ from dbf_ray.evaluation.merge import as_found
 from dbf_ray.evaluation.submission import read_task1
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes, nms_rotated
 from dbf_ray.predict import Options, predict
+from dbf_ray.training.manifest import seal
 
 Refused = Callable[..., str]
 Trained = tuple[Path, list[str], str]
@@ -173,6 +174,7 @@ def test_how_large_the_training_images_were_is_remembered(
     assert record["window"] == 64
     record["window"] = 40
     (checkpoint / "record.json").write_text(json.dumps(record))
+    seal(checkpoint)
     assert main(arguments) == 0
     assert "windows of 40 px (the long side of the images it was trained on)" in capsys.readouterr().err
 
@@ -237,7 +239,10 @@ def test_an_output_folder_of_something_else(
 def test_a_window_that_is_no_number(arguments: list[str], checkpoint: Path, refused: Refused) -> None:
     record = json.loads((checkpoint / "record.json").read_text())
     (checkpoint / "record.json").write_text(json.dumps({**record, "window": "large"}))
-    assert "window in record.json must be a number of pixels >= 1, got 'large'" in refused(command, arguments)
+    seal(checkpoint)
+    line = refused(command, arguments)
+    assert "window in record.json must be a number of pixels >= 1, got 'large'; give --window" in line
+    assert main([*arguments, "--window", "64"]) == 0
 
 
 def test_interrupted_by_a_person(
