@@ -63,7 +63,7 @@ class LabelledDataset:
         if own is None:
             own = reader.class_names(root)
         self.classes = class_names(own) if own is not None else found_classes(reader, root, classes_from)
-        reader = knowing(reader, self.classes)
+        reader = knowing(reader, self.classes if own is None else own)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
         self.sizes: list[tuple[int, int]] = []

@@ -102,7 +102,7 @@ def check_dataset(
     given = None if classes is None else class_names(classes)
     listings, problems, notes = _listings(reader, root)
     names = _declared(reader, root, problems) if given is None else given
-    informed = reader if names is None else knowing(reader, names)
+    informed = reader if classes is None else knowing(reader, classes)
     records = _looked_at(informed, listings, workers, progress)
     splits = {name: [records[_key(item)] for item in listing.items] for name, listing in listings.items()}
     for record in records.values():

@@ -158,7 +158,8 @@ def _read(
         yield from ((item, None) for item in listing.items)
         return
     names = None if classes is None else class_names(classes)
-    for item, labels in read_split(reader if names is None else knowing(reader, names), root, split):
+    informed = reader if classes is None else knowing(reader, classes)
+    for item, labels in read_split(informed, root, split):
         place = item.labels or item.image
         for one in labels.objects:
             if names is not None and one.name not in names:

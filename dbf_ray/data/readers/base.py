@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.errors import DataError
 
@@ -141,11 +142,13 @@ class Reader(Protocol):
         """The objects of one item; empty where it has no labels."""
 
 
-def knowing(reader: Reader, classes: Sequence[str]) -> Reader:
-    """The reader as one that knows the names of all classes, where that tells it how to read a line: one that
-    has ``knowing``.
+def knowing(reader: Reader, classes: str | Sequence[str]) -> Reader:
+    """The reader as one that knows the names of all classes, as they were given, where that tells it how to
+    read a line: one that has ``knowing``.
     """
-    informed: Reader = reader.knowing(classes) if hasattr(reader, "knowing") else reader
+    if not hasattr(reader, "knowing"):
+        return reader
+    informed: Reader = reader.knowing(class_names(classes) if isinstance(classes, str) else classes)
     return informed
 
 

@@ -10,14 +10,15 @@ which counts as difficult. An empty file is an image without objects. Format:
 https://captain-whu.github.io/DOTA/dataset.html.
 
 A class whose name has blanks is one to a reader that knows it (:meth:`DotaReader.knowing`), or where commas
-or tabs separate the fields: ``type 1`` is else the class ``type`` with the flag 1.
+or tabs separate the fields: ``type 1`` is else the class ``type`` with the flag 1. If ``type`` is a class
+too, it is refused.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dbf_ray.data.class_lists import CLASS_LISTS, one_word
@@ -43,6 +44,9 @@ LABEL_FOLDERS = ("labelTxt", "annfiles", "labelTxt-v2.0", "labelTxt-v1.5", "labe
 splitter does, and as downloaded.
 """
 FLAGS = ("0", "1", "2")
+Known = Mapping[str, bool]
+"""Classes, blanks in their names as hyphens, and whether they were given with blanks."""
+NOTHING: Known = {}
 
 
 class DotaReader:
@@ -52,7 +56,7 @@ class DotaReader:
     classes: Sequence[str] | None = None
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        self._known = frozenset(known)
+        self._known: Known = {one_word(name): len(name.split()) > 1 for name in known}
 
     def knowing(self, classes: Sequence[str]) -> DotaReader:
         """A reader that finds these classes in a line also where their names are written with blanks."""
@@ -123,9 +127,9 @@ def label_folder(folder: Path) -> Path | None:
     return next((folder / name for name in LABEL_FOLDERS if os.path.isdir(folder / name)), None)
 
 
-def read_labels(file: Path, known: Collection[str] = ()) -> Labels:
+def read_labels(file: Path, known: Known = NOTHING) -> Labels:
     """All objects of one label file; byte-order mark, CRLF, blank lines and header lines before the first
-    object are skipped. ``known``: classes, blanks in their names as hyphens.
+    object are skipped.
     """
     text = read_text(file)
     if isinstance(text, Problem):
@@ -142,30 +146,36 @@ def read_labels(file: Path, known: Collection[str] = ()) -> Labels:
     return labels
 
 
-def parse_line(text: str, file: Path, number: int, known: Collection[str] = ()) -> LabelledObject | Problem:
-    """One object line, or what is wrong with it. ``known``: classes, blanks in their names as hyphens."""
-    fields, shown = _fields(text), quoted(text)
+def parse_line(text: str, file: Path, number: int, known: Known = NOTHING) -> LabelledObject | Problem:
+    """One object line, or what is wrong with it."""
+    shown = quoted(text)
+    apart = _separated(text)
+    fields = apart or text.replace(",", " ").split()
     if len(fields) < 9:
         rule = "an object line must be x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]"
         return Problem("syntax", file, f"{rule}, got {_described(len(fields))}: {shown}; correct it", number)
     corners = parse_corners(fields[:8], file, number, shown)
     if isinstance(corners, Problem):
         return corners
-    found = _class_and_flag(fields[8:], known)
+    found = _class_and_flag(fields[8:], {one_word(fields[8]): False} if apart else known)
     if isinstance(found, str):
         return Problem("syntax", file, f"{found}, in: {shown}", number)
     name, flag, other = found
     return LabelledObject(corners, name, flag != "0", number, other)
 
 
-def _fields(text: str) -> list[str]:
-    """The fields of a line; one separated by commas or tabs may have blanks within."""
+def _separated(text: str) -> list[str]:
+    """The fields of a line that commas or tabs separate, whose class may have blanks; empty for other lines,
+    and where a blank separates what may be a flag.
+    """
     fields = [field.strip() for field in re.split("[,\t]", text.strip().rstrip(",\t"))]
-    apart = len(fields) in (9, 10) and all(len(field.split()) == 1 for field in fields[:8]) and fields[8]
-    return [*fields[:8], one_word(fields[8]), *fields[9:]] if apart else text.replace(",", " ").split()
+    if len(fields) not in (9, 10) or not fields[8] or any(len(field.split()) != 1 for field in fields[:8]):
+        return []
+    flagged = len(fields) == 9 and len(fields[8].split()) > 1 and fields[8].split()[-1] in FLAGS
+    return [] if flagged else fields
 
 
-def _class_and_flag(words: Sequence[str], known: Collection[str]) -> tuple[str, str, str | None] | str:
+def _class_and_flag(words: Sequence[str], known: Known) -> tuple[str, str, str | None] | str:
     """Class, flag, and the class without that flag if it may be part of the name; or what is wrong with the
     words: rule, value and next step.
     """
@@ -174,7 +184,7 @@ def _class_and_flag(words: Sequence[str], known: Collection[str]) -> tuple[str, 
     flagged = len(words) > 1 and flag in FLAGS
     if len(words) == 1 or (whole in known and not (flagged and name in known)):
         return whole, "0", None
-    if whole in known:
+    if known.get(whole):
         return (
             f"a class and its flag must be told apart, got {' '.join(words)!r}, which may be {name!r} with "
             f"flag {flag} or {whole!r} without one; write a flag behind each class, {whole!r} 0 say"

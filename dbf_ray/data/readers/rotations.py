@@ -8,11 +8,12 @@ whether it is in degrees or radians, which way it turns, and about which point, 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import reprlib
 from collections.abc import Container, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Points = list[tuple[float, float]]
 
@@ -63,13 +64,13 @@ class Rotation(NamedTuple):
     @property
     def sure(self) -> bool:
         """Whether the value must be an angle of the box."""
-        return bool(SURE & _words(self.key))
+        return _kind(self.key) == "sure"
 
 
 def rotations(pairs: Iterable[tuple[str, Any]], known: str) -> list[Rotation]:
-    """The rotations other than 0 among an object's keys and values; ``known`` is the key of CVAT's."""
+    """The rotations other than 0 among an object's keys and values, CVAT's last, whose key is ``known``."""
     found = [Rotation(key, value, key == known) for key, value in pairs if _turns(key, value)]
-    return [one for one in found if one.number != 0]
+    return sorted((one for one in found if one.number != 0), key=lambda one: one.known)
 
 
 def entries(
@@ -175,23 +176,34 @@ def _no_number(rotation: Rotation) -> str:
     return f"{rotation.key} must be a finite number, got {rotation.shown}; correct or remove it"
 
 
-def _words(key: str) -> set[str]:
-    """Words of a key, of ``rotationAngle`` two."""
-    return {word.lower() for word in WORDS.findall(re.split(r"[.:]", key)[-1])}
-
-
 def _turns(key: str, value: Any) -> bool:
-    """Whether a key may say that the box is turned."""
-    words = _words(key)
-    if value is None or value is False or value == [] or value == {} or words & OTHERS:
+    """Whether an object's key and value may say that the box is turned."""
+    kind = _kind(key)
+    if kind is None or value is None or value is False or value == [] or value == {}:
         return False
-    if words & SURE:
-        return True
-    if words & PERHAPS:
+    if kind == "perhaps":
         return Rotation(key, value).number is not None
-    name = re.sub(r"[^a-z0-9]", "", re.split(r"[.:]", key)[-1].lower())
-    if TURNED.fullmatch(name) is None:
-        return False
+    if kind == "sure":
+        return True
     if isinstance(value, str):
         return value.strip().lower() not in ("", "no", "false", "none")
-    return isinstance(value, list | dict) or name.startswith(("is", "has", "rotated"))
+    return isinstance(value, list | dict) or kind == "said"
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(key: str) -> Literal["sure", "perhaps", "held", "said"] | None:
+    """What a key may say of a box: that it must be or may be turned by the value, that the value holds it, or
+    whether it is turned.
+    """
+    last = re.split(r"[.:]", key)[-1]
+    words = {word.lower() for word in WORDS.findall(last)}
+    if words & OTHERS:
+        return None
+    if words & SURE:
+        return "sure"
+    if words & PERHAPS:
+        return "perhaps"
+    name = re.sub(r"[^a-z0-9]", "", last.lower())
+    if TURNED.fullmatch(name) is None:
+        return None
+    return "said" if name.startswith(("is", "has", "rotated")) else "held"
