@@ -18,6 +18,10 @@ TEXT = "tag:yaml.org,2002:str"
 MERGE = "tag:yaml.org,2002:merge"
 
 
+class RepeatedKey(yaml.MarkedYAMLError):
+    """A mapping holds a key twice; ``problem`` says which and what to do, ``problem_mark`` where."""
+
+
 def load_yaml(text: str, is_text: Callable[[Path], bool] = lambda path: False) -> Any:
     """The value that YAML describes.
 
@@ -28,7 +32,8 @@ def load_yaml(text: str, is_text: Callable[[Path], bool] = lambda path: False) -
             null unless it is in a list or mapping that is text itself.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or a mapping holds a key twice.
+        RepeatedKey: a mapping holds a key twice.
+        yaml.YAMLError, ValueError: it is no YAML, or a value is not what its tag says.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -83,12 +88,10 @@ def _prepare(
                     key.tag = TEXT
                 known = loader.construct_object(key)
                 if known in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None,
-                        None,
-                        f"a mapping must hold a key once, {key.value!r} is in line "
-                        f"{seen[known].start_mark.line + 1} too",
-                        key.start_mark,
+                    raise RepeatedKey(
+                        problem=f"a mapping must hold a key once, {key.value!r} is in line "
+                        f"{seen[known].start_mark.line + 1} too; remove one of them",
+                        problem_mark=key.start_mark,
                     )
                 seen[known] = key
             _prepare(value, (*path, str(getattr(key, "value", ""))), is_text, loader, done)

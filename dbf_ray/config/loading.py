@@ -27,7 +27,7 @@ from dbf_ray.config.sections import (
 )
 from dbf_ray.errors import ConfigError
 from dbf_ray.shipped import find_shipped
-from dbf_ray.single_keys import load_yaml
+from dbf_ray.single_keys import RepeatedKey, load_yaml
 
 RENAMED = {"data.canvas": "data.pad_to", "data.view_per": "data.orientation_per"}  # keys of 0.1.0
 
@@ -97,6 +97,9 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
                 f"cannot read the configuration file {file}: {error.strerror or error}; give an existing "
                 "YAML file"
             ) from error
+        except RepeatedKey as error:
+            line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+            raise ConfigError(f"{file}{line}: {error.problem}") from error
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(
                 f"{file} is not valid YAML: {' '.join(str(error).split())}; correct it"

@@ -176,7 +176,7 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     for name, other in doubtful((one.name, one.other) for one in objects).items():
         _log.warning(
             "%s, %s: %r is read as a class with a difficult flag, but may be %r, and others like it, without "
-            "one; name the classes in `classes`",
+            "one; name all classes to say which",
             root,
             split,
             name,

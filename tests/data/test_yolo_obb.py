@@ -179,6 +179,7 @@ def test_names(name: str, text: str, names: list[str] | None, tmp_path: Path) ->
         ),
         ("names: {0: ship}\nnc: many", r"nc must be the number of names, 1, got 'many'"),
         ("names: [ship]\nnc: true", r"nc must be the number of names, 1, got True"),
+        ("names: [ship]\nkpt_shape: [2, 2]", r"data\.yaml: labels must be oriented boxes, kpt_shape says"),
         ("names: [ship, ]\nnc: []", r"nc must be the number of names, 1, got \[\]"),
         ("names:\n- ship\n-\n", r"got {1: ''}"),
         ("names: [ship, ]\nnc: !!timestamp no", r"data\.yaml must be YAML"),

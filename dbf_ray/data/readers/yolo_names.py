@@ -13,9 +13,13 @@ import yaml
 
 from dbf_ray.data.class_lists import one_word
 from dbf_ray.data.readers.base import Problem, quoted, read_text
-from dbf_ray.single_keys import load_yaml
+from dbf_ray.single_keys import RepeatedKey, load_yaml
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+KEY_POINTS = (
+    "labels must be oriented boxes, kpt_shape says that they are key points, whose lines may look alike; "
+    "export oriented boxes, or remove kpt_shape"
+)
 CLASSES_FILE = "classes.txt"  # one name a line, as Label Studio and labelImg write it
 
 
@@ -38,14 +42,15 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
         names = content.get("names") if isinstance(content, dict) else None
         if names is None:
             return None
+        if content.get("kpt_shape") is not None:
+            return Problem("syntax", file, KEY_POINTS)
         checked = _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
         return checked if isinstance(checked, Problem) else _counted(checked, content.get("nc"), file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        message = (
-            f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; "
-            "correct it"
-        )
+        reason = getattr(error, "problem", None) or str(error)
+        wrong = f"{file.name} must be YAML, got: {quoted(reason)}; correct it"
+        message = reason if isinstance(error, RepeatedKey) else wrong
         return Problem("syntax", file, message, None if mark is None else mark.line + 1)
     except (
         ValueError,
