@@ -121,7 +121,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     names = [one_word(name) for name in classes]
     if not names or len(set(names)) != len(names) or not all(names):
         raise DataError(
-            "`classes` must be names that differ in more than blanks, at least one, got "
+            "`classes` must be different names, blanks in them as hyphens, at least one, got "
             f"{list(classes)}; correct the list"
         )
     return names

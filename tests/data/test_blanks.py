@@ -156,7 +156,7 @@ def test_difficult_objects_of_a_known_class_are_in_no_doubt(make_root: Callable[
 
 
 def test_patches_and_merged_detections_of_a_class_with_a_blank(
-    make_root: Callable[..., Path], tmp_path: Path
+    make_root: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Split writes one word and a flag; merged detections of the class are judged by labels with a blank."""
     root = make_root({"a": f"{CORNERS} type 1\n"})
@@ -187,7 +187,11 @@ def test_patches_and_merged_detections_of_a_class_with_a_blank(
     (found / "Task1_type 1.txt").write_text(f"a 0.9 {CORNERS}\n")
     merged = tmp_path.with_name("merged")
     arguments = ["merge", str(found), str(merged), "--labels", str(root), "--split", "train"]
+    capsys.readouterr()
     assert main(arguments) == 0
+    assert {"merged/map50 1.0000", "merged/ap50/type-1 1.0000"} <= {
+        " ".join(line.split()) for line in capsys.readouterr().out.splitlines()
+    }
     assert sorted(file.name for file in merged.iterdir()) == ["Task1_type-1.txt", "submission.zip"]
     for folder in (out, found, merged):
         shutil.rmtree(folder)

@@ -204,7 +204,7 @@ def test_val_uses_the_classes_of_train(make_root: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("classes", [[], ["ship", "ship"], ["large vehicle", "large-vehicle"], [""], [" "]])
 def test_bad_class_lists(make_root: Callable[..., Path], classes: list[str]) -> None:
-    with pytest.raises(DataError, match=r"`classes` must be names that differ in more than blanks"):
+    with pytest.raises(DataError, match=r"`classes` must be different names, blanks in them as hyphens"):
         dota(make_root({"a": SQUARE}), classes=classes)
 
 
