@@ -14,10 +14,11 @@ import torch
 from dbf_ray.data.labelled import read_split, to_boxes
 from dbf_ray.data.patches.split import WHOLE
 from dbf_ray.data.readers import find_reader, recognise
+from dbf_ray.data.readers.base import knowing
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.evaluation.merge import NMS_THRESHOLD, Detections, merge_patches
-from dbf_ray.evaluation.submission import read_task1, task1_source, write_task1
+from dbf_ray.evaluation.submission import read_task1, task1_source, text_names, write_task1
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,11 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     Raises:
         DataError: labels cannot be read, or there are detections and all of them are of other images.
     """
-    reader = find_reader(format_name or recognise(root))
+    reader = knowing(find_reader(format_name or recognise(root)), merged.classes)
     pairs = read_split(reader, root, split if reader.splits(root) else WHOLE)
-    classes = [
-        *merged.classes,
-        *sorted({one.name for _, labels in pairs for one in labels.objects} - set(merged.classes)),
-    ]
+    labelled = sorted({one.name for _, labels in pairs for one in labels.objects})
+    as_text = dict(zip(labelled, text_names(labelled), strict=True))
+    classes = [*merged.classes, *sorted(set(as_text.values()) - set(merged.classes))]
     evaluator = Evaluator(len(classes), classes)
     found_by_name = {_as_text(name): found for name, found in merged.images.items()}
     nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
@@ -109,7 +109,9 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     for item, labels in pairs:
         target = {
             "boxes": to_boxes(labels.objects, item.labels or item.image),
-            "labels": torch.tensor([classes.index(one.name) for one in labels.objects], dtype=torch.int64),
+            "labels": torch.tensor(
+                [classes.index(as_text[one.name]) for one in labels.objects], dtype=torch.int64
+            ),
             "difficult": torch.tensor([one.difficult for one in labels.objects], dtype=torch.bool),
             "image_id": item.image.stem,
         }

@@ -14,7 +14,8 @@ from torch import Tensor
 from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.images.files import check_image, read_image
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Problem, Reader
-from dbf_ray.data.readers.base import TOLERATED
+from dbf_ray.data.readers.base import TOLERATED, knowing
+from dbf_ray.data.readers.dota import doubtful
 from dbf_ray.data.samples import Sample, Target, make_target
 from dbf_ray.errors import DataError
 from dbf_ray.geometry import canonicalize, corners_to_boxes
@@ -62,6 +63,7 @@ class LabelledDataset:
         if own is None:
             own = reader.class_names(root)
         self.classes = class_names(own) if own is not None else found_classes(reader, root, classes_from)
+        reader = knowing(reader, self.classes if own is None else own)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
         self.sizes: list[tuple[int, int]] = []
@@ -170,7 +172,17 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     Raises:
         DataError: the split is not usable, or has no objects at all.
     """
-    names = {one.name for _, labels in read_split(reader, root, split) for one in labels.objects}
+    objects = [one for _, labels in read_split(reader, root, split) for one in labels.objects]
+    for name, other in doubtful((one.name, one.other) for one in objects).items():
+        _log.warning(
+            "%s, %s: %r is read as a class with a difficult flag, but may be %r, and others like it, without "
+            "one; name all classes to say which",
+            root,
+            split,
+            name,
+            other,
+        )
+    names = {one.name for one in objects}
     if not names:
         raise DataError(
             f"{root}, {split}: must label at least one object to learn from, found none; name the classes in "

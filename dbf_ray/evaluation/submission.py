@@ -83,33 +83,38 @@ def task1_source(source: Path) -> Path:
 
 
 def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict[str, Detections], list[str]]:
-    """Detections by image from a folder of Task 1 files, or a zip of them; and the class names.
+    """Detections by image from a folder of Task 1 files, or a zip of them; and the class names, blanks in
+    those of files as dashes. Equal lines are one detection.
 
     Args:
         source: folder of them, or with a folder Task1 of them; or a zip file.
         classes: in label order; None: those that the files are named by, sorted.
 
     Raises:
-        DataError: there is no such file, a file's class is unknown, or a line is malformed.
+        DataError: there is no such file, a class has two or is unknown, or a line is malformed.
     """
     texts = _texts(source)
     names = sorted(texts) if classes is None else list(classes)
+    places = {name: label for label, name in enumerate(text_names(names))}
     rows: dict[str, list[tuple[list[float], int]]] = {}
     for name, text in sorted(texts.items()):
-        if name not in names:
+        if name not in places:
             raise DataError(
                 f"{source}, {PREFIX}{name}.txt: classes must be among {', '.join(names)}, got {name!r}; "
                 "rename the file"
             )
+        lines: dict[str, int] = {}
         for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
+            lines.setdefault(line.strip(), number)
+        for line, number in lines.items():
+            if line:
                 image, values = _parse(line, f"{source}, {PREFIX}{name}.txt, line {number}")
-                rows.setdefault(image, []).append((values, names.index(name)))
+                rows.setdefault(image, []).append((values, places[name]))
     return {image: _found(found) for image, found in rows.items()}, names
 
 
 def _texts(source: Path) -> dict[str, str]:
-    """Text of each file by the class in its name."""
+    """Text of each file by the class in its name, as :func:`text_names` writes it."""
     source = task1_source(source)
     try:
         if source.is_dir():
@@ -123,16 +128,22 @@ def _texts(source: Path) -> dict[str, str]:
                     for name in archive.namelist()
                     if name.endswith(".txt")
                 ]
-        texts = {
-            name[len(PREFIX) : -4]: content.decode("utf-8-sig")
+        found = [
+            (text_names([name[len(PREFIX) : -4]])[0], content.decode("utf-8-sig"))
             for name, content in pairs
             if name.startswith(PREFIX)
-        }
+        ]
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise DataError(
             f"{source} must be a folder or a zip of text files {PREFIX}CLASS.txt, it cannot be read: "
             f"{error}; check it"
         ) from error
+    texts = dict(found)
+    if len(texts) < len(found):
+        twice, _ = Counter(name for name, _ in found).most_common(1)[0]
+        raise DataError(
+            f"{source} must hold one file {PREFIX}CLASS.txt for each class, got two for {twice!r}; remove one"
+        )
     if not texts:
         raise DataError(
             f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that dbf predict "

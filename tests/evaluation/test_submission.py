@@ -49,6 +49,38 @@ def test_what_was_written_is_read_again(tmp_path: Path, source: str) -> None:
     assert read_task1(tmp_path / source)[1] == sorted(CLASSES)
 
 
+LINE = "P1 0.5 1 1 9 1 9 4 1 4\n"
+
+
+def test_a_line_that_is_there_twice_is_one_detection(tmp_path: Path) -> None:
+    """As where results were put together twice; another score or place is another detection."""
+    file = tmp_path / "Task1_ship.txt"
+    file.write_text(f"{LINE}{LINE}\n {LINE.strip()}  \nP1 0.4 1 1 9 1 9 4 1 4\nP2 0.5 1 1 9 1 9 4 1 4\n")
+    images, _ = read_task1(tmp_path)
+    assert {name: found.scores.tolist() for name, found in images.items()} == {
+        "P1": pytest.approx([0.5, 0.4]),
+        "P2": [0.5],
+    }
+
+
+def test_two_files_of_one_class_are_refused(tmp_path: Path) -> None:
+    """In folders of an archive, or under names that differ in blanks alone."""
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for folder in ("first", "second"):
+            archive.writestr(f"{folder}/Task1_ship.txt", LINE)
+    with pytest.raises(
+        DataError, match=r"one file Task1_CLASS\.txt for each class, got two for 'ship'; remove"
+    ):
+        read_task1(tmp_path / "all.zip")
+    for name in ("type 1", "type-1"):
+        (tmp_path / f"Task1_{name}.txt").write_text(LINE)
+    with pytest.raises(DataError, match=r"got two for 'type-1'"):
+        read_task1(tmp_path)
+    (tmp_path / "Task1_type-1.txt").unlink()
+    assert read_task1(tmp_path)[1] == ["type-1"]
+    assert read_task1(tmp_path, ["type 1"])[0]["P1"].labels.tolist() == [0]
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must hold text files Task1_CLASS\.txt, found none"):
         read_task1(tmp_path)

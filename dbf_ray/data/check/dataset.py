@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.data.check.flags import doubtful_flags
 from dbf_ray.data.check.kinds import severity
 from dbf_ray.data.check.look import ImageRecord, Task, look, lost
 from dbf_ray.data.check.names import is_train, unknown_classes
@@ -14,7 +15,7 @@ from dbf_ray.data.check.statistics import statistics
 from dbf_ray.data.check.twins import twins
 from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.readers import Item, Listing, Problem, Reader
-from dbf_ray.data.readers.base import unions
+from dbf_ray.data.readers.base import knowing, unions
 from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError
 
@@ -101,11 +102,13 @@ def check_dataset(
     given = None if classes is None else class_names(classes)
     listings, problems, notes = _listings(reader, root)
     names = _declared(reader, root, problems) if given is None else given
-    records = _looked_at(reader, listings, workers, progress)
+    informed = reader if classes is None else knowing(reader, classes)
+    records = _looked_at(informed, listings, workers, progress)
     splits = {name: [records[_key(item)] for item in listing.items] for name, listing in listings.items()}
     for record in records.values():
         problems += record.problems
     problems += unknown_classes(splits, names)
+    problems += [] if names is not None else doubtful_flags(list(records.values()))
     problems += twins(splits)
     ordered = sorted(
         dict.fromkeys(problems), key=lambda one: (str(one.file), one.line or 0, one.kind, one.message)

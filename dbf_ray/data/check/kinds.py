@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "duplicate_image": Kind("warning", "a split holds the same image twice"),
     "blank_image": Kind("warning", "an image is of one colour throughout"),
     "self_crossing": Kind("warning", "the sides of an object's polygon cross"),
+    "ambiguous_class": Kind("warning", "a number behind a class may be its flag or part of its name"),
     "rare_class": Kind("warning", "a class that few objects have, perhaps a slip"),
     "tiny": Kind("warning", "an object is less than two pixels wide"),
 }

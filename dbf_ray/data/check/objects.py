@@ -36,6 +36,7 @@ class Objects:
         difficult: bool [n].
         lines: of the label file, None where the format has none.
         numbers: of each among all of the image, from 1.
+        doubts: the first line of each (class, other class that may be meant), where a reader is not sure.
         past_border: which reach more than a pixel past the image's border, bool [n]; none where the image
             cannot be read.
     """
@@ -53,6 +54,10 @@ class Objects:
         self.difficult = np.array([one.difficult for one in objects], dtype=bool)
         self.lines = [one.line for one in objects]
         self.numbers = list(numbers)
+        self.doubts: dict[tuple[str, str], int | None] = {}
+        for one in objects:
+            if one.other is not None:
+                self.doubts.setdefault((one.name, one.other), one.line)
         self.past_border = _past_border(_rectangles(self.boxes), size)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from dbf_ray.data.labelled import read_split, to_boxes, unknown_class
 from dbf_ray.data.patches.cutting import SplitSettings, SplitTask
 from dbf_ray.data.patches.objects import objects_in
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Listing, Reader
-from dbf_ray.data.readers.base import TOLERATED, unions
+from dbf_ray.data.readers.base import TOLERATED, knowing, unions
 from dbf_ray.data.readers.dota import format_line
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.files import write_text
@@ -158,7 +158,8 @@ def _read(
         yield from ((item, None) for item in listing.items)
         return
     names = None if classes is None else class_names(classes)
-    for item, labels in read_split(reader, root, split):
+    informed = reader if classes is None else knowing(reader, classes)
+    for item, labels in read_split(informed, root, split):
         place = item.labels or item.image
         for one in labels.objects:
             if names is not None and one.name not in names:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.errors import DataError
 
@@ -30,12 +31,14 @@ class LabelledObject:
         name: class name.
         difficult: evaluation ignores it.
         line: of the label file, from 1; None where the format has no lines.
+        other: the class that is meant if what was read as a flag belongs to the name; None: no doubt.
     """
 
     corners: tuple[float, ...]
     name: str
     difficult: bool = False
     line: int | None = None
+    other: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,16 @@ class Reader(Protocol):
 
     def read(self, item: Item) -> Labels:
         """The objects of one item; empty where it has no labels."""
+
+
+def knowing(reader: Reader, classes: str | Sequence[str]) -> Reader:
+    """The reader as one that knows the names of all classes, as they were given, where that tells it how to
+    read a line: one that has ``knowing``.
+    """
+    if not hasattr(reader, "knowing"):
+        return reader
+    informed: Reader = reader.knowing(class_names(classes) if isinstance(classes, str) else classes)
+    return informed
 
 
 def parse_corners(
@@ -252,13 +265,6 @@ def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> Data
         f"{root}: the split must be one of those that are there ({', '.join(splits)}), got {split!r}; name "
         "one of them"
     )
-
-
-def one_word(name: str) -> str:
-    """A class name without white space and commas, which lists of classes and label files could not hold:
-    hyphens instead.
-    """
-    return "-".join(name.replace(",", " ").split())
 
 
 def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:

@@ -11,17 +11,18 @@ result.json                            a single file at the top that is named fo
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import reprlib
 from collections.abc import Iterator
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.data.readers.base import Problem, aliases, no_split, read_text, sub_folders
 from dbf_ray.data.readers.coco_objects import is_id
 from dbf_ray.errors import DataError
+from dbf_ray.single_keys import load_json
 
 ROBOFLOW = "_annotations.coco.json"
 USUAL = ("train", "val", "valid", "validation", "test", "trainval")
@@ -92,14 +93,15 @@ def read_json(file: Path) -> dict[str, Any]:
     if isinstance(text, Problem):
         raise text.error()
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = load_json(text)
+    except JSONDecodeError as error:
         message = (
             f"label files must be JSON, got: {error.msg} at column {error.colno}; correct or export the file "
             "again"
         )
         raise Problem("syntax", file, message, error.lineno).error() from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets without end
+    # a number of thousands of digits, brackets without end, or a key that is there twice
+    except (ValueError, RecursionError) as error:
         raise Problem(
             "syntax", file, f"label files must be JSON, got: {error}; correct or export the file again"
         ).error() from None

@@ -1,5 +1,5 @@
 """Names of the classes of a folder in YOLO's format: key ``names`` of a YAML file, a list or a mapping from
-index to name.
+index to name. They are text as it is written: ``yes`` and ``01``, which YAML takes for true and 1.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from typing import Any
 
 import yaml
 
-from dbf_ray.data.readers.base import Problem, one_word, quoted, read_text
+from dbf_ray.data.class_lists import one_word
+from dbf_ray.data.readers.base import Problem, quoted, read_text
+from dbf_ray.single_keys import RepeatedKey, load_yaml
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+KEY_POINTS = (
+    "labels must be oriented boxes, kpt_shape says that they are key points, whose lines may look alike; "
+    "export oriented boxes, or remove kpt_shape"
+)
 CLASSES_FILE = "classes.txt"  # one name a line, as Label Studio and labelImg write it
 
 
@@ -32,19 +38,19 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
     if file.name == CLASSES_FILE:
         return _checked(dict(enumerate(text.splitlines())), file)
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text, lambda path: path[:1] == ("names",))
         names = content.get("names") if isinstance(content, dict) else None
-        return (
-            None
-            if names is None
-            else _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
-        )
+        if names is None:
+            return None
+        if content.get("kpt_shape") is not None:
+            return Problem("syntax", file, KEY_POINTS)
+        checked = _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
+        return checked if isinstance(checked, Problem) else _counted(checked, content.get("nc"), file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        message = (
-            f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; "
-            "correct it"
-        )
+        reason = getattr(error, "problem", None) or str(error)
+        wrong = f"{file.name} must be YAML, got: {quoted(reason)}; correct it"
+        message = reason if isinstance(error, RepeatedKey) else wrong
         return Problem("syntax", file, message, None if mark is None else mark.line + 1)
     except (
         ValueError,
@@ -70,14 +76,25 @@ def names_file(root: Path) -> Path | None:
     )
 
 
+def _counted(names: dict[int, str], count: Any, file: Path) -> dict[int, str] | Problem:
+    if count is None or str(count) == str(len(names)):
+        return names
+    message = (
+        f"nc must be the number of names, {len(names)}, got {reprlib.repr(count)}; correct it, or the names"
+    )
+    return Problem("syntax", file, message)
+
+
 def _checked(names: Any, file: Path) -> dict[int, str] | Problem:
     rule = "names must be a list of different names, or a mapping from indices to them"
     if not isinstance(names, dict) or not names:
         return Problem("syntax", file, f"{rule}, got {reprlib.repr(names)}; correct them")
     checked: dict[int, str] = {}
     for key, value in names.items():
-        index = int(key) if isinstance(key, int) or (isinstance(key, str) and key.isdecimal()) else -1
-        name = one_word(str(value)) if isinstance(value, str | int | float) else ""
+        # 010 is 8 in YAML and 10 in most eyes
+        plain = isinstance(key, int) or (isinstance(key, str) and key.isdecimal() and str(int(key)) == key)
+        index = int(key) if plain else -1
+        name = one_word(value) if isinstance(value, str) else ""
         if index < 0 or not name or index in checked or name in checked.values():
             return Problem("syntax", file, f"{rule}, got {reprlib.repr({key: value})}; correct them")
         checked[index] = name

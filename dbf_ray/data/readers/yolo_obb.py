@@ -196,6 +196,11 @@ def parse_line(
 def _described(count: int) -> str:
     if count == 5:
         return "5 fields, as horizontal YOLO boxes have (class_index cx cy w h), which cannot be oriented"
+    if count == 6:
+        return (
+            "6 fields, as boxes with an angle have (class_index cx cy w h angle), of which unit and "
+            "direction are not known; the corners must be written"
+        )
     if count > 9 and count % 2:
         return f"{count} fields, as a YOLO segmentation of {count // 2} points has"
     return f"{count} fields"
