@@ -21,6 +21,7 @@ from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.run.naming import safe_name
+from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
 from dbf_ray.values import flat
 
@@ -67,8 +68,6 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
         return _train_with_ray(config)
     directory = run_directory(config)
     resume = find_resume(config, directory)
-    if resume is not None:
-        print_line(f"resuming from {resume}")
     return run(config, directory=directory, resume=resume)
 
 
@@ -225,5 +224,6 @@ def _train_with_ray(config: Config) -> dict[str, Any]:
     from dbf_ray.cluster.ray_runtime import cluster_address
 
     if cluster_address(config.cluster.address) is None:
-        prepare(config)
+        spec, directory = prepare(config), run_directory(config)
+        resumed_data(spec, directory, find_resume(config, directory))
     return train_on_ray(config)
