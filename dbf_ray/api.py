@@ -225,5 +225,6 @@ def _train_with_ray(config: Config) -> dict[str, Any]:
 
     if cluster_address(config.cluster.address) is None:
         spec, directory = prepare(config), run_directory(config)
-        resumed_data(spec, directory, find_resume(config, directory))
+        if (resume := find_resume(config, directory)) is not None:
+            resumed_data(spec, directory, resume)
     return train_on_ray(config)
