@@ -102,9 +102,9 @@ def search(
             recover=lambda number: read_summary(folder / "trials" / str(number)),
         )
         save_config(config, folder / "config.yaml")
-        if data is not None:
+        if data is not None and isinstance(begin, CheckedBegin):
             data.write(folder)
-            for note in data.notes:
+            for note in (*data.notes, *begin.warnings):
                 progress(f"study {study_name}: {note}")
         return _Search(config, folder, study, wanted, concurrent, progress, run, space.file).execute()
 

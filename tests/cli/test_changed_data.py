@@ -71,19 +71,18 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("case", CHANGES)
 def test_a_run_does_not_go_on_with_other_data(
-    case: str, stopped: tuple[Path, list[str]], root: Path, tmp_path: Path, refused: Refused
+    stopped: tuple[Path, list[str]], root: Path, tmp_path: Path, refused: Refused
 ) -> None:
     folder, arguments = stopped
-    shutil.copytree(root, tmp_path / "as it was")
-    change, phrase = CHANGES[case]
-    change(root)
-    line = refused(train.command, arguments)
-    assert f"the data of run 'a' in {tmp_path / 'runs'} have changed since it began: {phrase}; " in line
-    assert "--data.changed accept" in line
+    for name, (change, phrase) in CHANGES.items():
+        change(shutil.copytree(root, tmp_path / name))
+        line = refused(train.command, [*arguments, "--data.root", str(tmp_path / name)])
+        assert f"the data of run 'a' in {tmp_path / 'runs'} have changed since it began: {phrase}; " in line
+        assert "--data.changed accept" in line
     # the data as they were, though in another place
-    assert run_command(train.command, [*arguments, "--data.root", str(tmp_path / "as it was")]) == 0
+    moved = shutil.copytree(root, tmp_path / "moved", copy_function=shutil.copyfile)
+    assert run_command(train.command, [*arguments, "--data.root", str(moved)]) == 0
     assert summary_of(folder)["data_changes"] == []
 
 
@@ -169,28 +168,25 @@ def searching(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return [*tiny, "--space", "rho", "--study", "s", "--search.studies_dir", str(tmp_path / "studies")]
 
 
-@pytest.mark.parametrize("case", CHANGES)
 def test_a_study_does_not_go_on_with_other_data(
-    case: str,
-    searching: list[str],
-    root: Path,
-    tmp_path: Path,
-    refused: Refused,
-    capsys: pytest.CaptureFixture[str],
+    searching: list[str], root: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change, phrase = CHANGES[case]
     assert run_command(search.command, searching) == 0
-    assert run_command(search.command, searching) == 0  # nothing has changed
     (tmp_path / "studies" / "s" / "trials" / "6").mkdir(parents=True)
-    change(root)
-    line = refused(search.command, searching)
-    assert f"the data of study 's' in {tmp_path / 'studies'} have changed since it began: {phrase}; " in line
-    assert run_command(search.command, [*searching, *ACCEPT]) == 0
+    for name, (change, phrase) in CHANGES.items():
+        change(shutil.copytree(root, tmp_path / name))
+        line = refused(search.command, [*searching, "--data.root", str(tmp_path / name)])
+        assert (
+            f"the data of study 's' in {tmp_path / 'studies'} have changed since it began: {phrase}; " in line
+        )
+    changed = [*searching, "--data.root", str(tmp_path / name)]
+    assert run_command(search.command, [*changed, *ACCEPT]) == 0
     assert f"study s: note: the data have changed after trial 6: {phrase}" in capsys.readouterr().err
     stored = json.loads((tmp_path / "studies" / "s" / "data.json").read_text())
     (noted,) = stored["data_changes"]
     assert (noted["after"], noted["changed"]) == ("trial 6", [phrase])
-    assert run_command(search.command, searching) == 0  # its data from then on
+    assert run_command(search.command, changed) == 0  # its data from then on
+    assert phrase in refused(search.command, searching)
 
 
 def test_a_study_without_baselines_has_data_too(
@@ -204,3 +200,26 @@ def test_a_study_without_baselines_has_data_too(
     assert run_command(search.command, options) == 0
     relabel(root)
     assert "labels changed of 1 image (003)" in refused(search.command, options)
+
+
+def test_val_that_is_left_for_the_end(
+    searching: list[str],
+    root: Path,
+    tmp_path: Path,
+    refused: Refused,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [*searching, "--data.selection_fraction", "0.25"]
+    for number in range(2):
+        (root / "val" / "labelTxt" / f"00{number}.txt").write_text("")
+    assert run_command(search.command, options) == 0
+    assert "the front's map50 on val will be none, since there none of 2 images" in capsys.readouterr().err
+    another_image(root)
+    assert "val: 1 image (002) more, val: labels" in refused(search.command, options).replace(";", ",")
+    shutil.rmtree(root / "val")
+    assert "val: 2 images (the first is 000) fewer" in refused(search.command, options)
+    options[options.index("s")] = "another"
+    assert run_command(search.command, options) == 0  # without val, which may come later
+    assert "the front will not be evaluated on val" in capsys.readouterr().err
+    another_image(root)
+    assert run_command(search.command, options) == 0
