@@ -152,6 +152,6 @@ def stored(folder: Path) -> dict[str, Any]:
 def _what_changed(folder: Path, digest: str, now: DataRecord) -> list[str]:
     """Phrases; one that says that it cannot be said, where ``data.json`` is gone or of other data."""
     before = stored(folder)
-    if before.get("data_digest") == digest and (phrases := changes(before["splits"], now.splits)):
+    if before.get("data_digest") == digest and (phrases := changes(before.get("splits", {}), now.splits)):
         return phrases
     return [f"{folder / FILE}, which would say in what, is not there or not of these data"]

@@ -52,7 +52,7 @@ class CheckedBegin:
         now, before = self._data, stored(folder)
         if config.data.selection_fraction > 0:
             left = self._left_for_the_end(config)
-            if not before or "val" in before["splits"]:
+            if not before or "val" in before.get("splits", {}):
                 now = DataRecord({**now.splits, **left})
         trials = [int(entry.name) for entry in (folder / "trials").glob("*") if entry.name.isdecimal()]
         return continued(
