@@ -21,6 +21,7 @@ from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, run, run_directory
 from dbf_ray.run.naming import safe_name
+from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
 from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import flat
@@ -68,8 +69,6 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
         return _train_with_ray(config)
     directory = run_directory(config)
     resume = find_resume(config, directory)
-    if resume is not None:
-        print_line(f"resuming from {resume}")
     return run(config, directory=directory, resume=resume)
 
 
@@ -229,5 +228,7 @@ def _train_with_ray(config: Config) -> dict[str, Any]:
     from dbf_ray.cluster.ray_runtime import cluster_address
 
     if cluster_address(config.cluster.address) is None:
-        prepare(config)
+        spec, directory = prepare(config), run_directory(config)
+        if (resume := find_resume(config, directory)) is not None:
+            resumed_data(spec, directory, resume)
     return train_on_ray(config)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from dbf_ray.data.contents import nothing_counts
 from dbf_ray.data.labelled import read_split, to_boxes
 from dbf_ray.data.patches.split import WHOLE
 from dbf_ray.data.readers import find_reader, recognise
@@ -40,14 +41,15 @@ class Merged:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics ``merged/...``, and how many images the labels and the detections have in common, or one of
-    them alone.
+    """Metrics ``merged/...``, how many images the labels and the detections have in common, or one of them
+    alone, and why no object counts, if none does.
     """
 
     metrics: dict[str, float]
     both: int
     only_labels: int
     only_detections: list[str]
+    nothing_counts: str | None = None
 
 
 def merge_files(
@@ -118,7 +120,8 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
         evaluator.update([found_by_name.get(_as_text(item.image.stem), nothing)._asdict()], [target])
     metrics = {f"merged/{name}": value for name, value in evaluator.compute().items()}
     common = names & found_by_name.keys()
-    return Metrics(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common))
+    reason = nothing_counts([one.difficult for one in labels.objects] for _, labels in pairs)
+    return Metrics(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common), reason)
 
 
 def _as_text(name: str) -> str:

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
@@ -249,6 +249,17 @@ def _show_warning(
 ) -> None:
     """One line for a person: warnings are about their data or machine, not about a line of code."""
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def metric_lines(metrics: Mapping[str, float | str], width: int) -> str:
+    """Metrics as text, a line each, names padded to ``width``; where no object counts one is none."""
+
+    def shown(value: float | str) -> str:
+        if isinstance(value, str):
+            return value
+        return "none (no object counts)" if value != value else f"{value:.4f}"
+
+    return "\n".join(f"{name:<{width}} {shown(value)}" for name, value in metrics.items())
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -154,6 +154,13 @@ def notes_of(plan: SplitPlan, patches: int, removed: int) -> list[str]:
     notes = [f"{len({task.image for task in plan.tasks})} images, {patches} patches"]
     if plan.together:
         notes.append(f"note: {', '.join(plan.together)} is made of other splits, its images are cut there")
+    for folder in sorted({file.parent for file in plan.originals}):
+        texts = [text for file, text in plan.originals.items() if file.parent == folder]
+        if not any(texts):
+            notes.append(
+                f"warning: none of {len(texts)} images of {folder.parent} has an object; dbf prepare-data "
+                "check says what is wrong with labels that should have some"
+            )
     if removed:
         notes.append(f"note: {removed} patches of images that are gone or have changed are removed")
     if plan.lost:

@@ -165,7 +165,6 @@ def _train(job: Job) -> dict[str, Any]:
         if checkpoint is not None and rank == 0:
             records = record_of(checkpoint)
             write_epochs(directory, records)  # this may be another machine than the one the run began on
-            print(f"resuming after {len(records)} of {config.training.epochs} epochs, from a checkpoint")
         summary = run(
             config,
             directory=directory,

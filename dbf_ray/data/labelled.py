@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.contents import Flags
+from dbf_ray.data.digest import label_digest
 from dbf_ray.data.images.files import check_image, read_image
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Problem, Reader
 from dbf_ray.data.readers.base import TOLERATED, knowing
@@ -31,6 +33,7 @@ class LabelledDataset:
     Attributes:
         files: image files.
         sizes: (height, width) of each.
+        label_digests: of what is labelled in each.
         part: folder and split; equal for two data sets of the same images.
     """
 
@@ -67,6 +70,7 @@ class LabelledDataset:
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
         self.sizes: list[tuple[int, int]] = []
+        self.label_digests: list[str] = []
         self._boxes: list[Tensor] = []
         self._labels: list[list[int]] = []
         self._difficult: list[list[bool]] = []
@@ -78,14 +82,15 @@ class LabelledDataset:
             if labels.objects or not drop_empty:
                 self.files.append(item.image)
                 self.sizes.append(size)
+                self.label_digests.append(label_digest(labels.objects))
                 self._boxes.append(boxes)
                 self._labels.append([numbers[one.name] for one in labels.objects])
                 self._difficult.append([one.difficult for one in labels.objects])
         self.image_ids = [file.stem for file in self.files]
         if not self.files:
             raise DataError(
-                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; set `drop_empty` "
-                "to false"
+                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; label some, or "
+                "set `drop_empty` to false and, to train on no object, `allow_empty` to true"
             )
 
     def __len__(self) -> int:
@@ -108,6 +113,10 @@ class LabelledDataset:
             self.image_ids[index],
             self.sizes[index],
         )
+
+    def flags(self, index: int) -> Flags:
+        """Labels and difficult flags of an image's objects."""
+        return self._labels[index], self._difficult[index]
 
     def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
         for one in objects:
@@ -185,8 +194,8 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     names = {one.name for one in objects}
     if not names:
         raise DataError(
-            f"{root}, {split}: must label at least one object to learn from, found none; name the classes in "
-            "`classes`"
+            f"{root}, {split}: must label at least one object to learn from, found none; label some, or name "
+            "the classes in `classes` and, to train on no object, set `allow_empty` to true"
         )
     return sorted(names)
 

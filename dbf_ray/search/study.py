@@ -335,6 +335,7 @@ def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
         "budget",
         "peak_memory_bytes",
         "world_size",
+        "data_digest",
     )
     complete = trial.state == TrialState.COMPLETE
     row = {name: setting[name] for name in ("policy", "parameters", "rho", "seed")}

@@ -17,7 +17,6 @@ from typing import Any
 
 from ray import tune
 
-from dbf_ray.build import prepare
 from dbf_ray.cluster.ray_runtime import (
     Resources,
     available_resources,
@@ -29,9 +28,9 @@ from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
 from dbf_ray.files import write_json
-from dbf_ray.freezing import Horizon
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
+from dbf_ray.search.checked import CheckedBegin
 from dbf_ray.search.progress import SearchProgress, standing
 from dbf_ray.search.searcher import StudySearcher
 from dbf_ray.search.settings import Begin, Settings
@@ -77,6 +76,8 @@ def search(
 
     Raises:
         ConfigError: the configuration, the space or the study's name cannot be used.
+        DataError: the data cannot be, map50 would tell nothing on them, or they have changed since the study
+            began.
         ResourceError: a trial can never fit.
         TrainingError: not one trial ended well.
     """
@@ -85,10 +86,12 @@ def search(
     space = load_space(space_file)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
-    settings = Settings(config, begin or checked_begin)
+    begin = begin or CheckedBegin()
+    settings = Settings(config, begin)
     for baseline in space.baselines:
         settings.make(baseline)
     folder = studies_dir / study_name
+    data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
     with only_writer(folder, "searching the study", "give another --study"):
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
         study = Study(
@@ -99,12 +102,11 @@ def search(
             recover=lambda number: read_summary(folder / "trials" / str(number)),
         )
         save_config(config, folder / "config.yaml")
+        if data is not None and isinstance(begin, CheckedBegin):
+            data.write(folder)
+            for note in (*data.notes, *begin.warnings):
+                progress(f"study {study_name}: {note}")
         return _Search(config, folder, study, wanted, concurrent, progress, run, space.file).execute()
-
-
-def checked_begin(config: Config) -> Horizon:
-    """Check ``config`` completely (data, weights, sizes) and return its horizon."""
-    return prepare(config).horizon
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.data.check.empty import empty_split
 from dbf_ray.data.check.flags import doubtful_flags
 from dbf_ray.data.check.kinds import severity
 from dbf_ray.data.check.look import ImageRecord, Task, look, lost
@@ -107,6 +108,9 @@ def check_dataset(
     splits = {name: [records[_key(item)] for item in listing.items] for name, listing in listings.items()}
     for record in records.values():
         problems += record.problems
+    for name, listing in listings.items():
+        if listing.unlabelled is None:
+            problems += empty_split(root if name == WHOLE else root / name, name, splits[name])
     problems += unknown_classes(splits, names)
     problems += [] if names is not None else doubtful_flags(list(records.values()))
     problems += twins(splits)

@@ -29,12 +29,14 @@ KINDS: dict[str, Kind] = {
     "degenerate": Kind("error", "an object's polygon has no area"),
     "outside": Kind("error", "an object is not on the image, or for the most part not"),
     "duplicate_object": Kind("error", "an object is labelled twice"),
+    "no_objects": Kind("error", "a split in which no image has an object"),
     "leak": Kind("error", "two splits show the same image"),
     "duplicate_image": Kind("warning", "a split holds the same image twice"),
     "blank_image": Kind("warning", "an image is of one colour throughout"),
     "self_crossing": Kind("warning", "the sides of an object's polygon cross"),
     "ambiguous_class": Kind("warning", "a number behind a class may be its flag or part of its name"),
     "rare_class": Kind("warning", "a class that few objects have, perhaps a slip"),
+    "nothing_counts": Kind("warning", "a split whose objects are all difficult: nothing can be measured"),
     "tiny": Kind("warning", "an object is less than two pixels wide"),
 }
 

@@ -97,6 +97,8 @@ def test_all_faults_are_found_together(root: Path) -> None:
         "broken_split",
         "rare_class",
         "ambiguous_class",
+        "no_objects",
+        "nothing_counts",
     } == set(KINDS)
     files = [str(problem.file) for problem in report.problems]
     assert files == sorted(files)
