@@ -15,10 +15,10 @@ from typing import Any
 from dbf_ray.build import RunSpec
 from dbf_ray.data.digest import Facts, changes, data_facts, digest_of, text_facts
 from dbf_ray.data.patches.originals import original_files
-from dbf_ray.errors import DataError, DbfRayError
+from dbf_ray.errors import DataError
 from dbf_ray.files import write_text
 from dbf_ray.training.checkpoint import read_record
-from dbf_ray.training.ddp import broadcast_object, gather_objects, rank
+from dbf_ray.training.ddp import decided, gather_objects
 
 FILE = "data.json"
 
@@ -116,28 +116,22 @@ def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None) -> Dat
         )
     if checkpoint is None:
         return now
-    found: DataRecord | DbfRayError | None = None
-    if rank() == 0:
-        # of the run that wrote the checkpoint, which a retry continues in a folder of its own
+
+    def compared() -> DataRecord:
+        record = read_record(checkpoint)
+        # of the run that wrote it, which a retry continues in a folder of its own
         origin = checkpoint.parent.parent
-        try:
-            record = read_record(checkpoint)
-            found = continued(
-                now,
-                record.get("facts") or {},
-                origin if (origin / FILE).exists() else directory,
-                whose=f"run {directory.name!r} in {directory.parent}",
-                another="give another --name",
-                after=f"epoch {len(record.get('epochs', ()))}",
-                accept=spec.config.data.changed == "accept",
-            )
-        except DbfRayError as error:
-            found = error
-    found = broadcast_object(found)
-    assert found is not None
-    if isinstance(found, DbfRayError):
-        raise found
-    return found
+        return continued(
+            now,
+            record.get("facts") or {},
+            origin if (origin / FILE).exists() else directory,
+            whose=f"run {directory.name!r} in {directory.parent}",
+            another="give another --name",
+            after=f"epoch {len(record.get('epochs', ()))}",
+            accept=spec.config.data.changed == "accept",
+        )
+
+    return decided(compared)
 
 
 def stored(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dbf_ray.cli.options import run_command
 from dbf_ray.cluster.ray_runtime import Resources
 from dbf_ray.search import tuner
 from dbf_ray.training.checkpoint import list_checkpoints, read_record
+from dbf_ray.training.manifest import seal
 from tests.cli.conftest import write_ships
 
 Refused = Callable[..., str]
@@ -129,6 +130,7 @@ def test_a_checkpoint_without_a_digest_goes_on(stopped: tuple[Path, list[str]], 
     record = json.loads((checkpoint / "record.json").read_text())
     del record["facts"]
     (checkpoint / "record.json").write_text(json.dumps(record))
+    seal(checkpoint)
     relabel(root)
     assert run_command(train.command, arguments) == 0
 

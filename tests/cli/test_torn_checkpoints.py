@@ -101,7 +101,7 @@ def test_a_training_goes_on_from_the_one_before_or_says_what_to_do(
     printed = capsys.readouterr().err
     assert "warning: torn in" in printed
     assert "epoch-00003 (record.json is not what was written" in printed
-    assert "resuming from" in printed
+    assert "resuming after 2 of 3 epochs, from" in printed
     assert [(e["epoch"], e["attempt"]) for e in read_epochs(folder)] == [(0, 1), (1, 1), (2, 2)]
 
     (folder / "summary.json").unlink()
