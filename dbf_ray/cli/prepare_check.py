@@ -16,12 +16,14 @@ from PIL import Image
 
 from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
-from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
+from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples, is_refused
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import write_text
 from dbf_ray.machine import usable_cpus
 from dbf_ray.member_help import member_help
 from dbf_ray.progress import Counter
+from dbf_ray.values import plain_text
 
 ABOUT = """Find everything that is wrong with a data set before a training does.
 
@@ -123,7 +125,10 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST
     lines = []
     for kind, found in sorted(kinds.items(), key=lambda pair: (pair[1][0]["severity"], pair[0])):
         meaning = KINDS[kind].meaning if kind in KINDS else ""
-        lines.append(f"{kind} ({found[0]['severity']}, {len(found)}): {meaning}".rstrip(": "))
+        how = found[0]["severity"] + (
+            "" if found[0]["severity"] == "warning" or is_refused(kind) else ", a training takes it"
+        )
+        lines.append(f"{kind} ({how}, {len(found)}): {meaning}".rstrip(": "))
         for problem in found[:most]:
             line = "" if problem["line"] is None else f", line {problem['line']}"
             lines.append(f"  {problem['file']}{line}: {problem['message']}")
@@ -180,11 +185,9 @@ def write_report(folder: Path, report: Report, result: Mapping[str, Any], sample
     from dbf_ray.reports.data_page import data_page
     from dbf_ray.reports.data_statistics import statistics_png
 
-    (folder / "report.json").write_text(
-        json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    (folder / "problems.txt").write_text("\n".join(problem_lines(result["problems"], None)), encoding="utf-8")
-    picture = statistics_png(result["statistics"], Path(result["root"]).resolve().name)
+    write_text(folder / "report.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "problems.txt", "\n".join(problem_lines(result["problems"], None)))
+    picture = statistics_png(result["statistics"], plain_text(Path(result["root"]).resolve().name))
     (folder / "statistics.png").write_bytes(picture)
     drawn = draw_samples(report, samples)
     (folder / "samples.png").unlink(missing_ok=True)
@@ -192,7 +195,7 @@ def write_report(folder: Path, report: Report, result: Mapping[str, Any], sample
         drawn.save(folder / "samples.png")
     png = None if drawn is None else (folder / "samples.png").read_bytes()
     page = data_page(result, {name: kind.meaning for name, kind in KINDS.items()}, picture, png)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_text(folder / "index.html", page)
 
 
 def draw_samples(report: Report, count: int) -> Image.Image | None:
@@ -202,7 +205,7 @@ def draw_samples(report: Report, count: int) -> Image.Image | None:
     samples = choose_samples(report.records, count)
     classes = sorted({name for record in report.records for name in record.objects.names})
     titles = [
-        sample.record.item.image.name
+        plain_text(sample.record.item.shown)
         + (f", from ({sample.window[0]}, {sample.window[1]})" if sample.is_part else "")
         for sample in samples
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dbf_ray.errors import DataError
+from dbf_ray.values import is_text
 
 _DOTA_1_0 = [
     *(
@@ -101,7 +102,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     """Class names in label order: of a list, or of the public data set that is named.
 
     Raises:
-        DataError: no such data set, no names, a name twice, or one with white space.
+        DataError: no such data set, no names, a name twice, or one with white space or what is no text.
     """
     if isinstance(classes, str):
         if classes not in CLASS_LISTS:
@@ -114,7 +115,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     if (
         not names
         or len(set(names)) != len(names)
-        or any(not name or name.split() != [name] for name in names)
+        or any(not name or name.split() != [name] or not is_text(name) for name in names)
     ):
         raise DataError(
             f"`classes` must be different names without spaces, at least one, got {names}; correct the list"

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.check.kinds import severity
+from dbf_ray.data.check.kinds import is_refused, severity
 from dbf_ray.data.check.look import ImageRecord, Task, look, lost
 from dbf_ray.data.check.names import is_train, unknown_classes
 from dbf_ray.data.check.statistics import statistics
 from dbf_ray.data.check.twins import twins
 from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.readers import Item, Listing, Problem, Reader
-from dbf_ray.data.readers.base import unions
+from dbf_ray.data.readers.base import same_names, unions
 from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError
+from dbf_ray.geometry.windows import told_by_folders
 
 FEWEST = 64  # images for each process
 WHOLE = "all"  # name of the one split of a folder that is not divided
@@ -49,6 +50,11 @@ class Report:
     def errors(self) -> int:
         """Problems to be mended before training."""
         return sum(severity(problem.kind) == "error" for problem in self.problems)
+
+    @property
+    def refused(self) -> int:
+        """Problems for which a training refuses the data."""
+        return sum(is_refused(problem.kind) for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -139,9 +145,15 @@ def _listings(reader: Reader, root: Path) -> tuple[dict[str, Listing], list[Prob
         del listings[name]
     for name, listing in listings.items():
         problems += listing.problems
+        problems += same_names(listing.items)
+        if (found := told_by_folders(item.name for item in listing.items)) is not None:
+            notes.append(
+                f"{name} has images of one name in different folders ({found[0]}, {found[1]}): all that is "
+                "written has their folders too, but DOTA's server does not know these in Task 1 files"
+            )
         if listing.unlabelled is not None:
-            if is_train(name):
-                message = "images to train on must have labels, these are not there; add them"
+            if is_train(name) or name.startswith("val"):
+                message = "images to train and evaluate on must have labels, these are not there; add them"
                 problems.append(Problem("missing_labels", listing.unlabelled, message))
             else:
                 notes.append(f"{name} has no labels ({listing.unlabelled} is not there): a test set")

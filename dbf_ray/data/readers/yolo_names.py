@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from dbf_ray.data.readers.base import Problem, one_word, quoted, read_text
+from dbf_ray.data.images.folders import is_passed_over
+from dbf_ray.data.readers.base import Problem, find_files, one_word, quoted, read_text
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 CLASSES_FILE = "classes.txt"  # one name a line, as Label Studio and labelImg write it
@@ -58,10 +59,12 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
 def names_file(root: Path) -> Path | None:
     """The file of a folder that names its classes."""
     for name in YAML_FILES:
-        if os.path.isfile(root / name):
-            return root / name
+        if found := find_files(root / Path(name).stem, (Path(name).suffix,)):
+            return found[0]
     others = sorted(
-        file for suffix in ("yaml", "yml") for file in root.glob(f"*.{suffix}") if os.path.isfile(file)
+        file
+        for file in (root.iterdir() if os.path.isdir(root) else ())
+        if file.suffix.lower() in (".yaml", ".yml") and not is_passed_over(file.name) and os.path.isfile(file)
     )
     if len(others) == 1:
         return others[0]
