@@ -16,7 +16,7 @@ from PIL import Image
 
 from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
-from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples, is_refused
+from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples, is_only_told
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_text
@@ -99,6 +99,8 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     print("\n".join([*problem_lines(result["problems"]), *table_lines(result["statistics"])]))
     for note in report.notes:
         print(f"note: {note}")
+    if taken := sorted({one.kind for one in report.problems if is_only_told(one.kind)}):
+        print(f"note: a training refuses errors, but for {', '.join(taken)}: these are for you to judge")
     if options.report is not None:
         write_report(options.report, report, result, options.samples)
         print(f"report in {options.report / 'index.html'}")
@@ -125,10 +127,7 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST
     lines = []
     for kind, found in sorted(kinds.items(), key=lambda pair: (pair[1][0]["severity"], pair[0])):
         meaning = KINDS[kind].meaning if kind in KINDS else ""
-        how = found[0]["severity"] + (
-            "" if found[0]["severity"] == "warning" or is_refused(kind) else ", a training takes it"
-        )
-        lines.append(f"{kind} ({how}, {len(found)}): {meaning}".rstrip(": "))
+        lines.append(f"{kind} ({found[0]['severity']}, {len(found)}): {meaning}".rstrip(": "))
         for problem in found[:most]:
             line = "" if problem["line"] is None else f", line {problem['line']}"
             lines.append(f"  {problem['file']}{line}: {problem['message']}")

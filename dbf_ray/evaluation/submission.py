@@ -100,7 +100,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     """Names of images as Task 1 files have them, as DOTA's server knows them: the last part of each; all of
     each where two images, whole or in patches, are called the same in different folders.
     """
-    by_path = told_by_folders(names) is not None
+    by_path = told_by_folders(map(image_text, names)) is not None
     return {name: image_text(name if by_path else name.rpartition("/")[2]) for name in names}
 
 
@@ -110,8 +110,8 @@ def paths_note(names: Sequence[str]) -> str:
     if found is None:
         return ""
     return (
-        "images of one name are in different folders: DOTA's Task 1 files, in which names have no folders, will "
-        f"have paths ({found[0]}, {found[1]}), which DOTA's server does not know"
+        "images of one name are in different folders: DOTA's Task 1 files, in which names have no folders, "
+        f"will have paths ({found[0]}, {found[1]}), which DOTA's server does not know"
     )
 
 

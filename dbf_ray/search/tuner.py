@@ -361,6 +361,6 @@ def _check_name(name: str) -> None:
         )
     if len(name) > LONGEST_NAME:
         raise ConfigError(
-            f"a study's name must be within {LONGEST_NAME} signs, as those of folders, got {len(name)}; give a "
-            "shorter one"
+            f"a study's name must be within {LONGEST_NAME} signs, as those of folders, got {len(name)}; give "
+            "a shorter one"
         )

@@ -49,6 +49,11 @@ def is_refused(kind: str) -> bool:
     return KINDS[kind].refused if kind in KINDS else True
 
 
+def is_only_told(kind: str) -> bool:
+    """Whether it is an error that a training goes on with."""
+    return severity(kind) == "error" and not is_refused(kind)
+
+
 def severity(kind: str) -> Severity:
     """How bad a kind of problem is; what a reader finds and the table does not know is an error."""
     return KINDS[kind].severity if kind in KINDS else "error"
