@@ -325,7 +325,9 @@ def test_an_image_whose_patches_would_have_names_too_long(tmp_path: Path) -> Non
     for length, fits in ((255 - len("__100__60___20.png"), True), (240, False)):
         root, out = write(tmp_path / f"{length}", "dota", {"n" * length: [SHIP]}), tmp_path / f"out{length}"
         if not fits:
-            with pytest.raises(DataError, match=r"names of files must be within 255 bytes, .* 258 bytes; give"):
+            with pytest.raises(
+                DataError, match=r"names of files must be within 255 bytes, .* 258 bytes; give"
+            ):
                 plan_split(DotaReader(), root, out, settings)
             assert not out.exists()
             continue

@@ -65,7 +65,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_names_of_classes_that_no_file_can_have() -> None:
-    """Control characters become dashes; what would be one file on some systems, or none at all, is refused."""
+    """Control characters become dashes; what would be one file on some systems, or none, is refused."""
     assert text_names(["a\x00b", "..", "end.", "../up"]) == ["a-b", "..", "end.", "..-up"]
     assert text_names(["x" * 245])
     for classes, message in (
@@ -98,7 +98,7 @@ def test_files_of_other_systems(tmp_path: Path) -> None:
 
 
 def test_names_of_images_without_folders_where_these_do_not_matter() -> None:
-    """DOTA's server knows no folders; patches of two images are told apart even where none is called alike."""
+    """DOTA's server knows none; patches of two images are told apart even where no two are called alike."""
     assert short_names(["a/P1__32__0___0", "a/P1__32__8___0", "b/P2"]) == {
         "a/P1__32__0___0": "P1__32__0___0",
         "a/P1__32__8___0": "P1__32__8___0",

@@ -311,7 +311,13 @@ FAULTS = [
         "those of the training split",
     ),
     Fault("no area", "degenerate", line("40 40 90 40 70 40 50 40 ship 0"), "must have an area"),
-    Fault("outside", "outside", line("140 40 190 40 190 60 140 60 ship 0"), "100% of 'ship' at (165, 50)", told=True),
+    Fault(
+        "outside",
+        "outside",
+        line("140 40 190 40 190 60 140 60 ship 0"),
+        "100% of 'ship' at (165, 50)",
+        told=True,
+    ),
     Fault(
         "outside, difficult",
         "outside",
@@ -321,11 +327,23 @@ FAULTS = [
     ),
     Fault("labels of a sub-folder", "missing_labels", unlabelled_below, "every image needs a label file"),
     Fault("WebP", "unread_image", unread(".webp"), "this is a WebP image, which is not read; convert"),
-    Fault("mostly outside", "outside", line("-200 20 300 20 300 60 -200 60 ship 0"), "74% of 'ship'", told=True),
-    Fault("twice", "duplicate_object", twice(INSIDE, INSIDE), "same box as that of line", told=True),
-    Fault("twice, turned", "duplicate_object", twice(INSIDE, "90 60 40 60 40 40 90 40 ship 1"), "IoU 1.000", told=True),
     Fault(
-        "nearly twice", "duplicate_object", twice(INSIDE, "40 40 90.2 40 90.2 60 40 60 ship 0"), "IoU 0.996", told=True
+        "mostly outside", "outside", line("-200 20 300 20 300 60 -200 60 ship 0"), "74% of 'ship'", told=True
+    ),
+    Fault("twice", "duplicate_object", twice(INSIDE, INSIDE), "same box as that of line", told=True),
+    Fault(
+        "twice, turned",
+        "duplicate_object",
+        twice(INSIDE, "90 60 40 60 40 40 90 40 ship 1"),
+        "IoU 1.000",
+        told=True,
+    ),
+    Fault(
+        "nearly twice",
+        "duplicate_object",
+        twice(INSIDE, "40 40 90.2 40 90.2 60 40 60 ship 0"),
+        "IoU 0.996",
+        told=True,
     ),
     Fault("crossing", "self_crossing", line("40 40 90 60 90 40 40 60 ship 0"), "sides cross", True),
     Fault("tiny", "tiny", line("40 40 90 40 90 41 40 41 ship 0"), "50 x 1 for 'ship'", True),

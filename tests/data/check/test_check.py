@@ -22,6 +22,7 @@ from dbf_ray.data.readers import READERS, Item, Listing, Problem, recognise
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError, ResourceError
+from tests.data.check.outcomes import refused
 from tests.data.check.planted_faults import (
     FAULTS,
     HEADER,
@@ -35,7 +36,6 @@ from tests.data.check.planted_faults import (
     write_clean,
     write_one,
 )
-from tests.data.check.outcomes import refused
 from tests.data.label_writers import FORMATS
 
 
@@ -84,7 +84,9 @@ def test_each_fault_is_found_alone(root: Path, fault: Fault) -> None:
     assert "\n" not in report.problems[0].message
     assert severity(fault.kind) == ("warning" if fault.warning else "error")
     assert report.errors == (not fault.warning)
-    assert bool(refused(root, READERS["dota"])) == bool(report.refused) == (not fault.warning and not fault.told)
+    assert (
+        bool(refused(root, READERS["dota"])) == bool(report.refused) == (not fault.warning and not fault.told)
+    )
 
 
 def test_labels_above_the_sub_folder_of_their_image(root: Path) -> None:
