@@ -133,19 +133,35 @@ def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Label
     Raises:
         DataError: the first problem there is, labels that are missing altogether among them.
     """
-    parts = {part: _listed(reader, root, part) for part in split.split("+")}
-    if same_names(item for items in parts.values() for item in items):
-        # splits that count their images alike, each from 1
-        parts = {
-            part: [dataclasses.replace(item, split=part) for item in items] for part, items in parts.items()
-        }
+    parts = [(part, _listed(reader, root, part)) for part in split.split("+")]
+    items = [item for _, listed in parts for item in listed]
+    if same_names(items):  # splits that count their images alike, each from 1
+        _check_apart(parts)
+        items = [dataclasses.replace(item, split=part) for part, listed in parts for item in listed]
     pairs: list[tuple[Item, Labels]] = []
-    for item in (item for items in parts.values() for item in items):
+    for item in items:
         labels = reader.read(item)
         if labels.problems:
             raise labels.problems[0].error()
         pairs.append((item, labels))
     return pairs
+
+
+def _check_apart(parts: Sequence[tuple[str, Sequence[Item]]]) -> None:
+    """Refuse splits that have an image in common.
+
+    Raises:
+        DataError: two have.
+    """
+    seen: dict[Path, str] = {}
+    for part, items in parts:
+        for item in items:
+            if item.image in seen:
+                raise DataError(
+                    f"{item.image}: splits that are taken together must have no image in common, "
+                    f"{seen[item.image]} and {part} have this one; leave one of them out"
+                )
+        seen |= {item.image: part for item in items}
 
 
 def _listed(reader: Reader, root: Path, part: str) -> list[Item]:

@@ -112,6 +112,8 @@ def test_splits_that_count_alike_are_told_apart_when_taken_together(name: str, t
     expected = ["a", "b"] if name in ("dior", "hrsc") else ["train/a", "val/a"]
     assert (both.image_ids, [len(labels) for labels in both._labels]) == (expected, [1, 2])
     assert Subset(both, [1]).image_ids == expected[1:]
+    with pytest.raises(DataError, match="no image in common, train and train have this one; leave"):
+        LabelledDataset(READERS[name], root, "train+train")
 
 
 @every_format
@@ -334,3 +336,30 @@ def test_an_image_whose_patches_would_have_names_too_long(tmp_path: Path) -> Non
         plan = plan_split(DotaReader(), root, out, settings)
         prepare_out(plan, root, out, settings)
         assert sum((run_task(task) for task in plan.tasks), SplitCounts()).written == 2 * 6
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".png", ".jpg"])
+def test_images_that_are_cut_off(suffix: str, tmp_path: Path) -> None:
+    """A training that looks at headers alone sees what a check sees that decodes."""
+    root = write(tmp_path, "dota", {"a": [SHIP]})
+    file = root / "train" / "images" / "a.png"
+    with Image.open(file) as picture:
+        picture.save(file.with_suffix(suffix))
+    if suffix != ".png":
+        file.unlink()
+    assert taken(root, "dota") == {"a": 1}
+    content = file.with_suffix(suffix).read_bytes()
+    file.with_suffix(suffix).write_bytes(content[: len(content) * 2 // 3])
+    assert kinds(root, "dota") == ["broken_image"]
+
+
+def test_images_that_are_too_large_to_train_on_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "data", "dota", {"a": [SHIP]})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    report = check_dataset(root, READERS["dota"], workers=0)
+    assert report.problems == []
+    assert any("2 images are too large to train on as they are" in note for note in report.notes)
+    assert "split it into patches" in refused(root, READERS["dota"])
+    assert len(plan_split(READERS["dota"], root, tmp_path / "out", SplitSettings(100, 50)).tasks) == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from dbf_ray.data.check.kinds import is_refused, severity
 from dbf_ray.data.check.look import ImageRecord, Task, look, lost
@@ -13,6 +16,7 @@ from dbf_ray.data.check.names import is_train, unknown_classes
 from dbf_ray.data.check.statistics import statistics
 from dbf_ray.data.check.twins import twins
 from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.images.files import LARGEST
 from dbf_ray.data.readers import Item, Listing, Problem, Reader
 from dbf_ray.data.readers.base import same_names, unions
 from dbf_ray.data.walk import walk
@@ -113,6 +117,7 @@ def check_dataset(
         problems += record.problems
     problems += unknown_classes(splits, names)
     problems += twins(splits)
+    notes += _too_large(list(records.values()))
     ordered = sorted(
         dict.fromkeys(problems), key=lambda one: (str(one.file), one.line or 0, one.kind, one.message)
     )
@@ -187,6 +192,17 @@ def _looked_at(
         if progress is not None:
             progress(len(found), len(items))
     return {_key(item): found[_key(item)] for item in items}
+
+
+def _too_large(records: Sequence[ImageRecord]) -> list[str]:
+    """A note where a training would refuse images that patches can be cut from."""
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or LARGEST)  # where Pillow refuses
+    large = [one for one in records if one.pixels is not None and math.prod(one.pixels.size) > limit]
+    if not large:
+        return []
+    return [
+        f"{len(large)} images are too large to train on as they are, {large[0].item.image}, say: split them"
+    ]
 
 
 def _items(listings: Mapping[str, Listing]) -> Iterator[Item]:

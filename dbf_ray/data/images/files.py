@@ -12,10 +12,11 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dbf_ray.data.images.deep import BITS_PER_SAMPLE, as_rgb, bits_of, limits_of, stretch
@@ -46,6 +47,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEE
 LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
 ORIENTATION = 274  # EXIF tag
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag
+PIXEL_TAGS = ((273, 324), (279, 325))  # TIFF tags: where pixels are, and how many bytes
 # The bytes that a complete file ends with.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -87,7 +89,8 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
             with Image.open(file) as image:
                 check_mode(image, file)
                 ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
-                if ending is not None and not ends_with(file, ending):
+                whole = ending is None or ends_with(file, ending)
+                if not whole or file.stat().st_size < least_bytes(image):
                     image.load()
                 # of which Pillow gives the upright size
                 (width, height), turned = (image.size, turned and image.format != "TIFF")
@@ -256,6 +259,16 @@ def _kind_of(file: Path) -> str | None:
     if head[4:8] == b"ftyp":
         return "AVIF" if head[8:11] == b"avi" else "HEIC"
     return OTHER_TYPES.get(file.suffix.lower()) if head else None
+
+
+def least_bytes(image: ImageFile.ImageFile) -> int:
+    """Bytes that a BMP or TIFF file must have to hold its pixels, told from the header; 0 for other types."""
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        starts, counts = ((tags.get(strips) or tags.get(tiles) or ()) for strips, tiles in PIXEL_TAGS)
+        return max((start + count for start, count in zip(starts, counts, strict=False)), default=0)
+    tile: Any = image.tile[0] if image.format == "BMP" and image.tile else None
+    return int(tile[2] + tile[3][1] * image.height) if tile is not None and tile[0] == "raw" else 0
 
 
 def ends_with(file: Path, ending: bytes) -> bool:

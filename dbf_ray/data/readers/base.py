@@ -279,7 +279,7 @@ def same_names(items: Iterable[Item]) -> list[Problem]:
     seen: dict[str, Item] = {}
     problems = []
     for item in items:
-        if (other := seen.setdefault(item.name, item)).image != item.image:
+        if (other := seen.setdefault(item.name, item)) is not item:
             message = (
                 "images must differ in their path below the folder of images, without suffix: "
                 f"{other.image} is called {item.name} too; rename one"
