@@ -100,7 +100,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     for note in report.notes:
         print(f"note: {note}")
     if taken := sorted({one.kind for one in report.problems if is_only_told(one.kind)}):
-        print(f"note: a training refuses errors, but for {', '.join(taken)}: these are for you to judge")
+        print(f"note: a training refuses errors, but not {', '.join(taken)}: these are for you to judge")
     if options.report is not None:
         write_report(options.report, report, result, options.samples)
         print(f"report in {options.report / 'index.html'}")
