@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from dbf_ray.data.check import check_dataset
+from dbf_ray.data.images.files import check_image
+from dbf_ray.data.images.rasters import open_raster
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, run_task
 from dbf_ray.data.patches.originals import originals_of
@@ -363,3 +365,40 @@ def test_images_that_are_too_large_to_train_on_are_noted(
     assert any("2 images are too large to train on as they are" in note for note in report.notes)
     assert "split it into patches" in refused(root, READERS["dota"])
     assert len(plan_split(READERS["dota"], root, tmp_path / "out", SplitSettings(100, 50)).tasks) == 2
+
+
+@pytest.mark.parametrize("name", ["dota", "yolo_obb"])
+def test_two_label_files_of_one_image_are_refused(name: str, tmp_path: Path) -> None:
+    root = write(tmp_path, name, SITES)
+    file = FORMATS[name].label_file(root, "train", "siteA/0001")
+    file.with_suffix(".TXT").write_text("")
+    assert kinds(root, name) == ["duplicate_name"]
+    assert refused(root, READERS[name]).startswith(
+        f"{file.with_suffix('.TXT')}: an image must have one label"
+    )
+    file.with_suffix(".TXT").unlink()
+    assert taken(root, name)["siteA/0001"] == 1
+
+
+def test_tiff_files_whose_names_are_not_utf_8(tmp_path: Path) -> None:
+    """Read without rasterio, which takes no such names, or named where only rasterio could."""
+    rasterio = pytest.importorskip("rasterio", reason="writes TIFF files of several deep bands")
+    file, deep = tmp_path / f"{GBK}.tif", tmp_path / f"{GBK}-deep.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file)
+    with open_raster(file) as raster:
+        assert (raster.read(0, 0, 30, 20).permute(1, 2, 0).numpy() == pixels).all()
+    with rasterio.open(
+        tmp_path / "deep.tif", "w", driver="GTiff", height=20, width=30, count=4, dtype="uint16"
+    ) as out:
+        out.write(np.ones((4, 20, 30), np.uint16))
+    (tmp_path / "deep.tif").rename(deep)
+    with pytest.raises(DataError, match="which takes no names that are not UTF-8; rename it"):
+        check_image(deep)
+    assert check_image(deep.rename(tmp_path / "renamed.tif")) == (20, 30)
+
+
+def test_declared_classes_that_are_no_text(tmp_path: Path) -> None:
+    root = write(tmp_path, "yolo_obb", {"a": [SHIP]})
+    (root / "data.yaml").write_text('names: ["a\\uDCB0"]\n')
+    assert kinds(root, "yolo_obb") == ["syntax"]

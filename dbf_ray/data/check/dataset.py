@@ -169,6 +169,7 @@ def _declared(reader: Reader, root: Path, problems: list[Problem]) -> Sequence[s
     """The classes that a folder declares, or else its format."""
     try:
         names = reader.class_names(root)
+        return reader.classes if names is None else class_names(names)
     except DataError as error:
         if not any(str(problem) == str(error) for problem in problems):
             problems.append(
@@ -179,7 +180,6 @@ def _declared(reader: Reader, root: Path, problems: list[Problem]) -> Sequence[s
                 )
             )
         return None
-    return reader.classes if names is None else names
 
 
 def _looked_at(

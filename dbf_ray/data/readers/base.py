@@ -212,6 +212,10 @@ def find_image(folders: Sequence[Path], stem: str) -> Path | None:
     one.
     """
     for folder in folders:
+        for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
+            # Path.is_file raises for a name that is too long
+            if os.path.isfile(file := folder / f"{stem}{suffix}"):
+                return file
         if found := find_files(folder / stem, IMAGE_SUFFIXES):
             return found[0]
     return None

@@ -70,6 +70,7 @@ def _add_labels(
         name = _label_name(item.name, images, labels)
         used.add(name)
         own = labels.files.get(name, [labels.folder / f"{item.name}{suffix}"])
+        own = sorted(own, key=lambda file: file.suffix != suffix)
         for file in own[1:]:
             message = f"an image must have one label file, {own[0].name} is there too; remove one"
             listing.problems.append(Problem("duplicate_name", file, message))

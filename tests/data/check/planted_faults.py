@@ -160,12 +160,6 @@ def unlabelled_below(root: Path, number: int) -> tuple[Path, int | None]:
     return labels(root, number).parent / f"deep{number}" / "one.txt", None
 
 
-def two_label_files(root: Path, number: int) -> tuple[Path, int | None]:
-    file = labels(root, number)
-    file.with_suffix(".TXT").write_text("")
-    return file, None
-
-
 def unread(suffix: str) -> Callable[[Path, int], tuple[Path, int | None]]:
     """An image with labels, of a type that is not read."""
 
@@ -354,5 +348,4 @@ FAULTS = [
         Fault(f"leak, {name}", "leak", leak(change), "is nearly this image", told=True)
         for name, change in ALTERED.items()
     ),
-    Fault("two label files", "duplicate_name", two_label_files, "an image must have one label file"),
 ]
