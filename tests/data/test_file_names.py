@@ -132,6 +132,13 @@ def test_suffixes_in_any_case_of_letters(name: str, tmp_path: Path) -> None:
         if any(file.suffix == suffix for file in root.rglob("*")):
             renamed(root, f"*{suffix}", lambda file: file.stem + file.suffix.title())
     assert taken(root, name) == {"siteA/0001": 1, "siteB/0001": 2, "0002": 1}
+    if name == "yolo_obb":
+        next(root.glob("data.*")).unlink()
+        (root / "Classes.TXT").write_text("ship\n")
+        (root / "classes.TXT").write_text("boat\n")
+        (root / "labels" / "train" / "classes.TXT").write_text("boat\n")
+        assert LabelledDataset(READERS[name], root).classes == ["boat"]
+        assert kinds(root, name) == []
 
 
 @every_format

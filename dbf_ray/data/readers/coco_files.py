@@ -32,7 +32,7 @@ from dbf_ray.data.readers.base import (
 from dbf_ray.data.readers.coco_objects import is_id
 from dbf_ray.errors import DataError
 
-ROBOFLOW = "_annotations.coco.json"
+ROBOFLOW = "_annotations.coco"  # name of the JSON file
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_")  # COCO's own files beside instances_
 HEAD_BYTES = 1 << 16  # in which a file shows that it is COCO's
 MOST_FILES = 32  # in a folder; where there are more, each is about one image
@@ -47,7 +47,7 @@ def split_files(root: Path) -> dict[str, Path]:
         for file in _json_files(folder):
             found.setdefault(_split_name(file), file)
     for folder in sub_folders(root):
-        inside = _inside(folder) if folder.name in USUAL_SPLITS else folder / ROBOFLOW
+        inside = _inside(folder) if folder.name in USUAL_SPLITS else _roboflow(folder)
         if inside is not None and os.path.isfile(inside):
             found.setdefault(folder.name, inside)
     return found
@@ -233,10 +233,14 @@ def _split_name(file: Path) -> str:
 
 def _inside(folder: Path) -> Path | None:
     """The JSON file within the folder of a split."""
-    if found := find_files(folder / ROBOFLOW.removesuffix(".json"), (".json",)):
-        return found[0]
+    if (found := _roboflow(folder)) is not None:
+        return found
     files = _json_files(folder)
     return files[0] if len(files) == 1 else None
+
+
+def _roboflow(folder: Path) -> Path | None:
+    return next(iter(find_files(folder / ROBOFLOW, (".json",))), None)
 
 
 def _json_files(folder: Path) -> list[Path]:

@@ -80,7 +80,7 @@ def _add_labels(
     left = {name: files[0] for name, files in labels.files.items() if name not in used | images.files.keys()}
     lonely = {os.path.basename(item.name): item for item in listing.items if not _has_labels(item)}
     for name, file in sorted(left.items(), key=lambda pair: pair[1]):
-        if file.name in others:
+        if file.name.lower() in others:
             continue
         if (twin_of := lonely.get(os.path.basename(name))) is not None:
             message = (

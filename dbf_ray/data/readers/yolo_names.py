@@ -30,7 +30,7 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
     text = read_text(file, "files with names of classes")
     if isinstance(text, Problem):
         return text
-    if file.name == CLASSES_FILE:
+    if file.name.lower() == CLASSES_FILE:
         return _checked(dict(enumerate(text.splitlines())), file)
     try:
         content = yaml.safe_load(text)
@@ -69,7 +69,8 @@ def names_file(root: Path) -> Path | None:
     if len(others) == 1:
         return others[0]
     return next(
-        (file for file in (root / CLASSES_FILE, root / "labels" / CLASSES_FILE) if os.path.isfile(file)), None
+        (file for folder in (root, root / "labels") for file in find_files(folder / "classes", (".txt",))),
+        None,
     )
 
 
