@@ -248,7 +248,8 @@ class _Store:
         return True
 
     def create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        return self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
+        texts = {tag: plain_text(value) for tag, value in tags.items()}
+        return self.client.create_run(experiment, run_name=plain_text(name), tags=texts).info.run_id
 
     def log(
         self,
