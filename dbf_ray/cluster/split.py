@@ -11,6 +11,7 @@ from typing import Any
 from dbf_ray.cluster.ray_runtime import connected_ray
 from dbf_ray.data.patches.cutting import SplitCounts, SplitTask, cut
 from dbf_ray.errors import DataError, ResourceError
+from dbf_ray.values import plain_text
 
 _ROWS_PER_CPU = 8  # how many parts the tasks are dealt out in
 
@@ -57,7 +58,7 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     """In a Ray worker: one task."""
     done = cut(pickle.loads(row["task"]))
     if isinstance(done, DataError):
-        return {**dataclasses.asdict(SplitCounts()), "error": str(done)}
+        return {**dataclasses.asdict(SplitCounts()), "error": plain_text(str(done))}
     return {**dataclasses.asdict(done), "error": ""}
 
 

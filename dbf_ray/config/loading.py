@@ -26,8 +26,10 @@ from dbf_ray.config.sections import (
     TrainingConfig,
 )
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import LONGEST_NAME
 from dbf_ray.shipped import find_shipped
 from dbf_ray.single_keys import RepeatedKey, load_yaml
+from dbf_ray.values import is_text
 
 RENAMED = {"data.canvas": "data.pad_to", "data.view_per": "data.orientation_per"}  # keys of 0.1.0
 
@@ -59,6 +61,10 @@ class Config(Section):
     def _one_folder(cls, value: str | None) -> str | None:
         if value is not None and (value in ("", ".", "..") or "/" in value or "\\" in value):
             raise ValueError("should be the name of one folder, without slashes (runs_dir says where)")
+        if value is not None and (not is_text(value) or len(value.encode()) > LONGEST_NAME):
+            raise ValueError(
+                f"should be a name that a folder can have: text in UTF-8 within {LONGEST_NAME} bytes"
+            )
         return value
 
     @model_validator(mode="after")

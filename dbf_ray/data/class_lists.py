@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dbf_ray.errors import DataError
+from dbf_ray.values import is_text
 
 _DOTA_1_0 = [
     *(
@@ -109,7 +110,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     named.
 
     Raises:
-        DataError: no such data set, no names, a name twice, or an empty one.
+        DataError: no such data set, no names, a name twice, or one that is empty or no text.
     """
     if isinstance(classes, str):
         if classes not in CLASS_LISTS:
@@ -119,7 +120,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
             )
         return list(CLASS_LISTS[classes])
     names = [one_word(name) for name in classes]
-    if not names or len(set(names)) != len(names) or not all(names):
+    if not names or len(set(names)) != len(names) or any(not name or not is_text(name) for name in names):
         raise DataError(
             "`classes` must be different names, blanks in them as hyphens, at least one, got "
             f"{list(classes)}; correct the list"

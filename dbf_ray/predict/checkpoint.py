@@ -15,7 +15,7 @@ from torch import Tensor
 from dbf_ray.detectors import Detector
 from dbf_ray.errors import WeightsError
 from dbf_ray.evaluate import config_of, load_detector
-from dbf_ray.evaluation.submission import text_names
+from dbf_ray.evaluation.submission import paths_note, text_names
 from dbf_ray.locks import only_writer
 from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import find_images
@@ -60,10 +60,12 @@ def predict(
     files, left_out = find_images(images, out)
     checkpoint = whole_checkpoint(checkpoint)
     task, origin = make_task(checkpoint, options)
-    text_names(task.classes)
-    shown_names(list(files))
+    if "dota" in options.formats:
+        text_names(task.classes)
+        shown_names(list(files))
     folder = OutFolder(out, settings_of(checkpoint, images, options, task))
     folder.check()
+    folder.check_names(files)
     with only_writer(out, "predicting", "give another --out"):
         folder.begin()
         tell, tiling = say or print_line, task.tiling
@@ -73,6 +75,8 @@ def predict(
             f"{len(files)} images; windows of {tiling.window} px ({origin}) that share {tiling.overlap} px, "
             f"resized to {tiling.image_size} px (x {tiling.scale:.3g})"
         )
+        if "dota" in options.formats and (note := paths_note(list(files))):
+            tell(note)
         return {**predict_files(task, files, folder, tell), "checkpoint": str(checkpoint)}
 
 

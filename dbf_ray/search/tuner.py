@@ -27,7 +27,7 @@ from dbf_ray.cluster.ray_runtime import (
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
-from dbf_ray.files import write_json
+from dbf_ray.files import LONGEST_NAME, write_json
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.search.checked import CheckedBegin
@@ -360,4 +360,9 @@ def _check_name(name: str) -> None:
         raise ConfigError(
             "a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
             f"got {name!r}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"a study's name must be within {LONGEST_NAME} signs, as those of folders, got {len(name)}; give "
+            "a shorter one"
         )

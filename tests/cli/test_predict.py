@@ -266,3 +266,31 @@ def test_suppression_is_the_chosen_one(arguments: list[str], tmp_path: Path) -> 
         assert len(nms_rotated(boxes, table[:, 8], float(nms) + 0.02)) == len(boxes)
     counts = [len(rows(tmp_path / nms / "labels" / "000.txt")) for nms in ("0.1", "0.9")]
     assert counts[0] < counts[1]
+
+
+def with_class(checkpoint: Path, name: str) -> None:
+    """The checkpoint as if it were trained on a class of this name."""
+    file = checkpoint / "record.json"
+    record = json.loads(file.read_text())
+    record["classes"] = [name]
+    file.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s" * 260, "names of files must be within 255 bytes, that of class "),
+        ("a\udcb0", "names of classes must be text"),
+    ],
+)
+def test_a_class_that_no_file_can_be_called_by(
+    arguments: list[str], checkpoint: Path, tmp_path: Path, refused: Refused, name: str, message: str
+) -> None:
+    """Told before the work; without the files that would be called so, as is said, it is done."""
+    with_class(checkpoint, name)
+    told = refused(command, arguments)
+    assert message in told
+    assert "or write other formats than dota" in told
+    assert main([*arguments, "--formats", "geojson,overlay"]) == 0
+    features = json.loads((tmp_path / "out" / "geojson" / "000.geojson").read_text())["features"]
+    assert {one["properties"]["class"] for one in features} <= {name}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbf_ray.errors import DataError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation.merge import as_found
-from dbf_ray.evaluation.submission import read_task1, write_task1
+from dbf_ray.evaluation.submission import paths_note, read_task1, short_names, text_names, write_task1
 from dbf_ray.geometry import box_iou_rotated_aligned
 
 CLASSES = ["ship", "plane", "harbor"]
@@ -94,3 +94,49 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(DataError, match="classes must be among plane, got 'ship'"):
         read_task1(tmp_path, ["plane"])
+
+
+def test_names_of_classes_that_no_file_can_have() -> None:
+    """Control characters become dashes; what would be one file on some systems, or none, is refused."""
+    assert text_names(["a\x00b", "..", "end.", "../up"]) == ["a-b", "..", "end.", "..-up"]
+    assert text_names(["x" * 245])
+    for classes, message in (
+        (["x" * 260], r"names of files must be within 255 bytes, that of class x+\.\.\., Task1_CLASS\.txt"),
+        (["é" * 130], "would have 270; rename the class, or write other formats than dota"),
+        (["Ship", "ship"], "classes must differ in more than capitals, got 'ship' twice in Ship, ship"),
+        (["a\udcb0"], r"names of classes must be text, got 'a\\udcb0'"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            text_names(classes)
+        assert "\n" not in str(caught.value)
+
+
+def test_files_of_other_systems(tmp_path: Path) -> None:
+    """Suffixes in capitals are read, macOS's twins are not, and a class in two files is refused."""
+    write_task1(IMAGES, CLASSES, tmp_path / "Task1")
+    for name in ("ship", "plane", "harbor"):
+        file = tmp_path / "Task1" / f"Task1_{name}.txt"
+        file = file.rename(file.with_suffix(".TXT"))
+        file.with_name(f"._{file.name}").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert set(read_task1(tmp_path)[0]) == set(IMAGES)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("Task1_ship.txt", "__MACOSX/._Task1_ship.txt", "found/Task1_plane.txt"):
+            archive.writestr(name, b"\xff" if "__" in name else b"P1 0.5 1 2 3 2 3 4 1 4\n")
+    assert read_task1(tmp_path / "a.zip")[1] == ["plane", "ship"]
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr("other/Task1_ship.txt", "")
+    with pytest.raises(DataError, match="for each class, got two for 'ship'; remove one"):
+        read_task1(tmp_path / "a.zip")
+
+
+def test_names_of_images_without_folders_where_these_do_not_matter() -> None:
+    """DOTA's server knows none; patches of two images are told apart even where no two are called alike."""
+    assert short_names(["a/P1__32__0___0", "a/P1__32__8___0", "b/P2"]) == {
+        "a/P1__32__0___0": "P1__32__0___0",
+        "a/P1__32__8___0": "P1__32__8___0",
+        "b/P2": "P2",
+    }
+    names = ["a/P1__32__0___0", "b/P1__32__8___0", "b/P 2"]
+    assert list(short_names(names).values()) == ["a/P1__32__0___0", "b/P1__32__8___0", "b/P_2"]
+    assert paths_note(["a/P1", "b/P2"]) == ""
+    assert "a/P1__32__0___0, b/P1__32__8___0" in paths_note(names)

@@ -95,7 +95,7 @@ def label_file(item: Item) -> Path:
 
 def place_of(objects: Objects, row: int, item: Item) -> str:
     """Which object of which image is meant, where a line of the label file does not say it."""
-    return "" if objects.lines[row] is not None else f"{item.image.name}, object {objects.numbers[row]}: "
+    return "" if objects.lines[row] is not None else f"{item.shown}, object {objects.numbers[row]}: "
 
 
 Detections = Iterator[tuple[str, int, str]]  # kind, row, message

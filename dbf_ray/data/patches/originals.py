@@ -12,6 +12,7 @@ import torch
 
 from dbf_ray.data.labelled import LabelledDataset, to_boxes
 from dbf_ray.data.patches.split import ORIGINALS
+from dbf_ray.data.readers import Item
 from dbf_ray.data.readers.dota import read_labels
 from dbf_ray.data.samples import Dataset, Subset
 from dbf_ray.errors import DataError
@@ -52,24 +53,31 @@ def original_files(dataset: Dataset) -> dict[str, Path] | None:
         DataError: one is missing.
     """
     whole = _whole(dataset)
-    folders = {file.parent.parent / ORIGINALS for file in whole.files} if whole is not None else set()
-    if not folders or not all(folder.is_dir() for folder in folders):
+    if whole is None:
         return None
-    found: dict[str, Path] = {}
-    for image in sorted({parse_patch_name(image_id).image for image_id in dataset.image_ids}):
-        file = next(
-            (folder / f"{image}.txt" for folder in sorted(folders) if (folder / f"{image}.txt").is_file()),
-            None,
-        )
-        if file is None:
+    items = {item.name: item for item in whole.items}
+    own = [items[image_id] for image_id in dataset.image_ids]
+    if not all(folder.is_dir() for folder in {_folder(item) for item in own}):
+        return None
+    # under its path, as its patches are under theirs
+    files = {
+        parse_patch_name(item.name).image: _folder(item) / f"{parse_patch_name(item.below).image}.txt"
+        for item in own
+    }
+    for file in files.values():
+        if not file.is_file():
             raise DataError(
-                f"{min(folders)} must hold the labels of every image that was cut, {image}.txt is missing; "
+                f"{file.parent} must hold the labels of every image that was cut, {file.name} is missing; "
                 "split the data again"
             )
-        found[image] = file
-    return found
+    return dict(sorted(files.items()))
 
 
 def _whole(dataset: Dataset) -> LabelledDataset | None:
     whole = dataset.dataset if isinstance(dataset, Subset) else dataset
     return whole if isinstance(whole, LabelledDataset) else None
+
+
+def _folder(item: Item) -> Path:
+    """Where the labels of the uncut images are, if ``item`` is a patch."""
+    return (item.folder or item.image.parent).parent / ORIGINALS

@@ -16,6 +16,7 @@ from dbf_ray.data.readers.base import Item, Labels, Listing, Problem
 from dbf_ray.data.readers.coco_files import (
     find_images,
     find_json,
+    folder_of,
     image_folders,
     is_undivided,
     read_json,
@@ -70,16 +71,23 @@ class CocoReader:
         problems: list[Problem] = []
         names = _names(content, file, problems)
         problems += _same_names(content, file, names)
-        images = find_images(content, file, image_folders(root, split, file), problems)
+        folders = image_folders(root, split, file)
+        images = find_images(content, file, folders, problems)
         if not images and not problems:
             raise DataError(f"{file}: must list at least one image, got none; give another file or split")
         if content.get("annotations") is None:
             return Listing(
-                [Item(image, None) for image in images.values() if image is not None], problems, file
+                [
+                    Item(image, None, folder=folder_of(image, folders))
+                    for image in images.values()
+                    if image is not None
+                ],
+                problems,
+                file,
             )
         records = _by_image(content, file, set(images), problems)
         found = [
-            Item(image, file, (records.get(key, []), names))
+            Item(image, file, (records.get(key, []), names), folder_of(image, folders))
             for key, image in images.items()
             if image is not None
         ]

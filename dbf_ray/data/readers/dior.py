@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element
 
 from dbf_ray.data.class_lists import CLASS_LISTS, one_word
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split
-from dbf_ray.data.readers.image_lists import label_folder_or_none, list_names, listed
+from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
 from dbf_ray.data.readers.rotations import box_corners, not_understood, rotations, turned
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 from dbf_ray.errors import DataError
@@ -61,8 +61,8 @@ class DiorReader:
 
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; a folder without Annotations/ is a test set."""
-        file = root / "ImageSets" / "Main" / f"{split}.txt"
-        if not os.path.isfile(file):
+        file = list_file(root / "ImageSets" / "Main", split)
+        if file is None:
             raise no_split(root, split, self.splits(root), self.layout)
         folders = [root / name for name in IMAGE_FOLDERS if os.path.isdir(root / name)]
         if not folders:

@@ -22,20 +22,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dbf_ray.data.class_lists import CLASS_LISTS, one_word
-from dbf_ray.data.images.files import IMAGE_SUFFIXES
+from dbf_ray.data.images.folders import holds_images
 from dbf_ray.data.readers.base import (
+    USUAL_SPLITS,
     Item,
     LabelledObject,
     Labels,
     Listing,
     Problem,
-    image_files,
-    orphans,
+    aliases,
+    no_split,
     parse_corners,
     quoted,
     read_text,
     sub_folders,
 )
+from dbf_ray.data.readers.pairs import paired
 from dbf_ray.errors import DataError
 
 HEADERS = ("imagesource:", "gsd:")
@@ -68,11 +70,9 @@ class DotaReader:
 
     def splits(self, root: Path) -> list[str]:
         """See :class:`.Reader`."""
-        return (
-            []
-            if _is_flat(root)
-            else [folder.name for folder in sub_folders(root) if os.path.isdir(folder / "images")]
-        )
+        if _is_flat(root):
+            return splits_inside(root / "images")
+        return [folder.name for folder in sub_folders(root) if os.path.isdir(folder / "images")]
 
     def class_names(self, root: Path) -> list[str] | None:
         """None: the format declares no classes."""
@@ -80,39 +80,48 @@ class DotaReader:
 
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; a folder without labels is a test set."""
-        folder = split_folder(root, split)
-        files, problems = image_files(folder / "images")
-        if not files:
-            raise DataError(
-                f"{folder / 'images'} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give "
-                "another folder as `root`"
-            )
-        labels = label_folder(folder)
+        images, labels = split_folders(root, split)
+        listing = paired(images, labels)
         if labels is None:
-            return Listing([Item(file, None) for file in files], problems, folder / LABEL_FOLDERS[0])
-        problems += orphans(list(labels.glob("*.txt")), {file.stem for file in files})
-        return Listing([Item(file, labels / f"{file.stem}.txt") for file in files], problems)
+            listing.unlabelled = images.parent / LABEL_FOLDERS[0]
+        return listing
 
     def read(self, item: Item) -> Labels:
         """See :class:`.Reader`."""
         return Labels() if item.labels is None else read_labels(item.labels, self._known)
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """The folder that holds the images/ of a split: ROOT/SPLIT, or ROOT itself where it holds them.
+def split_folders(root: Path, split: str) -> tuple[Path, Path | None]:
+    """The folders of the images and labels of a split, None where there are no labels: in ROOT/SPLIT, or in
+    ROOT itself where it is not divided; or images/SPLIT beside labelTxt/SPLIT.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there are no such folders.
     """
     if not root.is_dir():
         raise DataError(f"the data folder must exist, {root} is not there; give an existing folder as `root`")
+    if splits := splits_inside(root / "images"):
+        images = next((found for name in aliases(split) if (found := root / "images" / name).is_dir()), None)
+        if images is None:
+            raise no_split(root, split, splits, DotaReader.layout)
+        labels = label_folder(root)
+        inside = None if labels is None else labels / images.name
+        return images, inside if inside is not None and inside.is_dir() else labels
     folder = root if _is_flat(root) else root / split
     if not (folder / "images").is_dir():
         raise DataError(
             f"a data folder must hold images/ and labelTxt/, or {split}/ that holds them; "
             f"{folder / 'images'} is not there; give such a folder as `root`"
         )
-    return folder
+    return folder / "images", label_folder(folder)
+
+
+def splits_inside(images: Path) -> list[str]:
+    """Splits that are folders within a folder of images: those with a usual name, where no image lies beside
+    them.
+    """
+    names = [folder.name for folder in sub_folders(images) if folder.name in USUAL_SPLITS]
+    return names if names and not holds_images(images) else []
 
 
 def has_label_folder(root: Path) -> bool:

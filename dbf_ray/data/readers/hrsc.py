@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element
 
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split, quoted
-from dbf_ray.data.readers.image_lists import label_folder_or_none, list_names, listed
+from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
 from dbf_ray.data.readers.rotations import box_corners
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 
@@ -57,9 +57,9 @@ class HrscReader:
 
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; images without Annotations/ are a test set."""
-        file = root / "ImageSets" / f"{split}.txt"
+        file = list_file(root / "ImageSets", split)
         places = _places(root)
-        if not os.path.isfile(file) or not places:
+        if file is None or not places:
             raise no_split(root, split, self.splits(root) if places else [], self.layout)
         listing = listed(file, places)
         if listing.items and all(item.labels is None for item in listing.items):

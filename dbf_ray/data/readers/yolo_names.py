@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from dbf_ray.data.class_lists import one_word
-from dbf_ray.data.readers.base import Problem, quoted, read_text
+from dbf_ray.data.images.folders import is_passed_over
+from dbf_ray.data.readers.base import Problem, find_files, quoted, read_text
 from dbf_ray.single_keys import RepeatedKey, load_yaml
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
@@ -35,7 +36,7 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
     text = read_text(file, "files with names of classes")
     if isinstance(text, Problem):
         return text
-    if file.name == CLASSES_FILE:
+    if file.name.lower() == CLASSES_FILE:
         return _checked(dict(enumerate(text.splitlines())), file)
     try:
         content = load_yaml(text, lambda path: path[:1] == ("names",))
@@ -64,15 +65,18 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
 def names_file(root: Path) -> Path | None:
     """The file of a folder that names its classes."""
     for name in YAML_FILES:
-        if os.path.isfile(root / name):
-            return root / name
+        if found := find_files(root / Path(name).stem, (Path(name).suffix,)):
+            return found[0]
     others = sorted(
-        file for suffix in ("yaml", "yml") for file in root.glob(f"*.{suffix}") if os.path.isfile(file)
+        file
+        for file in (root.iterdir() if os.path.isdir(root) else ())
+        if file.suffix.lower() in (".yaml", ".yml") and not is_passed_over(file.name) and os.path.isfile(file)
     )
     if len(others) == 1:
         return others[0]
     return next(
-        (file for file in (root / CLASSES_FILE, root / "labels" / CLASSES_FILE) if os.path.isfile(file)), None
+        (file for folder in (root, root / "labels") for file in find_files(folder / "classes", (".txt",))),
+        None,
     )
 
 
