@@ -117,6 +117,10 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         padding=None if options.no_padding else SplitSettings.padding,
     )
     classes = class_option(options.classes)
+    if options.ray:
+        from dbf_ray.cluster.reach import require_ray
+
+        require_ray(options.address, "--address")
     plan = plan_split(reader, options.root, options.out, settings, classes)
     with only_writer(options.out, "splitting", "give another OUT"):
         removed = prepare_out(plan, options.root, options.out, settings, classes)

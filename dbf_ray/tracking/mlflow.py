@@ -29,6 +29,7 @@ from dbf_ray.tracking.base import MlflowTarget
 from dbf_ray.tracking.jsonl import read_epochs
 from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, summary_metrics
 from dbf_ray.tracking.todo import ToDoList, public
+from dbf_ray.tracking.urls import sqlite_file
 from dbf_ray.values import finite
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
@@ -285,11 +286,10 @@ def _artifacts_beside(uri: str, experiment: str) -> str | None:
     """Without a server, artifacts lie beside the sqlite file (MLflow's default would be the working directory
     of whoever asks).
     """
-    if not uri.startswith("sqlite:///"):
+    file = sqlite_file(uri)
+    if file is None:
         return None
-    return (
-        Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment.replace("/", "_")
-    ).as_uri()
+    return (file.resolve().parent / "mlartifacts" / experiment.replace("/", "_")).as_uri()
 
 
 def _identity(directory: Path, uri: str) -> str | None:
