@@ -88,7 +88,7 @@ class Draws:
         if not _goes_on(before, drawn):
             raise DrawError(
                 f"{self._space.file}: the study {self._study!r} has drawn {name!r} from {_text(before)}, "
-                f"and now it is {_text(drawn)}; draw it as before{_order(before, drawn)} to continue the study, "
+                f"and now it is {_text(drawn)}; draw it as before{_order(before, drawn)} to continue it, "
                 "or give another --study"
             )
         first = self._now.setdefault(name, drawn)

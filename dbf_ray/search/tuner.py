@@ -6,6 +6,7 @@ pareto.json, pareto.html and pareto.png. The same name again trains what is miss
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -88,7 +89,10 @@ def search(
         settings.make(baseline)
     if not (folder / "study.db").exists():
         rehearse(space, settings)
-    with only_writer(folder, "searching the study", "give another --study"):
+    with contextlib.ExitStack() as held:
+        if not folder.exists():
+            held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
+        held.enter_context(only_writer(folder, "searching the study", "give another --study"))
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
         study = Study(
             optuna_study,

@@ -211,6 +211,8 @@ class _Store:
                 os.environ.setdefault(name, value)
             for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.client"):
                 logging.getLogger(name).setLevel(logging.WARNING)
+            if (file := sqlite_file(self._uri)) is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
             with _one_process(self._uri):
                 self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         return self._client

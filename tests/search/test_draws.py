@@ -94,7 +94,7 @@ def test_the_refusal_says_what_it_was_and_what_it_is(opened: Opened) -> None:
     with pytest.raises(
         ConfigError,
         match=r"has drawn 'x' from the choices \['step', 'front'\], and now it is the choices \['step', "
-        r"'front', 'back'\]; draw it as before to continue the study, or give another --study",
+        r"'front', 'back'\]; draw it as before to continue it, or give another --study",
     ):
         opened(CHOICES(["step", "front", "back"]))
 
