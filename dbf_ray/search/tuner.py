@@ -93,6 +93,8 @@ def search(
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
+        for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
+            abandoned.unlink()
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
         study = Study(
             optuna_study,

@@ -77,9 +77,11 @@ def test_a_ray_that_does_not_come_up_in_time(
     asked: Any, name: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(**_: Any) -> None:
-        raise Exception("The current node timed out during startup.")  # noqa: TRY002  as Ray does
+        raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", busy)
     command, arguments = asked(name)
     line = refused(command, arguments)
-    assert "Ray cannot be started on this machine: The current node timed out during startup.; where the" in line
+    assert (
+        "Ray cannot be started on this machine: The current node timed out during startup.; where the" in line
+    )

@@ -60,7 +60,9 @@ def test_the_default_store_of_mlflow_and_its_artifacts_are_in_the_working_direct
     assert [path.name for path in tmp_path.iterdir()] == [ODD]
 
 
-def test_a_relative_path_and_options_of_a_url_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_and_options_of_a_url_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a?b").mkdir()
     monkeypatch.chdir(tmp_path / "a?b")
     uri = resolve_uri("sqlite:///sub%3F/m.db?timeout=5", {})
