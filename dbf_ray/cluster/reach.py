@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 
 import grpc
 import ray
@@ -15,7 +14,9 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
-from ray.core.generated.gcs_service_pb2 import CheckAliveReply, CheckAliveRequest
+from ray._raylet import NodeID
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.core.generated.gcs_service_pb2 import CheckAliveRequest, GetAllNodeInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from dbf_ray.errors import ResourceError
@@ -23,6 +24,7 @@ from dbf_ray.errors import ResourceError
 SECONDS = 10.0  # for a cluster to answer
 SOCKET_BYTES = 107  # of a socket's path, by the kernel
 TOKEN = "set RAY_AUTH_MODE here as where the cluster was started, and its token (RAY_AUTH_TOKEN_PATH)"
+NO_NODE = "no node of it runs on this machine (ray start --address HOST:PORT here, or submit a job)"
 SUBMIT = "a program joins at HOST:PORT (port 6379 as a rule), jobs are submitted to http://HOST:8265"
 
 
@@ -86,7 +88,7 @@ def why_no_ray(error: Exception, address: str | None, option: str) -> str:
 
 def in_short(error: BaseException) -> str:
     """An error's message in one line of at most 300 signs, its class where it has none."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 def _room_for_sockets() -> None:
@@ -108,16 +110,11 @@ def _no_answer(address: str) -> str | None:
         return SUBMIT
     try:
         target = target if mark else _resolved(address)
-        reply = _ask(target)
+        return _as_head_says(target, client=bool(mark))
     except (ValueError, OSError) as error:  # ConnectionError: "auto", and there is none
-        return " ".join(str(error).split())
+        return in_short(error).split(". ")[0]
     except grpc.RpcError as error:
         return _why(error, client=bool(mark), auto=address == "auto")
-    if mark:
-        return f"it is no server for ray:// (port 10001 as a rule); {SUBMIT}"
-    if reply.ray_version and reply.ray_version != ray.__version__:
-        return f"it runs Ray {reply.ray_version}, and this is Ray {ray.__version__}: install the same"
-    return _no_node_here()
 
 
 def _resolved(address: str) -> str:
@@ -134,13 +131,31 @@ def _resolved(address: str) -> str:
     return resolved
 
 
-def _ask(target: str) -> CheckAliveReply:
-    """The answer of the head node's GCS."""
+def _as_head_says(target: str, *, client: bool) -> str | None:
+    """Why a program cannot join, None if it can, by what the head node's GCS answers."""
     channel = init_grpc_channel(target, GLOBAL_GRPC_OPTIONS)
     try:
-        return NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=SECONDS)
+        head = NodeInfoGcsServiceStub(channel)
+        version = head.CheckAlive(CheckAliveRequest(), timeout=SECONDS).ray_version
+        if client:
+            return f"it is no server for ray:// (port 10001 as a rule); {SUBMIT}"
+        if version and version != ray.__version__:
+            return f"it has Ray {version}, and this is Ray {ray.__version__}: install the same"
+        return None if _has_node_here(head) else NO_NODE
     finally:
         channel.close()
+
+
+def _has_node_here(head: NodeInfoGcsServiceStub) -> bool:
+    """Whether a node of the cluster runs on this machine: a program joins through it, and Ray waits a minute
+    for one.
+    """
+    here = [NodeID.from_hex(node).binary() for node in services.find_node_ids()]
+    if not here:
+        return False
+    selected = [GetAllNodeInfoRequest.NodeSelector(node_id=node) for node in here]
+    nodes = head.GetAllNodeInfo(GetAllNodeInfoRequest(node_selectors=selected), timeout=SECONDS)
+    return any(node.state == GcsNodeInfo.ALIVE for node in nodes.node_info_list)
 
 
 def _why(error: grpc.RpcError, *, client: bool, auto: bool) -> str | None:
@@ -154,14 +169,4 @@ def _why(error: grpc.RpcError, *, client: bool, auto: bool) -> str | None:
         return f"no answer in {SECONDS:.0f} s"
     if "HTTP/2" in details or "http1" in details:
         return f"what answers there is not the head of a Ray cluster; {SUBMIT}"
-    return details.rpartition("last error: ")[2][:200] or str(code)
-
-
-def _no_node_here() -> str | None:
-    """A program joins through a node on its own machine; Ray waits a minute for one."""
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        if services.find_node_ids():
-            return None
-        time.sleep(0.5)
-    return "no node of it runs on this machine (ray start --address there, or submit a job)"
+    return details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")[:200] or str(code)

@@ -129,7 +129,7 @@ def _is_done(folder: Path, wanted: int) -> bool:
     try:
         trials = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["trials"]
         return sum(trial["state"] == "COMPLETE" for trial in trials) >= wanted
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

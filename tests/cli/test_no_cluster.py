@@ -83,5 +83,5 @@ def test_a_ray_that_does_not_come_up_in_time(
     command, arguments = asked(name)
     line = refused(command, arguments)
     assert (
-        "Ray cannot be started on this machine: The current node timed out during startup.; where the" in line
+        "Ray cannot be started on this machine: The current node timed out during startup; where the" in line
     )

@@ -16,6 +16,7 @@ import grpc
 import pytest
 import ray
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from dbf_ray.cluster import ray_runtime, reach
 from dbf_ray.cluster.ray_runtime import connected_ray
@@ -59,6 +60,9 @@ def http() -> Iterator[int]:
     server.server_close()
 
 
+OURS = b"n" * 28
+
+
 class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):
     """The answer of a cluster's head, or a refusal."""
 
@@ -69,6 +73,11 @@ class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):
         if self._refusal:
             context.abort(self._refusal, "InvalidAuthToken")
         return gcs_service_pb2.CheckAliveReply(ray_version=self._version)
+
+    def GetAllNodeInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
+        asked = [selector.node_id for selector in request.node_selectors]
+        nodes = [GcsNodeInfo(node_id=OURS, state=GcsNodeInfo.ALIVE)] if OURS in asked else []
+        return gcs_service_pb2.GetAllNodeInfoReply(node_info_list=nodes)
 
 
 @pytest.fixture
@@ -137,7 +146,7 @@ def test_a_port_where_something_else_listens(
 
 
 def test_a_head_of_another_version(head: Any) -> None:
-    assert f"it runs Ray 2.9.3, and this is Ray {ray.__version__}" in refused(f"127.0.0.1:{head('2.9.3')}")
+    assert f"it has Ray 2.9.3, and this is Ray {ray.__version__}" in refused(f"127.0.0.1:{head('2.9.3')}")
 
 
 def test_a_head_that_wants_another_token(head: Any) -> None:
@@ -146,18 +155,18 @@ def test_a_head_that_wants_another_token(head: Any) -> None:
 
 
 def test_a_machine_that_is_no_node_of_the_cluster(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "SECONDS", 1.0)
-    monkeypatch.setattr(reach.services, "find_node_ids", lambda: set())
     address = f"127.0.0.1:{head(ray.__version__)}"
-    assert "no node of it runs on this machine" in refused(address)
-    monkeypatch.setattr(reach.services, "find_node_ids", lambda: {"a"})
+    for nodes in (set(), {"00" * 28}):  # none here, and one of another cluster
+        monkeypatch.setattr(reach.services, "find_node_ids", lambda nodes=nodes: nodes)
+        assert "no node of it runs on this machine" in refused(address)
+    monkeypatch.setattr(reach.services, "find_node_ids", lambda: {OURS.hex()})
     require_ray(address)
 
 
 def test_a_proxy_is_not_asked(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.setattr(reach.services, "find_node_ids", lambda: {"a"})
+    monkeypatch.setattr(reach.services, "find_node_ids", lambda: {OURS.hex()})
     require_ray(f"127.0.0.1:{head(ray.__version__)}")
 
 
@@ -207,7 +216,7 @@ def test_whatever_ray_raises_is_one_line_with_what_to_do(
         line = refused()
         assert line.startswith("Ray cannot be started on this machine: ")
         assert ("RAY_TMPDIR=/tmp" in line) == (type(error) in (OSError, PermissionError, FileExistsError))
-    assert (" ".join(str(error).split())[:60] or "AssertionError") in line
+    assert (" ".join(str(error).split())[:60].rstrip(".") or "AssertionError") in line
     assert "; " in line
     assert capsys.readouterr().err == ""
 
