@@ -203,12 +203,37 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, failing: set[str]) -> None:
     monkeypatch.setattr("dbf_ray.search.tuner._Search._tune", tell)
 
 
-def searched_without_ray(tmp_path: Path, trials: int) -> list[str]:
+def searched_without_ray(tmp_path: Path, trials: int, space: Path = RHO) -> list[str]:
     said: list[str] = []
     config = base(tmp_path, **{"tracking.mlflow": False})
     options: dict[str, Any] = {"studies_dir": tmp_path, "run": arithmetic_run, "begin": four_stages}
-    search(config, RHO, study_name="s", trials=trials, progress=said.append, **options)
+    search(config, space, study_name="s", trials=trials, progress=said.append, **options)
     return said
+
+
+def test_a_space_that_changed_is_refused_and_no_file_is_touched(tmp_path, monkeypatch):
+    without_ray(monkeypatch, set())
+    space = tmp_path / "mine.py"
+
+    def write(choices: list[str]) -> None:
+        space.write_text(
+            "BASELINES = [{'freezing.policy': 'full'}]\n\ndef space(trial):\n    return {'freezing.policy': "
+            f"trial.suggest_categorical('policy', {choices}), 'freezing.rho': 2}}"
+        )
+
+    write(["stp"])
+    with pytest.raises(ConfigError, match="must draw valid settings"):
+        searched_without_ray(tmp_path, 2, space)
+    assert not (tmp_path / "s").exists()
+    write(["step"])
+    searched_without_ray(tmp_path, 2, space)
+    (tmp_path / "s" / ".pareto.json.x.partial").touch()  # by a process that was killed
+    before = {file: file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file()}
+    write(["step", "warmup_step"])
+    with pytest.raises(ConfigError, match=r"mine\.py: the study 's' has drawn 'policy' from the choices"):
+        searched_without_ray(tmp_path, 9, space)
+    before.pop(tmp_path / "s" / ".pareto.json.x.partial")
+    assert {file: file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file()} == before
 
 
 def test_a_baseline_that_failed_is_trained_first_by_the_command_that_is_named(tmp_path, monkeypatch):
