@@ -225,7 +225,7 @@ def wants_ray(config: Config) -> bool:
 def _train_with_ray(config: Config) -> dict[str, Any]:
     """A run on this machine is checked before Ray starts; on a cluster the data may lie elsewhere."""
     from dbf_ray.cluster import train_on_ray
-    from dbf_ray.cluster.ray_runtime import cluster_address
+    from dbf_ray.cluster.reach import cluster_address
 
     if cluster_address(config.cluster.address) is None:
         spec, directory = prepare(config), run_directory(config)

@@ -29,7 +29,7 @@ def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iter
     """
     if not tasks:
         return
-    with connected_ray(address) as resources:
+    with connected_ray(address, option="--address") as resources:
         import ray.data
 
         _be_quiet()

@@ -22,7 +22,8 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
+from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
+from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
 from dbf_ray.config import Config, paths, to_dict, with_overrides
@@ -204,6 +205,8 @@ def absolute_paths(config: Config) -> Config:
     machine.
     """
     found = {key: str(path.expanduser().absolute()) for key, path in paths(config).items()}
+    if (storage := config.cluster.storage) and "://" not in storage:  # else a URI
+        found["cluster.storage"] = str(Path(storage).expanduser().absolute())
     return with_overrides(config, found)
 
 

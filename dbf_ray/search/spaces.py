@@ -26,6 +26,10 @@ Overrides = dict[str, Any]
 HINT = f"see {shipped_files('search space').get('rho')} for an example"
 
 
+class DrawError(ConfigError):
+    """A space draws what its study cannot keep: a fault of the space, not of one draw."""
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """A loaded search-space file."""
@@ -43,6 +47,8 @@ class SearchSpace:
         try:
             wants_config = len(inspect.signature(self.draw).parameters) > 1
             drawn = self.draw(trial, config) if wants_config else self.draw(trial)
+        except DrawError:
+            raise
         except Exception as error:
             place = _line_in(self.file, error)
             raise ConfigError(f"{place}: space(trial) raised {type(error).__name__}: {error}") from error

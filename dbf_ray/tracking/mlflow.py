@@ -29,6 +29,7 @@ from dbf_ray.tracking.base import MlflowTarget
 from dbf_ray.tracking.jsonl import read_epochs
 from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, summary_metrics
 from dbf_ray.tracking.todo import ToDoList, public
+from dbf_ray.tracking.urls import sqlite_file
 from dbf_ray.values import finite, plain_text
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
@@ -210,6 +211,8 @@ class _Store:
                 os.environ.setdefault(name, value)
             for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.client"):
                 logging.getLogger(name).setLevel(logging.WARNING)
+            if (file := sqlite_file(self._uri)) is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
             with _one_process(self._uri):
                 self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         return self._client
@@ -286,11 +289,10 @@ def _artifacts_beside(uri: str, experiment: str) -> str | None:
     """Without a server, artifacts lie beside the sqlite file (MLflow's default would be the working directory
     of whoever asks).
     """
-    if not uri.startswith("sqlite:///"):
+    file = sqlite_file(uri)
+    if file is None:
         return None
-    return (
-        Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment.replace("/", "_")
-    ).as_uri()
+    return (file.resolve().parent / "mlartifacts" / experiment.replace("/", "_")).as_uri()
 
 
 def _identity(directory: Path, uri: str) -> str | None:
