@@ -19,7 +19,7 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.progress import print_line
-from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
 from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
@@ -65,6 +65,7 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
         >>> summary["map50"], summary["compute_ratio"]
     """
     config = as_config(config, **overrides)
+    mlflow_target(config)  # refuses a URI that is none before anything is written
     if wants_ray(config):
         return _train_with_ray(config)
     directory = run_directory(config)

@@ -26,6 +26,7 @@ from dbf_ray.errors import ConfigError, TrainingError
 from dbf_ray.files import LONGEST_NAME, write_json
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
+from dbf_ray.run import mlflow_target
 from dbf_ray.search import mlflow_runs
 from dbf_ray.search.checked import CheckedBegin
 from dbf_ray.search.progress import SearchProgress, standing
@@ -80,6 +81,7 @@ def search(
     """
     _check_name(study_name)
     config, wanted = absolute_paths(config), trials or config.search.trials
+    mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
     if not _is_done(folder, wanted):
         require_ray(config.cluster.address)

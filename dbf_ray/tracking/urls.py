@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
+from dbf_ray.errors import ConfigError
+
 if TYPE_CHECKING:
     from sqlalchemy import URL  # comes with Optuna and MLflow, which a training can do without
 
@@ -33,10 +35,19 @@ def sqlite_url(file: Path) -> str:
 
 
 def absolute(url: str) -> str:
-    """``url`` of a sqlite file with an absolute path; its options stay."""
+    """``url`` of a sqlite file with an absolute path; its options stay.
+
+    Raises:
+        ConfigError: what follows "?" is no option: it is the rest of a path.
+    """
     from sqlalchemy import make_url
 
     made = make_url(url)
+    options = url.partition("?")[2]
+    if options and not all(re.match(r"\w+=", option) for option in options.split("&")):
+        raise ConfigError(
+            f"`uri` must be a URL, in which '?' begins options, got {url}; write %3F for a '?' of the path"
+        )
     if made.query.get("uri") == "true":
         return url
     return _rendered(made.set(database=str(Path(made.database or "").absolute())))
