@@ -274,6 +274,7 @@ def with_class(checkpoint: Path, name: str) -> None:
     record = json.loads(file.read_text())
     record["classes"] = [name]
     file.write_text(json.dumps(record))
+    seal(file.parent)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +283,7 @@ def with_class(checkpoint: Path, name: str) -> None:
         ("s" * 260, "names of files must be within 255 bytes, that of class "),
         ("a\udcb0", "names of classes must be text"),
     ],
+    ids=["too long", "no text"],
 )
 def test_a_class_that_no_file_can_be_called_by(
     arguments: list[str], checkpoint: Path, tmp_path: Path, refused: Refused, name: str, message: str
