@@ -43,7 +43,6 @@ from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.errors import ConfigError, TrainingError
 from dbf_ray.run.summary import machine, versions
 from dbf_ray.tracking import read_epochs, read_summary
-from dbf_ray.training.checkpoint import list_checkpoints
 
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
@@ -270,8 +269,8 @@ def figures(run: Path) -> dict[tuple[int, str], Any]:
 
 
 def checkpoint(run: Path) -> Path:
-    """The file of a run's last checkpoint."""
-    return list_checkpoints(run / "checkpoints")[-1] / "checkpoint.pt"
+    """The file of a run's last checkpoint, of any version: what is whole each tells in its own way."""
+    return max((run / "checkpoints").glob("epoch-*")) / "checkpoint.pt"
 
 
 def weights(run: Path) -> dict[str, Tensor]:

@@ -19,9 +19,11 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.progress import print_line
-from dbf_ray.run import find_resume, run, run_directory
+from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
+from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
+from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import flat
 
 if TYPE_CHECKING:
@@ -63,12 +65,11 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
         >>> summary["map50"], summary["compute_ratio"]
     """
     config = as_config(config, **overrides)
+    mlflow_target(config)  # refuses a URI that is none before anything is written
     if wants_ray(config):
         return _train_with_ray(config)
     directory = run_directory(config)
     resume = find_resume(config, directory)
-    if resume is not None:
-        print_line(f"resuming from {resume}")
     return run(config, directory=directory, resume=resume)
 
 
@@ -119,18 +120,20 @@ def search_schedules(
 
 def evaluate_checkpoint(
     checkpoint: str | Path, data_root: str | Path | None = None, split: str = "val", **overrides: Any
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Evaluate a trained detector on the data it was trained on, or on others with the same classes.
 
     Args:
-        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; it brings its configuration.
+        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; it brings its configuration. Where it is
+            torn, the newest whole one of an earlier epoch beside it is taken, with a warning.
         data_root: another data folder, in the format that the detector was trained on (or DOTA's, after
             training on generated scenes).
         split: ``val`` or ``train``.
         overrides: keys to change, such as ``training={"device": "cpu"}``, see :mod:`dbf_ray.api`.
 
     Returns:
-        Fractions in [0, 1]: map50, map50_voc07, map75, map50_95 and ap50/CLASS; NaN without objects.
+        Fractions in [0, 1]: map50, map50_voc07, map75, map50_95 and ap50/CLASS; NaN without objects. And
+        ``checkpoint``, the folder that was evaluated.
 
     Raises:
         DbfRayError: the checkpoint or the data cannot be used.
@@ -140,8 +143,9 @@ def evaluate_checkpoint(
         >>> metrics["map50"], metrics["ap50/ship"]
     """
     root = None if data_root is None else Path(data_root)
-    config = as_config(config_of(Path(checkpoint), root), **overrides)
-    return metrics_of(Path(checkpoint), config, split)
+    used = whole_checkpoint(Path(checkpoint))
+    config = as_config(config_of(used, root), **overrides)
+    return {**metrics_of(used, config, split), "checkpoint": str(used)}
 
 
 def predict_images(
@@ -157,7 +161,7 @@ def predict_images(
     """Detect objects in images of any size: the detections that ``dbf predict`` writes, in memory.
 
     Args:
-        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
+        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; see :func:`evaluate_checkpoint`.
         images: one image or several, each a file, an array uint8 [H, W, 3] or a tensor uint8 [3, H, W], RGB.
         window, overlap: pixels; windows slide over an image, and each is resized to what the network was
             trained on. None: as large as the training images, 200/1024 of a window.
@@ -182,7 +186,7 @@ def predict_images(
     from dbf_ray.predict.options import Options
 
     options = Options(window=window, overlap=overlap, batch=batch, score=score, nms=nms)
-    task, _ = make_task(Path(checkpoint), options)
+    task, _ = make_task(whole_checkpoint(Path(checkpoint)), options)
     several: Sequence[Image] = images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
     return [
         {**found._asdict(), "names": [task.classes[label] for label in found.labels.tolist()]}  # type: ignore
@@ -222,8 +226,10 @@ def wants_ray(config: Config) -> bool:
 def _train_with_ray(config: Config) -> dict[str, Any]:
     """A run on this machine is checked before Ray starts; on a cluster the data may lie elsewhere."""
     from dbf_ray.cluster import train_on_ray
-    from dbf_ray.cluster.ray_runtime import cluster_address
+    from dbf_ray.cluster.reach import cluster_address
 
     if cluster_address(config.cluster.address) is None:
-        prepare(config)
+        spec, directory = prepare(config), run_directory(config)
+        if (resume := find_resume(config, directory)) is not None:
+            resumed_data(spec, directory, resume)
     return train_on_ray(config)

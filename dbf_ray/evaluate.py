@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from dbf_ray.build.frozen import frozen_plan
 from dbf_ray.build.images import image_plan
 from dbf_ray.config import Config, at, make_config, with_overrides
 from dbf_ray.data import class_names, originals_of
+from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
-from dbf_ray.training.checkpoint import load_checkpoint
+from dbf_ray.training.checkpoint import load_checkpoint, read_record
 from dbf_ray.training.loop import evaluate
 
 
@@ -27,7 +29,7 @@ def config_of(checkpoint: Path, root: Path | None = None) -> Config:
     Raises:
         WeightsError: the checkpoint cannot be read, or this version does not understand its configuration.
     """
-    _, record = load_checkpoint(checkpoint)
+    record = read_record(checkpoint)
     try:
         config = make_config(record["config"], f"checkpoint {checkpoint}")
     except (KeyError, TypeError, ConfigError) as error:
@@ -110,6 +112,10 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
 
 def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
     dataset = make_split(config.data, split, classes)
+    if reason := why_nothing_counts(dataset):
+        warnings.warn(
+            f"map50 is none, since in {config.data.root or config.data.name} ({split}) {reason}", stacklevel=3
+        )
     feed = feeding(config.data, config.evaluation.batch_size, detector.mean.device)
     return evaluate(
         detector,

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.values import finite
+from dbf_ray.values import finite, plain_text
+
+LONGEST_NAME = 255  # bytes, in every file system that is in use
+MOST_SIGNS = 50  # of a name in that of its half-written file; in UTF-8 up to four bytes each
 
 
 @contextlib.contextmanager
@@ -24,7 +27,8 @@ def whole_file(file: Path, durable: bool = True) -> Iterator[Path]:
         durable: wait until it is on the disk, so that also a machine that stops leaves the old or the new.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".partial")
+    # of a long name a part: with what is added it would be longer than file systems take
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name[:MOST_SIGNS]}.", suffix=".partial")
     os.close(handle)
     partial = Path(name)
     try:
@@ -46,8 +50,8 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file in UTF-8, in one step."""
-    write_bytes(file, text.encode())
+    """Write a text file in UTF-8, in one step; see :func:`.values.plain_text`."""
+    write_bytes(file, plain_text(text).encode())
 
 
 def write_json(file: Path, value: Any) -> None:

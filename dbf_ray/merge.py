@@ -4,20 +4,21 @@ they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from dbf_ray.data.contents import nothing_counts
 from dbf_ray.data.labelled import read_split, to_boxes
 from dbf_ray.data.patches.split import WHOLE
 from dbf_ray.data.readers import find_reader, recognise
+from dbf_ray.data.readers.base import knowing
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation import Evaluator
 from dbf_ray.evaluation.merge import NMS_THRESHOLD, Detections, merge_patches
-from dbf_ray.evaluation.submission import read_task1, task1_source, write_task1
+from dbf_ray.evaluation.submission import image_text, read_task1, task1_source, text_names, write_task1
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ class Merged:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics ``merged/...``, and how many images the labels and the detections have in common, or one of
-    them alone.
+    """Metrics ``merged/...``, how many images the labels and the detections have in common, or one of them
+    alone, and why no object counts, if none does.
     """
 
     metrics: dict[str, float]
     both: int
     only_labels: int
     only_detections: list[str]
+    nothing_counts: str | None = None
 
 
 def merge_files(
@@ -90,16 +92,15 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     Raises:
         DataError: labels cannot be read, or there are detections and all of them are of other images.
     """
-    reader = find_reader(format_name or recognise(root))
+    reader = knowing(find_reader(format_name or recognise(root)), merged.classes)
     pairs = read_split(reader, root, split if reader.splits(root) else WHOLE)
-    classes = [
-        *merged.classes,
-        *sorted({one.name for _, labels in pairs for one in labels.objects} - set(merged.classes)),
-    ]
+    labelled = sorted({one.name for _, labels in pairs for one in labels.objects})
+    as_text = dict(zip(labelled, text_names(labelled), strict=True))
+    classes = [*merged.classes, *sorted(set(as_text.values()) - set(merged.classes))]
     evaluator = Evaluator(len(classes), classes)
-    found_by_name = {_as_text(name): found for name, found in merged.images.items()}
+    found_by_name = matched(merged.images, [item.name for item, _ in pairs])
     nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    names = {_as_text(item.image.stem) for item, _ in pairs}
+    names = {item.name for item, _ in pairs}
     if found_by_name and not names & found_by_name.keys():
         shown = f"{min(found_by_name)}, say, is none"
         raise DataError(
@@ -109,19 +110,54 @@ def judge(merged: Merged, root: Path, split: str, format_name: str | None = None
     for item, labels in pairs:
         target = {
             "boxes": to_boxes(labels.objects, item.labels or item.image),
-            "labels": torch.tensor([classes.index(one.name) for one in labels.objects], dtype=torch.int64),
+            "labels": torch.tensor(
+                [classes.index(as_text[one.name]) for one in labels.objects], dtype=torch.int64
+            ),
             "difficult": torch.tensor([one.difficult for one in labels.objects], dtype=torch.bool),
-            "image_id": item.image.stem,
+            "image_id": item.name,
         }
-        evaluator.update([found_by_name.get(_as_text(item.image.stem), nothing)._asdict()], [target])
+        evaluator.update([found_by_name.get(item.name, nothing)._asdict()], [target])
     metrics = {f"merged/{name}": value for name, value in evaluator.compute().items()}
     common = names & found_by_name.keys()
-    return Metrics(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common))
+    reason = nothing_counts([one.difficult for one in labels.objects] for _, labels in pairs)
+    return Metrics(metrics, len(common), len(names - common), sorted(found_by_name.keys() - common), reason)
 
 
-def _as_text(name: str) -> str:
-    """An image's name as it is in text files, where blanks separate fields."""
-    return re.sub(r"\s+", "_", name)
+def matched(found: Mapping[str, Detections], names: Sequence[str]) -> dict[str, Detections]:
+    """Detections by the names of the images that they are of; those of other images keep the names that they
+    have in text files.
+
+    A name in text files may be the last parts of an image's path, or have more folders before it: whoever
+    wrote them may have seen a part of the images, or others too.
+
+    Raises:
+        DataError: a name may be that of several images, or two are of one.
+    """
+    given = {name: text for name in names if (text := image_text(name)) in found}
+    exact = set(given.values())
+    images: dict[str, list[str]] = {}
+    for name in (name for name in names if name not in given):
+        for tail in _tails(image_text(name)):
+            images.setdefault(tail, []).append(name)
+    for text in sorted(found.keys() - exact):
+        owners = next((images[tail] for tail in _tails(text) if tail in images), [text])
+        if len(owners) > 1:
+            raise DataError(
+                f"detections must tell their images apart, {text} may be of {owners[0]} or {owners[1]}; "
+                "detect in the folder that holds both, so that they are named by their paths"
+            )
+        if (other := given.setdefault(owners[0], text)) != text:
+            raise DataError(
+                f"detections of an image must have one name, {other} and {text} may both be of {owners[0]}; "
+                "detect in the folder of these images alone"
+            )
+    return {name: found[text] for name, text in given.items()}
+
+
+def _tails(name: str) -> list[str]:
+    """A name, and what is left of it without its first folders."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def counts_of(merged: Merged) -> Mapping[str, int]:

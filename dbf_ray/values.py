@@ -7,6 +7,18 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 
+def plain_text(text: str) -> str:
+    """Text that every file and stream can hold: bytes of a file's name that are not UTF-8 as backslash
+    escapes.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_text(text: str) -> bool:
+    """Whether text holds no control characters, and no bytes that are not UTF-8."""
+    return plain_text(text) == text and not any(sign < " " or sign == "\x7f" for sign in text)
+
+
 def finite(value: Any) -> Any:
     """``value`` with every NaN and infinity in it replaced by None, tuples and sets by lists, numpy's and
     torch's scalars by Python's and all else by text: what JSON can hold.

@@ -215,6 +215,12 @@ def test_another_policy_drops_the_parameters_of_the_first() -> None:
             "name: should be the name of one folder, without slashes (runs_dir says where), got 'a/b'",
         ),
         ({"name": ".."}, "got '..'"),
+        (
+            {"name": "é" * 128},
+            "name: should be a name that a folder can have: text in UTF-8 within 255 bytes",
+        ),
+        ({"name": "run\udcb0"}, "name: should be a name that a folder can have"),
+        ({"name": "run\n"}, "name: should be a name that a folder can have"),
         ({"training": 3}, "training: should be a valid dictionary"),
         ({"seed.x": 1}, "seed"),
     ],

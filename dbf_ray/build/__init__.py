@@ -5,7 +5,8 @@
 """
 
 from dbf_ray.build.detector import resolved
+from dbf_ray.build.scored import check_scored
 from dbf_ray.build.spec import RunSpec, prepare
 from dbf_ray.build.training import build_training
 
-__all__ = ["RunSpec", "build_training", "prepare", "resolved"]
+__all__ = ["RunSpec", "build_training", "check_scored", "prepare", "resolved"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dbf_ray.build.scored import check_learnable
 from dbf_ray.config import DataConfig, TrainingConfig, at
 from dbf_ray.data import Dataset, DecodedImages, EvalView, eval_loader, make_dataset, split_selection
 from dbf_ray.data.loaders import MicroBatchSampler
@@ -57,12 +58,17 @@ def choose_device(wanted: str) -> torch.device:
 def make_datasets(data: DataConfig, seed: int) -> tuple[Dataset, Dataset, str]:
     """Training set, evaluation set, and which split the latter is: "val"; "selection", where a part of train
     is held out; or "train", where the data folder has no splits and nothing is held out.
+
+    Raises:
+        DataError: they are not usable, or no training image has an object.
     """
     train_set = make_split(data, data.train_split)
     if data.selection_fraction > 0:
         with at("data", fraction="selection_fraction", fold="selection_fold"):
             kept, held = split_selection(train_set, data.selection_fraction, seed, data.selection_fold)
+        check_learnable(data, kept, train_set, seed)
         return kept, held, "selection"
+    check_learnable(data, train_set, train_set, seed)
     eval_set = make_split(data, data.val_split, train_set.classes)
     same = data.root is not None and getattr(train_set, "part", None) == getattr(eval_set, "part", None)
     if same:

@@ -12,6 +12,7 @@ from dbf_ray.build.data import Feeding, choose_device, feeding, make_datasets, s
 from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.build.frozen import FrozenPlan, cache_forecast, check_memory, frozen_plan
 from dbf_ray.build.images import ImagePlan, image_plan
+from dbf_ray.build.scored import why_unscored
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, StepFlops, analytic_ratio, compute_ratio
 from dbf_ray.data import Dataset
@@ -34,6 +35,7 @@ class RunSpec:
         detector: built and loaded, on the CPU.
         eval_split: "val"; "selection" where a part of train is held out to select on; "train" where there is
             nothing else.
+        unscored: why map50 will be none or 0 whatever is trained; None: it will be a number that tells.
         horizon: number of blocks, their optimizer steps, K, seed, costs.
         frozen_prefixes: effective prefix of each block; None for policies that decide while training.
         lr_factors: factor of each stage's learning rate in each block, None for 1 everywhere; None for
@@ -53,6 +55,7 @@ class RunSpec:
     train_set: Dataset
     eval_set: Dataset
     eval_split: str
+    unscored: str | None
     detector: Detector
     policy: Policy
     horizon: Horizon
@@ -168,6 +171,7 @@ def prepare(config: Config, table: FlopTable | None = None) -> RunSpec:
         train_set=train_set,
         eval_set=eval_set,
         eval_split=eval_split,
+        unscored=why_unscored(config.data, train_set, eval_set, eval_split),
         detector=detector,
         policy=policy,
         horizon=horizon,

@@ -34,7 +34,11 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf demo") -> d
     given = sys.argv[1:] if arguments is None else arguments
     parsed = search.read_options(prog, ABOUT, EPILOG, [*DEMO, *given])
     options, overrides = parsed
-    weights = load_config(options.config, overrides).detector.weights_backbone
+    config = load_config(options.config, overrides)
+    from dbf_ray.cluster.reach import require_ray
+
+    require_ray(config.cluster.address)
+    weights = config.detector.weights_backbone
     if weights is not None and Path(weights) == DEFAULT_FILE:
         with at("detector"):
             fetch_weights()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.api import evaluate_checkpoint
-from dbf_ray.cli.options import make_parser, parse, print_json, run_command
+from dbf_ray.cli.options import make_parser, metric_lines, parse, print_json, run_command
 from dbf_ray.config import load_config
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import evaluate_mmrotate
@@ -74,11 +74,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf evaluate") 
         if unused:
             raise ConfigError(f"--{unused[0]} has no effect on a MMRotate checkpoint; leave it out")
         metrics = evaluate_mmrotate(options.mmrotate, load_config(options.config, overrides), options.split)
-    print(
-        "\n".join(
-            f"{name:<16} {'none' if value != value else f'{value:.4f}'}" for name, value in metrics.items()
-        )
-    )
+    print(metric_lines(metrics, 16))
     if options.json:
         print_json(metrics)
     return metrics

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
 import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
@@ -214,6 +215,9 @@ def run_command(
     """Run a command: its own errors, and files that cannot be read or written, become one line on stderr and
     exit status 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.showwarning = _show_warning
     try:
@@ -249,6 +253,17 @@ def _show_warning(
 ) -> None:
     """One line for a person: warnings are about their data or machine, not about a line of code."""
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def metric_lines(metrics: Mapping[str, float | str], width: int) -> str:
+    """Metrics as text, a line each, names padded to ``width``; where no object counts one is none."""
+
+    def shown(value: float | str) -> str:
+        if isinstance(value, str):
+            return value
+        return "none (no object counts)" if value != value else f"{value:.4f}"
+
+    return "\n".join(f"{name:<{width}} {shown(value)}" for name, value in metrics.items())
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -16,12 +16,14 @@ from PIL import Image
 
 from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
-from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples
+from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples, is_only_told
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import write_text
 from dbf_ray.machine import usable_cpus
 from dbf_ray.member_help import member_help
 from dbf_ray.progress import Counter
+from dbf_ray.values import plain_text
 
 ABOUT = """Find everything that is wrong with a data set before a training does.
 
@@ -97,6 +99,8 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     print("\n".join([*problem_lines(result["problems"]), *table_lines(result["statistics"])]))
     for note in report.notes:
         print(f"note: {note}")
+    if taken := sorted({one.kind for one in report.problems if is_only_told(one.kind)}):
+        print(f"note: a training refuses errors, but not {', '.join(taken)}: these are for you to judge")
     if options.report is not None:
         write_report(options.report, report, result, options.samples)
         print(f"report in {options.report / 'index.html'}")
@@ -180,11 +184,9 @@ def write_report(folder: Path, report: Report, result: Mapping[str, Any], sample
     from dbf_ray.reports.data_page import data_page
     from dbf_ray.reports.data_statistics import statistics_png
 
-    (folder / "report.json").write_text(
-        json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    (folder / "problems.txt").write_text("\n".join(problem_lines(result["problems"], None)), encoding="utf-8")
-    picture = statistics_png(result["statistics"], Path(result["root"]).resolve().name)
+    write_text(folder / "report.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "problems.txt", "\n".join(problem_lines(result["problems"], None)))
+    picture = statistics_png(result["statistics"], plain_text(Path(result["root"]).resolve().name))
     (folder / "statistics.png").write_bytes(picture)
     drawn = draw_samples(report, samples)
     (folder / "samples.png").unlink(missing_ok=True)
@@ -192,7 +194,7 @@ def write_report(folder: Path, report: Report, result: Mapping[str, Any], sample
         drawn.save(folder / "samples.png")
     png = None if drawn is None else (folder / "samples.png").read_bytes()
     page = data_page(result, {name: kind.meaning for name, kind in KINDS.items()}, picture, png)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_text(folder / "index.html", page)
 
 
 def draw_samples(report: Report, count: int) -> Image.Image | None:
@@ -202,7 +204,7 @@ def draw_samples(report: Report, count: int) -> Image.Image | None:
     samples = choose_samples(report.records, count)
     classes = sorted({name for record in report.records for name in record.objects.names})
     titles = [
-        sample.record.item.image.name
+        plain_text(sample.record.item.shown)
         + (f", from ({sample.window[0]}, {sample.window[1]})" if sample.is_part else "")
         for sample in samples
     ]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cli.options import metric_lines
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.member_help import member_help
 from dbf_ray.merge import counts_of, judge, merge_files
@@ -74,11 +75,12 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
                 f"count, the first is {first}",
                 file=sys.stderr,
             )
-        print(
-            "\n".join(
-                f"{name:<24} {'none' if value != value else f'{value:.4f}'}"
-                for name, value in judged.metrics.items()
+        if judged.nothing_counts is not None:
+            print(
+                f"warning: merged/map50 is none, since in {options.labels} ({options.split}) "
+                f"{judged.nothing_counts}",
+                file=sys.stderr,
             )
-        )
+        print(metric_lines(judged.metrics, 24))
         result |= judged.metrics
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -117,8 +118,12 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         padding=None if options.no_padding else SplitSettings.padding,
     )
     classes = class_option(options.classes)
+    if options.ray:
+        from dbf_ray.cluster.reach import require_ray
+
+        require_ray(options.address, "--address")
     plan = plan_split(reader, options.root, options.out, settings, classes)
-    with only_writer(options.out, "splitting", "give another OUT"):
+    with _ray(options), only_writer(options.out, "splitting", "give another OUT"):
         removed = prepare_out(plan, options.root, options.out, settings, classes)
         total = sum(len(task.windows) for task in plan.tasks)
         print("\n".join(notes_of(plan, total, removed)), file=sys.stderr)
@@ -154,6 +159,13 @@ def notes_of(plan: SplitPlan, patches: int, removed: int) -> list[str]:
     notes = [f"{len({task.image for task in plan.tasks})} images, {patches} patches"]
     if plan.together:
         notes.append(f"note: {', '.join(plan.together)} is made of other splits, its images are cut there")
+    for folder in sorted({file.parent for file in plan.originals}):
+        texts = [text for file, text in plan.originals.items() if file.parent == folder]
+        if not any(texts):
+            notes.append(
+                f"warning: none of {len(texts)} images of {folder.parent} has an object; dbf prepare-data "
+                "check says what is wrong with labels that should have some"
+            )
     if removed:
         notes.append(f"note: {removed} patches of images that are gone or have changed are removed")
     if plan.lost:
@@ -165,6 +177,15 @@ def notes_of(plan: SplitPlan, patches: int, removed: int) -> list[str]:
             "--share"
         )
     return notes
+
+
+def _ray(options: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
+    """Ray where it is wanted, before anything is written."""
+    if not options.ray:
+        return contextlib.nullcontext()
+    from dbf_ray.cluster import connected_ray
+
+    return connected_ray(options.address, option="--address")
 
 
 def _run(options: argparse.Namespace, tasks: list[SplitTask]) -> Iterator[SplitCounts | DataError]:

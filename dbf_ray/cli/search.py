@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from dbf_ray.config import load_config
 from dbf_ray.reports.tables import text_table
 from dbf_ray.shipped import shipped_files
 from dbf_ray.tracking import resolve_uri
+from dbf_ray.tracking.urls import sqlite_file
 
 ABOUT = """Search freezing policies (and any other key) for the best trade-off of map50 against
 compute_ratio.
@@ -104,8 +106,9 @@ def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
 
 
 def _short(uri: str) -> str:
-    here = f"sqlite:///{Path.cwd()}/"
-    return "sqlite:///" + uri.removeprefix(here) if uri.startswith(here) else uri
+    """The URI as a word for a shell; a file in this folder by its name alone."""
+    file = sqlite_file(uri)
+    return shlex.quote(f"sqlite:///{file.name}" if file is not None and file.parent == Path.cwd() else uri)
 
 
 def _positive(text: str) -> int:

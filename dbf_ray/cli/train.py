@@ -78,8 +78,9 @@ def _with_weights_that_are_there(config: Config) -> Config:
 def report(summary: dict[str, Any], config: Config) -> str:
     """What a finished run says."""
     map50 = summary["map50"]
+    score = "none (no object counts)" if map50 is None or map50 != map50 else f"{map50:.3f}"
     return (
-        f"map50 {'none (no objects)' if map50 is None or map50 != map50 else f'{map50:.3f}'}, compute_ratio "
+        f"map50 {score}, compute_ratio "
         f"{summary['compute_ratio']:.3f} (analytic {summary['analytic_ratio']:.3f}), "
         f"{summary['wall_seconds']:.0f} s; record in {run_directory(config)}"
     )

@@ -19,6 +19,7 @@ import ray
 import torch
 
 import dbf_ray
+from dbf_ray.cluster.reach import cluster_address, in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
 from dbf_ray.machine import usable_cpus
 
@@ -35,6 +36,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+SILENT = logging.CRITICAL + 1  # while Ray starts: what goes wrong is said in one line
 OBJECT_STORE_BYTES = 256 * 1024**2  # data does not travel through it: every worker reads its own images
 
 
@@ -105,13 +107,6 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
         )
 
 
-def cluster_address(address: str | None = None) -> str | None:
-    """The cluster to join: the given one, else RAY_ADDRESS (set inside a Ray job), else None: start a local
-    Ray.
-    """
-    return address or os.environ.get("RAY_ADDRESS") or None
-
-
 def set_environment() -> None:
     """Set Ray's switches for this process and those it starts; what a person has set stays."""
     for name, value in ENVIRONMENT.items():
@@ -119,27 +114,31 @@ def set_environment() -> None:
 
 
 @contextlib.contextmanager
-def connected_ray(address: str | None = None, *, log_to_driver: bool = False) -> Iterator[Resources]:
+def connected_ray(
+    address: str | None = None, *, log_to_driver: bool = False, option: str = "--cluster.address"
+) -> Iterator[Resources]:
     """Join the cluster, or start a local Ray and end it afterwards; a Ray that is connected already is used
     and left alone.
 
     Args:
         address: see :func:`cluster_address`.
         log_to_driver: show what Ray's processes print, with much of Ray's own log.
+        option: how the address was given, for a message.
 
     Yields:
         The resources there are.
 
     Raises:
-        ResourceError: the cluster cannot be reached.
+        ResourceError: the cluster cannot be reached, a local Ray does not start, or Ray ends meanwhile.
     """
     set_environment()
     if ray.is_initialized():
         yield available_resources()
         return
+    require_ray(address, option)
     joined = cluster_address(address)
     options: dict[str, Any] = {
-        "logging_level": logging.ERROR,
+        "logging_level": SILENT,
         "log_to_driver": log_to_driver,
         "configure_logging": True,
     }
@@ -157,18 +156,22 @@ def connected_ray(address: str | None = None, *, log_to_driver: bool = False) ->
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+    logging.getLogger("ray").setLevel(SILENT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        place = f"the Ray cluster at {joined}" if joined else "a local Ray"
-        raise ResourceError(
-            f"cannot reach {place}: {' '.join(str(error).split())[:300]}; check --cluster.address"
-        ) from error
-    for name in ("ray.train", "ray.tune"):
+    except Exception as error:  # Ray raises what comes to hand, also a bare Exception
+        with contextlib.suppress(Exception):
+            ray.shutdown()  # what has started
+        raise ResourceError(why_no_ray(error, address, option)) from error
+    for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield available_resources()
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise ResourceError(
+            f"Ray ended: {in_short(error)}; what is done is kept, the same command goes on from there"
+        ) from error
     finally:
         ray.shutdown()

@@ -11,6 +11,7 @@ from typing import Any
 from dbf_ray.cluster.ray_runtime import connected_ray
 from dbf_ray.data.patches.cutting import SplitCounts, SplitTask, cut
 from dbf_ray.errors import DataError, ResourceError
+from dbf_ray.values import plain_text
 
 _ROWS_PER_CPU = 8  # how many parts the tasks are dealt out in
 
@@ -28,7 +29,7 @@ def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iter
     """
     if not tasks:
         return
-    with connected_ray(address) as resources:
+    with connected_ray(address, option="--address") as resources:
         import ray.data
 
         _be_quiet()
@@ -57,7 +58,7 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     """In a Ray worker: one task."""
     done = cut(pickle.loads(row["task"]))
     if isinstance(done, DataError):
-        return {**dataclasses.asdict(SplitCounts()), "error": str(done)}
+        return {**dataclasses.asdict(SplitCounts()), "error": plain_text(str(done))}
     return {**dataclasses.asdict(done), "error": ""}
 
 

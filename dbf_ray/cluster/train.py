@@ -2,8 +2,8 @@
 
 Each worker calls :func:`dbf_ray.run.run` inside the process group that Ray has made. After every epoch all of
 them report, rank 0 with its checkpoint folder. When a worker dies, Ray starts all of them anew; each begins
-at the last reported checkpoint, which also holds the record so far (record.json), so that in the end every
-epoch is in it once.
+at the last reported checkpoint that is whole (:mod:`.resume`), which also holds the record so far
+(record.json), so that in the end every epoch is in it once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from dbf_ray.cluster.ray_runtime import available_resources, cluster_address, connected_ray, require
+from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
+from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
+from dbf_ray.cluster.resume import checkpoint_to_resume
 from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
 from dbf_ray.files import write_json
@@ -159,11 +161,11 @@ def _train(job: Job) -> dict[str, Any]:
     directory = Path(job.directory)
     rank = ray.train.get_context().get_world_rank()
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
-    with _checkpoint(job) as checkpoint:
+    own = directory / "checkpoints" if config.cluster.storage is None else None
+    with checkpoint_to_resume(job.resume, own) as checkpoint:
         if checkpoint is not None and rank == 0:
             records = record_of(checkpoint)
             write_epochs(directory, records)  # this may be another machine than the one the run began on
-            print(f"resuming after {len(records)} of {config.training.epochs} epochs, from a checkpoint")
         summary = run(
             config,
             directory=directory,
@@ -180,19 +182,6 @@ def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
         metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
     )
     return True
-
-
-@contextlib.contextmanager
-def _checkpoint(job: Job) -> Iterator[Path | None]:
-    """The folder to resume from on this worker: the run's last reported checkpoint, else ``job.resume``, else
-    None.
-    """
-    latest = ray.train.get_checkpoint()
-    if latest is None:
-        yield Path(job.resume) if job.resume else None
-        return
-    with latest.as_directory() as folder:
-        yield Path(folder)
 
 
 def record_of(checkpoint: Path) -> list[dict[str, Any]]:
@@ -216,6 +205,8 @@ def absolute_paths(config: Config) -> Config:
     machine.
     """
     found = {key: str(path.expanduser().absolute()) for key, path in paths(config).items()}
+    if (storage := config.cluster.storage) and "://" not in storage:  # else a URI
+        found["cluster.storage"] = str(Path(storage).expanduser().absolute())
     return with_overrides(config, found)
 
 

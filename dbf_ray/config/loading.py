@@ -6,7 +6,7 @@ Nothing below :mod:`dbf_ray.build` sees these classes: it turns them into plain 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -26,7 +26,10 @@ from dbf_ray.config.sections import (
     TrainingConfig,
 )
 from dbf_ray.errors import ConfigError
+from dbf_ray.files import LONGEST_NAME
 from dbf_ray.shipped import find_shipped
+from dbf_ray.single_keys import RepeatedKey, load_yaml
+from dbf_ray.values import is_text
 
 RENAMED = {"data.canvas": "data.pad_to", "data.view_per": "data.orientation_per"}  # keys of 0.1.0
 
@@ -58,6 +61,10 @@ class Config(Section):
     def _one_folder(cls, value: str | None) -> str | None:
         if value is not None and (value in ("", ".", "..") or "/" in value or "\\" in value):
             raise ValueError("should be the name of one folder, without slashes (runs_dir says where)")
+        if value is not None and (not is_text(value) or len(value.encode()) > LONGEST_NAME):
+            raise ValueError(
+                f"should be a name that a folder can have: text in UTF-8 within {LONGEST_NAME} bytes"
+            )
         return value
 
     @model_validator(mode="after")
@@ -90,13 +97,16 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     if file is not None:
         file = find_shipped("configuration", file)
         try:
-            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+            loaded = load_yaml(file.read_text(encoding="utf-8"), _is_text)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration file {file}: {error.strerror or error}; give an existing "
                 "YAML file"
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except RepeatedKey as error:
+            line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+            raise ConfigError(f"{file}{line}: {error.problem}") from error
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(
                 f"{file} is not valid YAML: {' '.join(str(error).split())}; correct it"
             ) from error
@@ -195,16 +205,13 @@ def _parse_scalar(text: str, dotted: str) -> Any:
     """``text`` read as YAML, or as it stands for keys whose values are text: a run may be called 5, a folder
     2024-01-01.
     """
-    node: Any = Config
-    for part in dotted.split("."):
-        node = node.model_fields[part].annotation if _is_model(node) and part in node.model_fields else None
-    kinds = get_args(node) or (node,)
+    kinds = _kinds(dotted.split("."))
     listed = text.lstrip().startswith("[") and any(get_origin(kind) is list for kind in kinds)
     if (str in kinds or Path in kinds) and not listed:
         return None if type(None) in kinds and text in ("", "null") else text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = load_yaml(text, lambda path: listed and _holds_text(kinds))
+    except (yaml.YAMLError, ValueError):
         return text
     if isinstance(value, str):
         try:
@@ -212,6 +219,23 @@ def _parse_scalar(text: str, dotted: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _is_text(path: Sequence[str]) -> bool:
+    """Whether what these keys lead to is text, or a list of it: ``[yes, no]`` as names of classes."""
+    return bool({str, Path} & set(_kinds(path))) or (bool(path) and _holds_text(_kinds(path[:-1])))
+
+
+def _holds_text(kinds: Iterable[Any]) -> bool:
+    return any(get_origin(kind) is list and str in get_args(kind) for kind in kinds)
+
+
+def _kinds(path: Sequence[str]) -> tuple[Any, ...]:
+    """The types that a key's value may have."""
+    node: Any = Config
+    for part in path:
+        node = node.model_fields[part].annotation if _is_model(node) and part in node.model_fields else None
+    return get_args(node) or (node,)
 
 
 def _problems(errors: Iterable[Any]) -> list[str]:

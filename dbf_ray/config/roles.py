@@ -1,11 +1,12 @@
 """What a configuration key is, said at its field: whether it shapes what is trained, or only where and how.
 
-Four roles, of which the first is every field's that says nothing:
+Five roles, of which the first is every field's that says nothing:
 
 - identity: shapes what is trained;
 - place: where things are (``data.root: Place[Path | None]``);
 - resource: how fast, on what, with how much memory;
-- label: what it is called.
+- label: what it is called;
+- guard: what a call refuses beforehand.
 
 A run that is resumed and a study that is continued keep their identity; the rest may change between two
 calls.
@@ -44,6 +45,7 @@ Place = Annotated[T, Role("place")]
 Weights = Annotated[T, Role("place", weights=True)]
 Resource = Annotated[T, Role("resource")]
 Label = Annotated[T, Role("label")]
+Guard = Annotated[T, Role("guard")]
 Thawed = Annotated[T, Role("identity", matters="thawed")]
 Frozen = Annotated[T, Role("identity", matters="frozen")]
 IDENTITY = Role("identity")
@@ -67,8 +69,8 @@ def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInf
 
 
 def identity(config: BaseModel) -> dict[str, Any]:
-    """All that shapes what ``config`` trains: dotted key -> plain value, without places, resources and
-    labels. Two configurations train the same if these are equal.
+    """All that shapes what ``config`` trains: dotted key -> plain value, without places, resources, labels
+    and guards. Two configurations train the same if these are equal.
 
     Of pretrained weights it has the name, or the file's without its folder. What is left to a family member
     is None; :func:`dbf_ray.build.resolved` fills it in.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dbf_ray.config.roles import Frozen, Label, Place, Resource, Thawed, Weights
+from dbf_ray.config.roles import Frozen, Guard, Label, Place, Resource, Thawed, Weights
 
 
 class Section(BaseModel):
@@ -125,6 +125,10 @@ class DataConfig(Section):
         "cross-validation",
     )
     drop_empty: bool = Field(False, description="leave training images without objects out")
+    allow_empty: Guard[bool] = Field(False, description="train though no image has an object")
+    changed: Guard[Literal["refuse", "accept"]] = Field(
+        "refuse", description="a run or study whose images or labels have changed; accept: goes on, noted"
+    )
     orientation_per: Literal["epoch", "span"] = Field(
         "epoch",
         description="epoch: an image's orientation (flip) is drawn in each epoch; span: once for each frozen "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.class_lists import CLASS_LISTS, class_names
+from dbf_ray.data.digest import data_digest
 from dbf_ray.data.images.decoded import DecodedImages
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.loaders import Batch, EvalLoader, TrainLoader, eval_loader, train_loader
@@ -135,6 +136,7 @@ __all__ = [
     "TrainLoader",
     "TrainView",
     "class_names",
+    "data_digest",
     "eval_loader",
     "make_dataset",
     "make_target",

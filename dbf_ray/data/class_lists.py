@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dbf_ray.errors import DataError
+from dbf_ray.values import is_text
 
 _DOTA_1_0 = [
     *(
@@ -97,11 +98,19 @@ types with hyphens for blanks).
 """
 
 
+def one_word(name: str) -> str:
+    """A class name without white space and commas, which lists of classes and label files could not hold:
+    hyphens instead.
+    """
+    return "-".join(name.replace(",", " ").split())
+
+
 def class_names(classes: str | Sequence[str]) -> list[str]:
-    """Class names in label order: of a list, or of the public data set that is named.
+    """Class names in label order, blanks in them as hyphens: of a list, or of the public data set that is
+    named.
 
     Raises:
-        DataError: no such data set, no names, a name twice, or one with white space.
+        DataError: no such data set, no names, a name twice, or one that is empty or no text.
     """
     if isinstance(classes, str):
         if classes not in CLASS_LISTS:
@@ -110,13 +119,10 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
                 "choose one"
             )
         return list(CLASS_LISTS[classes])
-    names = list(classes)
-    if (
-        not names
-        or len(set(names)) != len(names)
-        or any(not name or name.split() != [name] for name in names)
-    ):
+    names = [one_word(name) for name in classes]
+    if not names or len(set(names)) != len(names) or any(not name or not is_text(name) for name in names):
         raise DataError(
-            f"`classes` must be different names without spaces, at least one, got {names}; correct the list"
+            "`classes` must be different names, blanks in them as hyphens, at least one, got "
+            f"{list(classes)}; correct the list"
         )
     return names

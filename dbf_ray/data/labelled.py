@@ -4,6 +4,7 @@ labels read and checked.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor
 
 from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.contents import Flags
+from dbf_ray.data.digest import label_digest
 from dbf_ray.data.images.files import check_image, read_image
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Problem, Reader
-from dbf_ray.data.readers.base import TOLERATED
+from dbf_ray.data.readers.base import TOLERATED, knowing, same_names
+from dbf_ray.data.readers.dota import doubtful
 from dbf_ray.data.samples import Sample, Target, make_target
 from dbf_ray.errors import DataError
 from dbf_ray.geometry import canonicalize, corners_to_boxes
@@ -28,8 +32,10 @@ class LabelledDataset:
     """Images and labels of one split, all labels and the headers of all images read and checked.
 
     Attributes:
+        items: the images, with their label files and names, which are ``image_ids``.
         files: image files.
         sizes: (height, width) of each.
+        label_digests: of what is labelled in each.
         part: folder and split; equal for two data sets of the same images.
     """
 
@@ -62,9 +68,11 @@ class LabelledDataset:
         if own is None:
             own = reader.class_names(root)
         self.classes = class_names(own) if own is not None else found_classes(reader, root, classes_from)
+        reader = knowing(reader, self.classes if own is None else own)
         numbers = {name: number for number, name in enumerate(self.classes)}
-        self.files: list[Path] = []
+        self.items: list[Item] = []
         self.sizes: list[tuple[int, int]] = []
+        self.label_digests: list[str] = []
         self._boxes: list[Tensor] = []
         self._labels: list[list[int]] = []
         self._difficult: list[list[bool]] = []
@@ -74,16 +82,18 @@ class LabelledDataset:
             boxes = to_boxes(labels.objects, place)
             size = check_image(item.image)
             if labels.objects or not drop_empty:
-                self.files.append(item.image)
+                self.items.append(dataclasses.replace(item, record=None))
                 self.sizes.append(size)
+                self.label_digests.append(label_digest(labels.objects))
                 self._boxes.append(boxes)
                 self._labels.append([numbers[one.name] for one in labels.objects])
                 self._difficult.append([one.difficult for one in labels.objects])
-        self.image_ids = [file.stem for file in self.files]
+        self.files = [item.image for item in self.items]
+        self.image_ids = [item.name for item in self.items]
         if not self.files:
             raise DataError(
-                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; set `drop_empty` "
-                "to false"
+                f"{root}, {split}: no object is labelled, so `drop_empty` leaves no image; label some, or "
+                "set `drop_empty` to false and, to train on no object, `allow_empty` to true"
             )
 
     def __len__(self) -> int:
@@ -106,6 +116,10 @@ class LabelledDataset:
             self.image_ids[index],
             self.sizes[index],
         )
+
+    def flags(self, index: int) -> Flags:
+        """Labels and difficult flags of an image's objects."""
+        return self._labels[index], self._difficult[index]
 
     def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
         for one in objects:
@@ -130,38 +144,58 @@ def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Label
     Raises:
         DataError: the first problem there is, labels that are missing altogether among them.
     """
+    parts = [(part, _listed(reader, root, part)) for part in split.split("+")]
+    items = [item for _, listed in parts for item in listed]
+    if same_names(items):  # splits that count their images alike, each from 1
+        _check_apart(parts)
+        items = [dataclasses.replace(item, split=part) for part, listed in parts for item in listed]
     pairs: list[tuple[Item, Labels]] = []
-    stems: dict[str, Path] = {}
-    for part in split.split("+"):
-        listing = reader.listing(root, part)
-        for problem in listing.problems:
-            if problem.kind not in TOLERATED:
-                raise problem.error()
-        for kind in sorted(TOLERATED):
-            if left_out := [problem for problem in listing.problems if problem.kind == kind]:
-                _log.warning(
-                    "%s, %s: %d are left out (%s), the first is %s",
-                    root,
-                    part,
-                    len(left_out),
-                    kind,
-                    left_out[0],
-                )
-        if listing.unlabelled is not None:
-            rule = f"a data folder must hold {reader.layout}"
-            raise DataError(
-                f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as `root`"
-            )
-        for item in listing.items:
-            if (other := stems.setdefault(item.image.stem, item.image)) is not item.image:
-                raise DataError(
-                    f"{item.image}: images must differ in their names, {other} has the same; rename one"
-                )
-            labels = reader.read(item)
-            if labels.problems:
-                raise labels.problems[0].error()
-            pairs.append((item, labels))
+    for item in items:
+        labels = reader.read(item)
+        if labels.problems:
+            raise labels.problems[0].error()
+        pairs.append((item, labels))
     return pairs
+
+
+def _check_apart(parts: Sequence[tuple[str, Sequence[Item]]]) -> None:
+    """Refuse splits that have an image in common.
+
+    Raises:
+        DataError: two have.
+    """
+    seen: dict[Path, str] = {}
+    for part, items in parts:
+        for item in items:
+            if item.image in seen:
+                raise DataError(
+                    f"{item.image}: splits that are taken together must have no image in common, "
+                    f"{seen[item.image]} and {part} have this one; leave one of them out"
+                )
+        seen |= {item.image: part for item in items}
+
+
+def _listed(reader: Reader, root: Path, part: str) -> list[Item]:
+    """The images of a split.
+
+    Raises:
+        DataError: see :func:`read_split`.
+    """
+    listing = reader.listing(root, part)
+    for problem in (*listing.problems, *same_names(listing.items)):
+        if problem.kind not in TOLERATED:
+            raise problem.error()
+    for kind in sorted(TOLERATED):
+        if left_out := [problem for problem in listing.problems if problem.kind == kind]:
+            _log.warning(
+                "%s, %s: %d are left out (%s), the first is %s", root, part, len(left_out), kind, left_out[0]
+            )
+    if listing.unlabelled is not None:
+        rule = f"a data folder must hold {reader.layout}"
+        raise DataError(
+            f"{rule}; {listing.unlabelled} is not there or holds no labels; give such a folder as `root`"
+        )
+    return listing.items
 
 
 def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]:
@@ -170,11 +204,21 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     Raises:
         DataError: the split is not usable, or has no objects at all.
     """
-    names = {one.name for _, labels in read_split(reader, root, split) for one in labels.objects}
+    objects = [one for _, labels in read_split(reader, root, split) for one in labels.objects]
+    for name, other in doubtful((one.name, one.other) for one in objects).items():
+        _log.warning(
+            "%s, %s: %r is read as a class with a difficult flag, but may be %r, and others like it, without "
+            "one; name all classes to say which",
+            root,
+            split,
+            name,
+            other,
+        )
+    names = {one.name for one in objects}
     if not names:
         raise DataError(
-            f"{root}, {split}: must label at least one object to learn from, found none; name the classes in "
-            "`classes`"
+            f"{root}, {split}: must label at least one object to learn from, found none; label some, or name "
+            "the classes in `classes` and, to train on no object, set `allow_empty` to true"
         )
     return sorted(names)
 

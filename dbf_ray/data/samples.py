@@ -6,7 +6,7 @@ An image is a uint8 tensor [3, H, W] in RGB. Its target is a dict:
 boxes          ``tv_tensors.BoundingBoxes`` [n, 5] float32, format CXCYWHR (pixels, degrees), canonical
 labels         int64 [n], 0-based positions in the data set's ``classes``
 difficult      bool [n]; evaluation ignores these objects, training uses them
-image_id       str, stable: the file's stem, or the scene's name
+image_id       str, stable: the file's path below the folder of images without suffix, or the scene's name
 scale          float, only in views: the factor by which the image was resized
 orientation    str, only in training views: which of a fixed set; with image_id it names what is seen
 seed           int, only in training views: fixes what a detector samples from the image in this epoch
@@ -127,10 +127,11 @@ def signature(dataset: Dataset) -> str:
 
 
 def scene_of(image_id: str) -> str:
-    """The scene that an image belongs to: patches are named SCENE__..., any other image is a scene of its
-    own.
+    """The scene that an image belongs to: patches are named SCENE__..., in the folder of their scene; any
+    other image is a scene of its own.
     """
-    return image_id.split("__", 1)[0]
+    folder, slash, name = image_id.rpartition("/")
+    return folder + slash + name.split("__", 1)[0]
 
 
 def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0) -> tuple[Subset, Subset]:
@@ -157,7 +158,7 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
             f"holding out images needs at least 2 scenes, got {len(scenes)}; add images or set `fraction` to "
             "0"
         )
-    ranked = sorted(scenes, key=lambda scene: (hashlib.sha256(f"{seed}/{scene}".encode()).digest(), scene))
+    ranked = sorted(scenes, key=lambda scene: (_digest(f"{seed}/{scene}"), scene))
     held = _fold([len(scenes[scene]) for scene in ranked], fraction * len(dataset), fold)
     if not held:
         raise DataError(
@@ -167,6 +168,11 @@ def split_selection(dataset: Dataset, fraction: float, seed: int, fold: int = 0)
     chosen = {index for place in held for index in scenes[ranked[place]]}
     kept = [index for index in range(len(dataset)) if index not in chosen]
     return Subset(dataset, kept), Subset(dataset, sorted(chosen))
+
+
+def _digest(text: str) -> bytes:
+    # names of files need not be text
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def _fold(sizes: Sequence[int], wanted: float, fold: int) -> list[int]:

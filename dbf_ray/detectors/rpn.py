@@ -137,7 +137,8 @@ class RegionProposalNetwork(nn.Module):
         """The best regions of each image, at most ``proposals``, best first: upright [n, 4] or oriented [n,
         5]. No gradient.
 
-        Regions without an area, and those that are not finite once a training has diverged, are left out.
+        Regions that are not finite once a training has diverged are left out. Those that clipping has left
+        without an area stay, as in MMRotate 0.3.4: nothing suppresses them, and they count as background.
         """
         anchors = self.anchors(level_shapes(padded, self.anchors.strides))
         return [
@@ -161,7 +162,7 @@ class RegionProposalNetwork(nn.Module):
             bases.append(anchor[order])
             levels.append(torch.full_like(order, number))
         found = self.regions.decode_proposals(torch.cat(bases), torch.cat(codes), size)
-        sound = torch.nonzero(found.isfinite().all(-1) & (self.regions.scale(found) > 0)).squeeze(-1)
+        sound = torch.nonzero(found.isfinite().all(-1)).squeeze(-1)
         found, score, level = found[sound], torch.cat(scores)[sound], torch.cat(levels)[sound]
         keep = batched_nms(self.regions.upright(found), score, level, self.nms_threshold)
         return found[keep[: self.max_proposals]]

@@ -8,6 +8,7 @@ https://captain-whu.github.io/DOTA/tasks.html
 from __future__ import annotations
 
 import math
+import os
 import re
 import zipfile
 from collections import Counter
@@ -18,11 +19,14 @@ import torch
 
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation.merge import Detections
-from dbf_ray.files import whole_file, write_text
+from dbf_ray.files import LONGEST_NAME, whole_file, write_text
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes
+from dbf_ray.geometry.windows import told_by_folders
+from dbf_ray.values import plain_text
 
 PREFIX = "Task1_"
 ARCHIVE = "submission.zip"
+NEXT_STEP = "rename the class, or write other formats than dota"
 FOLDER = "Task1"
 """Where the files lie in a folder of predictions."""
 
@@ -44,13 +48,15 @@ def write_task1(images: Mapping[str, Detections], classes: Sequence[str], folder
         found = images[image]
         corners = boxes_to_corners(found.boxes.double()).tolist()
         for label, score, points in zip(found.labels.tolist(), found.scores.tolist(), corners, strict=True):
-            lines[label].append(" ".join([image, f"{score:.6g}", *(f"{value:.2f}" for value in points)]))
+            lines[label].append(
+                " ".join([image_text(image), f"{score:.6g}", *(f"{value:.2f}" for value in points)])
+            )
     files = [folder / f"{PREFIX}{name}.txt" for name in text_names(classes)]
     for label, file in enumerate(files):
         write_text(file, "".join(f"{line}\n" for line in lines[label]))
-    for old in folder.glob(f"{PREFIX}*.txt"):
-        if old not in files:
-            old.unlink()
+    for name in filter(_is_task1, os.listdir(folder)):
+        if folder / name not in files:
+            (folder / name).unlink()
     with (
         whole_file(folder / ARCHIVE) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -65,74 +71,120 @@ def text_names(classes: Sequence[str]) -> list[str]:
     as in DOTA's small-vehicle.
 
     Raises:
-        ConfigError: two classes would have the same name.
+        ConfigError: two classes would have the same name, or one a name that no file can have.
     """
-    names = [re.sub(r"[\s/\\]+", "-", name.strip()) for name in classes]
-    if len(set(names)) != len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ConfigError(
-            f"classes must differ in more than blanks and slashes, got {twice!r} twice in "
-            f"{', '.join(classes)}"
-        )
+    names = [re.sub(r"[\s/\\\x00-\x1f\x7f]+", "-", name.strip()) for name in classes]
+    for rule, alike in (("blanks and slashes", names), ("capitals", [name.casefold() for name in names])):
+        if twice := next((text for text, count in Counter(alike).items() if count > 1), None):
+            raise ConfigError(
+                f"classes must differ in more than {rule}, got {twice!r} twice in {', '.join(classes)}; "
+                f"{NEXT_STEP}"
+            )
+    for name in names:
+        if plain_text(name) != name:
+            raise ConfigError(f"names of classes must be text, got {name!r}; {NEXT_STEP}")
+        if (length := len(f"{PREFIX}{name}.txt".encode())) > LONGEST_NAME:
+            raise ConfigError(
+                f"names of files must be within {LONGEST_NAME} bytes, that of class {name[:40]}..., "
+                f"{PREFIX}CLASS.txt, would have {length}; {NEXT_STEP}"
+            )
     return names
+
+
+def image_text(name: str) -> str:
+    """An image's name as text files have it, where blanks separate fields."""
+    return re.sub(r"\s+", "_", plain_text(name))
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names of images as Task 1 files have them, as DOTA's server knows them: the last part of each; all of
+    each where two images, whole or in patches, are called the same in different folders.
+    """
+    by_path = told_by_folders(map(image_text, names)) is not None
+    return {name: image_text(name if by_path else name.rpartition("/")[2]) for name in names}
+
+
+def paths_note(names: Sequence[str]) -> str:
+    """What is worth knowing of images that are called the same in different folders; empty where none are."""
+    found = told_by_folders(names)
+    if found is None:
+        return ""
+    return (
+        "images of one name are in different folders: DOTA's Task 1 files, in which names have no folders, "
+        f"will have paths ({found[0]}, {found[1]}), which DOTA's server does not know"
+    )
 
 
 def task1_source(source: Path) -> Path:
     """Where the files of a folder are: in it, or in its folder Task1."""
-    return source if any(source.glob(f"{PREFIX}*.txt")) or not (source / FOLDER).is_dir() else source / FOLDER
+    inside = source / FOLDER
+    return source if not inside.is_dir() or any(map(_is_task1, os.listdir(source))) else inside
+
+
+def _is_task1(name: str) -> bool:
+    return name.startswith(PREFIX) and name.lower().endswith(".txt")
 
 
 def read_task1(source: Path, classes: Sequence[str] | None = None) -> tuple[dict[str, Detections], list[str]]:
-    """Detections by image from a folder of Task 1 files, or a zip of them; and the class names.
+    """Detections by image from a folder of Task 1 files, or a zip of them; and the class names, blanks in
+    those of files as dashes. Equal lines are one detection.
 
     Args:
         source: folder of them, or with a folder Task1 of them; or a zip file.
         classes: in label order; None: those that the files are named by, sorted.
 
     Raises:
-        DataError: there is no such file, a file's class is unknown, or a line is malformed.
+        DataError: there is no such file, a class has two or is unknown, or a line is malformed.
     """
     texts = _texts(source)
     names = sorted(texts) if classes is None else list(classes)
+    places = {name: label for label, name in enumerate(text_names(names))}
     rows: dict[str, list[tuple[list[float], int]]] = {}
     for name, text in sorted(texts.items()):
-        if name not in names:
+        if name not in places:
             raise DataError(
                 f"{source}, {PREFIX}{name}.txt: classes must be among {', '.join(names)}, got {name!r}; "
                 "rename the file"
             )
+        lines: dict[str, int] = {}
         for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
+            lines.setdefault(line.strip(), number)
+        for line, number in lines.items():
+            if line:
                 image, values = _parse(line, f"{source}, {PREFIX}{name}.txt, line {number}")
-                rows.setdefault(image, []).append((values, names.index(name)))
+                rows.setdefault(image, []).append((values, places[name]))
     return {image: _found(found) for image, found in rows.items()}, names
 
 
 def _texts(source: Path) -> dict[str, str]:
-    """Text of each file by the class in its name."""
+    """Text of each file by the class in its name, as :func:`text_names` writes it."""
     source = task1_source(source)
     try:
         if source.is_dir():
             pairs: Iterable[tuple[str, bytes]] = [
-                (file.name, file.read_bytes()) for file in sorted(source.glob("*.txt"))
+                (file.name, file.read_bytes()) for file in sorted(source.iterdir()) if _is_task1(file.name)
             ]
         else:
             with zipfile.ZipFile(source) as archive:
                 pairs = [
                     (Path(name).name, archive.read(name))
                     for name in archive.namelist()
-                    if name.endswith(".txt")
+                    if _is_task1(Path(name).name)
                 ]
-        texts = {
-            name[len(PREFIX) : -4]: content.decode("utf-8-sig")
-            for name, content in pairs
-            if name.startswith(PREFIX)
-        }
+        found = [
+            (text_names([name[len(PREFIX) : -4]])[0], content.decode("utf-8-sig")) for name, content in pairs
+        ]
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise DataError(
             f"{source} must be a folder or a zip of text files {PREFIX}CLASS.txt, it cannot be read: "
             f"{error}; check it"
         ) from error
+    texts = dict(found)
+    if len(texts) < len(found):
+        twice, _ = Counter(name for name, _ in found).most_common(1)[0]
+        raise DataError(
+            f"{source} must hold one file {PREFIX}CLASS.txt for each class, got two for {twice!r}; remove one"
+        )
     if not texts:
         raise DataError(
             f"{source} must hold text files {PREFIX}CLASS.txt, found none; give the folder that dbf predict "

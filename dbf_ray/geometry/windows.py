@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dbf_ray.errors import ConfigError
@@ -101,3 +101,16 @@ def parse_patch_name(name: str) -> Patch:
     return Patch(
         found["image"], int(found["x"]), int(found["y"]), number if 0 < number < SMALLEST_PATCH else 1.0
     )
+
+
+def told_by_folders(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of the names, paths of images or patches, that are of one image but for their folders; None where
+    there are none.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        other = seen.setdefault(parse_patch_name(last).image, name)
+        if other.rpartition("/")[0] != folder:
+            return other, name
+    return None

@@ -5,7 +5,6 @@ otherwise.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 from dbf_ray.detectors import Detector
 from dbf_ray.errors import WeightsError
 from dbf_ray.evaluate import config_of, load_detector
-from dbf_ray.evaluation.submission import text_names
+from dbf_ray.evaluation.submission import paths_note, text_names
 from dbf_ray.locks import only_writer
 from dbf_ray.predict.folder import OutFolder
 from dbf_ray.predict.images import find_images
@@ -25,8 +24,9 @@ from dbf_ray.predict.options import FORMATS, Options
 from dbf_ray.predict.outputs import shown_names
 from dbf_ray.predict.windows import Tiling
 from dbf_ray.progress import print_line
-from dbf_ray.training.checkpoint import read_record
+from dbf_ray.training.checkpoint import read_record, whole_checkpoint
 from dbf_ray.training.loop import autocast
+from dbf_ray.training.manifest import digest_of
 
 
 def predict(
@@ -43,7 +43,8 @@ def predict(
     :func:`.job.predict_files` for what is returned.
 
     Args:
-        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012.
+        checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; where it is torn, the newest whole one of
+            an earlier epoch beside it is taken, with a warning.
         images: an image, or a folder of images.
         out: a new folder, or one in which the same prediction was begun.
         options: None for the defaults.
@@ -57,11 +58,14 @@ def predict(
     """
     options = options or Options()
     files, left_out = find_images(images, out)
+    checkpoint = whole_checkpoint(checkpoint)
     task, origin = make_task(checkpoint, options)
-    text_names(task.classes)
-    shown_names(list(files))
+    if "dota" in options.formats:
+        text_names(task.classes)
+        shown_names(list(files))
     folder = OutFolder(out, settings_of(checkpoint, images, options, task))
     folder.check()
+    folder.check_names(files)
     with only_writer(out, "predicting", "give another --out"):
         folder.begin()
         tell, tiling = say or print_line, task.tiling
@@ -71,20 +75,23 @@ def predict(
             f"{len(files)} images; windows of {tiling.window} px ({origin}) that share {tiling.overlap} px, "
             f"resized to {tiling.image_size} px (x {tiling.scale:.3g})"
         )
-        return predict_files(task, files, folder, tell)
+        if "dota" in options.formats and (note := paths_note(list(files))):
+            tell(note)
+        return {**predict_files(task, files, folder, tell), "checkpoint": str(checkpoint)}
 
 
 def make_task(checkpoint: Path, options: Options) -> tuple[Task, str]:
-    """How a checkpoint looks at images, and where the size of its windows is known from.
+    """How a whole checkpoint looks at images, and where the size of its windows is known from.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
         ConfigError: an option does not fit.
     """
     config = config_of(checkpoint)
-    window, origin = trained_window(checkpoint), "the long side of the images it was trained on"
     if options.window is not None:
         window, origin = options.window, "as given"
+    else:
+        window, origin = trained_window(checkpoint), "the long side of the images it was trained on"
     tiling = Tiling(window, options.overlap_of(window), config.data.image_size)
     detector, classes = load_detector(checkpoint, config)
     task = Task(
@@ -110,7 +117,7 @@ def trained_window(checkpoint: Path) -> int:
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
         raise WeightsError(
             f"checkpoint {checkpoint}: window in record.json must be a number of pixels >= 1, got "
-            f"{window!r}; correct it"
+            f"{window!r}; give --window"
         )
     return window
 
@@ -136,7 +143,7 @@ def settings_of(checkpoint: Path, images: Path, options: Options, task: Task) ->
     """All that the results depend on, as ``predict.json`` holds it."""
     return {
         "checkpoint": str(checkpoint.resolve()),
-        "checkpoint_sha256": _hash(checkpoint),
+        "checkpoint_sha256": digest_of(checkpoint),
         "images": str(images.resolve()),
         "classes": list(task.classes),
         **dataclasses.asdict(task.tiling),
@@ -147,12 +154,3 @@ def settings_of(checkpoint: Path, images: Path, options: Options, task: Task) ->
         "overlay_size": task.overlay_size,
         "overlay_score": task.overlay_score,
     }
-
-
-def _hash(checkpoint: Path) -> str:
-    """Of weights and configuration."""
-    digest = hashlib.sha256()
-    for name in ("checkpoint.pt", "record.json"):
-        with (checkpoint / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

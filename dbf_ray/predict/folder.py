@@ -14,18 +14,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.errors import ConfigError
-from dbf_ray.files import write_json
+from dbf_ray.data.images.folders import is_of_the_system
+from dbf_ray.errors import ConfigError, DataError
+from dbf_ray.files import LONGEST_NAME, write_json
 from dbf_ray.predict.images import Picture
 
 SETTINGS_FILE = "predict.json"
 KINDS = {"dota": ("labels", ".txt"), "geojson": ("geojson", ".geojson"), "overlay": ("overlays", ".jpg")}
 DONE, PARTIAL, TASK1 = "done", "partial", "Task1"
+_PARTS = ".parts"
 # Settings of predict.json that shape no result: the weights' hash tells them, wherever they are, and a batch
 # changes no more than rounding.
 SHAPE_NOTHING = ("checkpoint", "batch")
@@ -52,8 +55,11 @@ class OutFolder:
         """
         file = self.root / SETTINGS_FILE
         if not file.is_file():
-            if self.root.exists() and (
-                not self.root.is_dir() or any(entry.name != ".lock" for entry in self.root.iterdir())
+            if self.root.exists() and not (
+                self.root.is_dir()
+                and all(
+                    entry.name == ".lock" or is_of_the_system(entry.name) for entry in self.root.iterdir()
+                )
             ):
                 raise ConfigError(
                     f"--out must be a new folder or one that a prediction was begun in, {self.root} holds "
@@ -75,6 +81,24 @@ class OutFolder:
                 "--out"
             )
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse images whose outputs would have names that no file system takes.
+
+        Raises:
+            DataError: there is one.
+        """
+        suffixes = [KINDS[kind][1] for kind in self.formats] + [_PARTS]
+        for name in names:
+            last, suffix = (
+                max(name.split("/"), key=lambda part: len(os.fsencode(part))),
+                max(suffixes, key=len),
+            )
+            if (length := len(os.fsencode(f"{last}{suffix}"))) > LONGEST_NAME:
+                raise DataError(
+                    f"names of files must be within {LONGEST_NAME} bytes, what is written of image "
+                    f"{last[:20]}...{last[-20:]} would have {length}; give it a shorter name"
+                )
+
     def begin(self) -> None:
         """Note the settings, and remove what a killed process left half written."""
         write_json(self.root / SETTINGS_FILE, self._settings)
@@ -94,7 +118,7 @@ class OutFolder:
 
     def parts(self, name: str) -> Path:
         """Where the parts of an image under way are."""
-        return self.root / PARTIAL / f"{name}.parts"
+        return self.root / PARTIAL / f"{name}{_PARTS}"
 
     def done(self, name: str, stamp: tuple[int, int]) -> dict[str, Any] | None:
         """The record of a complete image; None if it is not, if its file has changed since, or an output is
@@ -111,7 +135,7 @@ class OutFolder:
     def mark_done(self, picture: Picture, windows: int, detections: int) -> None:
         """Say that all outputs of an image are written."""
         record = {
-            "image": picture.file.name,
+            "image": picture.shown,
             "height": picture.size[0],
             "width": picture.size[1],
             "windows": windows,

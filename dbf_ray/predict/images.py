@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbf_ray.data.images.files import IMAGE_SUFFIXES, check_image
+from dbf_ray.data.images.files import IMAGE_SUFFIXES, OTHER_TYPES, check_image, not_read
+from dbf_ray.data.images.folders import files_below, is_image, name_below
 from dbf_ray.errors import DataError
 
 
@@ -30,9 +29,15 @@ class Picture:
     size: tuple[int, int]
     stamp: tuple[int, int]
 
+    @property
+    def shown(self) -> str:
+        """Its name with its suffix."""
+        return f"{self.name}{self.file.suffix}"
+
 
 def find_images(source: Path, out: Path) -> tuple[dict[str, Path], str]:
-    """Image files by name, sorted, and a sentence on what else is there, empty if nothing is.
+    """Image files by name, sorted, and a sentence on what else is there, empty if nothing is. Images of a
+    type that is not read are among them, unless one beside them is called the same and is.
 
     Args:
         source: an image, or a folder with images in it and in its sub-folders. What is hidden, by a dot
@@ -46,44 +51,32 @@ def find_images(source: Path, out: Path) -> tuple[dict[str, Path], str]:
         raise DataError(
             f"images must be there, {source} is not; give an image or a folder of images as --images"
         )
-    files = [source] if source.is_file() else sorted(_files_below(source, out.resolve()))
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        raise DataError(
-            f"{source} must be or hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another as "
-            "--images"
-        )
+    one = source.is_file()
+    files = [source] if one else sorted(files_below(source, out.resolve()))
     named: dict[str, Path] = {}
-    for file in images:
-        name = file.stem if source.is_file() else file.relative_to(source).with_suffix("").as_posix()
+    for file in filter(is_image, files):
+        name = name_below(file, source.parent if one else source)
         other = named.setdefault(name, file)
         if other is not file:
             raise DataError(
                 f"{file}: images must differ in more than their suffix, {other.name} is called the same; "
                 "rename or move one"
             )
-    others = Counter(
-        file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in IMAGE_SUFFIXES
-    )
+    unread = [file for file in files if file.suffix.lower() in OTHER_TYPES]
+    if not named:
+        found = f"{unread[0]}: {not_read(unread[0])}, or" if unread else "none;"
+        raise DataError(
+            f"{source} must be or hold images ({', '.join(IMAGE_SUFFIXES)}), found {found} give another as "
+            "--images"
+        )
+    for file in unread:
+        named.setdefault(name_below(file, source), file)
+    taken = set(named.values())
+    others = Counter(file.suffix.lower() or "no suffix" for file in files if file not in taken)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
     return dict(
         sorted(named.items())
     ), f"{others.total()} other files are passed over: {kinds}" if others else ""
-
-
-def _files_below(folder: Path, out: Path) -> Iterator[Path]:
-    """Files in a folder and all below it, linked folders too, each folder once."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and (real := os.path.realpath(os.path.join(place, name))) not in seen
-            and Path(real) != out
-        )
-        yield from (Path(place) / name for name in files if not name.startswith("."))
 
 
 def stamp_of(file: Path) -> tuple[int, int]:
@@ -107,4 +100,6 @@ def measure(file: Path, name: str) -> Picture:
     Raises:
         DataError: the image cannot be read.
     """
+    if not is_image(file):
+        raise DataError(f"{file}: {not_read(file)}")
     return Picture(file, name, check_image(file, any_size=True), stamp_of(file))

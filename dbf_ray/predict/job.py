@@ -116,12 +116,12 @@ class Work:
 
 def in_image(detection: Mapping[str, Tensor], piece: Piece, scale: float, score: float | None) -> Detections:
     """Detections of a window as the network saw it, resized by ``scale``, in the image's pixels; without
-    those up to ``score``.
+    those up to ``score``, and without boxes that have no area, of which there is nothing to show.
     """
     boxes, scores, labels = (detection[name].detach().cpu() for name in ("boxes", "scores", "labels"))
     found = as_found(boxes.float(), scores.float(), labels, scale)
     found.boxes[:, :2] += torch.tensor([piece.window.x, piece.window.y])
-    kept = found.boxes.isfinite().all(1)
+    kept = found.boxes.isfinite().all(1) & (found.boxes[:, 2:4] > 0).all(1)
     if score is not None:
         kept &= found.scores > score
     return Detections(*(tensor[kept] for tensor in found))

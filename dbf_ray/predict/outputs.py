@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import zipfile
 from collections import Counter
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from dbf_ray.data.images.geojson import LonLat, Objects, write_geojson
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluation.merge import Detections
-from dbf_ray.evaluation.submission import ARCHIVE, PREFIX, text_names
+from dbf_ray.evaluation.submission import ARCHIVE, PREFIX, short_names, text_names
 from dbf_ray.files import whole_file
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.predict.folder import TASK1, OutFolder
@@ -61,7 +60,7 @@ def write_outputs(folder: OutFolder, result: Result, classes: Sequence[str], ove
     if "geojson" in folder.formats:
         objects = Objects(boxes.numpy(), corners, [classes[label] for label in labels], scores)
         with _text(folder.file("geojson", name)) as stream:
-            write_geojson(stream, result.picture.file.name, objects, result.lonlat)
+            write_geojson(stream, result.picture.shown, objects, result.lonlat)
     if "overlay" in folder.formats:
         assert result.canvas is not None
         found = outlines(corners, labels, scores)
@@ -72,22 +71,24 @@ def write_outputs(folder: OutFolder, result: Result, classes: Sequence[str], ove
 
 @contextlib.contextmanager
 def _text(file: Path) -> Iterator[TextIO]:
-    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+    with (
+        whole_file(file) as partial,
+        # bytes of an image's name that are no text are escaped as JSON does it
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+    ):
         yield stream
 
 
 def shown_names(names: Sequence[str]) -> Mapping[str, str]:
-    """What images are called in Task 1 files, where blanks separate fields: the last part of their name, or
-    all of it where that is not unique.
+    """What images are called in Task 1 files, see :func:`.submission.short_names`.
 
     Raises:
         ConfigError: two would be called the same.
     """
-    for candidates in ([Path(name).name for name in names], list(names)):
-        texts = [re.sub(r"\s+", "_", text) for text in candidates]
-        if len(set(texts)) == len(texts):
-            return dict(zip(names, texts, strict=True))
-    twice = next(text for text, count in Counter(texts).items() if count > 1)
+    shown = short_names(names)
+    if len(set(shown.values())) == len(names):
+        return shown
+    twice = next(text for text, count in Counter(shown.values()).items() if count > 1)
     raise ConfigError(
         f"images must differ in more than blanks, two would be called {twice!r} in Task 1 files; rename one"
     )
@@ -102,8 +103,7 @@ def write_task1(folder: OutFolder, names: Sequence[str], classes: Sequence[str])
 
     Args:
         folder: holds ``labels/``.
-        names: of the images, as :class:`.Picture` has them. In the files they are the last part of it, or all
-            of it where that is not unique.
+        names: of the images, as :class:`.Picture` has them.
         classes: in label order.
     """
     shown = shown_names(names)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.config import Config
+from dbf_ray.config import Config, at
 from dbf_ray.tracking import MlflowTarget, resolve_uri
 
 
@@ -51,6 +51,6 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
     """Where in MLflow a single run goes; None if it is switched off."""
     if not config.tracking.mlflow:
         return None
-    return MlflowTarget(
-        run_name=run_name(config), experiment=config.tracking.experiment, uri=resolve_uri(config.tracking.uri)
-    )
+    with at("tracking"):
+        uri = resolve_uri(config.tracking.uri)
+    return MlflowTarget(run_name=run_name(config), experiment=config.tracking.experiment, uri=uri)

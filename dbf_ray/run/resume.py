@@ -7,41 +7,54 @@ from typing import Any
 
 from dbf_ray.build import resolved
 from dbf_ray.config import Config, differences, identity, make_config
-from dbf_ray.errors import ConfigError
+from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.tracking import read_summary
 from dbf_ray.training.checkpoint import (
-    list_checkpoints,
     load_checkpoint,
+    newest_whole,
     random_state,
+    read_record,
     restore_random_state,
     save_checkpoint,
 )
+from dbf_ray.training.ddp import decided
 from dbf_ray.training.loop import LoopState, Training
 from dbf_ray.values import finite
 
 
 def find_resume(config: Config, directory: Path) -> Path | None:
-    """The newest whole checkpoint of the run's folder, or None where there is none to resume from.
+    """The newest whole checkpoint of the run's folder, or None where there are none to resume from.
 
     Raises:
         ConfigError: the folder's run is finished, or was started with another configuration.
+        WeightsError: the folder has checkpoints, and not one is whole.
     """
     if (summary := read_summary(directory)) is not None and not summary.get("stopped_early"):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} is finished (map50 {summary.get('map50')}); give "
             "another --name, or remove the folder to train it again"
         )
-    checkpoints = list_checkpoints(directory / "checkpoints")
-    if not checkpoints:
+    checkpoint = decided(lambda: _newest_whole(directory))
+    if checkpoint is None:
         return None
-    _, record = load_checkpoint(checkpoints[-1])
-    begun = make_config(record["config"], f"checkpoint {checkpoints[-1]}")
+    begun = make_config(read_record(checkpoint)["config"], f"checkpoint {checkpoint}")
     if differing := differences(identity(resolved(begun)), identity(resolved(config))):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} was started with another configuration, it "
             f"differs in {', '.join(differing)}; give the same, or another --name"
         )
-    return checkpoints[-1]
+    return checkpoint
+
+
+def _newest_whole(directory: Path) -> Path | None:
+    folder = directory / "checkpoints"
+    try:
+        return newest_whole(folder)
+    except WeightsError as error:
+        raise WeightsError(
+            f"run {directory.name!r} in {directory.parent} cannot be resumed: {error}; remove {folder} to "
+            "train it from the beginning, or give another --name"
+        ) from error
 
 
 def save(training: Training, state: LoopState, about: dict[str, Any], directory: Path, keep: int) -> Path:

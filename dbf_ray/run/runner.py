@@ -21,6 +21,7 @@ from dbf_ray.errors import DbfRayError
 from dbf_ray.locks import only_writer
 from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.resume import restore, save
+from dbf_ray.run.same_data import resumed_data
 from dbf_ray.run.summary import about_run, draw, summarize
 from dbf_ray.tracking import Tracker, make_trackers
 from dbf_ray.training.ddp import broadcast_object, rank
@@ -67,7 +68,8 @@ def run(
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     spec = prepare(config, table)
-    about = about_run(spec)
+    data = resumed_data(spec, directory, resume)
+    about = about_run(spec, data)
     facts = about["facts"]
     writes = rank() == 0
     with (
@@ -83,6 +85,11 @@ def run(
         state = LoopState()
         if resume is not None:
             restore(training, state, resume)
+            training.progress.note(f"resuming after {state.epoch} of {training.epochs} epochs, from {resume}")
+            for line in data.notes:
+                training.progress.note(line)
+        if writes:
+            data.write(directory)
         active: Sequence[Tracker] = []
         if writes:
             active = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
@@ -110,8 +117,11 @@ def run(
 
 
 def notes_of(spec: RunSpec) -> list[str]:
-    """What is worth saying before a run trains: what its cache will do."""
-    notes = [] if spec.forecast is None else [dotted(str(spec.forecast), "data", "freezing")]
+    """What is worth saying before a run trains: that map50 will tell nothing, and what its cache will do."""
+    notes = [] if spec.unscored is None else [f"warning: {spec.unscored}"]
+    if spec.unscored is not None and "map50" in spec.policy.needs_signals:
+        notes.append(f"warning: policy {spec.policy.name} decides by map50, and so by nothing")
+    notes += [] if spec.forecast is None else [dotted(str(spec.forecast), "data", "freezing")]
     options = ", ".join(f"data.augment.{name}" for name in spec.images.augmentation.switched_on)
     if spec.frozen.cache != "off" and options:
         notes.append(f"feature cache: off, since {options} leave no image that comes twice")

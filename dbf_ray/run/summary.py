@@ -20,6 +20,7 @@ from dbf_ray.files import write_bytes
 from dbf_ray.freezing import budget
 from dbf_ray.machine import usable_cpus
 from dbf_ray.run.naming import run_name
+from dbf_ray.run.same_data import DataRecord
 from dbf_ray.training.checkpoint import list_checkpoints
 from dbf_ray.training.ddp import broadcast_object, rank, world_size
 from dbf_ray.training.loop import LoopState, Training
@@ -50,9 +51,10 @@ def facts_of(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def about_run(spec: RunSpec) -> dict[str, Any]:
+def about_run(spec: RunSpec, data: DataRecord) -> dict[str, Any]:
     """What is known of a run before it trains, as the records of its checkpoints hold it."""
-    return {"config": to_dict(spec.config), "window": training_window(spec), "facts": facts_of(spec)}
+    facts = facts_of(spec) | data.as_facts()
+    return {"config": to_dict(spec.config), "window": training_window(spec), "facts": facts}
 
 
 def summarize(

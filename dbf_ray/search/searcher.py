@@ -9,9 +9,11 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from dbf_ray.config import to_dict
+from dbf_ray.search.spaces import DrawError
 from dbf_ray.search.study import Study, Trial
 
 SPARE = 3
+IN_A_ROW = 10  # failures, after which more would fail, too
 DIED = "the trial's process died; Ray's logs say why"
 
 
@@ -19,8 +21,9 @@ class StudySearcher(Searcher):
     """Hands the study's next setting to Tune, and Tune's results to the study, until the wanted number of
     trials is complete.
 
-    A failed trial is made up for by another one, but not for ever: after ``wanted + SPARE`` failures no more
-    are started.
+    A failed trial is made up for by another one, but not for ever: after ``wanted + SPARE`` failures, or
+    IN_A_ROW of them one after the other, no more are started. Nor are they where the space draws what the
+    study cannot keep: ``refused`` then says so.
 
     A trainable gets ``{"number", "config" (complete tree), "retry_of"}``; its last report is
     ``{"outcome": JSON text}`` with a summary or a failure.
@@ -39,6 +42,8 @@ class StudySearcher(Searcher):
         """
         super().__init__()  # no metric: the study has both objectives
         self._study, self._wanted, self._failures_left = study, wanted, wanted + SPARE
+        self.refused: DrawError | None = None
+        self.failed_in_a_row = 0
         self._on_begin, self._on_epoch, self._on_end = on_begin, on_epoch, on_end
         self._numbers: dict[str, int] = {}
 
@@ -46,11 +51,14 @@ class StudySearcher(Searcher):
         """The next trial's configuration; None: only if one of those running fails; FINISHED: never, or the
         space has nothing new.
         """
-        if self._wanted <= 0 or self._failures_left <= 0:
+        if self._wanted <= 0 or self._failures_left <= 0 or self.failed_in_a_row >= IN_A_ROW or self.refused:
             return Searcher.FINISHED
         if len(self._numbers) >= self._wanted:
             return None
-        asked = self._study.ask()
+        try:
+            asked = self._study.ask()
+        except DrawError as error:
+            self.refused, asked = error, None
         if asked is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = asked.number
@@ -74,6 +82,7 @@ class StudySearcher(Searcher):
         complete = self._study.tell(number, last.get("summary"), failure)
         self._wanted -= complete
         self._failures_left -= not complete
+        self.failed_in_a_row = 0 if complete else self.failed_in_a_row + 1
         if not complete and failure is None:
             failure = str(self._study.optuna.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
         self._on_end(number, last, failure)

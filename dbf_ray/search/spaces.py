@@ -8,6 +8,7 @@ could draw them.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import traceback
@@ -23,6 +24,10 @@ from dbf_ray.shipped import find_shipped, shipped_files
 
 Overrides = dict[str, Any]
 HINT = f"see {shipped_files('search space').get('rho')} for an example"
+
+
+class DrawError(ConfigError):
+    """A space draws what its study cannot keep: a fault of the space, not of one draw."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class SearchSpace:
         try:
             wants_config = len(inspect.signature(self.draw).parameters) > 1
             drawn = self.draw(trial, config) if wants_config else self.draw(trial)
+        except DrawError:
+            raise
         except Exception as error:
             place = _line_in(self.file, error)
             raise ConfigError(f"{place}: space(trial) raised {type(error).__name__}: {error}") from error
@@ -58,6 +65,7 @@ def load_space(file: str | Path) -> SearchSpace:
     """
     file = find_shipped("search space", file)
     module = _module(file)
+    _check_keys(file)
     draw = getattr(module, "space", None)
     if not callable(draw):
         raise ConfigError(f"{file} must define a function space(trial), found {draw!r}; {HINT}")
@@ -88,6 +96,18 @@ def _module(file: Path) -> ModuleType:
             f"{_line_in(file, error)}: loading the search space raised {type(error).__name__}: {error}"
         ) from error
     return module
+
+
+def _check_keys(file: Path) -> None:
+    """Refuse a mapping that is written with a key twice, of which Python keeps the last."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Dict):
+            keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+            if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+                raise ConfigError(
+                    f"{file}, line {node.lineno}: a mapping must hold a key once, got {twice[0]!r} twice; "
+                    "remove one"
+                )
 
 
 def _checked(overrides: Any, rule: str) -> Overrides:

@@ -21,14 +21,17 @@ from optuna.trial import FrozenTrial, TrialState
 from dbf_ray.build import resolved
 from dbf_ray.config import differences, identity, make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
+from dbf_ray.search.draws import Draws
+from dbf_ray.search.rows import OBJECTIVES, row_of
 from dbf_ray.search.settings import Setting, Settings
-from dbf_ray.search.spaces import SearchSpace
+from dbf_ray.search.spaces import DrawError, SearchSpace
+from dbf_ray.tracking.urls import sqlite_url
 
-OBJECTIVES = ("map50", "compute_ratio")
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
 SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random ones are looked through
 RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
 FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
+INTERRUPTED = "interrupted"  # the failure of a trial whose process is gone
 Recover = Callable[[int], Mapping[str, Any] | None]
 # random trials before TPE's model is used: a third of the study, within these bounds
 STARTUP_TRIALS = (4, 10)
@@ -48,6 +51,7 @@ class _Planned:
     overrides: dict[str, Any] | None  # of a baseline
     params: dict[str, Any] | None  # drawn by the space
     retry_of: int | None = None
+    key: str | None = None  # of the setting that was interrupted
 
 
 def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study:
@@ -61,7 +65,7 @@ def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         storage = optuna.storages.RDBStorage(
-            f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
+            sqlite_url(file), engine_kwargs={"connect_args": {"timeout": 60}}
         )
         study = optuna.create_study(
             storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True
@@ -76,6 +80,16 @@ def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study
     # opened again: other draws
     study.sampler = TPESampler(seed=seed + before, n_startup_trials=max(low, min(high, trials // 3)))
     return study
+
+
+def rehearse(space: SearchSpace, settings: Settings) -> None:
+    """Refuse what :class:`Study` would refuse of a study that is new, before there is a file.
+
+    Raises:
+        ConfigError: a baseline is not valid, or nothing that ``space`` draws is.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Study(optuna.create_study(directions=list(DIRECTIONS)), space, settings)
 
 
 class Study:
@@ -100,8 +114,8 @@ class Study:
             recover: gives the summary of a trial that ended while nobody was there to record it, or None.
 
         Raises:
-            ConfigError: the study was begun with another configuration, a baseline is not valid, or nothing
-                that ``space`` draws is.
+            ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
+                is not valid, or nothing that ``space`` draws is. The study is then as it was.
         """
         self.optuna, self.space, self.settings = optuna_study, space, settings
         self.interrupted: list[int] = []
@@ -110,7 +124,10 @@ class Study:
         self._seed = seed
         self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
         self._same_base()
+        self._draws = Draws(space, optuna_study.study_name, self._trials())
         self._check_space()
+        if not self._trials():
+            optuna_study.set_user_attr("config", to_dict(settings.config))
         planned = dict(self._take_up(recover))
         baselines = {settings.make(overrides).key: overrides for overrides in space.baselines}
         self._baseline_keys = set(baselines)
@@ -135,7 +152,7 @@ class Study:
             asked = self._begin(_Planned(None, {}))
             if asked is not None:
                 return asked
-        for params in self._random_draws():
+        for params in islice(self._random_draws(), SAMPLER_TRIES):
             asked = self._begin(_Planned(None, params))
             if asked is not None:
                 return asked
@@ -184,7 +201,7 @@ class Study:
         the trials' run folders are.
         """
         return [
-            _row(trial, folder)
+            row_of(trial, folder)
             for trial in self._trials()
             if "setting" in trial.user_attrs and "duplicate_of" not in trial.user_attrs
         ]
@@ -201,22 +218,26 @@ class Study:
             overrides = (
                 plan.overrides
                 if plan.overrides is not None
-                else self.space.overrides(trial, self.settings.config)
+                else self._draws.overrides(trial, self.settings.config)
             )
             setting = self.settings.make(overrides)
         except DbfRayError as error:
             self._note_invalid(error)
             self._set(number, "failure", str(error)[:2000])
             self.optuna.tell(number, state=TrialState.FAIL)
+            if isinstance(error, DrawError):
+                raise
             return None
         self._set(number, "setting", setting.facts())
         if setting.key in self._numbers:
             self._close_duplicate(number, self._numbers[setting.key])
             return None
         self._numbers[setting.key] = number
-        if plan.retry_of is not None:
-            self._set(number, "retry_of", plan.retry_of)
-        return Trial(number, setting, plan.retry_of)
+        # a space that has changed may make another setting of what was drawn
+        retry_of = plan.retry_of if plan.key == setting.key else None
+        if retry_of is not None:
+            self._set(number, "retry_of", retry_of)
+        return Trial(number, setting, retry_of)
 
     def _close_duplicate(self, number: int, original: int) -> None:
         self._set(number, "duplicate_of", original)
@@ -245,16 +266,19 @@ class Study:
             trial = scratch.ask()
             try:
                 drawn: Setting | DbfRayError = self.settings.make(
-                    self.space.overrides(trial, self.settings.config)
+                    self._draws.overrides(trial, self.settings.config)
                 )
+            except DrawError:
+                raise
             except DbfRayError as error:
                 drawn = error
             yield dict(trial.params), drawn
 
     def _check_space(self) -> None:
-        """Refuse a space that draws no valid setting in FIRST_TRIES tries: the search would train the
-        baselines and then have nothing to do.
+        """Refuse a space that has changed its choices, and one that draws no valid setting in FIRST_TRIES
+        tries: the search would train the baselines and then have nothing to do.
         """
+        self._draws.rehearse(self.settings.config)
         reason = ""
         for _, drawn in islice(self._scratch_draws(), FIRST_TRIES):
             if not isinstance(drawn, DbfRayError):
@@ -281,12 +305,17 @@ class Study:
         for trial in self.complete():
             self._numbers[trial.user_attrs["setting"]["key"]] = trial.number
         for trial in left:
-            self.tell(trial.number, None, "interrupted")
+            self.tell(trial.number, None, INTERRUPTED)
+        taken_up = {trial.user_attrs.get("retry_of") for trial in self._trials()}
+        for trial in self._trials():
             setting = trial.user_attrs.get("setting")
-            if setting is not None and setting["key"] not in self._numbers:
+            if trial.user_attrs.get("failure") != INTERRUPTED or trial.number in taken_up or setting is None:
+                continue  # one that was closed by a process that was killed before it came to it counts, too
+            if setting["key"] not in self._numbers:
                 self.interrupted.append(trial.number)
                 overrides = None if trial.params else setting["overrides"]
-                yield setting["key"], _Planned(overrides, dict(trial.params), trial.number)
+                plan = _Planned(overrides, dict(trial.params), trial.number, setting["key"])
+                yield setting["key"], plan
 
     def _close(self, trial: FrozenTrial, recover: Recover) -> bool:
         """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a
@@ -300,8 +329,7 @@ class Study:
     def _same_base(self) -> None:
         """Refuse to go on with another base configuration: its trials could not be compared."""
         stored = self.optuna.user_attrs.get("config")
-        if stored is None:
-            self.optuna.set_user_attr("config", to_dict(self.settings.config))
+        if stored is None or not self._trials():
             return
         name = self.optuna.study_name
         begun = make_config(stored, f"study {name!r}")
@@ -321,31 +349,3 @@ class Study:
         storage.set_trial_user_attr(
             storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number), name, value
         )
-
-
-def _row(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
-    setting, result = trial.user_attrs["setting"], trial.user_attrs.get("result", {})
-    more = (
-        "map50_best",
-        "map75",
-        "map50_95",
-        "device_seconds",
-        "wall_seconds",
-        "executed_flops",
-        "budget",
-        "peak_memory_bytes",
-        "world_size",
-    )
-    complete = trial.state == TrialState.COMPLETE
-    row = {name: setting[name] for name in ("policy", "parameters", "rho", "seed")}
-    row |= {
-        "number": trial.number,
-        "state": trial.state.name,
-        "run": str(folder / str(trial.number)),
-        "overrides": setting["overrides"],
-    }
-    row |= {name: result.get(name) if complete else None for name in OBJECTIVES}
-    row |= {name: result[name] for name in more if name in result}
-    return row | {
-        name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs
-    }

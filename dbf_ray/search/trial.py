@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from dbf_ray.cluster.ray_runtime import set_environment
 from dbf_ray.cluster.train import Job, RunFunction, fit
 from dbf_ray.config import Config, to_dict
-from dbf_ray.errors import DbfRayError
+from dbf_ray.errors import DbfRayError, WeightsError
 from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
@@ -68,9 +69,9 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     config = Config.model_validate(assignment["config"])
     number, retry_of = assignment["number"], assignment["retry_of"]
     config = config.model_copy(update={"name": f"{setup.study}-{number}", "runs_dir": directory.parent})
-    resume = find_resume(config, directory)
+    resume = _resume(config, directory)
     if resume is None and retry_of is not None:
-        resume = find_resume(config, setup.directory(retry_of))
+        resume = _resume(config, setup.directory(retry_of))
         if resume is not None:
             _take_journal(setup.directory(retry_of), directory)
     target = _target(setup.mlflow, number, config)
@@ -86,6 +87,17 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         on_epoch=_report,
         resume=resume,
     )
+
+
+def _resume(config: Config, directory: Path) -> Path | None:
+    """Where a trial goes on; None, with a warning in its log, where not one checkpoint is whole: nobody is
+    there to decide, and the work can be done again.
+    """
+    try:
+        return find_resume(config, directory)
+    except WeightsError as error:
+        warnings.warn(f"the work of {directory} is lost: {error.__cause__ or error}", stacklevel=2)
+        return None
 
 
 def _take_journal(interrupted: Path, directory: Path) -> None:

@@ -7,6 +7,7 @@ pareto.json, pareto.html and pareto.png. The same name again trains what is miss
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import time
@@ -17,29 +18,25 @@ from typing import Any
 
 from ray import tune
 
-from dbf_ray.build import prepare
-from dbf_ray.cluster.ray_runtime import (
-    Resources,
-    available_resources,
-    cluster_address,
-    connected_ray,
-    require,
-)
+from dbf_ray.cluster.ray_runtime import Resources, available_resources, connected_ray, require
+from dbf_ray.cluster.reach import cluster_address, require_ray
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.errors import ConfigError, TrainingError
-from dbf_ray.files import write_json
-from dbf_ray.freezing import Horizon
+from dbf_ray.files import LONGEST_NAME, write_json
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
+from dbf_ray.run import mlflow_target
+from dbf_ray.search import mlflow_runs
+from dbf_ray.search.checked import CheckedBegin
 from dbf_ray.search.progress import SearchProgress, standing
-from dbf_ray.search.searcher import StudySearcher
+from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Begin, Settings
 from dbf_ray.search.spaces import load_space
-from dbf_ray.search.study import Study, open_study
+from dbf_ray.search.study import Study, open_study, rehearse
 from dbf_ray.search.trial import TrialSetup, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
-from dbf_ray.tracking import MlflowTarget, read_summary, resolve_uri, write_epochs
+from dbf_ray.tracking import read_summary, write_epochs
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
 # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
@@ -77,19 +74,32 @@ def search(
 
     Raises:
         ConfigError: the configuration, the space or the study's name cannot be used.
-        ResourceError: a trial can never fit.
+        DataError: the data cannot be, map50 would tell nothing on them, or they have changed since the study
+            began.
+        ResourceError: a trial can never fit, or there is no Ray.
         TrainingError: not one trial ended well.
     """
     _check_name(study_name)
     config, wanted = absolute_paths(config), trials or config.search.trials
-    space = load_space(space_file)
+    mlflow_target(config)  # refuses a URI that is none before anything is written
+    space, folder = load_space(space_file), studies_dir / study_name
+    if not _is_done(folder, wanted):
+        require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
-    settings = Settings(config, begin or checked_begin)
+    begin = begin or CheckedBegin()
+    settings = Settings(config, begin)
     for baseline in space.baselines:
         settings.make(baseline)
-    folder = studies_dir / study_name
-    with only_writer(folder, "searching the study", "give another --study"):
+    data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
+    if not (folder / "study.db").exists():
+        rehearse(space, settings)
+    with contextlib.ExitStack() as held:
+        if not folder.exists():
+            held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
+        held.enter_context(only_writer(folder, "searching the study", "give another --study"))
+        for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
+            abandoned.unlink()
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
         study = Study(
             optuna_study,
@@ -99,12 +109,11 @@ def search(
             recover=lambda number: read_summary(folder / "trials" / str(number)),
         )
         save_config(config, folder / "config.yaml")
+        if data is not None and isinstance(begin, CheckedBegin):
+            data.write(folder)
+            for note in (*data.notes, *begin.warnings):
+                progress(f"study {study_name}: {note}")
         return _Search(config, folder, study, wanted, concurrent, progress, run, space.file).execute()
-
-
-def checked_begin(config: Config) -> Horizon:
-    """Check ``config`` completely (data, weights, sizes) and return its horizon."""
-    return prepare(config).horizon
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
@@ -117,6 +126,15 @@ def concurrency(config: Config, wanted: int | None, resources: Resources) -> int
     require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
     fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
     return max(1, min(fit, wanted or config.search.concurrent or fit))
+
+
+def _is_done(folder: Path, wanted: int) -> bool:
+    """Whether the study has the trials that are wanted, as far as its files say: it is then only shown."""
+    try:
+        trials = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["trials"]
+        return sum(trial["state"] == "COMPLETE" for trial in trials) >= wanted
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 class _Search:
@@ -155,28 +173,25 @@ class _Search:
         with connected_ray(self.config.cluster.address) as resources:
             at_once = min(concurrency(self.config, self.concurrent, resources), missing)
             self._greet(done, at_once, resources)
-            parent = self._mlflow_parent()
+            parent = mlflow_runs.parent_run(self.config, self.folder, self.trials, self.space_file)
             if parent is not None:
                 for number in self.study.interrupted:
-                    _end_mlflow_run(
-                        self.folder / "trials" / str(number),
-                        resolve_uri(self.config.tracking.uri),
-                        "interrupted",
-                    )
+                    mlflow_runs.end_trial(self.config, self.folder / "trials" / str(number), "interrupted")
             reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
             failure: str | None = "interrupted"
             try:
                 self._tune(reporter, parent, missing, at_once)
-                failure = None if self.study.complete() else "no trial ended well"
+                ended_well = len(self.study.complete()) - done
+                failure = None if ended_well or (done and not self._failures) else "no trial ended well"
             finally:
                 result = self._write()
                 if parent is not None:
                     parent.finish(self._files(), failure)
         if failure is not None:
-            reasons = [row["failure"] for row in result["trials"] if row.get("failure")]
+            reasons = [self.study.last_invalid or "nothing", *self._failures]
             raise TrainingError(
-                f"study {self.name}: not one trial ended well; the last one said: "
-                f"{reasons[-1] if reasons else 'nothing'}"
+                f"study {self.name}: not one trial ended well; the last one said: {reasons[-1]}; mend that, "
+                "and the same command goes on"
             )
         self._say_what_is_missing()
         if self.run is None:
@@ -190,27 +205,35 @@ class _Search:
         if self._failures:
             self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
         complete = len(self.study.complete())
+        if not self.study.baselines_done():
+            self.show(
+                f"study {self.name}: a baseline has no result; the same command with --trials {complete + 1} "
+                "trains it first"
+            )
+        if self.study.invalid_draws:
+            self.show(
+                f"study {self.name}: {self.study.invalid_draws} draws were not valid, the last: "
+                f"{self.study.last_invalid}"
+            )
         if complete < self.trials:
             why = "the space has no further setting" if self.study.exhausted else "too many failed"
-            if self.study.exhausted and self.study.invalid_draws:
-                why += (
-                    f" ({self.study.invalid_draws} draws were not valid, the last: {self.study.last_invalid})"
-                )
             self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
 
     def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
         shutil.rmtree(self.folder / "tune", ignore_errors=True)  # of a search that was killed
-        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), self._target(parent), self.run)
+        target = mlflow_runs.target(self.config, self.name, parent)
+        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), target, self.run)
+        searcher = StudySearcher(
+            self.study,
+            missing,
+            reporter.begin,
+            partial(reporter.epoch, epochs=self.config.training.epochs),
+            partial(self._end, reporter=reporter, parent=parent),
+        )
         tuner = tune.Tuner(
             tune.with_resources(partial(train_trial, setup=setup), self._resources()),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(
-                    self.study,
-                    missing,
-                    reporter.begin,
-                    partial(reporter.epoch, epochs=self.config.training.epochs),
-                    partial(self._end, reporter=reporter, parent=parent),
-                ),
+                search_alg=searcher,
                 num_samples=StudySearcher.most(missing),
                 max_concurrent_trials=at_once,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -234,6 +257,10 @@ class _Search:
         finally:
             # Tune's own notes; the study's state is in study.db
             shutil.rmtree(self.folder / "tune", ignore_errors=True)
+        if searcher.refused is not None:
+            raise searcher.refused
+        if searcher.failed_in_a_row >= IN_A_ROW:
+            self.show(f"study {self.name}: stopped after {IN_A_ROW} failures one after the other")
 
     def _resources(self) -> dict[str, float]:
         cluster = self.config.cluster
@@ -257,7 +284,7 @@ class _Search:
             write_epochs(directory, report["records"])
             write_json(directory / "summary.json", report["summary"])
         if failure is not None and parent is not None:
-            _end_mlflow_run(directory, resolve_uri(self.config.tracking.uri), failure)
+            mlflow_runs.end_trial(self.config, directory, failure)
         result = self._write() if time.monotonic() - self._written > FILES_EVERY else self._result()
         reporter.end(number, report, failure, result)
         if parent is not None:
@@ -312,50 +339,15 @@ class _Search:
                 f"{', '.join(map(str, self.study.interrupted))}"
             )
 
-    def _mlflow_parent(self) -> Any:
-        """The study's parent run in MLflow, or None without MLflow: off, not installed, or not reachable."""
-        if not self.config.tracking.mlflow:
-            return None
-        try:
-            from dbf_ray.tracking.mlflow import MlflowStudy
-        except ImportError:
-            return None
-        parameters = {
-            "space": self.space_file.name,
-            "trials": self.trials,
-            "seed": self.config.seed,
-            "epochs": self.config.training.epochs,
-        }
-        parameters |= {
-            "backbone": self.config.detector.backbone,
-            "detector": self.config.detector.name,
-            "data": self.config.data.name,
-        }
-        parent = MlflowStudy(self.folder, resolve_uri(self.config.tracking.uri), self.name, parameters)
-        return parent if parent.run_id else None
-
-    def _target(self, parent: Any) -> MlflowTarget | None:
-        if parent is None:
-            return None
-        return MlflowTarget(
-            resolve_uri(self.config.tracking.uri),
-            self.name,
-            None,
-            parent.run_id,
-            {"dbf_ray.study": self.name},
-        )
-
-
-def _end_mlflow_run(directory: Path, uri: str, failure: str) -> None:
-    with contextlib.suppress(ImportError):
-        from dbf_ray.tracking.mlflow import end_abandoned_run
-
-        end_abandoned_run(directory, uri, failure)
-
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
             "a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
             f"got {name!r}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"a study's name must be within {LONGEST_NAME} signs, as those of folders, got {len(name)}; give "
+            "a shorter one"
         )

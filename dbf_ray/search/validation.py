@@ -14,6 +14,7 @@ from dbf_ray.errors import DbfRayError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.files import write_json
 from dbf_ray.tracking import read_summary
+from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import finite
 
 FILE = "val.json"
@@ -47,12 +48,12 @@ def validate_front(
         if summary is None or (trial / FILE).exists():
             continue
         try:
-            checkpoint = Path(str(summary["checkpoint"]))
+            checkpoint = whole_checkpoint(Path(str(summary["checkpoint"])))
             metrics = finite(evaluate(checkpoint, _trial_config(checkpoint, config)))
         except DbfRayError as error:
             show(f"trial {number}: not evaluated on val: {error}")
             continue
-        write_json(trial / FILE, metrics)
+        write_json(trial / FILE, {**metrics, "checkpoint": str(checkpoint)})
         show(
             f"trial {number}, on the front: val map50 {_text(metrics['map50'])} (selection map50 "
             f"{_text(summary['map50'])})"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dbf_ray.tracking.base import MlflowTarget, Tracker
 from dbf_ray.tracking.jsonl import JsonlTracker, read_epochs, read_summary, write_epochs
+from dbf_ray.tracking.urls import absolute, is_sqlite
 
 __all__ = [
     "JsonlTracker",
@@ -49,7 +50,9 @@ def resolve_uri(uri: str | None, environment: Mapping[str, str] | None = None) -
     """
     environment = os.environ if environment is None else environment
     chosen = uri or environment.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    prefix = "sqlite:///"
-    if chosen.startswith(prefix):
-        return prefix + str(Path(chosen.removeprefix(prefix)).absolute())
-    return chosen
+    if not is_sqlite(chosen):
+        return chosen
+    try:
+        return absolute(chosen)
+    except ImportError:  # without SQLAlchemy there is no MLflow either
+        return chosen

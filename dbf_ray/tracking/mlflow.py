@@ -29,7 +29,8 @@ from dbf_ray.tracking.base import MlflowTarget
 from dbf_ray.tracking.jsonl import read_epochs
 from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, summary_metrics
 from dbf_ray.tracking.todo import ToDoList, public
-from dbf_ray.values import finite
+from dbf_ray.tracking.urls import sqlite_file
+from dbf_ray.values import finite, plain_text
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
 LIMITS = {
@@ -210,6 +211,8 @@ class _Store:
                 os.environ.setdefault(name, value)
             for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.client"):
                 logging.getLogger(name).setLevel(logging.WARNING)
+            if (file := sqlite_file(self._uri)) is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
             with _one_process(self._uri):
                 self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         return self._client
@@ -248,7 +251,8 @@ class _Store:
         return True
 
     def create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        return self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
+        texts = {tag: plain_text(value) for tag, value in tags.items()}
+        return self.client.create_run(experiment, run_name=plain_text(name), tags=texts).info.run_id
 
     def log(
         self,
@@ -263,8 +267,8 @@ class _Store:
         self.client.log_batch(
             run_id,
             metrics=[Metric(name, value, now, step) for name, value in (metrics or {}).items()],
-            params=[Param(name, value) for name, value in (params or {}).items()],
-            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+            params=[Param(name, plain_text(value)) for name, value in (params or {}).items()],
+            tags=[RunTag(name, plain_text(value)) for name, value in (tags or {}).items()],
         )
 
 
@@ -276,7 +280,7 @@ def _one_process(uri: str) -> Iterator[None]:
     if urlsplit(uri).scheme in ("http", "https"):
         yield
         return
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(uri.encode(errors="surrogateescape")).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir()) / f"dbf_ray-{os.getuid()}-{digest}.lock"):
         yield
 
@@ -285,11 +289,10 @@ def _artifacts_beside(uri: str, experiment: str) -> str | None:
     """Without a server, artifacts lie beside the sqlite file (MLflow's default would be the working directory
     of whoever asks).
     """
-    if not uri.startswith("sqlite:///"):
+    file = sqlite_file(uri)
+    if file is None:
         return None
-    return (
-        Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment.replace("/", "_")
-    ).as_uri()
+    return (file.resolve().parent / "mlartifacts" / experiment.replace("/", "_")).as_uri()
 
 
 def _identity(directory: Path, uri: str) -> str | None:

@@ -1,8 +1,8 @@
-"""Checkpoints: a folder per epoch that alone restores a run, written so that a crash leaves either the whole
-folder or nothing.
+"""Checkpoints: a folder per epoch that alone restores a run, written so that a crash at any moment leaves a
+whole one.
 
 ``checkpoint.pt`` holds tensors and states (read with ``weights_only=True``), ``record.json`` the
-configuration and every epoch's record so far.
+configuration and every epoch's record so far, ``manifest.json`` says what both must be (:mod:`.manifest`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ import torch
 
 from dbf_ray.errors import WeightsError
 from dbf_ray.files import flush
+from dbf_ray.training.manifest import FILES, MANIFEST, fault_of, seal
 
-_NAME = re.compile(r"epoch-(\d{5})")
+_REPLACED = ".replaced"  # an earlier attempt's checkpoint of an epoch, until the new one is in its place
+_NAME = re.compile(rf"epoch-\d{{5}}({re.escape(_REPLACED)})?")
+_RAYS = re.compile(r"checkpoint_.+")  # of the copies that Ray Train keeps, by time
+_LIKE = "give a folder like runs/NAME/checkpoints/epoch-00012"
 
 
 def save_checkpoint(
     folder: Path, epoch: int, state: dict[str, Any], record: dict[str, Any], keep: int = 2
 ) -> Path:
-    """Write ``folder/epoch-NNNNN`` whole or not at all, then remove all but the ``keep`` newest checkpoints.
+    """Write ``folder/epoch-NNNNN`` whole or not at all, then remove all but ``keep`` whole checkpoints: this
+    one, those before it from the newest on, then those of later epochs, which will be trained again.
 
     Args:
         folder: the run's checkpoint folder; made if missing.
@@ -39,37 +45,122 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / f"epoch-{epoch:05d}", folder / f".partial-{epoch:05d}-{os.getpid()}"
-    for abandoned in folder.glob(".partial-*"):  # of a process that was killed while it wrote
+    for abandoned in folder.glob(".partial-*"):  # of a process that was killed while it wrote or removed
         shutil.rmtree(abandoned, ignore_errors=True)
     partial.mkdir()
     torch.save(state, partial / "checkpoint.pt")
     (partial / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    for file in partial.iterdir():
-        flush(file)
-    if final.exists():
-        # removed by the next save; a crash here leaves it or the new one whole
-        final.rename(folder / f".partial-old-{epoch:05d}")
+    seal(partial)
+    if fault_of(final, contents=False) is None:
+        _remove(_replaced(final))
+        final.rename(_replaced(final))
+    else:
+        _remove(final)
     partial.rename(final)
     flush(folder)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    others = [
+        path for path in list_checkpoints(folder) if path != final and not path.name.endswith(_REPLACED)
+    ]
+    others.sort(key=lambda path: (path.name < final.name, path.name), reverse=True)
+    for other in _candidates(folder):
+        if other not in (final, *others[: keep - 1]):
+            _remove(other)
     return final
 
 
+def _replaced(checkpoint: Path) -> Path:
+    return checkpoint.with_name(checkpoint.name + _REPLACED)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Under another name first, so that half of a checkpoint never has a checkpoint's."""
+    gone = checkpoint.with_name(f".partial-{checkpoint.name}-gone")
+    with contextlib.suppress(OSError):
+        checkpoint.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
+    """Whole checkpoints of a run, oldest first, by the sizes of their files; what is in these
+    :func:`newest_whole` compares.
+    """
+    return [path for path in _candidates(folder) if fault_of(path, contents=False) is None]
+
+
+def _candidates(folder: Path, named: re.Pattern[str] = _NAME) -> list[Path]:
+    """Checkpoints of a run, whole or torn, oldest first."""
     if not folder.is_dir():
         return []
-    found = [
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "checkpoint.pt").is_file()
-    ]
-    return sorted(found, key=lambda path: path.name)
+    return sorted(
+        (path for path in folder.iterdir() if path.is_dir() and named.fullmatch(path.name)),
+        key=lambda path: (path.name.removesuffix(_REPLACED), not path.name.endswith(_REPLACED)),
+    )
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, with a warning if newer ones are torn; None where there are no
+    checkpoints.
+
+    Raises:
+        WeightsError: not one of them is whole.
+    """
+    torn: list[str] = []
+    for path in reversed(_candidates(folder)):
+        if (fault := fault_of(path)) is None:
+            if torn:
+                _warn(f"torn in {folder}: {'; '.join(torn)}; going on from {path.name}, the newest whole one")
+            return path
+        torn.append(f"{path.name} ({fault})")
+    if torn:
+        raise WeightsError(f"one checkpoint in {folder} must be whole, not one is: {'; '.join(torn)}")
+    return None
+
+
+def whole_checkpoint(checkpoint: Path) -> Path:
+    """``checkpoint`` if it is whole, else the newest whole one of an earlier epoch beside it, with a warning
+    that names both.
+
+    Raises:
+        WeightsError: it is no checkpoint, or it is torn and there is no whole one of an earlier epoch.
+    """
+    if (fault := fault_of(checkpoint)) is None:
+        return checkpoint
+    place = checkpoint.resolve()
+    named = _RAYS if _RAYS.fullmatch(place.name) else _NAME
+    has_name = named.fullmatch(place.name) is not None
+    kin = [path for path in _candidates(place.parent, named) if path != place]
+    older = [path for path in kin if has_name and path.name.removesuffix(_REPLACED) <= place.name]
+    is_one = place.is_dir() and (has_name or any((place / name).exists() for name in (*FILES, MANIFEST)))
+    used = _newest_of(older)
+    if is_one and used is not None:
+        _warn(f"checkpoint {checkpoint} is torn ({fault}); {used} is used instead")
+        return used
+    other = used or _newest_of([path for path in kin if path not in older])
+    step = f"give {other}, which is whole" if other else None
+    if is_one:
+        raise WeightsError(
+            f"checkpoint {checkpoint} must be whole, {fault}, and none before it is; "
+            f"{step or 'give one of another run'}"
+        )
+    kind = "record.json is missing"
+    if not place.is_dir():
+        kind = "it is a file" if place.exists() else "it is not there"
+    raise WeightsError(f"{checkpoint} is not a checkpoint: {kind}; {step or _LIKE}")
+
+
+def _newest_of(checkpoints: list[Path]) -> Path | None:
+    """The last whole one of several, oldest first."""
+    return next((path for path in reversed(checkpoints) if fault_of(path) is None), None)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
 
 
 def load_checkpoint(
     folder: Path, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read (state, record) of a checkpoint folder.
+    """Read (state, record) of a checkpoint folder that is known to be whole.
 
     Raises:
         WeightsError: the folder is no checkpoint, or one of its files cannot be read.
@@ -100,13 +191,12 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise WeightsError(
-            f"{folder} is not a checkpoint: {Path(str(error.filename)).name} is missing; give a folder like "
-            "runs/NAME/checkpoints/epoch-00012"
+            f"{folder} is not a checkpoint: {Path(str(error.filename)).name} is missing; {_LIKE}"
         ) from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"cannot read checkpoint {folder}: {reason}; choose an older one beside it"
+            f"cannot read checkpoint {folder}: {reason}; give one that a run of this project wrote"
         ) from error
 
 

@@ -8,7 +8,7 @@ functions are no-ops, or the identity, without a process group.
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from dbf_ray.errors import TrainingError
+from dbf_ray.errors import DbfRayError, TrainingError
 
 T = TypeVar("T")
 
@@ -48,6 +48,20 @@ def broadcast_object(obj: T, source: int = 0) -> T:
     box: list[Any] = [obj if rank() == source else None]
     dist.broadcast_object_list(box, src=source)
     return box[0]
+
+
+def decided(choose: Callable[[], T]) -> T:
+    """What ``choose`` gives on rank 0, on every rank; a DbfRayError that it raises there too."""
+    answer: Any = None
+    if rank() == 0:
+        try:
+            answer = choose()
+        except DbfRayError as error:
+            answer = error
+    answer = broadcast_object(answer)
+    if isinstance(answer, DbfRayError):
+        raise answer
+    return answer
 
 
 def gather_objects(obj: T) -> list[T]:

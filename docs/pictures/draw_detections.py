@@ -18,12 +18,13 @@ from dbf_ray.data import EvalView
 from dbf_ray.evaluate import load_detector
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.reports.scenes import draw_scene, outlines, scene_grid
-from dbf_ray.training.checkpoint import load_checkpoint
+from dbf_ray.training.checkpoint import read_record, whole_checkpoint
 
 
 def draw(checkpoint: Path, out: Path, images: int, root: Path | None, threshold: float) -> None:
     """Evaluate the first ``images`` validation images and save the grid as PNG."""
-    config = Config.model_validate(load_checkpoint(checkpoint)[1]["config"])
+    checkpoint = whole_checkpoint(checkpoint)
+    config = Config.model_validate(read_record(checkpoint)["config"])
     if root is not None:
         config = with_overrides(config, {"data.root": str(root)})
     detector, classes = load_detector(checkpoint, config)

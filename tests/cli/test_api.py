@@ -90,7 +90,7 @@ def test_a_training_gives_its_summary_and_resumes(
     shutil.rmtree(folder / "checkpoints" / "epoch-00002")
     capsys.readouterr()
     again = dbf_ray.train_detector(config, **{"freezing.policy": "step", "freezing.rho": 2})
-    assert "resuming from" in capsys.readouterr().err
+    assert "resuming after 1 of 2 epochs, from " in capsys.readouterr().err
     assert again["map50"] == whole["map50"]
 
 

@@ -17,6 +17,7 @@ from dbf_ray.cli import evaluate
 from dbf_ray.cli.options import run_command
 from dbf_ray.config import with_overrides
 from dbf_ray.evaluate import config_of, load_detector
+from dbf_ray.training.manifest import seal
 from tests.detectors.formula_weights import formula_state_dict
 
 Refused = Callable[..., str]
@@ -28,6 +29,7 @@ def change_record(checkpoint: Path, change: Callable[[dict[str, Any]], object]) 
     record = json.loads(file.read_text())
     change(record)
     file.write_text(json.dumps(record))
+    seal(checkpoint)
 
 
 def test_the_metrics_are_those_of_the_run(
@@ -86,7 +88,7 @@ def test_a_checkpoint_from_a_gpu_is_evaluated_anywhere(checkpoint: Path) -> None
         ([], ["--checkpoint", "required", "--help"]),
         (
             ["--checkpoint", "nowhere"],
-            ["nowhere is not a checkpoint", "record.json is missing", "give a folder like"],
+            ["nowhere is not a checkpoint", "it is not there", "give a folder like"],
         ),
         (
             ["--checkpoint", "x", "--chekpoint", "y"],
@@ -135,7 +137,9 @@ def test_broken_checkpoints(checkpoint: Path, refused: Refused) -> None:
     change_record(checkpoint, lambda record: record.update(config={}, classes=["ship"]))
     assert "lacks 'model'" in refused(evaluate.command, arguments)
     (checkpoint / "checkpoint.pt").write_bytes(b"torn")
-    assert f"cannot read checkpoint {checkpoint}" in refused(evaluate.command, arguments)
+    assert f"checkpoint {checkpoint} must be whole, checkpoint.pt has 4 bytes" in refused(
+        evaluate.command, arguments
+    )
 
 
 def test_a_model_of_mmrotate(

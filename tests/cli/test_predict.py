@@ -23,6 +23,7 @@ from dbf_ray.evaluation.merge import as_found
 from dbf_ray.evaluation.submission import read_task1
 from dbf_ray.geometry import boxes_to_corners, corners_to_boxes, nms_rotated
 from dbf_ray.predict import Options, predict
+from dbf_ray.training.manifest import seal
 
 Refused = Callable[..., str]
 Trained = tuple[Path, list[str], str]
@@ -173,6 +174,7 @@ def test_how_large_the_training_images_were_is_remembered(
     assert record["window"] == 64
     record["window"] = 40
     (checkpoint / "record.json").write_text(json.dumps(record))
+    seal(checkpoint)
     assert main(arguments) == 0
     assert "windows of 40 px (the long side of the images it was trained on)" in capsys.readouterr().err
 
@@ -237,7 +239,10 @@ def test_an_output_folder_of_something_else(
 def test_a_window_that_is_no_number(arguments: list[str], checkpoint: Path, refused: Refused) -> None:
     record = json.loads((checkpoint / "record.json").read_text())
     (checkpoint / "record.json").write_text(json.dumps({**record, "window": "large"}))
-    assert "window in record.json must be a number of pixels >= 1, got 'large'" in refused(command, arguments)
+    seal(checkpoint)
+    line = refused(command, arguments)
+    assert "window in record.json must be a number of pixels >= 1, got 'large'; give --window" in line
+    assert main([*arguments, "--window", "64"]) == 0
 
 
 def test_interrupted_by_a_person(
@@ -261,3 +266,33 @@ def test_suppression_is_the_chosen_one(arguments: list[str], tmp_path: Path) -> 
         assert len(nms_rotated(boxes, table[:, 8], float(nms) + 0.02)) == len(boxes)
     counts = [len(rows(tmp_path / nms / "labels" / "000.txt")) for nms in ("0.1", "0.9")]
     assert counts[0] < counts[1]
+
+
+def with_class(checkpoint: Path, name: str) -> None:
+    """The checkpoint as if it were trained on a class of this name."""
+    file = checkpoint / "record.json"
+    record = json.loads(file.read_text())
+    record["classes"] = [name]
+    file.write_text(json.dumps(record))
+    seal(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s" * 260, "names of files must be within 255 bytes, that of class "),
+        ("a\udcb0", "names of classes must be text"),
+    ],
+    ids=["too long", "no text"],
+)
+def test_a_class_that_no_file_can_be_called_by(
+    arguments: list[str], checkpoint: Path, tmp_path: Path, refused: Refused, name: str, message: str
+) -> None:
+    """Told before the work; without the files that would be called so, as is said, it is done."""
+    with_class(checkpoint, name)
+    told = refused(command, arguments)
+    assert message in told
+    assert "or write other formats than dota" in told
+    assert main([*arguments, "--formats", "geojson,overlay"]) == 0
+    features = json.loads((tmp_path / "out" / "geojson" / "000.geojson").read_text())["features"]
+    assert {one["properties"]["class"] for one in features} <= {name}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -245,3 +247,21 @@ def test_as_a_program_with_processes(data: Path) -> None:
     assert done.stderr == ""
     (problem,) = json.loads(done.stdout.splitlines()[-1])["problems"]
     assert (problem["file"], problem["line"], problem["kind"]) == (str(file), number, "syntax")
+
+
+def test_names_that_are_no_text_in_every_output(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Printed to a strict stream, and in each file of the report."""
+    name = os.fsdecode(b"\xb0\xa1")
+    for folder, suffix in (("images", "png"), ("labelTxt", "txt")):
+        file = data / "train" / folder / f"train05.{suffix}"
+        file.rename(file.with_stem(name))
+    (data / "train" / "labelTxt" / f"{name}.txt").write_text("10 10\n")
+    moved = data.rename(data.with_name(f"data{name}"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
+    status = main(["check", str(moved), "--workers", "0", "--json", "--report", str(tmp_path / "report")])
+    assert status == 1
+    for file in (tmp_path / "report").iterdir():
+        if file.suffix != ".png":
+            assert "udcb0" in file.read_bytes().decode("utf-8")

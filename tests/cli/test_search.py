@@ -50,6 +50,7 @@ BAD = {
     ),
     "concurrent": (["--space", str(RHO), "--concurrent", "-1"], ["--concurrent", "integer >= 1", "got '-1'"]),
     "study": (["--space", str(RHO), "--study", "a/b"], ["study's name", "got 'a/b'"]),
+    "long study": (["--space", str(RHO), "--study", "a" * 256], ["study's name", "255", "got 256"]),
     "unknown option": (
         ["--space", str(RHO), "--trails", "3"],
         ["unknown option --trails", "did you mean --trials?"],

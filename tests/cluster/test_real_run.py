@@ -21,8 +21,10 @@ from dbf_ray.run import run
 from dbf_ray.tracking import JsonlTracker, read_epochs
 from tests import tiny
 from tests.detectors import narrow
+from tests.training import damage
+from tests.training.damage import flipped
 
-for module in (sys.modules[__name__], tiny, narrow):  # which a worker cannot import
+for module in (sys.modules[__name__], tiny, narrow, damage):  # which a worker cannot import
     cloudpickle.register_pickle_by_value(module)
 
 
@@ -31,13 +33,17 @@ def of_workers(workers: int, **changes: Any) -> Config:
 
 
 def run_and_die_once(config: Config, *, directory: Path, on_epoch: Any, **more: Any) -> dict[str, Any]:
-    """The real run, in which rank 1 is killed once, after epoch 1 and before it could report."""
+    """The real run, in which rank 1 is killed once, after epoch 1 and before it could report; where a file
+    ``tear`` is there, Ray's copies of checkpoints are torn then.
+    """
     tiny.add_narrow()
     died = directory / "died"
 
     def dying(record: dict[str, Any], checkpoint: Path | None) -> bool:
         if record["epoch"] == 1 and torch.distributed.get_rank() == 1 and not died.exists():
             died.touch()
+            for copy in directory.glob("ray/checkpoint_*") if (directory / "tear").exists() else ():
+                flipped("checkpoint.pt")(copy)
             os.kill(os.getpid(), signal.SIGKILL)
         return on_epoch(record, checkpoint)
 
@@ -58,7 +64,7 @@ def same_as_alone(folder: Path, summary: dict[str, Any]) -> None:
     assert summary["compute_ratio"] == of_alone["compute_ratio"]
     assert Path(summary["checkpoint"]).is_dir()
     names = [{file.name for file in (folder / name).iterdir()} for name in ("pair", "alone")]
-    assert names[0] - {"died"} == names[1]
+    assert names[0] - {"died", "tear"} == names[1]
 
 
 @pytest.mark.ray
@@ -83,7 +89,16 @@ def test_two_workers_train_together_and_a_run_that_stopped_goes_on_when_it_is_st
 @pytest.mark.ray
 @pytest.mark.slow  # that Ray starts workers anew is in test_train.py, that a run resumes above
 @pytest.mark.usefixtures("narrow", "two_cpus")
-def test_a_worker_killed_in_a_real_training_changes_nothing_in_its_record(tmp_path):
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_worker_killed_in_a_real_training_changes_nothing_in_its_record(tmp_path, capsys, torn):
+    """Nor where Ray's last copy of a checkpoint is torn: the run's own are looked at too."""
+    if torn:
+        (tmp_path / "pair").mkdir()
+        (tmp_path / "pair" / "tear").touch()
     summary = train_on_ray(of_workers(2), directory=tmp_path / "pair", run=run_and_die_once)
     assert (tmp_path / "pair" / "died").exists()
+    resumed = "resuming after 2 of 4 epochs" if torn else "resuming after 1 of 4 epochs"
+    said = capsys.readouterr().err
+    assert resumed in said
+    assert ("is torn (checkpoint.pt is not what was written" in said) == torn
     same_as_alone(tmp_path, summary)

@@ -23,6 +23,7 @@ from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
 from dbf_ray.cluster.train import absolute_paths, record_of, train_on_ray
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import DataError, ResourceError, TrainingError
+from dbf_ray.training.manifest import seal
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -56,6 +57,7 @@ def adding_run(config, *, directory, trackers=None, on_epoch=None, resume=None, 
             (checkpoint / "record.json").write_text(
                 json.dumps({"config": to_dict(config), "epochs": records})
             )
+            seal(checkpoint)
         for tracker in trackers:
             tracker.epoch(record)
         if on_epoch is not None and not on_epoch(record, checkpoint):

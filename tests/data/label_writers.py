@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ def write_images(folder: Path, names: Sequence[str], suffix: str) -> None:
     """An image of noise for each name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        pixels = np.random.default_rng(sum(name.encode())).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(sum(os.fsencode(name))).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{name}{suffix}")
 
 

@@ -252,6 +252,14 @@ def test_categories_above_others_are_classes_where_nobody_says_they_are_not(tmp_
             ["syntax"],
             "categories must have an id of their own and a name",
         ),
+        (lambda c: c["categories"][0].update(name=True), ["syntax"], "a name, which is text, got {'id': 1,"),
+        (lambda c: c["categories"][0].update(name=747), ["syntax"], "a name, which is text, got {'id': 1,"),
+        (lambda c: c["categories"][0].update(id=True), ["syntax"], "categories must have an id of their own"),
+        (
+            lambda c: c["categories"][0].update(name="plane "),
+            ["syntax"],
+            "categories must differ in their names, got 'plane' for 1 and 2; rename one, or make them one",
+        ),
     ],
 )
 def test_problems_of_the_file(edit: Edit, kinds: list[str], part: str, tmp_path: Path) -> None:
@@ -276,6 +284,11 @@ def test_problems_of_the_file(edit: Edit, kinds: list[str], part: str, tmp_path:
             r"train\.json: label files must be JSON, got: Exceeds the limit",
         ),
         ("[]", r"must be a mapping with images, annotations and categories, got \[\]"),
+        (
+            '{"images": [], "annotations": [{"bbox": [1], "bbox": [2]}]}',
+            r"hold a key once, 'bbox' is twice in",
+        ),
+        ('{"images": [], "annotations": [], "images": [1]}', r"hold a key once, 'images' is twice in"),
         ('{"annotations": []}', r"must be a mapping with images"),
         ('{"images": {"id": 1}}', r"images must be a list, got {'id': 1}"),
         ('{"images": [], "categories": 3}', r"categories must be a list, got 3"),

@@ -109,17 +109,44 @@ def test_a_diverged_detector_says_so_by_its_losses(name: str) -> None:
     assert bool(found["boxes"].isfinite().all())
 
 
-def test_regions_lie_on_the_image_and_have_an_area(name: str) -> None:
+def test_regions_lie_on_the_image(name: str) -> None:
     detector = small(name).eval()
     if not isinstance(detector, TwoStageDetector):
         pytest.skip("a one-stage detector has no regions")
     _, logits, deltas = detector._dense(detector.prepare([torch.rand(3, 96, 100)], pad_to=(256, 256)).images)
     (found,) = detector.rpn.propose(logits, deltas, [(96, 100)], (256, 256))
     assert len(found) > 0
-    assert (detector.coder.scale(found) > 0).all()
     outer = detector.coder.upright(found)
     centers = (outer[:, :2] + outer[:, 2:]) / 2
     assert (centers < 128 + 8).all()
+
+
+def test_regions_without_an_area_stay_and_do_no_harm(name: str) -> None:
+    """Deltas that move half of the anchors past the border, or shrink them to nothing."""
+    detector = small(name, score_threshold=0.0, **({"roi_samples": None} if "rcnn" in name else {}))
+    if not isinstance(detector, TwoStageDetector):
+        pytest.skip("a one-stage detector has no regions")
+    image, pad = torch.rand(3, 64, 64), (64, 64)
+    _, logits, deltas = detector._dense(detector.prepare([image]).images)
+    before = len(detector.rpn.propose(logits, deltas, [pad], pad)[0])
+    for level in deltas:
+        level[:, ::2, 0] = 50.0  # of a width to the right
+        level[:, ::2, 2:4] = -1e4
+    detector.rpn.forward = lambda _: (logits, deltas)
+    (found,) = detector.rpn.propose(logits, deltas, [pad], pad)
+    flat = detector.coder.scale(found) <= 0
+    if name == "rotated_faster_rcnn":  # oriented regions are not clipped
+        assert 0 < int(flat.sum()) < len(found) <= before + int(flat.sum())
+    losses = detector([image], [target((30, 30, 40, 20, 20))])
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in detector.head.parameters() if p.grad is not None)
+    drawn = detector.draw([found], detector._checked([target((30, 30, 40, 20, 20))], 1, image.device))
+    empty = detector.coder.scale(drawn.regions) <= 0
+    assert int(empty.sum()) == int(flat.sum())
+    assert (drawn.labels[empty] == detector.num_classes).all()  # background
+    (seen,) = detector.eval()([image])
+    assert bool(seen["boxes"].isfinite().all())
 
 
 def test_horizontal_objects_are_the_same_at_angle_0(name: str) -> None:

@@ -74,3 +74,30 @@ def test_sizes_are_read_from_headers_however_large(tmp_path: Path, monkeypatch: 
     assert Image.MAX_IMAGE_PIXELS == 10
     with pytest.raises(DataError, match="images must be readable, got: No such file"):
         stamp_of(tmp_path / "gone.png")
+
+
+def test_what_systems_leave_is_no_input(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", BLACK)
+    for name in ("._a.png", "Thumbs.db", ".DS_Store", "__MACOSX/a.png", "__MACOSX/._a.png", "@eaDir/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\x00\x05")
+    assert find_images(tmp_path, tmp_path / "out") == ({"a": tmp_path / "a.png"}, "")
+
+
+def test_images_of_types_that_are_not_read(tmp_path: Path) -> None:
+    """They are there to be named, unless they have been converted; alone they are refused."""
+    for name in ("a.webp", "b.png", "b.gif"):
+        save(tmp_path / name, BLACK)
+    named, left_out = find_images(tmp_path, tmp_path / "out")
+    assert named == {"a": tmp_path / "a.webp", "b": tmp_path / "b.png"}
+    assert left_out == "1 other files are passed over: 1 .gif"
+    with pytest.raises(
+        DataError, match=r"a\.webp: images must be .* this is a WebP image, .* convert it to PNG"
+    ):
+        measure(named["a"], "a")
+    (tmp_path / "b.png").unlink()
+    for place in (tmp_path, tmp_path / "a.webp"):
+        with pytest.raises(
+            DataError, match=r"found .*a\.webp: .* this is a WebP image, .*; convert it to PNG"
+        ):
+            find_images(place, tmp_path / "out")

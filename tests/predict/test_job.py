@@ -104,17 +104,20 @@ def test_grey_and_16_bit_images(tmp_path: Path, kind: str) -> None:
     )
 
 
-def test_low_scores_are_dropped_and_boxes_that_are_no_numbers(tmp_path: Path) -> None:
+def test_low_scores_are_dropped_and_boxes_that_are_no_numbers_or_have_no_area(tmp_path: Path) -> None:
     boxes = torch.tensor(
-        [[20.0, 20, 8, 4, 0], [40, 20, 8, 4, 0], [torch.inf, 20, 8, 4, 0], [50, 50, 8, 4, 0]]
+        [
+            *([20.0, 20, 8, 4, 0], [40, 20, 8, 4, 0], [torch.inf, 20, 8, 4, 0], [50, 50, 8, 4, 0]),
+            *([30, 30, 0, 4, 0], [30, 40, 8, 0, 0]),
+        ]
     )
 
     def detect(images: list[Tensor]) -> list[Mapping[str, Tensor]]:
         return [
             {
                 "boxes": boxes,
-                "scores": torch.tensor([0.9, 0.6, 0.5, 0.3]),
-                "labels": torch.zeros(4, dtype=torch.int64),
+                "scores": torch.tensor([0.9, 0.6, 0.5, 0.3, 0.95, 0.95]),
+                "labels": torch.zeros(6, dtype=torch.int64),
             }
         ] * len(images)
 

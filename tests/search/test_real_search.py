@@ -55,6 +55,8 @@ def test_a_search_over_rho(uri, tmp_path):
     assert costs == sorted(set(costs))
     assert costs[-1] == 1.0
     assert result["front"]
+    stored = json.loads((tmp_path / "tiny" / "data.json").read_text())
+    assert {trial["data_digest"] for trial in trials.values()} == {stored["data_digest"]}
     assert any("no further setting" in line for line in said)
     for trial in trials.values():
         records = [

@@ -9,9 +9,9 @@ import pytest
 from ray.tune.search import Searcher
 
 from dbf_ray.config import Config, with_overrides
-from dbf_ray.search.searcher import SPARE, StudySearcher
+from dbf_ray.search.searcher import IN_A_ROW, SPARE, StudySearcher
 from dbf_ray.search.settings import Settings
-from dbf_ray.search.spaces import SearchSpace
+from dbf_ray.search.spaces import DrawError, SearchSpace
 from dbf_ray.search.study import Study, open_study
 from tests.search.begins import four_stages
 
@@ -54,6 +54,34 @@ def test_a_failed_trial_is_made_up_for(study):
     end(searcher, "d", summary=SUMMARY)
     assert searcher.suggest("e") == Searcher.FINISHED
     assert len(study.complete()) == 2
+
+
+def test_failures_one_after_the_other_end_it_however_many_trials_are_wanted(study):
+    searcher, started = searching(study, 500), 0
+    while searcher.suggest(str(started)) != Searcher.FINISHED:
+        end(searcher, str(started), failure="no such file: weights.pth")
+        started += 1
+    assert started == searcher.failed_in_a_row == IN_A_ROW
+    again = searching(study, 500)
+    for number in range(3 * IN_A_ROW):  # one that ends well between them, and it goes on
+        assert isinstance(again.suggest(str(number)), dict)
+        if number % IN_A_ROW == 0:
+            end(again, str(number), summary=SUMMARY)
+        else:
+            end(again, str(number), failure="a loss is not finite")
+
+
+def test_a_space_that_is_refused_while_trials_run_lets_them_end(study, monkeypatch):
+    def refusing():
+        raise DrawError("other choices")
+
+    searcher = searching(study, 4)
+    assert isinstance(searcher.suggest("a"), dict)
+    monkeypatch.setattr(study, "ask", refusing)
+    assert searcher.suggest("b") == searcher.suggest("c") == Searcher.FINISHED
+    end(searcher, "a", summary=SUMMARY)
+    assert str(searcher.refused) == "other choices"
+    assert len(study.complete()) == 1
 
 
 def test_where_everything_fails_it_ends(study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -153,6 +154,77 @@ def test_what_a_killed_process_left_running_is_closed_and_done_again_first(opene
     assert [asked.retry_of for asked in continued] == [asked.number for asked in left]
     assert [asked.setting.key for asked in continued] == [asked.setting.key for asked in left]
     assert opened().interrupted == []
+
+
+def test_a_kill_before_an_interrupted_trial_was_done_again_loses_nothing(opened):
+    """Two were interrupted; the process that took them up was killed with the first of them."""
+    study = opened()
+    train(study, 2)
+    left = [study.ask(), study.ask()]
+    second = opened()
+    anew = second.ask()
+    assert anew.retry_of == left[0].number
+    third = opened()
+    assert [asked.retry_of for asked in train(third, 2)] == [left[1].number, anew.number]
+    assert len(third.complete()) == 4
+    assert opened().interrupted == []
+
+
+def test_what_was_interrupted_is_not_the_checkpoint_of_another_setting(opened):
+    """The space has changed: what was drawn makes another setting now, which begins from nothing."""
+    space = (
+        "BASELINES = []\ndef space(trial):\n    return {{'freezing.policy': 'step', 'freezing.rho': "
+        "trial.suggest_int('rho', 2, 3) + {}}}"
+    )
+    left = opened(space.format(0)).ask()
+    again = opened(space.format(2))
+    assert again.interrupted == [left.number]
+    anew = again.ask()
+    assert anew.setting.rho == left.setting.rho + 2
+    assert anew.retry_of is None
+
+
+def test_wherever_a_search_is_killed_the_next_one_goes_on_and_loses_nothing(opened, monkeypatch):
+    """Killed at a later write to the study's file each time, until one comes through."""
+    space = (
+        "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'freezing.policy': "
+        "'step', 'freezing.rho': trial.suggest_int('rho', 2, 3)}"
+    )
+    summaries: dict[int, dict] = {}  # files of trials that ended, whether or not they were told
+    writes = ("create_new_trial", "set_trial_user_attr", "set_trial_param", "set_trial_state_values")
+
+    class Kill(BaseException):
+        pass
+
+    complete: set[int] = set()
+    for last in itertools.count(1, 2):
+        study, left = opened(space, recover=summaries.get), [last]
+        assert complete <= {trial.number for trial in study.complete()}
+
+        def dying(real, left=left):
+            def write(*arguments, **more):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Kill
+                return real(*arguments, **more)
+
+            return write
+
+        with monkeypatch.context() as patched:
+            for name in writes:
+                patched.setattr(study.optuna._storage, name, dying(getattr(study.optuna._storage, name)))
+            try:
+                while (asked := study.ask()) is not None:
+                    summaries[asked.number] = summary_of(asked)
+                    study.tell(asked.number, summaries[asked.number])
+                break
+            except Kill:
+                complete = {trial.number for trial in study.complete()}
+    assert last > 5
+    end = opened(space, recover=summaries.get)
+    assert not [state for state in states(end) if state in (TrialState.RUNNING, TrialState.WAITING)]
+    keys = [trial.user_attrs["setting"]["key"] for trial in end.complete()]
+    assert len(keys) == len(set(keys)) == 3
 
 
 def test_interrupted_baselines_are_done_once(opened):

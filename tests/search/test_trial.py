@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dbf_ray.config import Config, to_dict
 from dbf_ray.search import trial
 from dbf_ray.search.trial import TrialSetup
 from dbf_ray.training.checkpoint import save_checkpoint
+from tests.training.damage import flipped
 
 LOST = '{"attempt": 1, "epoch": 2, "spent": {"executed_flops": 7}}\n'
 
@@ -48,6 +50,21 @@ def test_a_retry_that_was_killed_keeps_its_own_journal(trials):
     assert go_on(trials)["journal"] == LOST + LOST
 
 
-def test_without_a_checkpoint_the_work_begins_anew_and_so_does_its_journal(trials):
-    (trials / "3" / "checkpoints" / "epoch-00002" / "checkpoint.pt").unlink()
+def test_a_trial_goes_on_from_the_newest_whole_checkpoint(trials):
+    record = {"config": to_dict(Config()), "epochs": []}
+    torn = save_checkpoint(trials / "3" / "checkpoints", 3, {"epoch": 3}, record)
+    flipped("checkpoint.pt")(torn)
+    own = save_checkpoint(trials / "4" / "checkpoints", 3, {"epoch": 3}, record)
+    assert go_on(trials)["resume"] == own
+    flipped("record.json")(own)
+    with pytest.warns(UserWarning, match=r"epoch-00003 .*going on from epoch-00002"):
+        assert go_on(trials)["resume"] == trials / "3" / "checkpoints" / "epoch-00002"
+
+
+def test_without_a_whole_checkpoint_the_work_begins_anew_and_so_does_its_journal(trials):
+    checkpoint = trials / "3" / "checkpoints" / "epoch-00002"
+    (checkpoint / "checkpoint.pt").unlink()
+    with pytest.warns(UserWarning, match=r"work of .*3 is lost: .*epoch-00002 \(checkpoint.pt is missing\)"):
+        assert go_on(trials) == {"resume": None, "journal": None}
+    shutil.rmtree(checkpoint)
     assert go_on(trials) == {"resume": None, "journal": None}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,92 @@ def test_a_failed_trial_is_made_up_for(two_cpus, tmp_path):
     assert sorted(trial["state"] for trial in result["trials"]) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert "study m: 1 failed, the last: every loss must be finite, got nan" in said
     assert not any("it ends with" in line for line in said)
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch, failing: set[str]) -> None:
+    """Trials that only ask and tell the study; those of the policies ``failing`` fail."""
+
+    @contextlib.contextmanager
+    def no_ray(*_: Any, **__: Any) -> Iterator[Resources]:
+        yield Resources(2, 0, "here")
+
+    def tell(self: Any, reporter: Any, parent: Any, missing: int, at_once: int) -> None:
+        while missing > 0 and (asked := self.study.ask()) is not None:
+            failure = "no weights" if asked.setting.policy in failing else None
+            summary = {"map50": 0.5, "compute_ratio": 0.5}
+            missing -= self.study.tell(asked.number, None if failure else summary, failure)
+            if failure:
+                self._failures.append(failure)
+
+    monkeypatch.setattr("dbf_ray.search.tuner.connected_ray", no_ray)
+    monkeypatch.setattr("dbf_ray.search.tuner._Search._tune", tell)
+
+
+def searched_without_ray(tmp_path: Path, trials: int, space: Path = RHO) -> list[str]:
+    said: list[str] = []
+    config = base(tmp_path, **{"tracking.mlflow": False})
+    options: dict[str, Any] = {"studies_dir": tmp_path, "run": arithmetic_run, "begin": four_stages}
+    search(config, space, study_name="s", trials=trials, progress=said.append, **options)
+    return said
+
+
+def test_a_space_that_changed_is_refused_and_no_file_is_touched(tmp_path, monkeypatch):
+    without_ray(monkeypatch, set())
+    space = tmp_path / "mine.py"
+
+    def write(choices: list[str]) -> None:
+        space.write_text(
+            "BASELINES = [{'freezing.policy': 'full'}]\n\ndef space(trial):\n    return {'freezing.policy': "
+            f"trial.suggest_categorical('policy', {choices}), 'freezing.rho': 2}}"
+        )
+
+    write(["stp"])
+    with pytest.raises(ConfigError, match="must draw valid settings"):
+        searched_without_ray(tmp_path, 2, space)
+    assert not (tmp_path / "s").exists()
+    write(["step"])
+    searched_without_ray(tmp_path, 2, space)
+    (tmp_path / "s" / ".pareto.json.x.partial").touch()  # by a process that was killed
+    before = {file: file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file()}
+    write(["step", "warmup_step"])
+    with pytest.raises(ConfigError, match=r"mine\.py: the study 's' has drawn 'policy' from the choices"):
+        searched_without_ray(tmp_path, 9, space)
+    before.pop(tmp_path / "s" / ".pareto.json.x.partial")
+    assert {file: file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file()} == before
+
+
+def test_a_baseline_that_failed_is_trained_first_by_the_command_that_is_named(tmp_path, monkeypatch):
+    without_ray(monkeypatch, {"frozen"})
+    said = searched_without_ray(tmp_path, 3)
+    assert "study s: a baseline has no result; the same command with --trials 4 trains it first" in said
+    without_ray(monkeypatch, set())
+    said = searched_without_ray(tmp_path, 4)
+    assert not [line for line in said if "baseline" in line]
+    rows = json.loads((tmp_path / "s" / "pareto.json").read_text())["trials"]
+    assert [row["policy"] for row in rows if row["state"] == "COMPLETE"][-1] == "frozen"
+
+
+def test_a_continued_study_in_which_nothing_ends_well_any_more_is_an_error(tmp_path, monkeypatch):
+    without_ray(monkeypatch, set())
+    searched_without_ray(tmp_path, 2)
+    without_ray(monkeypatch, {"step"})
+    with pytest.raises(
+        TrainingError,
+        match="not one trial ended well; the last one said: no weights; mend that, and the same",
+    ):
+        searched_without_ray(tmp_path, 4)
+    without_ray(monkeypatch, set())
+    searched_without_ray(tmp_path, 4)
+
+
+def test_a_study_that_is_done_is_shown_where_its_cluster_is_gone(tmp_path, monkeypatch):
+    without_ray(monkeypatch, set())
+    searched_without_ray(tmp_path, 2)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert searched_without_ray(tmp_path, 2) == ["study s: all 2 trials are done"]
+    with pytest.raises(ResourceError, match=r"cannot reach the Ray cluster at 127\.0\.0\.1:1"):
+        searched_without_ray(tmp_path, 3)
 
 
 @pytest.mark.ray

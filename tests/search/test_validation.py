@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from dbf_ray.errors import WeightsError
 from dbf_ray.files import write_json
 from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.training.checkpoint import save_checkpoint
+from dbf_ray.training.manifest import seal
+from tests.training.damage import flipped, made
 
 
 @pytest.fixture
@@ -78,3 +81,28 @@ def test_a_checkpoint_that_is_not_here_is_named(trials: Path) -> None:
     validate_front({"front": [1]}, trials, config, said.append, evaluate)
     assert "trial 1: not evaluated on val" in said[0]
     assert val_map50(trials / "1") is None
+
+
+def test_the_newest_whole_checkpoint_is_evaluated_and_noted(trials: Path) -> None:
+    config, folder = with_overrides(Config(), {"data.selection_fraction": 0.2}), trials / "0" / "checkpoints"
+    older, newer = made(folder, 1, 2)
+    write_json(trials / "0" / "summary.json", {"map50": 0.5, "checkpoint": str(newer)})
+    for checkpoint in (older, newer):
+        (checkpoint / "record.json").write_text(json.dumps({"config": to_dict(Config()), "epochs": []}))
+        seal(checkpoint)
+    flipped("checkpoint.pt")(newer)
+    asked: list[Path] = []
+
+    def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
+        asked.append(checkpoint)
+        return {"map50": 0.4}
+
+    with pytest.warns(UserWarning, match="is used instead"):
+        validate_front({"front": [0]}, trials, config, print, evaluate)
+    assert asked == [older]
+    assert json.loads((trials / "0" / "val.json").read_text()) == {"map50": 0.4, "checkpoint": str(older)}
+    (trials / "0" / "val.json").unlink()
+    flipped("checkpoint.pt")(older)
+    said: list[str] = []
+    validate_front({"front": [0]}, trials, config, said.append, evaluate)
+    assert "trial 0: not evaluated on val" in said[0]

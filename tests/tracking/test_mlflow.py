@@ -52,6 +52,20 @@ def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
     return [metric.step for metric in client.get_metric_history(run_id, key)]
 
 
+def test_paths_that_are_no_text_are_escaped(uri, tmp_path):
+    """Folders and files may be called by any bytes; a store takes text alone."""
+    name = os.fsdecode(b"\xb0\xa1")
+    tracker = MlflowTracker(tmp_path / name, MlflowTarget(uri, "exp", tags={"place": name}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tracker.start({**CONFIG, "data": {**CONFIG["data"], "name": f"mine{name}:Reader"}}, {}, 0)
+        tracker.fail(f"{name}.png: images must be decodable")
+    run = MlflowClient(uri).get_run(tracker.run_id)
+    assert run.info.run_name == run.data.tags["place"] == "\\udcb0\\udca1"
+    assert run.data.tags["failure"].startswith("\\udcb0\\udca1.png")
+    assert run.data.params["data"] == "mine\\udcb0\\udca1:Reader"
+
+
 def test_one_run_with_parameters_epochs_costs_and_files(uri, tmp_path):
     plot = tmp_path / "curve.png"
     plot.write_bytes(b"png")

@@ -24,6 +24,7 @@ from dbf_ray.locks import only_writer
 from dbf_ray.run import find_resume, run, run_directory, run_name
 from dbf_ray.tracking import read_epochs
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
+from dbf_ray.training.manifest import seal
 
 EPOCH_KEYS = {
     *(
@@ -337,6 +338,7 @@ def test_a_run_of_an_older_version_goes_on(tiny: Callable[..., Config]) -> None:
     record = json.loads((newest / "record.json").read_text())
     del record["config"]["detector"]["weights_mmrotate"]
     (newest / "record.json").write_text(json.dumps(record))
+    seal(newest)
     assert find_resume(config, folder) == newest
 
 

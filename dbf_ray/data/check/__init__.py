@@ -6,7 +6,7 @@ all of them together tell is found afterwards: classes (:mod:`.names`) and image
 """
 
 from dbf_ray.data.check.dataset import Report, check_dataset
-from dbf_ray.data.check.kinds import KINDS, severity
+from dbf_ray.data.check.kinds import KINDS, is_only_told, is_refused, severity
 from dbf_ray.data.check.look import ImageRecord
 from dbf_ray.data.check.samples import Sample, choose_samples
 from dbf_ray.data.check.statistics import statistics
@@ -18,6 +18,8 @@ __all__ = [
     "Sample",
     "check_dataset",
     "choose_samples",
+    "is_only_told",
+    "is_refused",
     "severity",
     "statistics",
 ]

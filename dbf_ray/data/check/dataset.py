@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.check.kinds import severity
+from PIL import Image
+
+from dbf_ray.data.check.empty import empty_split
+from dbf_ray.data.check.flags import doubtful_flags
+from dbf_ray.data.check.kinds import is_refused, severity
 from dbf_ray.data.check.look import ImageRecord, Task, look, lost
 from dbf_ray.data.check.names import is_train, unknown_classes
 from dbf_ray.data.check.statistics import statistics
 from dbf_ray.data.check.twins import twins
 from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.images.files import LARGEST
 from dbf_ray.data.readers import Item, Listing, Problem, Reader
-from dbf_ray.data.readers.base import unions
+from dbf_ray.data.readers.base import knowing, same_names, unions
 from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError
+from dbf_ray.geometry.windows import told_by_folders
 
 FEWEST = 64  # images for each process
 WHOLE = "all"  # name of the one split of a folder that is not divided
@@ -49,6 +56,11 @@ class Report:
     def errors(self) -> int:
         """Problems to be mended before training."""
         return sum(severity(problem.kind) == "error" for problem in self.problems)
+
+    @property
+    def refused(self) -> int:
+        """Problems for which a training refuses the data."""
+        return sum(is_refused(problem.kind) for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -101,12 +113,18 @@ def check_dataset(
     given = None if classes is None else class_names(classes)
     listings, problems, notes = _listings(reader, root)
     names = _declared(reader, root, problems) if given is None else given
-    records = _looked_at(reader, listings, workers, progress)
+    informed = reader if classes is None else knowing(reader, classes)
+    records = _looked_at(informed, listings, workers, progress)
     splits = {name: [records[_key(item)] for item in listing.items] for name, listing in listings.items()}
     for record in records.values():
         problems += record.problems
+    for name, listing in listings.items():
+        if listing.unlabelled is None:
+            problems += empty_split(root if name == WHOLE else root / name, name, splits[name])
     problems += unknown_classes(splits, names)
+    problems += [] if names is not None else doubtful_flags(list(records.values()))
     problems += twins(splits)
+    notes += _too_large(list(records.values()))
     ordered = sorted(
         dict.fromkeys(problems), key=lambda one: (str(one.file), one.line or 0, one.kind, one.message)
     )
@@ -139,9 +157,15 @@ def _listings(reader: Reader, root: Path) -> tuple[dict[str, Listing], list[Prob
         del listings[name]
     for name, listing in listings.items():
         problems += listing.problems
+        problems += same_names(listing.items)
+        if (found := told_by_folders(item.name for item in listing.items)) is not None:
+            notes.append(
+                f"{name} has images of one name in different folders ({found[0]}, {found[1]}): all that is "
+                "written has their folders too, but DOTA's server does not know these in Task 1 files"
+            )
         if listing.unlabelled is not None:
-            if is_train(name):
-                message = "images to train on must have labels, these are not there; add them"
+            if is_train(name) or name.startswith("val"):
+                message = "images to train and evaluate on must have labels, these are not there; add them"
                 problems.append(Problem("missing_labels", listing.unlabelled, message))
             else:
                 notes.append(f"{name} has no labels ({listing.unlabelled} is not there): a test set")
@@ -152,6 +176,7 @@ def _declared(reader: Reader, root: Path, problems: list[Problem]) -> Sequence[s
     """The classes that a folder declares, or else its format."""
     try:
         names = reader.class_names(root)
+        return reader.classes if names is None else class_names(names)
     except DataError as error:
         if not any(str(problem) == str(error) for problem in problems):
             problems.append(
@@ -162,7 +187,6 @@ def _declared(reader: Reader, root: Path, problems: list[Problem]) -> Sequence[s
                 )
             )
         return None
-    return reader.classes if names is None else names
 
 
 def _looked_at(
@@ -175,6 +199,17 @@ def _looked_at(
         if progress is not None:
             progress(len(found), len(items))
     return {_key(item): found[_key(item)] for item in items}
+
+
+def _too_large(records: Sequence[ImageRecord]) -> list[str]:
+    """A note where a training would refuse images that patches can be cut from."""
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or LARGEST)  # where Pillow refuses
+    large = [one for one in records if one.pixels is not None and math.prod(one.pixels.size) > limit]
+    if not large:
+        return []
+    return [
+        f"{len(large)} images are too large to train on as they are, {large[0].item.image}, say: split them"
+    ]
 
 
 def _items(listings: Mapping[str, Listing]) -> Iterator[Item]:

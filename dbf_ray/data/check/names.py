@@ -73,7 +73,7 @@ def unknown_classes(
     known = Counts.of(list(train.values())).objects
     others = [record for key, record in records.items() if key not in train]
     return _judged(list(train.values()), [slips]) + _judged(
-        others, [slips, _of_train(sorted(known))] if known else [slips]
+        others, [_of_train(sorted(known)), slips] if known else [slips]
     )
 
 
@@ -141,7 +141,7 @@ def _slips(counts: Counts) -> Rule:
             return spelled(name)
         what = f"most objects are of the classes of {assumed}, {name!r} ({counts.described(name)}) is not"
         once = counts.images[name] <= 1 or any(slip(name, other) for other in classes)
-        return "unknown_class" if once else "rare_class", f"{what}{_hint(name, classes)}; {NEXT_STEP}"
+        return "misspelled_class" if once else "rare_class", f"{what}{_hint(name, classes)}; {NEXT_STEP}"
 
     return rule
 
@@ -156,7 +156,7 @@ def _misspelled(counts: Counts) -> Rule:
             f"classes must be spelled alike, got {name!r} ({counts.described(name)}) beside {close!r} "
             f"({counts.described(close)}); {NEXT_STEP}"
         )
-        return "unknown_class" if slip(name, close) else "rare_class", message
+        return "misspelled_class" if slip(name, close) else "rare_class", message
 
     return rule
 

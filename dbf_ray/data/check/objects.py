@@ -36,6 +36,7 @@ class Objects:
         difficult: bool [n].
         lines: of the label file, None where the format has none.
         numbers: of each among all of the image, from 1.
+        doubts: the first line of each (class, other class that may be meant), where a reader is not sure.
         past_border: which reach more than a pixel past the image's border, bool [n]; none where the image
             cannot be read.
     """
@@ -53,6 +54,10 @@ class Objects:
         self.difficult = np.array([one.difficult for one in objects], dtype=bool)
         self.lines = [one.line for one in objects]
         self.numbers = list(numbers)
+        self.doubts: dict[tuple[str, str], int | None] = {}
+        for one in objects:
+            if one.other is not None:
+                self.doubts.setdefault((one.name, one.other), one.line)
         self.past_border = _past_border(_rectangles(self.boxes), size)
 
     def __len__(self) -> int:
@@ -90,7 +95,7 @@ def label_file(item: Item) -> Path:
 
 def place_of(objects: Objects, row: int, item: Item) -> str:
     """Which object of which image is meant, where a line of the label file does not say it."""
-    return "" if objects.lines[row] is not None else f"{item.image.name}, object {objects.numbers[row]}: "
+    return "" if objects.lines[row] is not None else f"{item.shown}, object {objects.numbers[row]}: "
 
 
 Detections = Iterator[tuple[str, int, str]]  # kind, row, message

@@ -76,7 +76,7 @@ def _scenes(
 
 def _scene(record: ImageRecord) -> str | None:
     """The image that a patch is of, None of what is no patch."""
-    name = record.item.image.stem
+    name = record.item.name
     scene = parse_patch_name(name).image
     return scene if scene != name else None
 

@@ -12,17 +12,34 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dbf_ray.data.images.deep import BITS_PER_SAMPLE, as_rgb, bits_of, limits_of, stretch
 from dbf_ray.data.images.geo_raster import open_geo, rasterio
 from dbf_ray.errors import DataError
+from dbf_ray.values import is_text
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# types of images that are not read, so that they are named and not taken for nothing
+OTHER_TYPES = {
+    **{".webp": "WebP", ".gif": "GIF", ".heic": "HEIC", ".heif": "HEIF", ".avif": "AVIF", ".jxl": "JPEG XL"},
+    **{".jp2": "JPEG 2000", ".j2k": "JPEG 2000", ".jpx": "JPEG 2000", ".jfif": "JFIF", ".jpe": "JPE"},
+    **{
+        ".ppm": "PPM",
+        ".pgm": "PGM",
+        ".pnm": "PNM",
+        ".tga": "TGA",
+        ".dds": "DDS",
+        ".psd": "PSD",
+        ".svg": "SVG",
+    },
+    **{".ecw": "ECW", ".sid": "MrSID", ".ntf": "NITF", ".nitf": "NITF", ".dng": "DNG"},
+}
 TIFF = (".tif", ".tiff")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with more than 8 bits
@@ -30,6 +47,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEE
 LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
 ORIENTATION = 274  # EXIF tag
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag
+PIXEL_TAGS = ((273, 324), (279, 325))  # TIFF tags: where pixels are, and how many bytes
 # The bytes that a complete file ends with.
 ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -71,7 +89,8 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
             with Image.open(file) as image:
                 check_mode(image, file)
                 ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
-                if ending is not None and not ends_with(file, ending):
+                whole = ending is None or ends_with(file, ending)
+                if not whole or file.stat().st_size < least_bytes(image):
                     image.load()
                 # of which Pillow gives the upright size
                 (width, height), turned = (image.size, turned and image.format != "TIFF")
@@ -145,8 +164,8 @@ def is_windowed(file: Path) -> bool:
     Raises:
         OSError: it cannot be read at all.
     """
-    if file.suffix.lower() not in TIFF or rasterio() is None:
-        return False
+    if file.suffix.lower() not in TIFF or rasterio() is None or not is_text(str(file)):
+        return False  # rasterio takes no names that are not UTF-8
     if is_foreign(file):
         return True
     with large_images(), Image.open(file) as image:
@@ -199,6 +218,17 @@ def check_mode(image: Image.Image, file: Path) -> None:
         )
 
 
+def not_read(file: Path, kind: str | None = None) -> str:
+    """Why an image of one of the other types is not read, for messages; ``kind``: None for that of its
+    suffix.
+    """
+    kind = kind or OTHER_TYPES.get(file.suffix.lower(), file.suffix)
+    return (
+        f"images must be {', '.join(IMAGE_SUFFIXES)}, this is a {kind} image, which is not read; convert it "
+        "to PNG"
+    )
+
+
 def undecodable(file: Path, error: Exception) -> DataError:
     """The error that names a file and why it cannot be decoded."""
     if isinstance(error, DataError):
@@ -208,6 +238,8 @@ def undecodable(file: Path, error: Exception) -> DataError:
             f"{file}: the image is too large to decode at once ({' '.join(str(error).split())}); split it "
             "into patches"
         )
+    if isinstance(error, UnidentifiedImageError) and (kind := _kind_of(file)):
+        return DataError(f"{file}: {not_read(file, kind)}")
     reason = (
         "not an image file that is known"
         if isinstance(error, UnidentifiedImageError)
@@ -216,6 +248,27 @@ def undecodable(file: Path, error: Exception) -> DataError:
     return DataError(
         f"{file}: images must be decodable, got: {reason}; replace the file or remove it with its label file"
     )
+
+
+def _kind_of(file: Path) -> str | None:
+    """The type of a file that Pillow does not know, by its content or else by its suffix: phones name HEIC
+    files .jpg.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(12)
+    if head[4:8] == b"ftyp":
+        return "AVIF" if head[8:11] == b"avi" else "HEIC"
+    return OTHER_TYPES.get(file.suffix.lower()) if head else None
+
+
+def least_bytes(image: ImageFile.ImageFile) -> int:
+    """Bytes that a BMP or TIFF file must have to hold its pixels, told from the header; 0 for other types."""
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        starts, counts = ((tags.get(strips) or tags.get(tiles) or ()) for strips, tiles in PIXEL_TAGS)
+        return max((start + count for start, count in zip(starts, counts, strict=False)), default=0)
+    tile: Any = image.tile[0] if image.format == "BMP" and image.tile else None
+    return int(tile[2] + tile[3][1] * image.height) if tile is not None and tile[0] == "raw" else 0
 
 
 def ends_with(file: Path, ending: bytes) -> bool:

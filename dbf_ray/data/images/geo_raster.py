@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dbf_ray.data.images.deep import Limits, as_rgb, limits_of, stretch
 from dbf_ray.errors import DataError
+from dbf_ray.values import is_text
 
 # GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of
 # a wide image
@@ -54,6 +55,11 @@ def open_geo(file: Path) -> Iterator[GeoRaster]:
         raise DataError(
             f"{file}: an image of several bands with more than 8 bits each, or of more than four, needs "
             "rasterio, which is not installed; pip install 'dbf-ray[geo]', or convert the image to 8-bit RGB"
+        )
+    if not is_text(str(file)):
+        raise DataError(
+            f"{file}: an image of this kind needs rasterio, which takes no names that are not UTF-8; rename "
+            "it"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=library.errors.NotGeoreferencedWarning)

@@ -91,9 +91,12 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class SplitTask:
-    """Some windows of one image, to be written to ``folder``; ``objects`` None: a test set without labels."""
+    """Some windows of one image, to be written to ``folder``, where ``name`` is what the image is called;
+    ``objects`` None: a test set without labels.
+    """
 
     image: Path
+    name: str
     folder: Path
     objects: tuple[LabelledObject, ...] | None
     windows: tuple[Window, ...]
@@ -126,7 +129,7 @@ def run_task(task: SplitTask) -> SplitCounts:
     counts = SplitCounts()
     missing = []
     for window in task.windows:
-        name = patch_name(task.image.stem, window)
+        name = patch_name(task.name, window)
         objects = (
             None
             if task.objects is None

@@ -7,8 +7,10 @@ Each task (:mod:`.cutting`) is an image, or a row of windows of one that can be 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,15 @@ from typing import Any
 
 from dbf_ray.data.class_lists import class_names
 from dbf_ray.data.images.files import check_image, is_windowed
+from dbf_ray.data.images.folders import is_of_the_system, name_below
 from dbf_ray.data.labelled import read_split, to_boxes, unknown_class
 from dbf_ray.data.patches.cutting import SplitSettings, SplitTask
 from dbf_ray.data.patches.objects import objects_in
 from dbf_ray.data.readers import Item, LabelledObject, Labels, Listing, Reader
-from dbf_ray.data.readers.base import TOLERATED, unions
+from dbf_ray.data.readers.base import TOLERATED, knowing, same_names, unions
 from dbf_ray.data.readers.dota import format_line
 from dbf_ray.errors import ConfigError, DataError
-from dbf_ray.files import write_text
+from dbf_ray.files import LONGEST_NAME, write_text
 from dbf_ray.geometry.windows import Window, patch_name
 
 SETTINGS_FILE = "split.json"
@@ -82,7 +85,7 @@ def plan_split(
         for item, labels in _read(reader, root, split, listings[split], classes):
             windows = settings.windows(*check_image(item.image, any_size=True))
             if labels is not None:
-                plan.originals[folder / ORIGINALS / f"{item.image.stem}.txt"] = original_text(labels.objects)
+                plan.originals[folder / ORIGINALS / f"{item.name}.txt"] = original_text(labels.objects)
                 plan.lost.extend(
                     (item.image, one)
                     for one in labels.objects
@@ -90,7 +93,8 @@ def plan_split(
                 )
             plan.tasks.extend(_tasks(item, labels, windows, folder, settings))
             found = item.image.stat()
-            plan.stamps[str(folder.relative_to(out) / item.image.stem)] = [found.st_size, found.st_mtime_ns]
+            plan.stamps[str(folder.relative_to(out) / item.name)] = [found.st_size, found.st_mtime_ns]
+            check_lengths(item, windows)
     return plan
 
 
@@ -115,31 +119,56 @@ def prepare_out(
     changed = {name for name, stamp in plan.stamps.items() if name in before and before[name] != stamp}
     removed = 0
     for folder in sorted({task.folder for task in plan.tasks}):
-        labelled = any(file.parent == folder / ORIGINALS for file in plan.originals)
+        originals = {
+            name_below(file, folder / ORIGINALS)
+            for file in plan.originals
+            if file.is_relative_to(folder / ORIGINALS)
+        }
         planned = {
-            patch_name(task.image.stem, window)
+            patch_name(task.name, window)
             for task in plan.tasks
-            if task.folder == folder and str(folder.relative_to(out) / task.image.stem) not in changed
+            if task.folder == folder and str(folder.relative_to(out) / task.name) not in changed
             for window in task.windows
         }
-        for name in ("images", "labelTxt", ORIGINALS) if labelled else ("images",):
+        for name in ("images", "labelTxt", ORIGINALS) if originals else ("images",):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for file in (folder / "images").iterdir():
-            removed += not file.name.startswith(".") and file.stem not in planned
-        _keep(folder / "images", planned)
+        removed += _keep(folder / "images", planned)
         _keep(folder / "labelTxt", planned)
-        _keep(folder / ORIGINALS, {file.stem for file in plan.originals if file.parent == folder / ORIGINALS})
+        _keep(folder / ORIGINALS, originals)
     for file, text in plan.originals.items():
         write_text(file, text)
     write_text(out / SOURCES_FILE, json.dumps(plan.stamps, indent=0) + "\n")
     return removed
 
 
-def _keep(folder: Path, names: Collection[str]) -> None:
-    """Remove files other than those, half-written ones too; hidden ones stand for half-written ones."""
-    for file in folder.iterdir() if folder.is_dir() else ():
-        if file.name.startswith(".") or file.stem not in names:
-            file.unlink(missing_ok=True)
+def _keep(folder: Path, names: Collection[str]) -> int:
+    """Remove files other than those, half-written ones too, for which hidden ones stand, and folders that are
+    empty then; the count of the others.
+    """
+    removed = 0
+    for place, folders, files in os.walk(folder, topdown=False):
+        for file in (Path(place) / name for name in files):
+            if file.name.startswith(".") or name_below(file, folder) not in names:
+                file.unlink(missing_ok=True)
+                removed += not file.name.startswith(".")
+        for inside in folders:
+            with contextlib.suppress(OSError):  # it holds files that stay
+                (Path(place) / inside).rmdir()
+    return removed
+
+
+def check_lengths(item: Item, windows: Sequence[Window]) -> None:
+    """Refuse an image whose patches would have names that no file system takes.
+
+    Raises:
+        DataError: there is one.
+    """
+    longest = max((os.path.basename(patch_name(item.name, window)) for window in windows), key=len)
+    if (length := len(os.fsencode(f"{longest}.png"))) > LONGEST_NAME:
+        raise DataError(
+            f"{item.image}: names of files must be within {LONGEST_NAME} bytes, a patch would be called "
+            f"{longest[:20]}...{longest[-20:]}.png, {length} bytes; give the image a shorter name"
+        )
 
 
 def original_text(objects: Sequence[LabelledObject]) -> str:
@@ -152,13 +181,14 @@ def _read(
 ) -> Iterator[tuple[Item, Labels | None]]:
     """Images of a split with their objects, None for a test set's; every one of them checked."""
     if listing.unlabelled is not None:
-        for problem in listing.problems:
+        for problem in (*listing.problems, *same_names(listing.items)):
             if problem.kind not in TOLERATED:
                 raise problem.error()
         yield from ((item, None) for item in listing.items)
         return
     names = None if classes is None else class_names(classes)
-    for item, labels in read_split(reader, root, split):
+    informed = reader if classes is None else knowing(reader, classes)
+    for item, labels in read_split(informed, root, split):
         place = item.labels or item.image
         for one in labels.objects:
             if names is not None and one.name not in names:
@@ -176,7 +206,7 @@ def _tasks(
     for window in windows:
         rows.setdefault((window.size, window.y) if is_windowed(item.image) else (0, 0), []).append(window)
     for row in rows.values():
-        yield SplitTask(item.image, folder, objects, tuple(row), settings)
+        yield SplitTask(item.image, item.name, folder, objects, tuple(row), settings)
 
 
 def _described(root: Path, settings: SplitSettings, classes: str | Sequence[str] | None) -> dict[str, Any]:
@@ -204,7 +234,9 @@ def check_out(out: Path, wanted: Mapping[str, Any]) -> None:
                 f"{out} holds patches that were cut otherwise: {'; '.join(different)}; give another OUT, or "
                 "remove it"
             )
-    elif out.exists() and (not out.is_dir() or any(entry.name != ".lock" for entry in out.iterdir())):
+    elif out.exists() and not (
+        out.is_dir() and all(entry.name == ".lock" or is_of_the_system(entry.name) for entry in out.iterdir())
+    ):
         raise ConfigError(
             f"OUT must be a new folder or one that a split was cut into before, {out} holds other files; "
             "give another"

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from dbf_ray.data.images.files import IMAGE_SUFFIXES
+from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.images.folders import is_passed_over, name_below
 from dbf_ray.errors import DataError
 
 LARGEST_COORDINATE = 1e6  # pixels
 # kinds of problems that a data set to train on only warns of
-TOLERATED = frozenset({"orphan_labels", "sub_folder"})
+TOLERATED = frozenset({"orphan_labels", "left_out"})
+USUAL_SPLITS = ("train", "val", "valid", "validation", "test", "trainval")
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class LabelledObject:
         name: class name.
         difficult: evaluation ignores it.
         line: of the label file, from 1; None where the format has no lines.
+        other: the class that is meant if what was read as a flag belongs to the name; None: no doubt.
     """
 
     corners: tuple[float, ...]
     name: str
     difficult: bool = False
     line: int | None = None
+    other: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,30 @@ class Item:
         labels: its label file, which may be missing; None: the split has no labels, as a test set.
         record: what the listing knows already and reading needs: the objects, in formats that hold all of
             them in one file; class names.
+        folder: of all images of the split, in or below which it lies; None: the one that it lies in.
+        split: put before its name, where splits that are taken together have images of one name.
     """
 
     image: Path
     labels: Path | None
     record: Any = None
+    folder: Path | None = None
+    split: str = ""
+
+    @property
+    def below(self) -> str:
+        """Its path below the folder of images, with slashes and without suffix."""
+        return name_below(self.image, self.folder or self.image.parent)
+
+    @property
+    def name(self) -> str:
+        """What it is called everywhere: unlike any other of the data set."""
+        return f"{self.split}/{self.below}" if self.split else self.below
+
+    @property
+    def shown(self) -> str:
+        """Its name with its suffix, for messages."""
+        return f"{self.name}{self.image.suffix}"
 
 
 @dataclass
@@ -139,6 +162,16 @@ class Reader(Protocol):
         """The objects of one item; empty where it has no labels."""
 
 
+def knowing(reader: Reader, classes: str | Sequence[str]) -> Reader:
+    """The reader as one that knows the names of all classes, as they were given, where that tells it how to
+    read a line: one that has ``knowing``.
+    """
+    if not hasattr(reader, "knowing"):
+        return reader
+    informed: Reader = reader.knowing(class_names(classes) if isinstance(classes, str) else classes)
+    return informed
+
+
 def parse_corners(
     fields: Sequence[str], file: Path, line: int | None, shown: str
 ) -> tuple[float, ...] | Problem:
@@ -186,41 +219,23 @@ def read_text(file: Path, what: str = "label files") -> str | Problem:
         )
 
 
-def image_files(folder: Path) -> tuple[list[Path], list[Problem]]:
-    """Image files of a folder in order of their names; of two that differ in their suffix only, the first,
-    and a problem.
+def find_files(stem: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files called ``stem`` and one of the suffixes, in any case of letters: in the order of the suffixes,
+    those that are spelled so first.
     """
-    files: dict[str, Path] = {}
-    problems = [
-        Problem(
-            "sub_folder",
-            sub,
-            "images must lie in the folder itself, those of a sub-folder are not looked at; move them",
-        )
-        for sub in sub_folders(folder)
-        if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in sub.iterdir())
+    exact = [Path(f"{stem}{suffix}") for suffix in suffixes]
+    try:
+        names = [entry.name for entry in os.scandir(stem.parent) if entry.is_file()]
+    except OSError:
+        return []
+    found = [
+        stem.with_name(name)
+        for name in sorted(names)
+        if name.startswith(stem.name) and name[len(stem.name) :].lower() in suffixes
     ]
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
-            continue
-        other = files.setdefault(file.stem, file)
-        if other is not file:
-            message = (
-                f"images must differ in more than their suffix, {other.name} has the same label file; rename "
-                "one"
-            )
-            problems.append(Problem("duplicate_name", file, message))
-    return list(files.values()), problems
-
-
-def find_image(folders: Sequence[Path], stem: str) -> Path | None:
-    """The image file named ``stem`` in the first of the folders that has one."""
-    for folder in folders:
-        for suffix in (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
-            # Path.is_file raises for a name that is too long
-            if os.path.isfile(file := folder / f"{stem}{suffix}"):
-                return file
-    return None
+    return sorted(
+        found, key=lambda file: (suffixes.index(file.name[len(stem.name) :].lower()), file not in exact)
+    )
 
 
 def sub_folders(folder: Path) -> list[Path]:
@@ -229,7 +244,7 @@ def sub_folders(folder: Path) -> list[Path]:
     """
     try:
         return sorted(
-            Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+            Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not is_passed_over(entry.name)
         )
     except OSError:
         return []
@@ -254,19 +269,18 @@ def no_split(root: Path, split: str, splits: Sequence[str], layout: str) -> Data
     )
 
 
-def one_word(name: str) -> str:
-    """A class name without white space and commas, which lists of classes and label files could not hold:
-    hyphens instead.
-    """
-    return "-".join(name.replace(",", " ").split())
-
-
-def orphans(label_files: Sequence[Path], stems: set[str]) -> list[Problem]:
-    """A problem for each label file that belongs to none of the images named ``stems``."""
-    message = (
-        "every label file needs an image of the same name, there is none; add the image or remove the file"
-    )
-    return [Problem("orphan_labels", file, message) for file in sorted(label_files) if file.stem not in stems]
+def same_names(items: Iterable[Item]) -> list[Problem]:
+    """A problem for each image that is called as an earlier one."""
+    seen: dict[str, Item] = {}
+    problems = []
+    for item in items:
+        if (other := seen.setdefault(item.name, item)) is not item:
+            message = (
+                "images must differ in their path below the folder of images, without suffix: "
+                f"{other.image} is called {item.name} too; rename one"
+            )
+            problems.append(Problem("duplicate_name", item.image, message))
+    return problems
 
 
 def unions(listings: Mapping[str, Listing]) -> list[str]:

@@ -1,7 +1,7 @@
 """Reader of COCO's format: one JSON file a split, with ``images``, ``annotations`` and ``categories``.
 
 What an annotation means is in :mod:`.coco_objects`; where the file of a split may lie, and where its images,
-in :mod:`.coco_files`. Categories of one name are one class. Format: https://cocodataset.org/#format-data.
+in :mod:`.coco_files`. Categories that are classes differ in their names. Format: https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.readers.base import Item, Labels, Listing, Problem, one_word
+from dbf_ray.data.class_lists import one_word
+from dbf_ray.data.readers.base import Item, Labels, Listing, Problem
 from dbf_ray.data.readers.coco_files import (
     find_images,
     find_json,
+    folder_of,
     image_folders,
     is_undivided,
     read_json,
@@ -68,16 +70,24 @@ class CocoReader:
         content = read_json(file)
         problems: list[Problem] = []
         names = _names(content, file, problems)
-        images = find_images(content, file, image_folders(root, split, file), problems)
+        problems += _same_names(content, file, names)
+        folders = image_folders(root, split, file)
+        images = find_images(content, file, folders, problems)
         if not images and not problems:
             raise DataError(f"{file}: must list at least one image, got none; give another file or split")
         if content.get("annotations") is None:
             return Listing(
-                [Item(image, None) for image in images.values() if image is not None], problems, file
+                [
+                    Item(image, None, folder=folder_of(image, folders))
+                    for image in images.values()
+                    if image is not None
+                ],
+                problems,
+                file,
             )
         records = _by_image(content, file, set(images), problems)
         found = [
-            Item(image, file, (records.get(key, []), names))
+            Item(image, file, (records.get(key, []), names), folder_of(image, folders))
             for key, image in images.items()
             if image is not None
         ]
@@ -108,8 +118,8 @@ def _names(content: dict[str, Any], file: Path, problems: list[Problem]) -> dict
         name = one_word(name) if isinstance(name, str) and name.isprintable() else ""
         if not is_id(key) or not name or key in names:
             message = (
-                f"categories must have an id of their own and a name, got {reprlib.repr(category)}; correct "
-                "it"
+                "categories must have an id of their own and a name, which is text, got "
+                f"{reprlib.repr(category)}; correct it"
             )
             problems.append(Problem("syntax", file, message))
         else:
@@ -132,6 +142,20 @@ def _classes(content: dict[str, Any], names: dict[Any, str]) -> list[Any]:
     return [
         key for key, name in names.items() if key in used or key not in placeholders or name not in groups
     ]
+
+
+def _same_names(content: dict[str, Any], file: Path, names: dict[Any, str]) -> list[Problem]:
+    """A problem for each class that has an earlier one's name."""
+    first: dict[str, Any] = {}
+    problems = []
+    for key in _classes(content, names):
+        if (other := first.setdefault(names[key], key)) is not key:
+            message = (
+                f"categories must differ in their names, got {names[key]!r} for {reprlib.repr(other)} and "
+                f"{reprlib.repr(key)}; rename one, or make them one category"
+            )
+            problems.append(Problem("syntax", file, message))
+    return problems
 
 
 def _by_image(

@@ -11,20 +11,29 @@ result.json                            a single file at the top that is named fo
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.data.readers.base import Problem, aliases, no_split, read_text, sub_folders
+from dbf_ray.data.images.folders import FileIndex, is_passed_over, tails
+from dbf_ray.data.readers.base import (
+    USUAL_SPLITS,
+    Problem,
+    aliases,
+    find_files,
+    no_split,
+    read_text,
+    sub_folders,
+)
 from dbf_ray.data.readers.coco_objects import is_id
 from dbf_ray.errors import DataError
+from dbf_ray.single_keys import load_json
 
-ROBOFLOW = "_annotations.coco.json"
-USUAL = ("train", "val", "valid", "validation", "test", "trainval")
+ROBOFLOW = "_annotations.coco"  # name of the JSON file
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_")  # COCO's own files beside instances_
 HEAD_BYTES = 1 << 16  # in which a file shows that it is COCO's
 MOST_FILES = 32  # in a folder; where there are more, each is about one image
@@ -39,7 +48,7 @@ def split_files(root: Path) -> dict[str, Path]:
         for file in _json_files(folder):
             found.setdefault(_split_name(file), file)
     for folder in sub_folders(root):
-        inside = _inside(folder) if folder.name in USUAL else folder / ROBOFLOW
+        inside = _inside(folder) if folder.name in USUAL_SPLITS else _roboflow(folder)
         if inside is not None and os.path.isfile(inside):
             found.setdefault(folder.name, inside)
     return found
@@ -49,7 +58,7 @@ def is_undivided(root: Path) -> bool:
     """Whether a folder's only file is at its top and named for no split."""
     files = split_files(root)
     return len(files) == 1 and all(
-        file.parent == root and name.rstrip("0123456789") not in USUAL for name, file in files.items()
+        file.parent == root and name.rstrip("0123456789") not in USUAL_SPLITS for name, file in files.items()
     )
 
 
@@ -60,9 +69,9 @@ def find_json(root: Path, split: str, layout: str) -> Path:
         DataError: there is none, or there are several.
     """
     for name in aliases(split):
-        for file in (root / "annotations" / f"{name}.json", root / "annotations" / f"instances_{name}.json"):
-            if os.path.isfile(file):
-                return file
+        for stem in (root / "annotations" / name, root / "annotations" / f"instances_{name}"):
+            if files := find_files(stem, (".json",)):
+                return files[0]
         # instances_train2017, and not instances_trainval
         longer = re.compile(rf"instances_{re.escape(name)}[^A-Za-z].*")
         matches = [file for file in _json_files(root / "annotations") if longer.fullmatch(file.stem)]
@@ -73,7 +82,7 @@ def find_json(root: Path, split: str, layout: str) -> Path:
                 f"{names} as the split"
             )
         inside = _inside(root / name)
-        for found in (*matches, root / f"{name}.json", *([] if inside is None else [inside])):
+        for found in (*matches, *find_files(root / name, (".json",)), *([] if inside is None else [inside])):
             if os.path.isfile(found):
                 return found
     if is_undivided(root):
@@ -92,14 +101,15 @@ def read_json(file: Path) -> dict[str, Any]:
     if isinstance(text, Problem):
         raise text.error()
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = load_json(text)
+    except JSONDecodeError as error:
         message = (
             f"label files must be JSON, got: {error.msg} at column {error.colno}; correct or export the file "
             "again"
         )
         raise Problem("syntax", file, message, error.lineno).error() from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets without end
+    # a number of thousands of digits, brackets without end, or a key that is there twice
+    except (ValueError, RecursionError) as error:
         raise Problem(
             "syntax", file, f"label files must be JSON, got: {error}; correct or export the file again"
         ).error() from None
@@ -146,6 +156,7 @@ def find_images(
     """The file of each image by its id, None where it is missing."""
     images: dict[Any, Path | None] = {}
     files: set[Path] = set()
+    indices: dict[Path, FileIndex] = {}
     for entry in content["images"]:
         key, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
         if not is_id(key) or not isinstance(name, str) or not name:
@@ -153,6 +164,7 @@ def find_images(
             problems.append(Problem("syntax", file, message))
             continue
         found = next((path for path in _candidates(name, folders) if os.path.isfile(path)), None)
+        found = found or _spelled_otherwise(name, folders, indices)
         if key in images or found in files:
             message = (
                 f"images must have an id and a file of their own, got {reprlib.repr(key)} or "
@@ -173,13 +185,48 @@ def find_images(
     return images
 
 
-def _candidates(name: str, folders: list[Path]) -> Iterator[Path]:
-    """As written, with any system's separators; then by its last part, for lists that were written
+def folder_of(image: Path, folders: Sequence[Path]) -> Path:
+    """The innermost of the folders that an image is in or below; that of all files for one that is
     elsewhere.
     """
-    name = name.replace("\\", "/")
-    for part in dict.fromkeys([name, name.rsplit("/", 1)[-1]]):
-        yield from (folder / part for folder in folders)
+    holders = [folder for folder in folders if image.is_relative_to(folder)]
+    return max(holders, key=lambda folder: len(folder.parts), default=Path(image.anchor))
+
+
+def _candidates(name: str, folders: list[Path]) -> Iterator[Path]:
+    """As written, with any system's separators; then by its last parts, for lists that were written
+    elsewhere.
+    """
+    for part in dict.fromkeys([name, name.replace("\\", "/"), *tails(name)]):
+        yield from (_at(part, folder, folders) for folder in folders)
+
+
+def _at(part: str, folder: Path, folders: list[Path]) -> Path:
+    """A path from a folder, without ``..``: from the innermost folder that holds the file, or else from the
+    top.
+    """
+    if ".." not in part.split("/") and not os.path.isabs(part):
+        return folder / part
+    file = os.path.abspath(folder / part)
+    places = {os.path.abspath(holder): holder for holder in folders}
+    for place in sorted(places, key=len, reverse=True):
+        if file.startswith(os.path.join(place, "")):
+            return places[place] / os.path.relpath(file, place)
+    return Path(file)
+
+
+def _spelled_otherwise(name: str, folders: list[Path], indices: dict[Path, FileIndex]) -> Path | None:
+    """The only file that is called so but for capitals, as in lists from systems that do not tell them
+    apart.
+    """
+    for tail in tails(name):
+        for folder in folders:
+            index = indices.get(folder) or indices.setdefault(folder, FileIndex(folder))
+            stem, suffix = os.path.splitext(tail)
+            found = [file for file in index.find(stem) if file.suffix.lower() == suffix.lower()]
+            if len(found) == 1:
+                return found[0]
+    return None
 
 
 def _split_name(file: Path) -> str:
@@ -188,15 +235,29 @@ def _split_name(file: Path) -> str:
 
 def _inside(folder: Path) -> Path | None:
     """The JSON file within the folder of a split."""
-    if os.path.isfile(file := folder / ROBOFLOW):
-        return file
+    if (found := _roboflow(folder)) is not None:
+        return found
     files = _json_files(folder)
     return files[0] if len(files) == 1 else None
 
 
+def _roboflow(folder: Path) -> Path | None:
+    return next(iter(find_files(folder / ROBOFLOW, (".json",))), None)
+
+
 def _json_files(folder: Path) -> list[Path]:
     """The JSON files of a folder that look like COCO's, by what is near their beginning."""
-    files = sorted(file for file in folder.glob("*.json") if not file.name.startswith((".", *OTHER_TASKS)))
+    try:
+        names = sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.name.lower().endswith(".json")
+            and not is_passed_over(entry.name)
+            and not entry.name.startswith(OTHER_TASKS)
+        )
+    except OSError:
+        return []
+    files = [folder / name for name in names]
     return [file for file in files if _is_coco(file)] if len(files) <= MOST_FILES else []
 
 

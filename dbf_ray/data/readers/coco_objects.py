@@ -2,8 +2,8 @@
 
 Four points of a polygon in pixels (``segmentation``) are the corners as they are; of more points, or of
 several polygons, it is the rectangle of smallest area around all of them; without a polygon it is the upright
-``bbox`` [x, y, width, height]. ``difficult``, which COCO does not have, is read where it is there, or else
-``ignore``.
+``bbox`` [x, y, width, height], turned where a rotation stands beside it that is understood
+(:mod:`.rotations`). ``difficult``, which COCO does not have, is read where it is there, or else ``ignore``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.data.readers.base import LARGEST_COORDINATE, LabelledObject, Problem
+from dbf_ray.data.readers.rotations import (
+    Points,
+    Rotation,
+    box_corners,
+    contradiction,
+    entries,
+    not_understood,
+    rotations,
+    turned,
+)
 from dbf_ray.errors import DataError
 
 FLATTEST = 1e-3  # pixels: points that are all as near to one line have no area
 
+CVAT = "attributes.rotation"  # degrees, clockwise about the centre of ``bbox``
+NOT_ROTATIONS = ("segmentation", "bbox", "keypoints")
+BOX_MODES = ("XYXY_ABS", "XYWH_ABS", "XYXY_REL", "XYWH_REL", "XYWHA_ABS")
+"""What a ``bbox`` means by detectron2's ``bbox_mode``, a place in this list."""
+
 Annotation = dict[str, Any]
-Points = list[tuple[float, float]]
 
 
 def parse_annotation(annotation: Annotation, file: Path, names: dict[Any, str]) -> LabelledObject | Problem:
@@ -58,23 +72,65 @@ def parse_annotation(annotation: Annotation, file: Path, names: dict[Any, str]) 
 
 def points_of(annotation: Annotation) -> Points | str:
     """The points of an annotation in pixels, or why it has none: rule, value and next step."""
-    segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
+    segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         return (
             "segmentation must be polygons, got a run-length mask, which has no corners; convert it to "
             "polygons"
         )
-    if segmentation not in (None, [], [[]], ""):
-        return _polygon_points(segmentation)
-    if not isinstance(box, list) or not _is_numbers(box) or len(box) != 4:
+    beside = rotations(entries(annotation, skipped=NOT_ROTATIONS), CVAT)
+    if segmentation in (None, [], [[]], ""):
+        return _box_points(annotation, beside)
+    points = _polygon_points(segmentation)
+    if isinstance(points, str):
+        return points
+    return next((found for one in beside if (found := contradiction(points, one)) is not None), points)
+
+
+def _box_points(annotation: Annotation, beside: list[Rotation]) -> Points | str:
+    """Corners of ``bbox``, turned by the rotation beside it."""
+    box = annotation.get("bbox")
+    mode = _box_mode(annotation.get("bbox_mode"))
+    if isinstance(box, list) and _is_numbers(box) and len(box) == 5:
+        if mode != "XYWHA_ABS":
+            return (
+                f"a bbox must have 4 numbers, got {reprlib.repr(box)}, of which nobody says what the angle's "
+                "unit, direction and centre are; give its four corners in segmentation"
+            )
+        cx, cy, width, height, degrees = (_float(value) for value in box)
+        if not math.isfinite(degrees):
+            return f"the angle of a bbox must be a finite number, got {degrees}; correct it"
+        corners = box_corners(cx, cy, width, height, -math.radians(degrees))
+    elif not isinstance(box, list) or not _is_numbers(box) or len(box) != 4:
         return (
             f"must have polygons in segmentation, or a bbox of 4 numbers, got {reprlib.repr(box)}; add one "
             "of them"
         )
-    x, y, width, height = (_float(value) for value in box)
+    elif mode not in (None, "XYWH_ABS"):
+        return (
+            f"bbox_mode must say that a bbox is x, y, width and height (1), got "
+            f"{reprlib.repr(annotation['bbox_mode'])}; convert the box, or give its corners in segmentation"
+        )
+    else:
+        x, y, width, height = (_float(value) for value in box)
+        corners = (x, y, x + width, y, x + width, y + height, x, y + height)
     if width < 0 or height < 0:
         return f"width and height of a bbox must be positive, got {width:g} and {height:g}; correct them"
-    return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    if beside:
+        if len(beside) > 1 or not beside[0].known or len(box) != 4:
+            return not_understood(beside[0], "the four corners in segmentation")
+        found = turned(corners, beside[0])
+        if isinstance(found, str):
+            return found
+        corners = found
+    return list(zip(corners[::2], corners[1::2], strict=True))
+
+
+def _box_mode(value: Any) -> str | None:
+    """What a ``bbox`` means; "" where it is none of detectron2's modes, None where nothing is said."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(BOX_MODES):
+        return BOX_MODES[value]
+    return None if value is None else next((mode for mode in BOX_MODES if mode in str(value)), "")
 
 
 def rectangle(points: Points) -> Points | None:
@@ -109,7 +165,7 @@ def is_flat(points: Points) -> bool:
 
 def is_id(value: Any) -> bool:
     """Whether a value can be an id: a number or a text."""
-    return isinstance(value, int | float | str)
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
 def _polygon_points(segmentation: Any) -> Points | str:

@@ -3,21 +3,25 @@ image.
 
 An object is ``<object>`` with ``<name>``, ``<difficult>`` and a quadrilateral in pixels, ``<robndbox>``,
 whose corners are named for where they are before it is turned: x_left_top, y_left_top, x_right_top and so on.
-A plain ``<bndbox>`` (xmin, ymin, xmax, ymax) is an upright box. Names of DIOR-R's classes are taken in lower
-case, as MMRotate does; others as they are. What no list names is not read. Data: Cheng et al., Anchor-free
-oriented proposal generator for object detection, 2022, https://gcheng-nwpu.github.io.
+roLabelImg's ``<robndbox>`` has cx, cy, w, h and an angle in radians, clockwise. A plain ``<bndbox>`` (xmin,
+ymin, xmax, ymax) is an upright box, turned where a rotation stands beside it that is understood
+(:mod:`.rotations`). Names of DIOR-R's classes are taken in lower case, as MMRotate does; others as they are.
+What no list names is not read. Data: Cheng et al., Anchor-free oriented proposal generator for object
+detection, 2022, https://gcheng-nwpu.github.io. roLabelImg: https://github.com/cgvict/roLabelImg.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from dbf_ray.data.class_lists import CLASS_LISTS
-from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split, one_word
-from dbf_ray.data.readers.image_lists import label_folder_or_none, list_names, listed
+from dbf_ray.data.class_lists import CLASS_LISTS, one_word
+from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split
+from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
+from dbf_ray.data.readers.rotations import box_corners, not_understood, rotations, turned
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 from dbf_ray.errors import DataError
 
@@ -30,6 +34,8 @@ CORNERS = tuple(
     f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"
 )
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+ROLABELIMG = ("cx", "cy", "w", "h", "angle")
+CVAT = "attributes.rotation"  # <attributes><attribute><name>rotation</name><value>45.0</value>
 
 
 class DiorReader:
@@ -55,8 +61,8 @@ class DiorReader:
 
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; a folder without Annotations/ is a test set."""
-        file = root / "ImageSets" / "Main" / f"{split}.txt"
-        if not os.path.isfile(file):
+        file = list_file(root / "ImageSets" / "Main", split)
+        if file is None:
             raise no_split(root, split, self.splits(root), self.layout)
         folders = [root / name for name in IMAGE_FOLDERS if os.path.isdir(root / name)]
         if not folders:
@@ -107,7 +113,7 @@ def parse_object(xml: XmlFile, element: Element) -> LabelledObject | Problem:
 def _corners(xml: XmlFile, element: Element) -> tuple[float, ...] | Problem:
     box = element.find("robndbox")
     if box is not None:
-        return xml.numbers(box, CORNERS)
+        return _turned_box(xml, box) if box.find("angle") is not None else xml.numbers(box, CORNERS)
     box = element.find("bndbox")
     if box is None:
         return xml.problem(
@@ -119,4 +125,40 @@ def _corners(xml: XmlFile, element: Element) -> tuple[float, ...] | Problem:
     if isinstance(sides, Problem):
         return sides
     left, top, right, bottom = sides
-    return (left, top, right, top, right, bottom, left, bottom)
+    corners = (left, top, right, top, right, bottom, left, bottom)
+    beside = rotations(_entries(element), CVAT)
+    if not beside:
+        return corners
+    if len(beside) == 1 and beside[0].known:
+        found = turned(corners, beside[0])
+    else:
+        found = not_understood(beside[0], "corners in a <robndbox>")
+    return xml.problem("syntax", found, element) if isinstance(found, str) else found
+
+
+def _turned_box(xml: XmlFile, box: Element) -> tuple[float, ...] | Problem:
+    """Corners of roLabelImg's box."""
+    numbers = xml.numbers(box, ROLABELIMG)
+    if isinstance(numbers, Problem):
+        return numbers
+    if abs(numbers[4]) > 2 * math.pi:
+        message = (
+            f"<angle> must be in radians, within a full turn of {2 * math.pi:.4f}, got {numbers[4]:g}; "
+            "convert the angle"
+        )
+        return xml.problem("coordinate", message, box)
+    if min(numbers[2:4]) < 0:
+        message = f"<w> and <h> must be positive, got {numbers[2]:g} and {numbers[3]:g}; correct them"
+        return xml.problem("coordinate", message, box)
+    return box_corners(*numbers)
+
+
+def _entries(element: Element, place: str = "") -> Iterator[tuple[str, str]]:
+    """Names and texts of what an element holds, inner ones joined by dots; a part's are not the object's."""
+    yield from ((f"{place}{key}", value) for key, value in element.attrib.items())
+    for child in element:
+        name = child.findtext("name") if child.tag == "attribute" else child.tag
+        texts = child.findtext("value", "") if child.tag == "attribute" else " ".join(child.itertext())
+        yield f"{place}{name}", " ".join(texts.split())
+        if child.tag not in ("attribute", "part"):
+            yield from _entries(child, f"{place}{child.tag}.")

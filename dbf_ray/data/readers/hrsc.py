@@ -17,7 +17,8 @@ from xml.etree.ElementTree import Element
 
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split, quoted
-from dbf_ray.data.readers.image_lists import label_folder_or_none, list_names, listed
+from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
+from dbf_ray.data.readers.rotations import box_corners
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 
 HOLDERS = ("FullDataSet", "Train", "Test", ".")
@@ -56,9 +57,9 @@ class HrscReader:
 
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; images without Annotations/ are a test set."""
-        file = root / "ImageSets" / f"{split}.txt"
+        file = list_file(root / "ImageSets", split)
         places = _places(root)
-        if not os.path.isfile(file) or not places:
+        if file is None or not places:
             raise no_split(root, split, self.splits(root) if places else [], self.layout)
         listing = listed(file, places)
         if listing.items and all(item.labels is None for item in listing.items):
@@ -111,18 +112,6 @@ class HrscReader:
         return LabelledObject(
             box_corners(*box), TYPES[number] if self.types else "ship", difficult, xml.lines[element]
         )
-
-
-def box_corners(cx: float, cy: float, w: float, h: float, radians: float) -> tuple[float, ...]:
-    """Corners (x1, y1, ..., x4, y4) of a box that is turned clockwise as seen in the image, first the top
-    left one before turning.
-    """
-    cos, sin = math.cos(radians), math.sin(radians)
-    corners = []
-    for along, across in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
-        x, y = along * w / 2, across * h / 2
-        corners += [cx + x * cos - y * sin, cy + x * sin + y * cos]
-    return tuple(corners)
 
 
 def _places(root: Path) -> list[tuple[Path, Path | None]]:

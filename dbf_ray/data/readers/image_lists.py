@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dbf_ray.data.images.files import IMAGE_SUFFIXES
-from dbf_ray.data.readers.base import Item, Listing, Problem, find_image, quoted, read_text
+from dbf_ray.data.images.files import IMAGE_SUFFIXES, OTHER_TYPES, not_read
+from dbf_ray.data.images.folders import FileIndex, is_image, is_passed_over, tails
+from dbf_ray.data.readers.base import Item, Listing, Problem, find_files, quoted, read_text
+from dbf_ray.data.readers.pairs import twin
 from dbf_ray.errors import DataError
 
 USUAL = ("train", "val", "trainval", "test")
@@ -20,7 +24,9 @@ def list_names(folder: Path) -> list[str]:
     """
     try:
         names = {
-            file.stem for file in folder.iterdir() if file.suffix == ".txt" and not file.name.startswith(".")
+            file.stem
+            for file in folder.iterdir()
+            if file.suffix.lower() == ".txt" and not is_passed_over(file.name)
         }
     except OSError:
         return []
@@ -30,6 +36,11 @@ def list_names(folder: Path) -> list[str]:
         if name not in USUAL and not name.endswith(tuple(f"_{usual}" for usual in USUAL))
     )
     return [*(name for name in USUAL if name in names), *others]
+
+
+def list_file(folder: Path, split: str) -> Path | None:
+    """The list of a split, None where there is none."""
+    return next(iter(find_files(folder / split, (".txt",))), None)
 
 
 def listed(file: Path, places: Sequence[tuple[Path, Path | None]]) -> Listing:
@@ -46,11 +57,15 @@ def listed(file: Path, places: Sequence[tuple[Path, Path | None]]) -> Listing:
     if isinstance(text, Problem):
         raise text.error()
     listing = Listing([])
-    seen: dict[str, int] = {}
+    seen: dict[Path, int] = {}
+    indices = [
+        (FileIndex(images), None if labels is None else FileIndex(labels, (".xml",)))
+        for images, labels in places
+    ]
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        found = _find(line, places)
+        found = _find(line, indices)
         if found is None:
             folders = ", ".join(str(folder) for folder, _ in places)
             message = (
@@ -58,8 +73,10 @@ def listed(file: Path, places: Sequence[tuple[Path, Path | None]]) -> Listing:
                 "the line"
             )
             listing.problems.append(Problem("missing_image", file, message, number))
-        elif (before := seen.setdefault(found.image.stem, number)) != number:
-            message = f"images must be listed once, {found.image.stem} is in line {before} too; remove one"
+        elif isinstance(found, Problem):
+            listing.problems.append(found)
+        elif (before := seen.setdefault(found.image, number)) != number:
+            message = f"images must be listed once, {found.name} is in line {before} too; remove one"
             listing.problems.append(Problem("duplicate_name", file, message, number))
         else:
             listing.items.append(found)
@@ -75,14 +92,30 @@ def label_folder_or_none(folder: Path) -> Path | None:
     return folder if os.path.isdir(folder) else None
 
 
-def _find(line: str, places: Sequence[tuple[Path, Path | None]]) -> Item | None:
+def _find(line: str, places: Sequence[tuple[FileIndex, FileIndex | None]]) -> Item | Problem | None:
+    """The image that a line names: with the suffix that it says, else with any; by all of its path, or else
+    by its last parts.
+    """
     names = [line.strip()]
     if len(fields := line.split()) == 2 and fields[1] in PRESENCE:
         names.append(fields[0])
-    for name in names:
-        stem = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+    for name in itertools.chain(*map(tails, names)):
+        suffix = Path(name).suffix
+        stem = name[: -len(suffix)] if suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_TYPES, ".xml") else name
         for images, labels in places:
-            image = find_image([images], stem)
-            if image is not None:
-                return Item(image, None if labels is None else labels / f"{stem}.xml")
+            if files := images.find(stem):
+                return _item([file for file in files if file.suffix == suffix] or files, images, labels)
     return None
+
+
+def _item(files: Sequence[Path], images: FileIndex, labels: FileIndex | None) -> Item | Problem:
+    readable = [file for file in files if is_image(file)]
+    if not readable:
+        return Problem("unread_image", files[0], not_read(files[0]))
+    if len(readable) > 1:
+        return twin(readable[1], readable[0].name)
+    item = Item(readable[0], None, folder=images.folder)
+    if labels is None:
+        return item
+    found = labels.find(item.below)
+    return dataclasses.replace(item, labels=found[0] if found else labels.folder / f"{item.below}.xml")

@@ -1,5 +1,5 @@
 """Names of the classes of a folder in YOLO's format: key ``names`` of a YAML file, a list or a mapping from
-index to name.
+index to name. They are text as it is written: ``yes`` and ``01``, which YAML takes for true and 1.
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ from typing import Any
 
 import yaml
 
-from dbf_ray.data.readers.base import Problem, one_word, quoted, read_text
+from dbf_ray.data.class_lists import one_word
+from dbf_ray.data.images.folders import is_passed_over
+from dbf_ray.data.readers.base import Problem, find_files, quoted, read_text
+from dbf_ray.single_keys import RepeatedKey, load_yaml
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+KEY_POINTS = (
+    "labels must be oriented boxes, kpt_shape says that they are key points, whose lines may look alike; "
+    "export oriented boxes, or remove kpt_shape"
+)
 CLASSES_FILE = "classes.txt"  # one name a line, as Label Studio and labelImg write it
 
 
@@ -29,22 +36,22 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
     text = read_text(file, "files with names of classes")
     if isinstance(text, Problem):
         return text
-    if file.name == CLASSES_FILE:
+    if file.name.lower() == CLASSES_FILE:
         return _checked(dict(enumerate(text.splitlines())), file)
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text, lambda path: path[:1] == ("names",))
         names = content.get("names") if isinstance(content, dict) else None
-        return (
-            None
-            if names is None
-            else _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
-        )
+        if names is None:
+            return None
+        if content.get("kpt_shape") is not None:
+            return Problem("syntax", file, KEY_POINTS)
+        checked = _checked(dict(enumerate(names)) if isinstance(names, list) else names, file)
+        return checked if isinstance(checked, Problem) else _counted(checked, content.get("nc"), file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        message = (
-            f"{file.name} must be YAML, got: {quoted(getattr(error, 'problem', None) or str(error))}; "
-            "correct it"
-        )
+        reason = getattr(error, "problem", None) or str(error)
+        wrong = f"{file.name} must be YAML, got: {quoted(reason)}; correct it"
+        message = reason if isinstance(error, RepeatedKey) else wrong
         return Problem("syntax", file, message, None if mark is None else mark.line + 1)
     except (
         ValueError,
@@ -58,16 +65,28 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
 def names_file(root: Path) -> Path | None:
     """The file of a folder that names its classes."""
     for name in YAML_FILES:
-        if os.path.isfile(root / name):
-            return root / name
+        if found := find_files(root / Path(name).stem, (Path(name).suffix,)):
+            return found[0]
     others = sorted(
-        file for suffix in ("yaml", "yml") for file in root.glob(f"*.{suffix}") if os.path.isfile(file)
+        file
+        for file in (root.iterdir() if os.path.isdir(root) else ())
+        if file.suffix.lower() in (".yaml", ".yml") and not is_passed_over(file.name) and os.path.isfile(file)
     )
     if len(others) == 1:
         return others[0]
     return next(
-        (file for file in (root / CLASSES_FILE, root / "labels" / CLASSES_FILE) if os.path.isfile(file)), None
+        (file for folder in (root, root / "labels") for file in find_files(folder / "classes", (".txt",))),
+        None,
     )
+
+
+def _counted(names: dict[int, str], count: Any, file: Path) -> dict[int, str] | Problem:
+    if count is None or str(count) == str(len(names)):
+        return names
+    message = (
+        f"nc must be the number of names, {len(names)}, got {reprlib.repr(count)}; correct it, or the names"
+    )
+    return Problem("syntax", file, message)
 
 
 def _checked(names: Any, file: Path) -> dict[int, str] | Problem:
@@ -76,8 +95,10 @@ def _checked(names: Any, file: Path) -> dict[int, str] | Problem:
         return Problem("syntax", file, f"{rule}, got {reprlib.repr(names)}; correct them")
     checked: dict[int, str] = {}
     for key, value in names.items():
-        index = int(key) if isinstance(key, int) or (isinstance(key, str) and key.isdecimal()) else -1
-        name = one_word(str(value)) if isinstance(value, str | int | float) else ""
+        # 010 is 8 in YAML and 10 in most eyes
+        plain = isinstance(key, int) or (isinstance(key, str) and key.isdecimal() and str(int(key)) == key)
+        index = int(key) if plain else -1
+        name = one_word(value) if isinstance(value, str) else ""
         if index < 0 or not name or index in checked or name in checked.values():
             return Problem("syntax", file, f"{rule}, got {reprlib.repr({key: value})}; correct them")
         checked[index] = name

@@ -17,23 +17,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dbf_ray.data.images.files import IMAGE_SUFFIXES, check_image
+from dbf_ray.data.images.files import check_image
+from dbf_ray.data.images.folders import holds_images
 from dbf_ray.data.readers.base import (
+    USUAL_SPLITS,
     Item,
     LabelledObject,
     Labels,
     Listing,
     Problem,
     aliases,
-    image_files,
     no_split,
-    orphans,
     parse_corners,
     quoted,
     read_text,
     sub_folders,
 )
 from dbf_ray.data.readers.dota import has_label_folder
+from dbf_ray.data.readers.pairs import paired
 from dbf_ray.data.readers.yolo_names import CLASSES_FILE, read_names
 from dbf_ray.errors import DataError
 
@@ -63,6 +64,8 @@ class YoloObbReader:
     def splits(self, root: Path) -> list[str]:
         """See :class:`.Reader`."""
         inside = [folder.name for folder in sub_folders(root / "images")]
+        if holds_images(root / "images") and not set(inside) & {*USUAL_SPLITS}:
+            inside = []  # folders of images beside images
         outside = [folder.name for folder in sub_folders(root) if os.path.isdir(folder / "images")]
         return sorted({*inside, *outside})
 
@@ -76,23 +79,21 @@ class YoloObbReader:
     def listing(self, root: Path, split: str) -> Listing:
         """See :class:`.Reader`; a split whose folder of labels is missing is a test set."""
         images, labels = self._folders(root, split)
-        files, problems = image_files(images)
-        if not files:
-            raise DataError(
-                f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), found none; give another folder "
-                "as `root`"
-            )
         if not os.path.isdir(labels):
-            return Listing([Item(file, None) for file in files], problems, labels)
+            listing = paired(images, None)
+            listing.unlabelled = labels
+            return listing
         names = read_names(root)
-        if isinstance(names, Problem):
-            problems.append(names)
         known = None if isinstance(names, Problem) else names
-        problems += orphans(
-            [file for file in labels.glob("*.txt") if file.name != CLASSES_FILE],
-            {file.stem for file in files},
-        )
-        return Listing([Item(file, labels / f"{file.stem}.txt", known) for file in files], problems)
+        listing = paired(images, labels, known, {CLASSES_FILE})
+        if isinstance(names, Problem):
+            listing.problems.append(names)
+        if images.parent == root / "images" and holds_images(images.parent):
+            message = (
+                "images must lie in the folders of splits, as others do here; move what lies beside them"
+            )
+            listing.problems.append(Problem("left_out", images.parent, message))
+        return listing
 
     def read(self, item: Item) -> Labels:
         """See :class:`.Reader`."""
@@ -196,6 +197,11 @@ def parse_line(
 def _described(count: int) -> str:
     if count == 5:
         return "5 fields, as horizontal YOLO boxes have (class_index cx cy w h), which cannot be oriented"
+    if count == 6:
+        return (
+            "6 fields, as boxes with an angle have (class_index cx cy w h angle), of which unit and "
+            "direction are not known; the corners must be written"
+        )
     if count > 9 and count % 2:
         return f"{count} fields, as a YOLO segmentation of {count // 2} points has"
     return f"{count} fields"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 
+from dbf_ray.data.contents import Flags
 from dbf_ray.data.samples import Sample, make_target
 from dbf_ray.data.scenes import sites
 from dbf_ray.data.scenes.drawing import Canvas
@@ -42,6 +43,11 @@ class SyntheticDataset:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def flags(self, index: int) -> Flags:
+        """Labels and difficult flags of the objects of scene ``index``."""
+        scene = draw_scene(Stream(SCENE, SPLITS[self.split], index), self.image_size, self.image_size)
+        return scene.labels, scene.difficult
 
     def load(self, index: int) -> Sample:
         """Draw scene ``index``: image uint8 [3, S, S] and its target."""

@@ -77,7 +77,7 @@ def write_one(
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault and its report.
+    """A fault and its report. A training refuses it, unless it is a warning or ``told``.
 
     Attributes:
         name: for the tests' output.
@@ -85,6 +85,7 @@ class Fault:
         plant: puts it into ROOT, at the image of a number; returns (file, line) that must be reported.
         says: what the message must hold.
         warning: it is no error.
+        told: an error that a training takes, or cannot see.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Fault:
     plant: Callable[[Path, int], tuple[Path, int | None]]
     says: str
     warning: bool = False
+    told: bool = False
 
 
 def image(root: Path, number: int, split: str = "train") -> Path:
@@ -139,18 +141,35 @@ def orphan(root: Path, number: int) -> tuple[Path, int | None]:
     return file, None
 
 
-def sub_folder(root: Path, number: int) -> tuple[Path, int | None]:
-    folder = image(root, number).parent / f"more{number}"
-    folder.mkdir()
-    (folder / "lost.png").write_bytes(image(root, number).read_bytes())
-    return folder, None
+def noise(file: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    file.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(file)
 
 
-def unsupported(root: Path, number: int) -> tuple[Path, int | None]:
-    (image(root, number).parent / f"web{number}.webp").write_bytes(image(root, number).read_bytes())
-    file = labels(root, number).with_name(f"web{number}.txt")
-    file.write_text(INSIDE + "\n")
+def misplaced(root: Path, number: int) -> tuple[Path, int | None]:
+    """An image in a sub-folder without labels, and labels of its name above; DOTA's want a file for each."""
+    noise(image(root, number).parent / f"more{number}" / f"lost{number}.png", 100 + number)
+    file = labels(root, number).with_name(f"lost{number}.txt")
+    file.write_text("5 5 30 5 30 20 5 20 ship 0\n")
     return file, None
+
+
+def unlabelled_below(root: Path, number: int) -> tuple[Path, int | None]:
+    noise(image(root, number).parent / f"deep{number}" / "one.png", 200 + number)
+    return labels(root, number).parent / f"deep{number}" / "one.txt", None
+
+
+def unread(suffix: str) -> Callable[[Path, int], tuple[Path, int | None]]:
+    """An image with labels, of a type that is not read."""
+
+    def plant(root: Path, number: int) -> tuple[Path, int | None]:
+        file = image(root, number).with_name(f"web{number}{suffix}")
+        file.write_bytes(b"RIFF....WEBP")
+        labels(root, number).with_name(f"web{number}.txt").write_text(INSIDE + "\n")
+        return file, None
+
+    return plant
 
 
 def same_name(root: Path, number: int) -> tuple[Path, int | None]:
@@ -249,8 +268,8 @@ FAULTS = [
     Fault("not UTF-8", "syntax", latin, "UTF-8"),
     Fault("not finite", "coordinate", line("40 40 90 nan 90 60 40 60 ship 0"), "'nan'"),
     Fault("missing labels", "missing_labels", missing_labels, "every image needs a label file"),
-    Fault("missing image", "orphan_labels", missing_image, "every label file needs an image"),
-    Fault("orphan", "orphan_labels", orphan, "every label file needs an image"),
+    Fault("missing image", "orphan_labels", missing_image, "every label file needs an image", True),
+    Fault("orphan", "orphan_labels", orphan, "every label file needs an image", True),
     Fault("same name", "duplicate_name", same_name, "differ in more than their suffix"),
     Fault(
         "truncated image",
@@ -265,8 +284,20 @@ FAULTS = [
         broken(lambda content: b"<html>not found</html>"),
         "must be decodable",
     ),
-    Fault("misspelled", "unknown_class", line("40 40 90 40 90 60 40 60 shipp 0"), "did you mean 'ship'?"),
-    Fault("capitals", "unknown_class", line("40 40 90 40 90 60 40 60 Plane 0"), "did you mean 'plane'?"),
+    Fault(
+        "misspelled",
+        "misspelled_class",
+        line("40 40 90 40 90 60 40 60 shipp 0"),
+        "did you mean 'ship'?",
+        told=True,
+    ),
+    Fault(
+        "capitals",
+        "misspelled_class",
+        line("40 40 90 40 90 60 40 60 Plane 0"),
+        "did you mean 'plane'?",
+        told=True,
+    ),
     Fault(
         "only in val",
         "unknown_class",
@@ -274,28 +305,47 @@ FAULTS = [
         "those of the training split",
     ),
     Fault("no area", "degenerate", line("40 40 90 40 70 40 50 40 ship 0"), "must have an area"),
-    Fault("outside", "outside", line("140 40 190 40 190 60 140 60 ship 0"), "100% of 'ship' at (165, 50)"),
+    Fault(
+        "outside",
+        "outside",
+        line("140 40 190 40 190 60 140 60 ship 0"),
+        "100% of 'ship' at (165, 50)",
+        told=True,
+    ),
     Fault(
         "outside, difficult",
         "outside",
         line("140 40 190 40 190 60 140 60 ship 1"),
         "100% of 'ship' at (165, 50)",
+        told=True,
     ),
-    Fault("folder of images", "sub_folder", sub_folder, "images must lie in the folder itself"),
-    Fault("unsupported image", "orphan_labels", unsupported, "every label file needs an image"),
-    Fault("mostly outside", "outside", line("-200 20 300 20 300 60 -200 60 ship 0"), "74% of 'ship'"),
-    Fault("twice", "duplicate_object", twice(INSIDE, INSIDE), "same box as that of line"),
-    Fault("twice, turned", "duplicate_object", twice(INSIDE, "90 60 40 60 40 40 90 40 ship 1"), "IoU 1.000"),
+    Fault("labels of a sub-folder", "missing_labels", unlabelled_below, "every image needs a label file"),
+    Fault("WebP", "unread_image", unread(".webp"), "this is a WebP image, which is not read; convert"),
     Fault(
-        "nearly twice", "duplicate_object", twice(INSIDE, "40 40 90.2 40 90.2 60 40 60 ship 0"), "IoU 0.996"
+        "mostly outside", "outside", line("-200 20 300 20 300 60 -200 60 ship 0"), "74% of 'ship'", told=True
+    ),
+    Fault("twice", "duplicate_object", twice(INSIDE, INSIDE), "same box as that of line", told=True),
+    Fault(
+        "twice, turned",
+        "duplicate_object",
+        twice(INSIDE, "90 60 40 60 40 40 90 40 ship 1"),
+        "IoU 1.000",
+        told=True,
+    ),
+    Fault(
+        "nearly twice",
+        "duplicate_object",
+        twice(INSIDE, "40 40 90.2 40 90.2 60 40 60 ship 0"),
+        "IoU 0.996",
+        told=True,
     ),
     Fault("crossing", "self_crossing", line("40 40 90 60 90 40 40 60 ship 0"), "sides cross", True),
     Fault("tiny", "tiny", line("40 40 90 40 90 41 40 41 ship 0"), "50 x 1 for 'ship'", True),
     Fault("same pixels", "duplicate_image", again, "has the same pixels", True),
     Fault("blank", "blank_image", blank, "one colour", True),
-    Fault("leak of pixels", "leak", leak(lambda picture: picture), "has the same pixels"),
+    Fault("leak of pixels", "leak", leak(lambda picture: picture), "has the same pixels", told=True),
     *(
-        Fault(f"leak, {name}", "leak", leak(change), "is nearly this image")
+        Fault(f"leak, {name}", "leak", leak(change), "is nearly this image", told=True)
         for name, change in ALTERED.items()
     ),
 ]

@@ -22,6 +22,7 @@ from dbf_ray.data.readers import READERS, Item, Listing, Problem, recognise
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.data.walk import walk
 from dbf_ray.errors import DataError, ResourceError
+from tests.data.check.outcomes import refused
 from tests.data.check.planted_faults import (
     FAULTS,
     HEADER,
@@ -31,6 +32,7 @@ from tests.data.check.planted_faults import (
     image,
     labels,
     line,
+    misplaced,
     write_clean,
     write_one,
 )
@@ -74,6 +76,7 @@ def test_a_clean_set_is_clean(clean: Path) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_each_fault_is_found_alone(root: Path, fault: Fault) -> None:
+    """And a training refuses just what the check says that it does."""
     file, number = fault.plant(root, 5)
     report = check(root)
     assert places(report) == [(fault.kind, file, number)]
@@ -81,6 +84,23 @@ def test_each_fault_is_found_alone(root: Path, fault: Fault) -> None:
     assert "\n" not in report.problems[0].message
     assert severity(fault.kind) == ("warning" if fault.warning else "error")
     assert report.errors == (not fault.warning)
+    assert (
+        bool(refused(root, READERS["dota"])) == bool(report.refused) == (not fault.warning and not fault.told)
+    )
+
+
+def test_labels_above_the_sub_folder_of_their_image(root: Path) -> None:
+    """Told where they lie and where they should be; there they are found."""
+    file, _ = misplaced(root, 5)
+    report = check(root)
+    own = labels(root, 5).parent / "more5" / file.name
+    assert places(report) == [("misplaced_labels", file, None), ("missing_labels", own, None)]
+    assert str(report.problems[0]).endswith(f"move it to {own}")
+    assert refused(root, READERS["dota"])
+    own.parent.mkdir()
+    file.rename(own)
+    assert check(root).problems == []
+    assert not refused(root, READERS["dota"])
 
 
 def test_all_faults_are_found_together(root: Path) -> None:
@@ -96,6 +116,11 @@ def test_all_faults_are_found_together(root: Path) -> None:
         "unknown_image",
         "broken_split",
         "rare_class",
+        "ambiguous_class",
+        "no_objects",
+        "nothing_counts",
+        "left_out",
+        "misplaced_labels",
     } == set(KINDS)
     files = [str(problem.file) for problem in report.problems]
     assert files == sorted(files)
@@ -194,7 +219,7 @@ def test_slips_in_classes_that_no_public_list_has(root: Path) -> None:
     for name in ("vessels", "Vessel", "lorry_"):
         found = line(f"40 40 90 40 90 60 40 60 {name} 0")(root, 7)
         report = check(root)
-        assert places(report) == [("unknown_class", *found)]
+        assert places(report) == [("misspelled_class", *found)]
         assert f"got '{name}' (1 object in 1 image) beside " in report.problems[0].message
         labels(root, 7).write_text("".join(labels(root, 7).read_text().splitlines(keepends=True)[:-1]))
     line("40 40 90 40 90 60 40 60 Airbus-A330 0")(root, 7)  # another type, not a slip
@@ -228,7 +253,7 @@ def test_names_that_differ_in_case_are_one_however_many_there_are(root: Path) ->
         line("40 80 90 80 90 100 40 100 wind-turbine 0")(root, number)
     line("40 110 90 110 90 120 40 120 wind-turbine 0")(root, 7)
     report = check(root)
-    assert [problem.kind for problem in report.problems] == ["unknown_class"] * 6
+    assert [problem.kind for problem in report.problems] == ["misspelled_class"] * 6
     assert all("'Wind_Turbine'" in problem.message for problem in report.problems)
 
 

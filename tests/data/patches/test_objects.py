@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -67,6 +67,7 @@ def test_as_many_objects_as_in_mmrotates_patches(shared: Path, name: str) -> Non
     share=st.floats(0.05, 1),
 )
 @settings(max_examples=60)
+@example(cx=43.0, cy=55.0, w=45.5, h=55.5, angle=27.0, share=0.5)
 def test_objects_are_kept_by_their_share_and_cut_to_the_window(
     cx: float, cy: float, w: float, h: float, angle: float, share: float
 ) -> None:
@@ -80,7 +81,8 @@ def test_objects_are_kept_by_their_share_and_cut_to_the_window(
     [[*_, clipped_w, clipped_h, _]] = corners_to_boxes(
         torch.tensor([found[0].corners], dtype=torch.float64)
     ).tolist()
-    if inside == 1:
+    corners = np.array(one.corners).reshape(4, 2)
+    if ((corners >= [10, 20]) & (corners <= [90, 100])).all():  # counted points may miss a corner's tip
         assert found[0].difficult == 0
         assert np.array(found[0].corners).reshape(4, 2) + np.array([10, 20]) == pytest.approx(
             np.array(one.corners).reshape(4, 2)
