@@ -45,8 +45,12 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
     """Plan, print what was chosen and why, and write the files."""
     parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[DIR] --out FILE.yaml [--patches OUT]")
     parser.add_argument("root", nargs="?", type=Path, metavar="DIR", help="folder of labelled images")
-    parser.add_argument("--out", type=Path, metavar="FILE.yaml", required=True, help="the configuration to write")
-    parser.add_argument("--patches", type=Path, metavar="OUT", help="cut the images into this folder where due")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.yaml", required=True, help="the configuration to write"
+    )
+    parser.add_argument(
+        "--patches", type=Path, metavar="OUT", help="cut the images into this folder where due"
+    )
     options, overrides = parse(parser, arguments)
     if options.out.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(f"--out must be a YAML file, got {options.out}; give {options.out}.yaml")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from dbf_ray.build.data import make_split
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.data.readers import find_reader, recognise
@@ -74,10 +72,3 @@ def check_pixels(objects: Objects, place: str) -> None:
             f"{place}: coordinates must be in pixels, {below:.0%} of the boxes are smaller than one; "
             "normalised coordinates? Multiply them by the images' width and height, or name the format"
         )
-
-
-def on_gpu(config: Config) -> bool:
-    """Whether the configured device is a GPU."""
-    return config.training.device == "cuda" or (
-        config.training.device == "auto" and torch.cuda.is_available()
-    )

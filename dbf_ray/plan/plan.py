@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,19 +87,3 @@ def covered(objects: Objects, config: Config, usual: bool = False) -> Coverage |
 def matching_options(config: Config) -> dict[str, Any]:
     """The detector's own options."""
     return dict(config.detector.parameters)
-
-
-def given_keys(config: Config, known: Sequence[str] = ()) -> frozenset[str]:
-    """Dotted keys that were set when ``config`` was made, and ``known`` ones."""
-    found = set(known)
-
-    def look(model: Any, prefix: str) -> None:
-        for name in model.model_fields_set:
-            value = getattr(model, name)
-            if hasattr(value, "model_fields_set"):
-                look(value, f"{prefix}{name}.")
-            else:
-                found.add(f"{prefix}{name}")
-
-    look(config, "")
-    return frozenset(found)
