@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.config import Config, to_dict
+from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import DataError
 from dbf_ray.plan.choices import Facts
 from dbf_ray.plan.fingerprint import TOO_SHORT, fingerprint, too_short
@@ -37,6 +37,8 @@ def plan_data(
     config = with_data(base, root, given)
     say("reading labels and headers of images")
     facts = look(config, on_gpu(config))
+    if config.data.root is not None:  # in a fixed order, whatever is found next time
+        config = with_overrides(config, {"data.classes": facts.objects.classes})
     if config.data.root is not None and "data.image_size" not in given:
         size = choose_image_size(facts.objects, two_stages=is_two_stage(config.detector.name), gpu=facts.gpu)
         if size.patches:

@@ -49,7 +49,8 @@ def _section(
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{name}:", *_section(value, reasons, f"{key}.", indent + "  ")]
             continue
-        text = yaml.safe_dump({name: value}, default_flow_style=None, width=10**6, allow_unicode=True).strip()
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+        text = f"{name}: {text.removesuffix(chr(10)).removesuffix('...').strip()}"
         line = f"{indent}{text}"
         if key in reasons:
             beside = f"{line}  # {reasons[key]}"
