@@ -18,6 +18,7 @@ from dbf_ray.data.digest import Facts, changes, data_facts, digest_of, text_fact
 from dbf_ray.data.patches.originals import original_files
 from dbf_ray.errors import DataError
 from dbf_ray.files import write_text
+from dbf_ray.locks import reading
 from dbf_ray.training.checkpoint import read_record
 from dbf_ray.training.ddp import decided, gather_objects
 
@@ -126,7 +127,8 @@ def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None) -> Dat
         return now
 
     def compared() -> DataRecord:
-        record = read_record(checkpoint)
+        with reading(directory, "training", "give another --name"):
+            record = read_record(checkpoint)
         # of the run that wrote it, which a retry continues in a folder of its own
         origin = checkpoint.parent.parent
         return continued(
