@@ -124,6 +124,31 @@ def test_what_changed_cannot_always_be_said(
     assert run_command(train.command, [*arguments, *ACCEPT]) == 0
 
 
+@pytest.mark.parametrize("splits", [[], {"train": {}}, {"train": {"images": {"003": []}, "classes": None}}])
+def test_a_file_of_something_else_is_no_crash(
+    stopped: tuple[Path, list[str]], root: Path, refused: Refused, splits: Any
+) -> None:
+    folder, arguments = stopped
+    known = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({**known, "splits": splits}))
+    relabel(root)
+    assert "have changed since it began" in refused(train.command, arguments)
+
+
+def test_other_classes_are_not_accepted(
+    stopped: tuple[Path, list[str]], root: Path, refused: Refused
+) -> None:
+    """A detector of other classes could not take the weights: no step that does not work is offered."""
+    _, arguments = stopped
+    (root / "train" / "labelTxt" / "003.txt").write_text(OTHER.replace("ship", "plane"))
+    for options in (arguments, [*arguments, *ACCEPT], [*arguments, *ACCEPT, "--cluster.use_ray", "true"]):
+        line = refused(train.command, options)
+        assert "train: classes were ship, now plane, ship; " in line
+        assert "--data.changed" not in line
+    arguments[arguments.index("a")] = "b"
+    assert run_command(train.command, arguments) == 0
+
+
 def test_a_checkpoint_without_a_digest_goes_on(stopped: tuple[Path, list[str]], root: Path) -> None:
     folder, arguments = stopped
     (checkpoint,) = list_checkpoints(folder / "checkpoints")
@@ -189,6 +214,25 @@ def test_a_study_does_not_go_on_with_other_data(
     assert (noted["after"], noted["changed"]) == ("trial 6", [phrase])
     assert run_command(search.command, changed) == 0  # its data from then on
     assert phrase in refused(search.command, searching)
+
+
+def test_a_study_whose_own_file_is_torn_knows_by_its_trials(
+    searching: list[str], root: Path, tmp_path: Path, refused: Refused
+) -> None:
+    assert run_command(search.command, searching) == 0
+    folder = tmp_path / "studies" / "s"
+    for number in (9, 10):
+        (folder / "trials" / str(number)).mkdir(parents=True)
+    (folder / "data.json").rename(folder / "trials" / "9" / "data.json")
+    (folder / "data.json").write_text("")
+    relabel(root)
+    line = refused(search.command, searching)
+    assert "train: labels changed of 1 image (003)" in line
+    (root / "train" / "labelTxt" / "003.txt").write_text(OTHER.replace("ship", "plane"))
+    line = refused(search.command, [*searching, *ACCEPT])
+    assert "classes were ship, now plane, ship; " in line
+    relabel(root)
+    assert run_command(search.command, [*searching, *ACCEPT]) == 0
 
 
 def test_a_study_without_baselines_has_data_too(
