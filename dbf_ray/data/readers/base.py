@@ -179,7 +179,7 @@ def parse_corners(
     values = []
     for text in fields:
         try:
-            value = float(text)
+            value = float(text.replace("_", "?"))  # 1_5 is a number in Python alone
         except ValueError:
             return Problem(
                 "syntax",

@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element
 from dbf_ray.data.class_lists import CLASS_LISTS, one_word
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split
 from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
-from dbf_ray.data.readers.rotations import box_corners, not_understood, rotations, turned
+from dbf_ray.data.readers.rotations import NAMING, VALUES, box_corners, not_understood, rotations, turned
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 from dbf_ray.errors import DataError
 
@@ -157,8 +157,13 @@ def _entries(element: Element, place: str = "") -> Iterator[tuple[str, str]]:
     """Names and texts of what an element holds, inner ones joined by dots; a part's are not the object's."""
     yield from ((f"{place}{key}", value) for key, value in element.attrib.items())
     for child in element:
-        name = child.findtext("name") if child.tag == "attribute" else child.tag
-        texts = child.findtext("value", "") if child.tag == "attribute" else " ".join(child.itertext())
-        yield f"{place}{name}", " ".join(texts.split())
-        if child.tag not in ("attribute", "part"):
+        name, text = child.findtext("name"), child.findtext("value", "")
+        if child.tag == "attribute" and name is not None:
+            yield f"{place}{name}", " ".join(text.split())
+            continue
+        yield f"{place}{child.tag}", " ".join(" ".join(child.itertext()).split())
+        named = [found for key in NAMING if (found := child.get(key) or child.findtext(key))]
+        values = [found for key in VALUES if (found := child.get(key) or child.findtext(key))]
+        yield from ((f"{place}{child.tag}: {one}", (values or [child.text or ""])[0]) for one in named)
+        if child.tag != "part":
             yield from _entries(child, f"{place}{child.tag}.")
