@@ -14,8 +14,6 @@ from PIL import Image, ImageDraw
 
 from dbf_ray.cli import train
 from dbf_ray.cli.options import run_command
-from dbf_ray.cluster.ray_runtime import Resources
-from dbf_ray.search import tuner
 from tests.tiny import write_image
 
 Command = Callable[[Sequence[str] | None], Any]
@@ -97,6 +95,9 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Com
 @pytest.fixture
 def searching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options of a search that would have two CPUs and goes as far as the first trial."""
+    from dbf_ray.cluster.ray_runtime import Resources
+    from dbf_ray.search import tuner
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
