@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dbf_ray.errors import ResourceError
+from dbf_ray.errors import DbfRayError, ResourceError
 
 
 @contextlib.contextmanager
@@ -35,3 +35,20 @@ def only_writer(folder: Path, what: str, otherwise: str, patience: float = 0.0) 
                 f"another process is {what} in {folder}; wait for it, or {otherwise}"
             ) from error
         yield
+
+
+@contextlib.contextmanager
+def reading(folder: Path, what: str, otherwise: str) -> Iterator[None]:
+    """Read files of ``folder`` that its writer may remove: a failure is then told as what it is.
+
+    Raises:
+        ResourceError: in place of any error of this project, if another process holds the lock; the arguments
+            are those of :func:`only_writer`.
+    """
+    try:
+        yield
+    except DbfRayError:
+        if (folder / ".lock").exists():
+            with only_writer(folder, what, otherwise):
+                pass
+        raise

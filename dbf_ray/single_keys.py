@@ -67,20 +67,20 @@ def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _prepare(
-    node: yaml.Node, path: Path, is_text: Callable[[Path], bool], loader: yaml.SafeLoader, done: set[int]
+    node: yaml.Node, path: Path, is_text: Callable[[Path], bool], loader: yaml.SafeLoader, done: set[Any]
 ) -> None:
     """Tag what is text, and refuse a key that is there twice."""
     if isinstance(node, yaml.ScalarNode):
         if is_text(path) and (node.tag != NULL or is_text(path[:-1])):
             node.tag = TEXT
-    elif id(node) in done:
+    elif (visit := (id(node), is_text(path))) in done:  # an alias
         return
     elif isinstance(node, yaml.SequenceNode):
-        done.add(id(node))
+        done.add(visit)
         for place, value in enumerate(node.value):
             _prepare(value, (*path, str(place)), is_text, loader, done)
     elif isinstance(node, yaml.MappingNode):
-        done.add(id(node))
+        done.add(visit)
         seen: dict[Any, yaml.Node] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:

@@ -102,7 +102,7 @@ def opening(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Stud
         study = open_study(folder / "study.db", "test", trials=4, seed=0)
         return Study(study, load_space(folder / "space.py"), Settings(config, four_stages))
 
-    opened(with_overrides(Config(), BASE))
+    opened(with_overrides(Config(), BASE)).optuna.ask()  # a study without a trial is tied to nothing
     return opened
 
 

@@ -93,9 +93,14 @@ def in_short(error: BaseException) -> str:
 
 def _room_for_sockets() -> None:
     folder = get_default_ray_temp_dir()
+    chosen = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "the system")
+    if not os.path.isabs(folder):
+        raise ResourceError(
+            "the path of Ray's folder for temporary files must be absolute, got "
+            f"{os.environ.get(chosen)!r} (by {chosen}); give such a one: RAY_TMPDIR=/tmp"
+        )
     below = f"/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     if len(os.fsencode(folder + below)) > SOCKET_BYTES:
-        chosen = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "the system")
         raise ResourceError(
             "the path of Ray's folder for temporary files must have at most "
             f"{SOCKET_BYTES - len(below)} bytes, so that sockets fit in it, got {folder} (by {chosen}, "
@@ -109,12 +114,20 @@ def _no_answer(address: str) -> str | None:
     if mark and scheme != "ray":
         return SUBMIT
     try:
-        target = target if mark else _resolved(address)
+        target = _with_port(target) if mark else _resolved(address)
         return _as_head_says(target, client=bool(mark))
     except (ValueError, OSError) as error:  # ConnectionError: "auto", and there is none
         return in_short(error).split(". ")[0]
     except grpc.RpcError as error:
         return _why(error, client=bool(mark), auto=address == "auto")
+
+
+def _with_port(target: str) -> str:
+    """What follows ``ray://``, if it can be a server's: else gRPC writes a log of its own."""
+    host, _, port = target.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError("HOST:PORT must follow ray:// (port 10001 as a rule)")
+    return target
 
 
 def _resolved(address: str) -> str:

@@ -1,8 +1,8 @@
 """What a data set is, in a few bytes, and what has changed since.
 
-Of each image its name, size, the length and the last bytes of its file (a PNG's hold a checksum of all), and
-all that was read of its labels. Not all pixels, no places, no times: data that are moved or copied stay the
-same, and looking costs no more than reading headers does.
+Of each image its name, size, the length and the last bytes of its file (a PNG's hold a checksum of all; of a
+BMP or TIFF file also bytes spread over it), and all that was read of its labels. Not all pixels, no places,
+no times: data that are moved or copied stay the same, and looking costs no more than reading headers does.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ Facts = dict[str, Any]
 not known: values that JSON holds.
 """
 TAIL = 256  # bytes of a file's end
+RAW = (".bmp", ".tif", ".tiff")  # often not compressed: their ends say nothing of the rest
+SPOTS = 16  # of as many bytes, evenly spread over such files
 PIXEL_DIGITS = 3  # after the point: what is computed rounds otherwise on another machine
 LENGTH = 16  # hexadecimal digits of a digest
 
@@ -109,12 +111,16 @@ def _images(names: Sequence[str]) -> str:
 
 
 def _of_file(file: Path | str) -> str | None:
-    """A file's length and a checksum of its end."""
+    """A file's length and a checksum of its end, and of spots before it where it may be raw."""
+    spots = SPOTS if os.fspath(file).lower().endswith(RAW) else 1
     try:
         with open(file, "rb", buffering=0) as stream:
             length = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, length - TAIL))
-            return f"{length}-{zlib.crc32(stream.read()):08x}"
+            checksum = 0
+            for spot in range(1, spots + 1):
+                stream.seek(max(0, length * spot // spots - TAIL))
+                checksum = zlib.crc32(stream.read(TAIL), checksum)
+            return f"{length}-{checksum:08x}"
     except OSError:  # gone; whoever reads it says so
         return None
 

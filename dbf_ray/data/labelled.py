@@ -138,13 +138,19 @@ def unknown_class(one: LabelledObject, file: Path, rule: str) -> Problem:
     )
 
 
-def read_split(reader: Reader, root: Path, split: str) -> list[tuple[Item, Labels]]:
+def read_split(reader: Reader, root: Path, split: str, warn: bool = True) -> list[tuple[Item, Labels]]:
     """All images of a split, or of several joined by "+", with their objects.
+
+    Args:
+        reader: of the format.
+        root: folder of the data.
+        split: which.
+        warn: say what is left out.
 
     Raises:
         DataError: the first problem there is, labels that are missing altogether among them.
     """
-    parts = [(part, _listed(reader, root, part)) for part in split.split("+")]
+    parts = [(part, _listed(reader, root, part, warn)) for part in split.split("+")]
     items = [item for _, listed in parts for item in listed]
     if same_names(items):  # splits that count their images alike, each from 1
         _check_apart(parts)
@@ -175,7 +181,7 @@ def _check_apart(parts: Sequence[tuple[str, Sequence[Item]]]) -> None:
         seen |= {item.image: part for item in items}
 
 
-def _listed(reader: Reader, root: Path, part: str) -> list[Item]:
+def _listed(reader: Reader, root: Path, part: str, warn: bool) -> list[Item]:
     """The images of a split.
 
     Raises:
@@ -185,7 +191,7 @@ def _listed(reader: Reader, root: Path, part: str) -> list[Item]:
     for problem in (*listing.problems, *same_names(listing.items)):
         if problem.kind not in TOLERATED:
             raise problem.error()
-    for kind in sorted(TOLERATED):
+    for kind in sorted(TOLERATED) if warn else ():
         if left_out := [problem for problem in listing.problems if problem.kind == kind]:
             _log.warning(
                 "%s, %s: %d are left out (%s), the first is %s", root, part, len(left_out), kind, left_out[0]
@@ -204,7 +210,7 @@ def found_classes(reader: Reader, root: Path, split: str = "train") -> list[str]
     Raises:
         DataError: the split is not usable, or has no objects at all.
     """
-    objects = [one for _, labels in read_split(reader, root, split) for one in labels.objects]
+    objects = [one for _, labels in read_split(reader, root, split, warn=False) for one in labels.objects]
     for name, other in doubtful((one.name, one.other) for one in objects).items():
         _log.warning(
             "%s, %s: %r is read as a class with a difficult flag, but may be %r, and others like it, without "

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dbf_ray.errors import ConfigError
 
-_NAME = re.compile(r"(?P<image>.+)__(?P<size>\d+(?:\.\d+)?)__(?P<x>-?\d+)___(?P<y>-?\d+)")
+_NAME = re.compile(r"(?P<image>.+)__(?P<size>\d+(?:\.\d+)?)__(?P<x>-?\d+)___(?P<y>-?\d+)", re.DOTALL)
 # a number below it in a patch's name is the DOTA devkit's: by how much the image was enlarged before it was
 # cut
 SMALLEST_PATCH = 32

@@ -8,6 +8,7 @@ from typing import Any
 from dbf_ray.build import resolved
 from dbf_ray.config import Config, differences, identity, make_config
 from dbf_ray.errors import ConfigError, WeightsError
+from dbf_ray.locks import reading
 from dbf_ray.tracking import read_summary
 from dbf_ray.training.checkpoint import (
     load_checkpoint,
@@ -28,16 +29,18 @@ def find_resume(config: Config, directory: Path) -> Path | None:
     Raises:
         ConfigError: the folder's run is finished, or was started with another configuration.
         WeightsError: the folder has checkpoints, and not one is whole.
+        ResourceError: another process trains there, and has removed what was to be read.
     """
     if (summary := read_summary(directory)) is not None and not summary.get("stopped_early"):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} is finished (map50 {summary.get('map50')}); give "
             "another --name, or remove the folder to train it again"
         )
-    checkpoint = decided(lambda: _newest_whole(directory))
-    if checkpoint is None:
-        return None
-    begun = make_config(read_record(checkpoint)["config"], f"checkpoint {checkpoint}")
+    with reading(directory, "training", "give another --name"):
+        checkpoint = decided(lambda: _newest_whole(directory))
+        if checkpoint is None:
+            return None
+        begun = make_config(read_record(checkpoint)["config"], f"checkpoint {checkpoint}")
     if differing := differences(identity(resolved(begun)), identity(resolved(config))):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} was started with another configuration, it "

@@ -6,8 +6,9 @@ said what has changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dbf_ray.data.digest import Facts, changes, data_facts, digest_of, text_fact
 from dbf_ray.data.patches.originals import original_files
 from dbf_ray.errors import DataError
 from dbf_ray.files import write_text
+from dbf_ray.locks import reading
 from dbf_ray.training.checkpoint import read_record
 from dbf_ray.training.ddp import decided, gather_objects
 
@@ -74,6 +76,7 @@ def continued(
     another: str,
     after: str,
     accept: bool,
+    classes: Sequence[str] | None = None,
 ) -> DataRecord:
     """The data of what goes on: as they are ``now``, with the changes so far.
 
@@ -85,14 +88,20 @@ def continued(
         another: "give another --name".
         after: what was done with the data of then: "epoch 3".
         accept: take changed data.
+        classes: of then, if they are known.
 
     Raises:
-        DataError: they have changed, and ``accept`` is false.
+        DataError: they have changed, and ``accept`` is false or the classes are others.
     """
     digest, known = before.get("data_digest"), tuple(before.get("data_changes") or ())
     if digest in (None, now.digest):
         return DataRecord(now.splits, known)
     phrases = _what_changed(folder, str(digest), now)
+    if classes is not None and list(classes) != now.splits["train"]["classes"]:
+        raise DataError(
+            f"the data of {whose} have changed since it began: {'; '.join(phrases)}; other classes are "
+            f"another detector's, so give it the data as they were, or {another}"
+        )
     if not accept:
         raise DataError(
             f"the data of {whose} have changed since it began: {'; '.join(phrases)}; give it the data as "
@@ -118,7 +127,8 @@ def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None) -> Dat
         return now
 
     def compared() -> DataRecord:
-        record = read_record(checkpoint)
+        with reading(directory, "training", "give another --name"):
+            record = read_record(checkpoint)
         # of the run that wrote it, which a retry continues in a folder of its own
         origin = checkpoint.parent.parent
         return continued(
@@ -129,6 +139,7 @@ def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None) -> Dat
             another="give another --name",
             after=f"epoch {len(record.get('epochs', ()))}",
             accept=spec.config.data.changed == "accept",
+            classes=record.get("classes"),
         )
 
     return decided(compared)
@@ -146,6 +157,7 @@ def stored(folder: Path) -> dict[str, Any]:
 def _what_changed(folder: Path, digest: str, now: DataRecord) -> list[str]:
     """Phrases; one that says that it cannot be said, where ``data.json`` is gone or of other data."""
     before = stored(folder)
-    if before.get("data_digest") == digest and (phrases := changes(before.get("splits", {}), now.splits)):
-        return phrases
+    with contextlib.suppress(AttributeError, KeyError, IndexError, TypeError):  # it holds something else
+        if before.get("data_digest") == digest and (phrases := changes(before["splits"], now.splits)):
+            return phrases
     return [f"{folder / FILE}, which would say in what, is not there or not of these data"]

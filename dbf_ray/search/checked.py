@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from dbf_ray.build import check_scored, prepare
 from dbf_ray.build.data import make_split
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.data.digest import Facts, data_facts
-from dbf_ray.errors import DataError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.freezing import Horizon
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
 
@@ -49,20 +54,26 @@ class CheckedBegin:
         if self._data is None:  # no baseline was looked at
             self(with_overrides(config, {"freezing.policy": "full"}))
         assert self._data is not None
-        now, before = self._data, stored(folder)
+        trials = sorted(
+            (entry for entry in (folder / "trials").glob("*") if entry.name.isdecimal()),
+            key=lambda entry: int(entry.name),
+        )
+        # where the study's own file is lost, its newest trial knows
+        origin = next((place for place in (folder, *reversed(trials)) if stored(place)), folder)
+        now, before = self._data, stored(origin)
         if config.data.selection_fraction > 0:
             left = self._left_for_the_end(config)
-            if not before or "val" in before.get("splits", {}):
+            if not before or "val" in _splits_of(before):
                 now = DataRecord({**now.splits, **left})
-        trials = [int(entry.name) for entry in (folder / "trials").glob("*") if entry.name.isdecimal()]
         return continued(
             now,
             before,
-            folder,
+            origin,
             whose=f"study {folder.name!r} in {folder.parent}",
             another="give another --study",
-            after=f"trial {max(trials)}" if trials else "the beginning",
+            after=f"trial {trials[-1].name}" if trials else "the beginning",
             accept=config.data.changed == "accept",
+            classes=_classes_of(before),
         )
 
     def _left_for_the_end(self, config: Config) -> dict[str, Facts]:
@@ -76,3 +87,40 @@ class CheckedBegin:
         if reason := why_nothing_counts(dataset):
             self.warnings.append(f"warning: the front's map50 on {split} will be none, since there {reason}")
         return {"val": data_facts(dataset)}
+
+
+def check_trials_known(folder: Path) -> None:
+    """Refuse a study's folder whose trials its ``study.db`` does not know: a study that began anew there
+    would take their checkpoints for its own.
+
+    Raises:
+        ConfigError: the file is gone, is empty, or holds a study of another name, as in a folder renamed.
+    """
+    file = folder / "study.db"
+    if not any(entry.name.isdecimal() for entry in (folder / "trials").glob("*")):
+        return
+    why = "is not there" if not file.exists() else "is empty"
+    if file.exists() and file.stat().st_size:
+        try:
+            read_only = f"file:{quote(bytes(file))}?mode=ro"
+            with contextlib.closing(sqlite3.connect(read_only, uri=True)) as opened:
+                names = [str(name) for (name,) in opened.execute("SELECT study_name FROM studies")]
+        except sqlite3.Error:  # whoever opens it says so
+            return
+        if folder.name in names:
+            return
+        why = f"is of the study {names[0]!r}" if names else "holds no study"
+    raise ConfigError(
+        f"the study {folder.name!r} has trials in {folder / 'trials'}, but {file} {why}; put the one that it "
+        "had back there, or give another --study"
+    )
+
+
+def _splits_of(stored_data: Mapping[str, Any]) -> Mapping[str, Any]:
+    splits = stored_data.get("splits")
+    return splits if isinstance(splits, dict) else {}
+
+
+def _classes_of(stored_data: Mapping[str, Any]) -> list[str] | None:
+    train = _splits_of(stored_data).get("train")
+    return train.get("classes") if isinstance(train, dict) else None

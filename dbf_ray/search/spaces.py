@@ -49,7 +49,7 @@ class SearchSpace:
             drawn = self.draw(trial, config) if wants_config else self.draw(trial)
         except DrawError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = _line_in(self.file, error)
             raise ConfigError(f"{place}: space(trial) raised {type(error).__name__}: {error}") from error
         return _checked(
@@ -91,7 +91,7 @@ def _module(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError(f"{file}, line {error.lineno}: not valid Python ({error.msg})") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{_line_in(file, error)}: loading the search space raised {type(error).__name__}: {error}"
         ) from error
@@ -122,7 +122,7 @@ def _checked(overrides: Any, rule: str) -> Overrides:
     return dict(overrides)
 
 
-def _line_in(file: Path, error: Exception) -> str:
+def _line_in(file: Path, error: BaseException) -> str:
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file
     ]

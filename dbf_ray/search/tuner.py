@@ -28,7 +28,7 @@ from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.run import mlflow_target
 from dbf_ray.search import mlflow_runs
-from dbf_ray.search.checked import CheckedBegin
+from dbf_ray.search.checked import CheckedBegin, check_trials_known
 from dbf_ray.search.progress import SearchProgress, standing
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Begin, Settings
@@ -83,6 +83,7 @@ def search(
     config, wanted = absolute_paths(config), trials or config.search.trials
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
+    check_trials_known(folder)
     if not _is_done(folder, wanted):
         require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:

@@ -38,7 +38,7 @@ def absolute(url: str) -> str:
     """``url`` of a sqlite file with an absolute path; its options stay.
 
     Raises:
-        ConfigError: what follows "?" is no option: it is the rest of a path.
+        ConfigError: what follows "?" is no option: it is the rest of a path; or the file is a folder.
     """
     from sqlalchemy import make_url
 
@@ -50,7 +50,12 @@ def absolute(url: str) -> str:
         )
     if made.query.get("uri") == "true":
         return url
-    return _rendered(made.set(database=str(Path(made.database or "").absolute())))
+    file = Path(made.database or "").absolute()
+    if file.is_dir():  # MLflow would try for minutes to open it
+        raise ConfigError(
+            f"`uri` must name a file, got the folder {file} (by {url}); give a file in it, as sqlite:///mlflow.db"
+        )
+    return _rendered(made.set(database=str(file)))
 
 
 def sqlite_file(url: str) -> Path | None:

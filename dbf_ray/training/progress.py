@@ -66,7 +66,7 @@ class Progress:
     def epoch(self, epoch: int, prefix: int, loss: float, map50: float | None, seconds: float) -> None:
         """An epoch is done and, if ``map50`` is given, evaluated."""
         self._printed = time.perf_counter()
-        score = "" if map50 is None else f" · map50 {map50:.3f}"
+        score = "" if map50 is None else f" · map50 {map50:.3f}" if map50 == map50 else " · map50 none"
         self._say(
             f"epoch {epoch + 1}/{self.epochs} · frozen {prefix}/{self.num_stages} · loss {loss:.3f}{score} · "
             f"{seconds:.0f} s · {self._left(epoch + 1)} left"

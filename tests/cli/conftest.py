@@ -92,6 +92,22 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Com
     return call
 
 
+@pytest.fixture
+def searching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options of a search that would have two CPUs and goes as far as the first trial."""
+    from dbf_ray.cluster.ray_runtime import Resources
+    from dbf_ray.search import tuner
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
+    monkeypatch.setattr(
+        tuner._Search, "execute", lambda self: {"study": self.name, "trials": [], "front": [], "knee": None}
+    )
+    monkeypatch.setattr("dbf_ray.cli.search.closing", lambda *_: "searched")
+    return ["--space", "rho", "--search.studies_dir", str(tmp_path / "studies")]
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
     """A run that has learned the drawn ships: its folder, the arguments, and what it printed on stdout."""

@@ -14,8 +14,6 @@ import pytest
 
 from dbf_ray.cli import evaluate, search, train
 from dbf_ray.cli.options import run_command
-from dbf_ray.cluster.ray_runtime import Resources
-from dbf_ray.search import tuner
 from dbf_ray.training.checkpoint import list_checkpoints, read_record
 from dbf_ray.training.manifest import seal
 from tests.cli.conftest import write_ships
@@ -124,6 +122,31 @@ def test_what_changed_cannot_always_be_said(
     assert run_command(train.command, [*arguments, *ACCEPT]) == 0
 
 
+@pytest.mark.parametrize("splits", [[], {"train": {}}, {"train": {"images": {"003": []}, "classes": None}}])
+def test_a_file_of_something_else_is_no_crash(
+    stopped: tuple[Path, list[str]], root: Path, refused: Refused, splits: Any
+) -> None:
+    folder, arguments = stopped
+    known = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({**known, "splits": splits}))
+    relabel(root)
+    assert "have changed since it began" in refused(train.command, arguments)
+
+
+def test_other_classes_are_not_accepted(
+    stopped: tuple[Path, list[str]], root: Path, refused: Refused
+) -> None:
+    """A detector of other classes could not take the weights: no step that does not work is offered."""
+    _, arguments = stopped
+    (root / "train" / "labelTxt" / "003.txt").write_text(OTHER.replace("ship", "plane"))
+    for options in (arguments, [*arguments, *ACCEPT], [*arguments, *ACCEPT, "--cluster.use_ray", "true"]):
+        line = refused(train.command, options)
+        assert "train: classes were ship, now plane, ship; " in line
+        assert "--data.changed" not in line
+    arguments[arguments.index("a")] = "b"
+    assert run_command(train.command, arguments) == 0
+
+
 def test_a_checkpoint_without_a_digest_goes_on(stopped: tuple[Path, list[str]], root: Path) -> None:
     folder, arguments = stopped
     (checkpoint,) = list_checkpoints(folder / "checkpoints")
@@ -158,60 +181,72 @@ def test_it_is_told_before_ray_starts(
 
 
 @pytest.fixture
-def searching(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options of a search that would have two CPUs and goes as far as the first trial."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
-    monkeypatch.setattr(
-        tuner._Search, "execute", lambda self: {"study": self.name, "trials": [], "front": [], "knee": None}
-    )
-    monkeypatch.setattr("dbf_ray.cli.search.closing", lambda *_: "searched")
-    return [*tiny, "--space", "rho", "--study", "s", "--search.studies_dir", str(tmp_path / "studies")]
+def study(tiny: list[str], searching: list[str]) -> list[str]:
+    """Options of a search of the study ``s``."""
+    return [*tiny, *searching, "--study", "s"]
 
 
 def test_a_study_does_not_go_on_with_other_data(
-    searching: list[str], root: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+    study: list[str], root: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command(search.command, searching) == 0
+    assert run_command(search.command, study) == 0
     (tmp_path / "studies" / "s" / "trials" / "6").mkdir(parents=True)
     for name, (change, phrase) in CHANGES.items():
         change(shutil.copytree(root, tmp_path / name))
-        line = refused(search.command, [*searching, "--data.root", str(tmp_path / name)])
+        line = refused(search.command, [*study, "--data.root", str(tmp_path / name)])
         assert (
             f"the data of study 's' in {tmp_path / 'studies'} have changed since it began: {phrase}; " in line
         )
-    changed = [*searching, "--data.root", str(tmp_path / name)]
+    changed = [*study, "--data.root", str(tmp_path / name)]
     assert run_command(search.command, [*changed, *ACCEPT]) == 0
     assert f"study s: note: the data have changed after trial 6: {phrase}" in capsys.readouterr().err
     stored = json.loads((tmp_path / "studies" / "s" / "data.json").read_text())
     (noted,) = stored["data_changes"]
     assert (noted["after"], noted["changed"]) == ("trial 6", [phrase])
     assert run_command(search.command, changed) == 0  # its data from then on
-    assert phrase in refused(search.command, searching)
+    assert phrase in refused(search.command, study)
+
+
+def test_a_study_whose_own_file_is_torn_knows_by_its_trials(
+    study: list[str], root: Path, tmp_path: Path, refused: Refused
+) -> None:
+    assert run_command(search.command, study) == 0
+    folder = tmp_path / "studies" / "s"
+    for number in (9, 10):
+        (folder / "trials" / str(number)).mkdir(parents=True)
+    (folder / "data.json").rename(folder / "trials" / "9" / "data.json")
+    (folder / "data.json").write_text("")
+    relabel(root)
+    line = refused(search.command, study)
+    assert "train: labels changed of 1 image (003)" in line
+    (root / "train" / "labelTxt" / "003.txt").write_text(OTHER.replace("ship", "plane"))
+    line = refused(search.command, [*study, *ACCEPT])
+    assert "classes were ship, now plane, ship; " in line
+    relabel(root)
+    assert run_command(search.command, [*study, *ACCEPT]) == 0
 
 
 def test_a_study_without_baselines_has_data_too(
-    searching: list[str], root: Path, tmp_path: Path, refused: Refused
+    study: list[str], root: Path, tmp_path: Path, refused: Refused
 ) -> None:
     space = tmp_path / "space.py"
     space.write_text(
         "BASELINES = []\n\ndef space(trial):\n    return {'seed': trial.suggest_int('seed', 0, 9)}\n"
     )
-    options = [*searching, "--space", str(space), "--freezing.policy", "frozen"]
+    options = [*study, "--space", str(space), "--freezing.policy", "frozen"]
     assert run_command(search.command, options) == 0
     relabel(root)
     assert "labels changed of 1 image (003)" in refused(search.command, options)
 
 
 def test_val_that_is_left_for_the_end(
-    searching: list[str],
+    study: list[str],
     root: Path,
     tmp_path: Path,
     refused: Refused,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = [*searching, "--data.selection_fraction", "0.25"]
+    options = [*study, "--data.selection_fraction", "0.25"]
     for number in range(2):
         (root / "val" / "labelTxt" / f"00{number}.txt").write_text("")
     assert run_command(search.command, options) == 0

@@ -14,26 +14,11 @@ import pytest
 
 from dbf_ray.cli import evaluate, prepare_data, search, train
 from dbf_ray.cli.options import run_command
-from dbf_ray.cluster.ray_runtime import Resources
-from dbf_ray.search import tuner
 from tests.cli.conftest import write_ships
 from tests.data.label_writers import write_yolo_obb
 
 Refused = Callable[..., str]
 SHIP = "8 8 40 8 40 24 8 24 ship"
-
-
-@pytest.fixture
-def searching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Options of a search that would have two CPUs and goes as far as the first trial."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
-    monkeypatch.setattr(
-        tuner._Search, "execute", lambda self: {"study": self.name, "trials": [], "front": [], "knee": None}
-    )
-    monkeypatch.setattr("dbf_ray.cli.search.closing", lambda *_: "searched")
-    return ["--space", "rho", "--search.studies_dir", str(tmp_path / "studies")]
 
 
 def relabel(split: Path, text: str) -> None:

@@ -109,10 +109,16 @@ def head() -> Iterator[Any]:
         ("10.0.0.1:99999", "a port is 1 to 65535"),
         ("http://127.0.0.1:8265", "jobs are submitted to"),
         ("auto", "Could not find any running Ray instance"),
+        ("ray://", "HOST:PORT must follow ray://"),
+        ("ray://127.0.0.1:99999", "HOST:PORT must follow ray://"),
     ],
 )
 def test_an_address_where_no_cluster_is(
-    address: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    address: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(reach.services, "find_gcs_addresses", lambda: frozenset())
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # no address of an earlier cluster
@@ -122,6 +128,7 @@ def test_an_address_where_no_cluster_is(
     assert given.endswith("correct --cluster.address, or leave it out for a Ray on this machine")
     monkeypatch.setenv("RAY_ADDRESS", address)
     by_environment = refused()
+    assert capfd.readouterr().err == ""  # nor a word of gRPC's own
     assert words in by_environment
     assert by_environment.endswith("correct RAY_ADDRESS, or unset it for a Ray on this machine")
 
@@ -242,3 +249,13 @@ def test_a_folder_too_long_for_sockets_is_refused_and_the_next_step_works(
     require_ray()
     monkeypatch.setattr(reach, "get_default_ray_temp_dir", lambda: "/" + "a" * 200)
     assert int(refused().split("at most ")[1].split(" ")[0]) > 30
+
+
+def test_a_folder_that_is_not_absolute_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's processes, which have other working directories, would not find it, and Ray waits for them."""
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        for folder in ("", "tmp", "./tmp"):
+            monkeypatch.setenv(name, folder)
+            assert f"must be absolute, got {folder!r} (by {name})" in refused()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    require_ray()

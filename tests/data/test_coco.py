@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import LabelledObject, Labels, Problem
@@ -357,6 +358,18 @@ def test_names_of_images_with_folders(name: str, tmp_path: Path) -> None:
         tmp_path / "images" / "train" / "a.png",
         tmp_path / "images" / "train" / "b.png",
     ]
+
+
+def test_a_listed_image_that_was_converted_is_named(tmp_path: Path) -> None:
+    written(tmp_path, lambda content: None)
+    file = next(tmp_path.rglob("*.png"))
+    for other in (file.with_suffix(".webp"), file.with_suffix(".jpg")):
+        with Image.open(file) as picture:
+            picture.save(other)
+        file.unlink()
+        with pytest.raises(DataError, match=rf"got '{file.name}', but {other}; convert it, or name it so"):
+            coco(tmp_path)
+        other.rename(file)
 
 
 def test_images_of_a_split_before_others_of_the_same_name(tmp_path: Path) -> None:

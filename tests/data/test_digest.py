@@ -99,6 +99,20 @@ def test_what_changed_is_told(case: str, root: Path) -> None:
     assert changes({"train": before}, {"train": before}) == []
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "TIF"])
+def test_another_image_with_the_same_border_in_a_file_that_is_not_compressed(root: Path, suffix: str) -> None:
+    """Uncut aerial images have black borders, and these are how such a file ends."""
+    file, size = root / "train" / "images" / f"b.{suffix}", (60, 40)
+    file.with_suffix(".png").unlink()
+    digests = set()
+    for grey in (90, 200):
+        image = Image.new("RGB", size)
+        image.paste((grey, grey, grey), (10, 10, 50, 30))
+        image.save(file)
+        digests.add(digest(root))
+    assert len(digests) == 2
+
+
 def test_many_changes_are_counted_and_an_order_is_one(root: Path) -> None:
     before = data_facts(make_dataset("dota", root=root))
     for name in "ac":

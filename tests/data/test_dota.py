@@ -225,7 +225,7 @@ def test_label_without_image_is_reported(
     with caplog.at_level(logging.WARNING):
         dataset = dota(root)
     assert len(dataset) == 1
-    assert "orphan.txt" in caplog.text
+    assert caplog.text.count("orphan.txt") == 1  # though labels are read for their classes first
 
 
 def test_truncated_image_is_found_at_construction(make_root: Callable[..., Path]) -> None:

@@ -164,6 +164,7 @@ def test_what_systems_leave_is_passed_over(name: str, tmp_path: Path) -> None:
     shutil.move(copy, root / "__MACOSX")
     if name == "yolo_obb":
         shutil.copytree(root / "__MACOSX" / "images", root / "images" / "__MACOSX")
+        shutil.copytree(root / "__MACOSX", root / "$RECYCLE.BIN")
     assert taken(root, name) == {"siteA/0001": 1, "siteB/0001": 2, "0002": 1}
 
 

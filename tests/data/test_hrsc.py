@@ -10,7 +10,8 @@ import torch
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import Item, LabelledObject, Labels
-from dbf_ray.data.readers.hrsc import TYPES, HrscReader, box_corners
+from dbf_ray.data.readers.hrsc import TYPES, HrscReader
+from dbf_ray.data.readers.rotations import box_corners
 from dbf_ray.errors import DataError
 from dbf_ray.geometry import boxes_to_corners
 from tests.data.label_writers import hrsc_object, write_hrsc

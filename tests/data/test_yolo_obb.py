@@ -52,6 +52,7 @@ def test_commas_blanks_and_empty_lines(tmp_path: Path) -> None:
         ("-1 0.1 0.1 0.3 0.1 0.3 0.2 0.1 0.2", "unknown_class", ["(0 to 1)", "'-1'"]),
         ("0 0.1 nan 0.3 0.1 0.3 0.2 0.1 0.2", "coordinate", ["finite", "'nan'"]),
         ("0 0.1 0.1 0.3 x 0.3 0.2 0.1 0.2", "syntax", ["numbers", "'x'"]),
+        ("0 0_1 0.1 0.3 0.1 0.3 0.2 0.1 0.2", "syntax", ["numbers", "'0_1'"]),
         ("0 16 12 48 12 48 24 16 24", "coordinate", ["normalised", "160 x 120", "'16'"]),
         ("0 0.1 -1.01 0.3 0.1 0.3 0.2 0.1 0.2", "coordinate", ["normalised", "'-1.01'"]),
     ],
@@ -77,6 +78,9 @@ def test_an_image_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
     assert dataset.image_ids == ["a", "b", "c"]
     assert [len(labels) for labels in dataset._labels] == [1, 0, 0]
     assert yolo(tmp_path, drop_empty=True).image_ids == ["a"]
+    (tmp_path / "labels" / "train" / "c.txt").symlink_to("a.txt.on-another-disk")
+    with pytest.raises(DataError, match=r"c\.txt: every image needs a label file, this one is missing"):
+        yolo(tmp_path)
 
 
 def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
@@ -142,6 +146,9 @@ def test_an_undivided_folder(tmp_path: Path) -> None:
         ("data.yaml", "names:\n- 12:30\n- null\n- 1e3\n- 2024-01-01", ["12:30", "null", "1e3", "2024-01-01"]),
         ("data.yaml", "names: {0: off, 1: 007, 2: .5}\nnc: 3\ntrain: no", ["off", "007", ".5"]),
         ("classes.txt", "yes\n01\n~\n", ["yes", "01", "~"]),
+        ("classes.txt", "ship\r\nplane\r\n\r\n \n", ["ship", "plane"]),
+        ("data.yaml", "old: &a [yes, no]\nnames: *a", ["yes", "no"]),
+        ("data.yaml", "names: [cargo\u00a0ship, می\u200cشود]", ["cargo-ship", "می\u200cشود"]),
         ("data.yaml", "names: null\nnc: 3", None),
         ("data.yaml", "train: images/train", None),
         ("data.yaml", "", None),
@@ -187,6 +194,7 @@ def test_names(name: str, text: str, names: list[str] | None, tmp_path: Path) ->
         ("names: [ship, ' ']", r"got {1: ' '}"),
         (f"names: {'[' * 800}", r"data\.yaml"),
         ("names: \x00", r"must be YAML"),
+        ('names: [ship, "a\\0"]', r"data\.yaml: names must be a list of different names"),
     ],
 )
 def test_bad_names(text: str, message: str, tmp_path: Path) -> None:

@@ -88,4 +88,5 @@ def test_names_of_the_devkit_and_of_whole_images() -> None:
     assert parse_patch_name("P0006__0.5__824___0") == ("P0006", 824, 0, 0.5)
     assert parse_patch_name("P0006__1__0___1648") == ("P0006", 0, 1648, 1)
     assert parse_patch_name("P0006") == ("P0006", 0, 0, 1)
+    assert parse_patch_name("a\nb__512__1___2") == ("a\nb", 1, 2, 1)
     assert parse_patch_name("harbour__12") == ("harbour__12", 0, 0, 1)

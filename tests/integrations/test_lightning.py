@@ -167,7 +167,7 @@ def test_several_optimizers_have_all_parameters_together(tmp_path: Path) -> None
     module = Pair()
     trainer(tmp_path, 2, freezing()).fit(module, loader(1))
     assert module.frozen
-    with pytest.raises(ConfigError, match="of stage 2 4 of 4 are in none"):
+    with pytest.raises(ConfigError, match="of stage 2 3 of 3 are in none"):
         trainer(tmp_path, 2, freezing()).fit(Lacking(), loader(1))
 
 

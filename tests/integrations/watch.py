@@ -19,7 +19,7 @@ class Tiny(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.first = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         self.head = nn.Linear(4, 2)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Watch:
         after = [row[1] for row in self._epochs[1:]] + [bits(model)]
         for (_, before, frozen, _), now in zip(self._epochs, after, strict=True):
             still = {name for name in before if torch.equal(before[name], now[name])}
-            assert still == {name for name in before if name.split(".")[0] in frozen}
+            assert still == {name for name in before if name.split(".")[0] in frozen}, (frozen, still)
         for k in range(1, len(self._epochs)):  # momentum waits
             owners = {id(p): name.split(".")[0] for name, p in model.named_parameters()}
             for key, value in self._epochs[k - 1][3].items():

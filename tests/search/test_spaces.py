@@ -75,6 +75,7 @@ def test_a_space_may_take_the_trial_alone(tmp_path):
         ),
         ("BASELINES = [\n\ndef space(trial: return", r"mine\.py, line \d: not valid Python"),
         ("\nimport no_such_module", r"mine\.py, line 2: loading the search space raised ModuleNotFoundError"),
+        ("\nraise SystemExit(0)", r"mine\.py, line 2: loading the search space raised SystemExit"),
     ],
 )
 def test_a_file_that_is_no_search_space_is_refused(tmp_path, text, message):
@@ -91,6 +92,7 @@ def test_a_missing_file_is_refused(tmp_path):
     ("body", "message"),
     [
         ("1 / 0", r"mine\.py, line 3: .* ZeroDivisionError"),
+        ("raise SystemExit(0)", r"mine\.py, line 3: .* SystemExit"),
         ("pass", "got None"),
         ("return {1: 2}", "got {1: 2}"),
     ],

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,6 +235,28 @@ def test_a_space_that_changed_is_refused_and_no_file_is_touched(tmp_path, monkey
         searched_without_ray(tmp_path, 9, space)
     before.pop(tmp_path / "s" / ".pareto.json.x.partial")
     assert {file: file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file()} == before
+
+
+def test_trials_that_the_study_file_does_not_know_are_not_taken_for_its_own(tmp_path, monkeypatch):
+    without_ray(monkeypatch, set())
+    searched_without_ray(tmp_path, 2)
+    (tmp_path / "s" / "trials" / "0").mkdir(parents=True, exist_ok=True)
+    file, kept = tmp_path / "s" / "study.db", (tmp_path / "s" / "study.db").read_bytes()
+    (tmp_path / "s").rename(tmp_path / "t?")
+    shutil.copytree(tmp_path / "t?", tmp_path / "s2")
+    config = base(tmp_path, **{"tracking.mlflow": False})
+    with pytest.raises(ConfigError, match=r"the study 's2' has trials in .* is of the study 's'; put"):
+        search(config, RHO, study_name="s2", studies_dir=tmp_path, run=arithmetic_run, begin=four_stages)
+    (tmp_path / "t?").rename(tmp_path / "s")
+    for content, why in ((b"", "is empty"), (None, "is not there")):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"study\.db {why}; put the one that it had back there"):
+            searched_without_ray(tmp_path, 3)
+        assert (file.read_bytes() if file.exists() else None) == content
+    file.write_bytes(kept)
+    searched_without_ray(tmp_path, 3)
 
 
 def test_a_baseline_that_failed_is_trained_first_by_the_command_that_is_named(tmp_path, monkeypatch):

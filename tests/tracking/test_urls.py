@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from dbf_ray.errors import ConfigError
 from dbf_ray.search.study import open_study
 from dbf_ray.tracking import MlflowTarget, make_trackers, resolve_uri
 from dbf_ray.tracking.urls import sqlite_file, sqlite_url
@@ -68,3 +69,15 @@ def test_a_relative_path_and_options_of_a_url_are_kept(
     uri = resolve_uri("sqlite:///sub%3F/m.db?timeout=5", {})
     assert sqlite_file(uri) == tmp_path / "a?b" / "sub?" / "m.db"
     assert uri.endswith("/m.db?timeout=5")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///", "sqlite:///{}", "sqlite:///./", "sqlite+pysqlite:///{}/?timeout=5"]
+)
+def test_a_folder_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"must name a file, got the folder .*; give a file in it, as sqlite:"
+    ):
+        resolve_uri(url.format(tmp_path), {})
+    assert sqlite_file(resolve_uri("sqlite:///mlflow.db", {})) == tmp_path / "mlflow.db"

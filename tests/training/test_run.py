@@ -305,6 +305,23 @@ def test_two_processes_cannot_train_in_one_folder(
         run(config, quiet=True)
 
 
+def test_a_checkpoint_that_its_writer_removes_while_it_is_read_is_told_as_that(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_directory(tiny())
+    gone = folder / "checkpoints" / "epoch-00003"
+    monkeypatch.setattr("dbf_ray.run.resume.newest_whole", lambda _: gone)  # whole when it was looked at
+    with (
+        only_writer(folder, "training", ""),
+        pytest.raises(
+            ResourceError, match=r"another process is training in .*; wait for it, or give another"
+        ),
+    ):
+        find_resume(tiny(), folder)
+    with pytest.raises(WeightsError, match="epoch-00003 is not a checkpoint"):
+        find_resume(tiny(), folder)
+
+
 def test_a_picture_that_fails_costs_only_itself(
     tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dbf_ray.data.images.files import IMAGE_SUFFIXES, OTHER_TYPES
 
-PASSED_OVER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir")
+PASSED_OVER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found")
 """What systems leave in folders, in any case of letters, beside all that begins with a dot
 (``._0001.txt``).
 """

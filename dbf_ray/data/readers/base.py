@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dbf_ray.data.class_lists import class_names
+from dbf_ray.data.images.files import IMAGE_SUFFIXES
 from dbf_ray.data.images.folders import is_passed_over, name_below
 from dbf_ray.errors import DataError
 
@@ -179,7 +180,7 @@ def parse_corners(
     values = []
     for text in fields:
         try:
-            value = float(text)
+            value = float(text.replace("_", "?"))  # 1_5 is a number in Python alone
         except ValueError:
             return Problem(
                 "syntax",
@@ -217,6 +218,16 @@ def read_text(file: Path, what: str = "label files") -> str | Problem:
             file,
             f"{what} must be readable, got: {error.strerror or error}; check the file and its permissions",
         )
+
+
+def find_image(folders: Sequence[Path], stem: str) -> Path | None:
+    """The image file named ``stem``, which may have folders before it, in the first of the folders that has
+    one.
+    """
+    for folder in folders:
+        if found := find_files(folder / stem, IMAGE_SUFFIXES):
+            return found[0]
+    return None
 
 
 def find_files(stem: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -25,6 +25,7 @@ from dbf_ray.data.readers.coco_files import (
 from dbf_ray.data.readers.coco_objects import Annotation, is_id, is_true, parse_annotation
 from dbf_ray.data.readers.dota import has_label_folder
 from dbf_ray.errors import DataError
+from dbf_ray.values import is_text
 
 PLACEHOLDER = (
     "none"  # supercategory of a category that Roboflow adds, which groups the others and has no objects
@@ -115,7 +116,7 @@ def _names(content: dict[str, Any], file: Path, problems: list[Problem]) -> dict
     names: dict[Any, str] = {}
     for category in content.get("categories") or []:
         key, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
-        name = one_word(name) if isinstance(name, str) and name.isprintable() else ""
+        name = one_word(name) if isinstance(name, str) and is_text(one_word(name)) else ""
         if not is_id(key) or not name or key in names:
             message = (
                 "categories must have an id of their own and a name, which is text, got "

@@ -177,10 +177,10 @@ def find_images(
             files.add(found)
             continue
         shown = f"{reprlib.repr(name)}, not in {', '.join(str(folder) for folder in folders)}"
-        message = (
-            f"image {reprlib.repr(key)}: listed images must be there, got {shown}; add the image or remove "
-            "it from the list"
-        )
+        step = "add the image or remove it from the list"
+        if (other := _of_another_type(name, indices)) is not None:
+            shown, step = f"{reprlib.repr(name)}, but {other}", "convert it, or name it so in the list"
+        message = f"image {reprlib.repr(key)}: listed images must be there, got {shown}; {step}"
         problems.append(Problem("missing_image", file, message))
     return images
 
@@ -227,6 +227,12 @@ def _spelled_otherwise(name: str, folders: list[Path], indices: dict[Path, FileI
             if len(found) == 1:
                 return found[0]
     return None
+
+
+def _of_another_type(name: str, indices: dict[Path, FileIndex]) -> Path | None:
+    """An image that is called so but for its suffix, of a listed one that was converted."""
+    stems = [os.path.splitext(tail)[0] for tail in tails(name)]
+    return next((file for stem in stems for index in indices.values() for file in index.find(stem)), None)
 
 
 def _split_name(file: Path) -> str:

@@ -12,7 +12,6 @@ detection, 2022, https://gcheng-nwpu.github.io. roLabelImg: https://github.com/c
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from xml.etree.ElementTree import Element
 from dbf_ray.data.class_lists import CLASS_LISTS, one_word
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split
 from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
-from dbf_ray.data.readers.rotations import box_corners, not_understood, rotations, turned
+from dbf_ray.data.readers.rotations import NAMING, VALUES, not_understood, rotations, turned
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 from dbf_ray.errors import DataError
 
@@ -113,7 +112,7 @@ def parse_object(xml: XmlFile, element: Element) -> LabelledObject | Problem:
 def _corners(xml: XmlFile, element: Element) -> tuple[float, ...] | Problem:
     box = element.find("robndbox")
     if box is not None:
-        return _turned_box(xml, box) if box.find("angle") is not None else xml.numbers(box, CORNERS)
+        return xml.turned_box(box, ROLABELIMG) if box.find("angle") is not None else xml.numbers(box, CORNERS)
     box = element.find("bndbox")
     if box is None:
         return xml.problem(
@@ -136,29 +135,17 @@ def _corners(xml: XmlFile, element: Element) -> tuple[float, ...] | Problem:
     return xml.problem("syntax", found, element) if isinstance(found, str) else found
 
 
-def _turned_box(xml: XmlFile, box: Element) -> tuple[float, ...] | Problem:
-    """Corners of roLabelImg's box."""
-    numbers = xml.numbers(box, ROLABELIMG)
-    if isinstance(numbers, Problem):
-        return numbers
-    if abs(numbers[4]) > 2 * math.pi:
-        message = (
-            f"<angle> must be in radians, within a full turn of {2 * math.pi:.4f}, got {numbers[4]:g}; "
-            "convert the angle"
-        )
-        return xml.problem("coordinate", message, box)
-    if min(numbers[2:4]) < 0:
-        message = f"<w> and <h> must be positive, got {numbers[2]:g} and {numbers[3]:g}; correct them"
-        return xml.problem("coordinate", message, box)
-    return box_corners(*numbers)
-
-
 def _entries(element: Element, place: str = "") -> Iterator[tuple[str, str]]:
     """Names and texts of what an element holds, inner ones joined by dots; a part's are not the object's."""
     yield from ((f"{place}{key}", value) for key, value in element.attrib.items())
     for child in element:
-        name = child.findtext("name") if child.tag == "attribute" else child.tag
-        texts = child.findtext("value", "") if child.tag == "attribute" else " ".join(child.itertext())
-        yield f"{place}{name}", " ".join(texts.split())
-        if child.tag not in ("attribute", "part"):
+        name, text = child.findtext("name"), child.findtext("value", "")
+        if child.tag == "attribute" and name is not None:
+            yield f"{place}{name}", " ".join(text.split())
+            continue
+        yield f"{place}{child.tag}", " ".join(" ".join(child.itertext()).split())
+        named = [found for key in NAMING if (found := child.get(key) or child.findtext(key))]
+        values = [found for key in VALUES if (found := child.get(key) or child.findtext(key))]
+        yield from ((f"{place}{child.tag}: {one}", (values or [child.text or ""])[0]) for one in named)
+        if child.tag != "part":
             yield from _entries(child, f"{place}{child.tag}.")

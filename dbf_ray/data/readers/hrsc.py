@@ -9,7 +9,6 @@ ship recognition and some new baselines, 2017.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from xml.etree.ElementTree import Element
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.data.readers.base import Item, LabelledObject, Labels, Listing, Problem, no_split, quoted
 from dbf_ray.data.readers.image_lists import label_folder_or_none, list_file, list_names, listed
-from dbf_ray.data.readers.rotations import box_corners
 from dbf_ray.data.readers.xml_lines import XmlFile, read_xml
 
 HOLDERS = ("FullDataSet", "Train", "Test", ".")
@@ -94,24 +92,10 @@ class HrscReader:
         difficult = xml.flag(element, "difficult")
         if isinstance(difficult, Problem):
             return difficult
-        box = xml.numbers(element, BOX)
-        if isinstance(box, Problem):
-            return box
-        if abs(box[4]) > 2 * math.pi:
-            message = (
-                f"mbox_ang must be in radians, within a full turn of {2 * math.pi:.4f}, got {box[4]:g}; "
-                "convert the angle"
-            )
-            return xml.problem("coordinate", message, element)
-        if min(box[2:4]) < 0:
-            return xml.problem(
-                "coordinate",
-                f"mbox_w and mbox_h must be positive, got {box[2]:g} and {box[3]:g}; correct them",
-                element,
-            )
-        return LabelledObject(
-            box_corners(*box), TYPES[number] if self.types else "ship", difficult, xml.lines[element]
-        )
+        corners = xml.turned_box(element, BOX)
+        if isinstance(corners, Problem):
+            return corners
+        return LabelledObject(corners, TYPES[number] if self.types else "ship", difficult, xml.lines[element])
 
 
 def _places(root: Path) -> list[tuple[Path, Path | None]]:

@@ -9,6 +9,7 @@ whether it is in degrees or radians, which way it turns, and about which point, 
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 import reprlib
@@ -19,14 +20,22 @@ Points = list[tuple[float, float]]
 
 SURE = frozenset({"rotation", "rotate", "rot", "angle", "ang", "theta"})
 """Words of a key that say that its value turns the box."""
-PERHAPS = frozenset({"orientation", "direction", "heading", "yaw", "tilt", "azimuth"})
+JOINED = re.compile(
+    r"(rot|rotation|rotated?|box|bbox|obb|obj|object)?(angle|rotation|theta|θ|rot)s?(deg|degrees?|rad|radians?)?"
+)
+"""Such words in one, as ``rotationangle``; letters alone."""
+PERHAPS = frozenset(
+    {"orientation", "direction", "heading", "bearing", "course", "yaw", "tilt", "azimuth"}
+    | {"deg", "degree", "degrees", "rad", "radian", "radians"}
+)
 """Words that may as well say where an object looks: only numbers count, and only beside an upright box."""
 OTHERS = frozenset(
     {"camera", "elevation", "image", "img", "incidence", "look", "nadir", "sensor", "solar", "sun", "view"}
 )
 """Words of angles that are not the object's."""
 TURNED = re.compile(
-    r"(is|has)?(r|ro|rot|rotated|rotatable|oriented)(b|bnd|bounding)?b?box(es)?|(is|has)?(rotated|obb)"
+    r"(is|has)?(r|ro|rot|rotated|rotatable|oriented|minarea)((b|bnd|bounding)?b?box(es)?|bb|rect(angle)?s?)"
+    r"|(is|has)?(rotated|obb)"
     r"|(b|bnd|bounding)?box(obb|rot|rotated|oriented)|c?x?c?ywh(a|r|angle|theta)|xyxyxyxy|obb?box(es)?"
     r"|poly(gon)?s?|quad(rilateral|rangle)?|corners|vertices|points"
 )
@@ -34,7 +43,10 @@ TURNED = re.compile(
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 TOLERANCE = 0.5  # degrees between a polygon's side and a rotation that are the same
 SQUARE = 1e-2  # cosine of what is a right angle
-DEEPEST = 3  # mappings within each other that are looked into
+DEEPEST = 8  # mappings within each other that are looked into
+NAMING = ("name", "key", "label", "attribute")
+"""Keys of the name in {"name": "rotation", "value": 45}."""
+VALUES = ("value", "values", "val")
 
 
 class Rotation(NamedTuple):
@@ -74,20 +86,39 @@ def rotations(pairs: Iterable[tuple[str, Any]], known: str) -> list[Rotation]:
 
 
 def entries(
-    value: dict[str, Any], skipped: Container[str] = (), place: str = ""
+    value: dict[str, Any], skipped: Container[str] = (), place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, Any]]:
-    """Keys and values of mappings within each other, keys joined by dots; among them those of lists of
-    ``{"name": ..., "value": ...}``.
+    """Keys and values of mappings within each other, keys joined by dots; among them those of lists, also as
+    ``{"name": ..., "value": ...}`` or pairs, and of JSON that is kept as text.
     """
-    for key, inner in value.items():
+    if depth > DEEPEST:
+        return
+    for key, written in value.items():
         if key in skipped:
             continue
-        yield f"{place}{key}", inner
-        if isinstance(inner, dict) and place.count(".") < DEEPEST:
-            yield from entries(inner, skipped, f"{place}{key}.")
+        yield f"{place}{key}", written
+        inner = _json(written) if isinstance(written, str) else written
+        if isinstance(inner, dict):
+            # what is text in one file and a mapping in another need not be the same tool's
+            yield from entries(inner, skipped, f"{place}{key}{'.' if inner is written else ': '}", depth + 1)
         for one in inner if isinstance(inner, list) else ():
-            if isinstance(one, dict) and "value" in one:
-                yield f"{place}{key}: {one.get('name', one.get('key'))}", one["value"]
+            if isinstance(one, dict):
+                yield from entries(one, skipped, f"{place}{key}: ", depth + 1)
+                names = [one[naming] for naming in NAMING if isinstance(one.get(naming), str)]
+                values = [one[part] for part in VALUES if part in one]
+                yield from ((f"{place}{key}: {name}", content) for name in names for content in values[:1])
+            elif isinstance(one, list) and len(one) == 2 and isinstance(one[0], str):
+                yield f"{place}{key}: {one[0]}", one[1]
+
+
+def _json(text: str) -> Any:
+    """What a text that is a mapping or list in JSON holds, None for any other."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def not_understood(rotation: Rotation, corners: str) -> str:
@@ -199,7 +230,7 @@ def _kind(key: str) -> Literal["sure", "perhaps", "held", "said"] | None:
     words = {word.lower() for word in WORDS.findall(last)}
     if words & OTHERS:
         return None
-    if words & SURE:
+    if words & SURE or JOINED.fullmatch("".join(letter for letter in last.lower() if letter.isalpha())):
         return "sure"
     if words & PERHAPS:
         return "perhaps"

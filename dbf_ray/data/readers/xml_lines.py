@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from dbf_ray.data.readers.base import Problem, parse_corners, quoted
+from dbf_ray.data.readers.rotations import box_corners
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,28 @@ class XmlFile:
         fields = [text.strip() for text in texts if text is not None]
         shown = quoted(" ".join(f"{tag}={text}" for tag, text in zip(tags, fields, strict=True)))
         return parse_corners(fields, self.file, self.lines[parent], shown)
+
+    def turned_box(self, parent: Element, tags: Sequence[str]) -> tuple[float, ...] | Problem:
+        """Corners (x1, y1, ..., x4, y4) of a box that a parent's children hold, or what is wrong with it.
+
+        Args:
+            parent: the element of the box.
+            tags: of its centre's x and y, width, height (pixels), and angle (radians, clockwise as seen in
+                the image).
+        """
+        box = self.numbers(parent, tags)
+        if isinstance(box, Problem):
+            return box
+        if abs(box[4]) > 2 * math.pi:
+            message = (
+                f"<{tags[4]}> must be in radians, within a full turn of {2 * math.pi:.4f}, got {box[4]:g}; "
+                "convert the angle"
+            )
+            return self.problem("coordinate", message, parent)
+        if min(box[2:4]) < 0:
+            message = f"<{tags[2]}> and <{tags[3]}> must be positive, got {box[2]:g} and {box[3]:g}"
+            return self.problem("coordinate", f"{message}; correct them", parent)
+        return box_corners(*box)
 
     def flag(self, parent: Element, tag: str) -> bool | Problem:
         """Whether a child says 1; False where it says 0 or nothing, or is missing."""

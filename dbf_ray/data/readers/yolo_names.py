@@ -15,6 +15,7 @@ from dbf_ray.data.class_lists import one_word
 from dbf_ray.data.images.folders import is_passed_over
 from dbf_ray.data.readers.base import Problem, find_files, quoted, read_text
 from dbf_ray.single_keys import RepeatedKey, load_yaml
+from dbf_ray.values import is_text
 
 YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 KEY_POINTS = (
@@ -37,7 +38,7 @@ def read_names(root: Path) -> dict[int, str] | Problem | None:
     if isinstance(text, Problem):
         return text
     if file.name.lower() == CLASSES_FILE:
-        return _checked(dict(enumerate(text.splitlines())), file)
+        return _checked(dict(enumerate(text.rstrip().splitlines())), file)
     try:
         content = load_yaml(text, lambda path: path[:1] == ("names",))
         names = content.get("names") if isinstance(content, dict) else None
@@ -98,7 +99,7 @@ def _checked(names: Any, file: Path) -> dict[int, str] | Problem:
         # 010 is 8 in YAML and 10 in most eyes
         plain = isinstance(key, int) or (isinstance(key, str) and key.isdecimal() and str(int(key)) == key)
         index = int(key) if plain else -1
-        name = one_word(value) if isinstance(value, str) else ""
+        name = one_word(value) if isinstance(value, str) and is_text(one_word(value)) else ""
         if index < 0 or not name or index in checked or name in checked.values():
             return Problem("syntax", file, f"{rule}, got {reprlib.repr({key: value})}; correct them")
         checked[index] = name

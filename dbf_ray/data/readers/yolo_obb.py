@@ -97,7 +97,7 @@ class YoloObbReader:
 
     def read(self, item: Item) -> Labels:
         """See :class:`.Reader`."""
-        if item.labels is None or not os.path.exists(item.labels):
+        if item.labels is None or not os.path.lexists(item.labels):  # a broken link is no missing file
             return Labels()
         text = read_text(item.labels)
         if isinstance(text, Problem):
