@@ -13,7 +13,7 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_text
 from dbf_ray.progress import print_line
 
-ABOUT = """Choose a configuration for own images: image size, anchors, thresholds, batch, learning rate, epochs.
+ABOUT = """Choose settings for own images: image size, anchors, thresholds, batch, learning rate, epochs.
 
 Labels and the headers of all images are read; nothing is trained. Each value comes from a rule, with the
 figure that it was chosen by as a comment beside it. docs/plan.md has the rules. What --config or an option

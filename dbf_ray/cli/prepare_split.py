@@ -12,7 +12,7 @@ from typing import Any
 
 from dbf_ray.cli.options import class_option
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, SplitTask, cut_all
-from dbf_ray.data.patches.split import SplitPlan, plan_split, prepare_out
+from dbf_ray.data.patches.split import SplitWork, prepare_out, split_work
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.locks import only_writer
@@ -122,7 +122,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         from dbf_ray.cluster.reach import require_ray
 
         require_ray(options.address, "--address")
-    plan = plan_split(reader, options.root, options.out, settings, classes)
+    plan = split_work(reader, options.root, options.out, settings, classes)
     with _ray(options), only_writer(options.out, "splitting", "give another OUT"):
         removed = prepare_out(plan, options.root, options.out, settings, classes)
         total = sum(len(task.windows) for task in plan.tasks)
@@ -154,7 +154,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     return {**result, "out": str(options.out)}
 
 
-def notes_of(plan: SplitPlan, patches: int, removed: int) -> list[str]:
+def notes_of(plan: SplitWork, patches: int, removed: int) -> list[str]:
     """What is worth knowing before the cutting begins."""
     notes = [f"{len({task.image for task in plan.tasks})} images, {patches} patches"]
     if plan.together:

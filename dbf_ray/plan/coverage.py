@@ -60,7 +60,7 @@ def coverage(detector: Detector, shown: Iterable[Objects], chosen: Tensor) -> Co
     Args:
         detector: with any weights.
         shown: the same objects in several views (:func:`.objects.views`).
-        chosen: indices of the objects to look at; all others take anchors and points from them as in training.
+        chosen: indices of the objects to look at; others take anchors and points from them as in training.
 
     Returns:
         None for a detector of a kind that is not known here.

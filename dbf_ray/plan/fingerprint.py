@@ -18,10 +18,10 @@ def fingerprint(objects: Objects, image_size: int) -> dict[str, Any]:
     """Counts and distributions, all lengths in pixels of images resized to ``image_size``.
 
     Returns:
-        ``images``, ``images_without_objects``, ``objects``, ``difficult``, ``image_size``; ``image_sizes``: of
-        the images as they are, quantiles of the long and the short side; ``all`` and ``classes`` by name, each
-        with ``objects``, ``difficult`` and quantiles of ``long_side``, ``short_side``, ``aspect_ratio`` and
-        ``angle`` (degrees from 0 to 90, between the long side and the nearer axis of the image).
+        ``images``, ``images_without_objects``, ``objects``, ``difficult``, ``image_size``; ``image_sizes``:
+        quantiles of the long and the short side of the images as they are; ``all`` and ``classes`` by name,
+        each with ``objects``, ``difficult`` and quantiles of ``long_side``, ``short_side``, ``aspect_ratio``
+        and ``angle`` (degrees from 0 to 45, between the long side and the nearest axis of the image).
     """
     shown = scaled(objects, image_size)
     counts = torch.bincount(objects.image, minlength=len(objects.sizes))

@@ -30,7 +30,7 @@ def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Confi
     splits = find_reader(name).splits(root)
     if splits and "data.train_split" not in given and "train" not in splits:
         raise DataError(
-            f"{root}: a folder that is divided must have a split to train on, train or another that is named; "
+            f"{root}: a folder that is divided must have a split to train on, train or one that is named; "
             f"there are {', '.join(splits)}; give one as --data.train_split"
         )
     if splits and "data.val_split" not in given:

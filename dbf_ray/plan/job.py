@@ -52,8 +52,8 @@ def plan_data(
 def _command(root: Path, size: ImageSize) -> str:
     folder = shlex.quote(str(root))
     return (
-        f"95% of the objects have a short side of a cell only at {size.needed:.0f} px, more than fits: cut the "
-        "images first, then plan on the patches\n"
+        f"95% of the objects have a short side of a cell only at {size.needed:.0f} px, more than fits: cut "
+        "the images first, then plan on the patches\n"
         f"  dbf prepare-data split {folder} PATCHES --size {size.side} --overlap {size.overlap}\n"
         "  dbf plan PATCHES --out FILE.yaml\n"
         f"or both at once: dbf plan {folder} --patches PATCHES --out FILE.yaml"

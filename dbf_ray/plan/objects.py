@@ -98,7 +98,7 @@ def scaled(objects: Objects, image_size: int, factor: float = 1.0) -> Objects:
 
 
 def oriented(objects: Objects, orientation: str) -> Objects:
-    """The objects in an orientation, a key of :data:`dbf_ray.data.transforms.ORIENTATIONS`, in closed form."""
+    """The objects in an orientation, a key of ``dbf_ray.data.transforms.ORIENTATIONS``, in closed form."""
     turned, left_right, top_bottom = ORIENTATIONS[orientation]
     cx, cy, w, h, angle = objects.boxes.unbind(-1)
     height, width = objects.sizes[objects.image].double().unbind(-1)

@@ -61,7 +61,7 @@ def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> Image
 
 
 def rule(facts: Facts, config: Config) -> list[Choice]:
-    """``data.image_size``; whether images should be cut instead is asked before (:func:`choose_image_size`)."""
+    """``data.image_size``; whether images are cut instead is asked before (:func:`choose_image_size`)."""
     found = choose_image_size(facts.objects, two_stages=is_two_stage(config.detector.name), gpu=facts.gpu)
     why = f"{SEEN:.0%} of the objects have a short side of {found.short_side:.1f} px or more"
     return [Choice("data.image_size", found.side, why, "image size")]

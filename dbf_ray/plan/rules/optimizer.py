@@ -1,4 +1,4 @@
-"""How long and how fast to train: learning rate, weight decay, epochs, warm-up, and the largest sound batch."""
+"""How long and how fast to train: learning rate, weight decay, epochs, warm-up, the largest sound batch."""
 
 from __future__ import annotations
 
