@@ -179,5 +179,6 @@ def _on(anchors: Tensor, size: Size) -> Tensor:
 
 
 def within(anchors: Tensor, size: Size) -> Tensor:
+    """Which of the anchors [N, 4] lie wholly on an image of ``size`` (height, width)."""
     height, width = size
     return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)

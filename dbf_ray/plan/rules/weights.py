@@ -7,7 +7,7 @@ from dbf_ray.plan.choices import Choice, Facts
 
 
 def rule(facts: Facts, config: Config) -> list[Choice]:
-    """``detector.weights_backbone``: the file that was fetched, else torchvision's, downloaded when needed."""
+    """``detector.weights_backbone``: the file that was fetched, else torchvision's, downloaded if needed."""
     if config.detector.weights_mmrotate is not None:
         return []
     fetched = facts.fetched.get(config.detector.backbone)
