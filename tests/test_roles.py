@@ -106,6 +106,11 @@ def opening(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Stud
     return opened
 
 
+def last_state(config: Config) -> str:
+    """The name of what a training ends in."""
+    return Settings(config, four_stages).make({}).states[-1]
+
+
 @pytest.mark.parametrize("key", MAY)
 def test_places_resources_and_labels_may_change(
     key: str, run_folder: Path, opening: Callable[[Config], Study]
@@ -114,6 +119,7 @@ def test_places_resources_and_labels_may_change(
     assert to_dict(config) != to_dict(with_overrides(Config(), BASE))
     assert find_resume(config, run_folder) is not None
     opening(config)
+    assert last_state(config) == last_state(with_overrides(Config(), BASE))
 
 
 @pytest.mark.parametrize("key", MAY_NOT)
@@ -125,6 +131,8 @@ def test_what_shapes_the_training_may_not(
         find_resume(config, run_folder)
     with pytest.raises(ConfigError, match=rf"other settings, it differs in .*{key} \(.*, now .*\)"):
         opening(config)
+    if not key.startswith("freezing.interval."):  # whose blocks' length counts, however it is written
+        assert last_state(config) != last_state(with_overrides(Config(), BASE))
 
 
 @pytest.mark.parametrize("weights", [None, "DEFAULT", "/here/others.pth"])

@@ -11,17 +11,20 @@ from urllib.parse import quote
 
 from dbf_ray.build import check_scored, prepare
 from dbf_ray.build.data import make_split
-from dbf_ray.config import Config, with_overrides
+from dbf_ray.config import Config, paths, role_of, with_overrides
+from dbf_ray.config.roles import leaves
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.data.digest import Facts, data_facts
 from dbf_ray.errors import ConfigError, DataError
-from dbf_ray.freezing import Horizon
+from dbf_ray.files import sha256
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
+from dbf_ray.run.summary import versions
+from dbf_ray.search.settings import Beginning
 
 
 class CheckedBegin:
-    """Checks a configuration completely (data, weights, sizes, and that map50 will tell something) and gives
-    its horizon; keeps the data of the first.
+    """Checks a configuration completely (data, weights, sizes, and that map50 will tell something) and says
+    how its run begins; keeps the data of the first.
 
     Attributes:
         warnings: lines about data that are left for the end.
@@ -32,17 +35,18 @@ class CheckedBegin:
         self._data: DataRecord | None = None
         self._classes: list[str] = []
 
-    def __call__(self, config: Config) -> Horizon:
-        """The horizon of a run of ``config``.
+    def __call__(self, config: Config) -> Beginning:
+        """How a run of ``config`` begins.
 
         Raises:
             DbfRayError: it cannot be trained, or its map50 would tell nothing.
         """
         spec = prepare(config)
         check_scored(spec)
+        data = data_of(spec)
         if self._data is None:
-            self._data, self._classes = data_of(spec), spec.train_set.classes
-        return spec.horizon
+            self._data, self._classes = data, spec.train_set.classes
+        return Beginning(spec.horizon, origin_of(config, data.digest))
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:
         """The data of the study in ``folder`` with the base ``config``, which begins or goes on: those of its
@@ -87,6 +91,24 @@ class CheckedBegin:
         if reason := why_nothing_counts(dataset):
             self.warnings.append(f"warning: the front's map50 on {split} will be none, since there {reason}")
         return {"val": data_facts(dataset)}
+
+
+def origin_of(config: Config, data_digest: str) -> dict[str, Any]:
+    """What a training begins with beside its configuration: the data's digest, those of files of weights, and
+    the versions of the code that trains.
+    """
+    files = paths(config)
+    weights = {
+        key: sha256(files[key].expanduser())
+        for key, field, _ in leaves(config)
+        if role_of(field).weights and key in files
+    }
+    return {"data": data_digest, "weights": weights, "versions": code_versions(versions())}
+
+
+def code_versions(found: Mapping[str, str]) -> dict[str, str]:
+    """Of all versions in a record those of the code that trains."""
+    return {name: found[name] for name in ("dbf-ray", "torch", "torchvision") if name in found}
 
 
 def check_trials_known(folder: Path) -> None:

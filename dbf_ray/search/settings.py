@@ -13,22 +13,42 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dbf_ray.build import resolved
-from dbf_ray.config import Config, FreezingConfig, identity, key_of, role_of, to_dict, with_overrides
+from dbf_ray.config import Config, key_of, to_dict, with_overrides
 from dbf_ray.freezing import Horizon, Policy, make_policy
+from dbf_ray.search.states import Shaping, held, shaping, state_names
 
-Begin = Callable[[Config], Horizon]
+
+@dataclass(frozen=True)
+class Beginning:
+    """What is known of a run before it trains.
+
+    Attributes:
+        horizon: its blocks, their steps, stages, costs.
+        origin: what it begins with beside its configuration: digests of its data and weights, versions.
+    """
+
+    horizon: Horizon
+    origin: Mapping[str, Any]
+
+
+Begin = Callable[[Config], Beginning]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a search space, as a complete configuration."""
+    """One point of a search space, as a complete configuration.
+
+    Attributes:
+        key: the same for settings that train the same.
+        states: names of what it is after 0, 1, ... E epochs (:mod:`.states`).
+    """
 
     overrides: dict[str, Any]
     config: Config
     key: str
     policy: str
     parameters: dict[str, Any]
+    states: tuple[str, ...]
 
     @property
     def rho(self) -> int | None:
@@ -51,12 +71,17 @@ class Settings:
     """Makes settings out of overrides of one base configuration."""
 
     def __init__(self, config: Config, begin: Begin) -> None:
-        """``begin(config)`` gives a run's horizon; asked once for all configurations that differ only in
+        """``begin(config)`` says how a run begins; asked once for all configurations that differ only in
         policies and in how they optimize.
         """
         self.config = config
         self._begin = begin
-        self._known: dict[str, Horizon] = {}
+        self._known: dict[str, Beginning] = {}
+
+    @property
+    def begun(self) -> int:
+        """How many beginnings were asked for so far; each took as long as it takes to check a run."""
+        return len(self._known)
 
     def make(self, overrides: Mapping[str, Any]) -> Setting:
         """The setting that ``overrides`` make.
@@ -69,49 +94,42 @@ class Settings:
         given = {
             name: value for name, value in policy.parameters().items() if name in config.freezing.parameters
         }
-        return Setting(dict(overrides), config, self._key(config, policy), policy.name, given)
+        beginning, shape = self._beginning(config), shaping(config)
+        horizon = beginning.horizon
+        policy.check(horizon)
+        key = key_of({**shape.always, "freezing": _freezing(shape, policy, horizon)})
+        names = state_names(shape, policy, horizon, config.training.epochs, beginning.origin)
+        return Setting(dict(overrides), config, key, policy.name, given, names)
 
-    def _key(self, config: Config, policy: Policy) -> str:
-        shape = identity(resolved(config))
-        freezing = {key: shape.pop(key) for key in list(shape) if key.startswith("freezing.")}
-        return key_of({**shape, "freezing": self._freezing(config, policy, freezing)})
-
-    def _freezing(self, config: Config, policy: Policy, shape: dict[str, Any]) -> Any:
-        """The policy's timeline, or its name and parameters where the timeline is only known while training;
-        and what else of ``shape``, the identity's keys of freezing, matters to it.
-        """
-        interval = [shape.pop(f"freezing.interval.{key}") for key in ("unit", "every")]
-        rest = [interval, *(shape.pop(key) for key in _that_matter("thawed"))]
-        executed = [shape.pop(key) for key in _that_matter("frozen")]
-        shape.pop("freezing.policy")
-        own = FreezingConfig.model_fields
-        other = {key: value for key, value in shape.items() if key.split(".")[1] in own}
+    def _beginning(self, config: Config) -> Beginning:
         tree = to_dict(config)
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
-        asked = json.dumps([tree["data"], tree["detector"], training, interval], sort_keys=True)
-        if asked not in self._known:
-            self._known[asked] = self._begin(config)
-        horizon = self._known[asked].model_copy(update={"seed": config.seed})
-        policy.check(horizon)
-        if policy.needs_signals:
-            return [policy.name, policy.parameters(), rest, executed, other]
-        # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
-        timeline: list[Any] = []
-        for block, decision in enumerate(policy.timeline(horizon)):
-            factors = decision.lr_factors
-            if factors is not None and set(factors) == {1.0}:
-                factors = None
-            held = [max(decision.num_frozen, horizon.always_frozen), factors]
-            if timeline and timeline[-1][:2] == held:
-                timeline[-1][2] += horizon.steps(block)
-            else:
-                timeline.append([*held, horizon.steps(block)])
-        prefixes = [held[0] for held in timeline]
-        thaws = any(now < before for before, now in itertools.pairwise(prefixes))
-        return [timeline, rest if thaws else None, executed if max(prefixes) > 0 else None, other]
+        asked = json.dumps(
+            [tree["data"], tree["detector"], training, tree["freezing"]["interval"]], sort_keys=True
+        )
+        if (
+            asked not in self._known
+        ):  # of one seed, so that its data's digest does not depend on who asks first
+            self._known[asked] = self._begin(config.model_copy(update={"seed": self.config.seed}))
+        known = self._known[asked]
+        return Beginning(known.horizon.model_copy(update={"seed": config.seed}), known.origin)
 
 
-def _that_matter(where: str) -> list[str]:
-    """Keys of freezing whose roles say that they matter where a stage is "frozen" or "thawed"."""
-    fields = FreezingConfig.model_fields
-    return [f"freezing.{name}" for name, field in fields.items() if role_of(field).matters == where]
+def _freezing(shape: Shaping, policy: Policy, horizon: Horizon) -> Any:
+    """The policy's timeline, or its name and parameters where the timeline is only known while training; and
+    what else of freezing matters to it.
+    """
+    thawing = [horizon.block_steps, shape.thawed]
+    if policy.needs_signals:
+        return [policy.name, policy.parameters(), thawing, shape.frozen]
+    # [prefix, factors, steps], not two alike in a row: blocks of another length may come to the same
+    timeline: list[Any] = []
+    for block, decision in enumerate(policy.timeline(horizon)):
+        now = [*held(decision, horizon)]
+        if timeline and timeline[-1][:2] == now:
+            timeline[-1][2] += horizon.steps(block)
+        else:
+            timeline.append([*now, horizon.steps(block)])
+    prefixes = [prefix for prefix, *_ in timeline]
+    thaws = any(now < before for before, now in itertools.pairwise(prefixes))
+    return [timeline, thawing if thaws else None, shape.frozen if max(prefixes) > 0 else None]

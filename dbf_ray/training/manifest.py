@@ -8,7 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from dbf_ray.files import flush, write_json
+from dbf_ray.files import flush, sha256, write_json
 
 MANIFEST = "manifest.json"
 FILES = ("checkpoint.pt", "record.json")
@@ -20,7 +20,7 @@ def seal(folder: Path) -> None:
     files = {}
     for name in FILES:
         flush(folder / name)
-        files[name] = {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
+        files[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
     write_json(folder / MANIFEST, {"files": files})
     flush(folder)
 
@@ -38,7 +38,7 @@ def fault_of(folder: Path, contents: bool = True) -> str | None:
             if (found := (folder / name).stat().st_size) != size:
                 return f"{name} has {found} bytes, {size} were written"
         for name, (_, digest) in entries.items() if contents else ():
-            if _sha256(folder / name) != digest:
+            if sha256(folder / name) != digest:
                 return f"{name} is not what was written, its sha256 differs"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
@@ -60,8 +60,3 @@ def digest_of(folder: Path) -> str:
 def _entries(folder: Path) -> dict[str, Entry]:
     found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     return {name: (int(found[name]["bytes"]), str(found[name]["sha256"])) for name in FILES}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

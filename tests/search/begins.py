@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dbf_ray.config import Config
 from dbf_ray.freezing import Horizon
+from dbf_ray.search.settings import Beginning
 
 
-def four_stages(config: Config, always_frozen: int = 0) -> Horizon:
-    """The horizon of a run with a backbone of four stages; one step an epoch."""
-    return Horizon(config.training.epochs, 4, always_frozen=always_frozen)
+def four_stages(config: Config, always_frozen: int = 0, **more: Any) -> Beginning:
+    """The beginning of a run with a backbone of four stages; one step an epoch."""
+    return Beginning(Horizon(config.training.epochs, 4, always_frozen=always_frozen, **more), {})

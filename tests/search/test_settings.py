@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Horizon, make_policy
-from dbf_ray.search.settings import Settings
+from dbf_ray.search.settings import Beginning, Settings
 from tests.search.begins import four_stages
 
 EPOCHS = 8
@@ -84,7 +84,9 @@ def test_how_often_a_policy_is_asked_makes_no_difference_where_the_timeline_is_t
     def key_of(begin, **overrides):
         return Settings(with_overrides(Config(), {"training.epochs": EPOCHS}), begin).make(overrides).key
 
-    front = key_of(lambda _: run, **{"freezing.policy": "front", "freezing.budget": 2, **pairs})
+    front = key_of(
+        lambda _: Beginning(run, {}), **{"freezing.policy": "front", "freezing.budget": 2, **pairs}
+    )
     assert front == key_of(four_stages, **{"freezing.policy": "front", "freezing.budget": 4})
 
 
@@ -103,7 +105,7 @@ def test_what_happens_on_thawing_counts_where_something_thaws():
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_a_trial():
     costs = (10, 9, 8, 7, 6)
     config = with_overrides(Config(), {"training.epochs": EPOCHS})
-    settings = Settings(config, lambda _: Horizon(EPOCHS, 4, costs=costs))
+    settings = Settings(config, lambda config: four_stages(config, costs=costs))
     inner = {"name": "aimd", "threshold": 0.5, "max_rho": 4}
     with pytest.raises(ConfigError, match=r"limit must be >= 0.6, .* got 0.1"):
         settings.make({"freezing.policy": "budget", "freezing.limit": 0.1, "freezing.inner": inner})

@@ -291,10 +291,10 @@ def test_a_space_of_invalid_settings_is_refused_before_the_baselines_are_trained
 
 
 def test_a_space_whose_settings_are_refused_by_the_check_of_the_detector_is_refused(opened, monkeypatch):
-    def without_weights(self, config, policy):
+    def without_weights(self, config):
         raise WeightsError("no such file: w.pth")
 
-    monkeypatch.setattr(Settings, "_key", without_weights)
+    monkeypatch.setattr(Settings, "_beginning", without_weights)
     with pytest.raises(ConfigError, match=r"none of 50 was; the last: no such file: w\.pth"):
         opened("BASELINES = []\ndef space(trial):\n    return {'detector.weights_backbone': 'w.pth'}")
 

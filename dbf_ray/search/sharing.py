@@ -1,0 +1,79 @@
+"""Where a trial begins, what it keeps for others, and what it waits for. Pure: the store says what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from dbf_ray.search.states import Names, deepest, leaves, wanted
+
+
+@dataclass(frozen=True)
+class Visit:
+    """How a trial is trained.
+
+    Attributes:
+        begins: states on its way that the store has, deepest first; empty: from the beginning.
+        keep: states that others will begin at, by the epochs done.
+    """
+
+    begins: tuple[str, ...] = ()
+    keep: dict[int, str] = field(default_factory=dict)
+
+
+class Sharing:
+    """Of all trials of a study, which states they share.
+
+    ``open_`` below: the names of settings that may still be trained, which have not begun. ``have``: the
+    states that the store has.
+
+    Args:
+        most: states that are kept at once for open settings; 0: nothing is shared.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._running: dict[int, tuple[Visit, int]] = {}  # a trial's visit, and the epochs it has done
+
+    def waits(self, names: Names, have: Collection[str]) -> bool:
+        """Whether a running trial is about to reach a state on a setting's way, beyond what the store has: it
+        would get there no sooner by itself.
+        """
+        return deepest(names, self._coming()) > deepest(names, have)
+
+    def begin(
+        self, number: int, names: Names, open_: Collection[Names], have: Collection[str], done: int = 0
+    ) -> Visit:
+        """Trial ``number`` begins, or goes on where it has ``done`` epochs itself."""
+        found = [epoch for epoch in range(len(names) - 1, 0, -1) if names[epoch] in have]
+        first = max(done, *found[:1], 0)
+        own = {epoch: names[epoch] for epoch in sorted(leaves(names, open_)) if epoch >= first}
+        chosen = {*wanted(open_, [*sorted({*have, *self._coming()}), *own.values()], self.most)} - {*have}
+        keep = {epoch: state for epoch, state in own.items() if state in chosen}
+        visit = Visit(tuple(names[epoch] for epoch in found), keep)
+        self._running[number] = visit, first
+        return visit
+
+    def reached(self, number: int, epochs: int) -> None:
+        """A running trial has done so many epochs, and published what it was to keep of them."""
+        if number in self._running:
+            self._running[number] = self._running[number][0], epochs
+
+    def end(self, number: int) -> None:
+        """A trial has ended, however it did."""
+        self._running.pop(number, None)
+
+    def needed(self, open_: Collection[Names], have: Collection[str]) -> set[str]:
+        """Those of the store's states that must stay: what open settings save most by, within ``most``, and
+        what running trials begin at.
+        """
+        begins = {visit.begins[0] for visit, _ in self._running.values() if visit.begins}
+        return {*wanted(open_, sorted({*have, *self._coming()}), self.most), *begins} & {*have}
+
+    def _coming(self) -> set[str]:
+        return {
+            state
+            for visit, done in self._running.values()
+            for epoch, state in visit.keep.items()
+            if epoch > done
+        }
