@@ -87,7 +87,7 @@ class Ledger:
         self._attempt = 1
         self._resumed = False
         self._accounted: list[list[int]] = []
-        self._totals = _no_cost()
+        self._totals, self._own = _no_cost(), _no_cost()
         self._reduced = 0  # the wrappers' counter when the last epoch ended
         self._joules: float | None = None  # the device's counter when this epoch began
         self._used: float | None = None  # of this epoch's steps, once they are over
@@ -177,30 +177,43 @@ class Ledger:
         shown["attempts"] = shown.pop("attempt")
         return shown
 
+    def own(self) -> Row:
+        """What of the added-up costs was not inherited."""
+        shown = self._shown(self._own)
+        return {key: shown[key] for key in (*ADDED, "energy_joules")}
+
     def state_dict(self) -> Row:
         """Plain JSON values, for a checkpoint."""
         return {
             "attempt": self._attempt,
             "accounted": [list(pair) for pair in self._accounted],
             "totals": dict(self._totals),
+            "own": dict(self._own),
         }
 
-    def load_state_dict(self, state: Row) -> None:
+    def load_state_dict(self, state: Row, inherit: bool = False) -> None:
         """Go on from a checkpoint as the next attempt. What the journal knows of later work, which will be
         repeated, is added now.
 
         A collective if ``gather`` is one. What a lost epoch cost is rank 0's, taken for all ranks; its
         all-reduced bytes are not known.
+
+        Args:
+            state: of :meth:`state_dict`.
+            inherit: it is another run's: its costs are part of the totals, not of :meth:`own`, and its
+                attempts are none of this run.
         """
         self._totals = dict(state["totals"])
-        self._accounted = [list(pair) for pair in state["accounted"]]
+        self._own = _no_cost() if inherit else dict(state["own"])
+        self._accounted = [] if inherit else [list(pair) for pair in state["accounted"]]
         own = self._journal.read() if self._journal is not None else {}
         lost: dict[tuple[int, int], Row] = next((found for found in self._gather(own) if found), {})
         for (attempt, epoch), spent in lost.items():
             if [attempt, epoch] not in self._accounted:
                 self._accounted.append([attempt, epoch])
                 self._add(self._combine([spent] * self._world_size))
-        self._attempt = max([state["attempt"], *(attempt for attempt, _ in self._accounted)]) + 1
+        attempts = [0 if inherit else state["attempt"], *(attempt for attempt, _ in self._accounted)]
+        self._attempt = max(attempts) + 1
         self._resumed = True
 
     def _clear(self, epoch: int) -> None:
@@ -276,13 +289,13 @@ class Ledger:
         }
 
     def _add(self, cost: Row) -> None:
-        totals = self._totals
-        for key in (*ADDED, *CACHE, "images", "slowest_seconds", "memory_seconds"):
-            totals[key] += cost[key]
-        for key in ("peak_memory_bytes", "cache_bytes"):
-            totals[key] = max(totals[key], cost[key])
-        if cost["energy_joules"] is not None:
-            totals["energy_joules"] = (totals["energy_joules"] or 0.0) + cost["energy_joules"]
+        for sums in (self._totals, self._own):
+            for key in (*ADDED, *CACHE, "images", "slowest_seconds", "memory_seconds"):
+                sums[key] += cost[key]
+            for key in ("peak_memory_bytes", "cache_bytes"):
+                sums[key] = max(sums[key], cost[key])
+            if cost["energy_joules"] is not None:
+                sums["energy_joules"] = (sums["energy_joules"] or 0.0) + cost["energy_joules"]
 
     def _shown(self, cost: Row) -> Row:
         return {

@@ -82,8 +82,20 @@ def save(training: Training, state: LoopState, about: dict[str, Any], directory:
     return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, keep)
 
 
-def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
-    """Undo of :func:`save`, on every rank."""
+def restore(
+    training: Training, state: LoopState, checkpoint: Path, *, fork: bool = False
+) -> dict[str, Any]:
+    """Undo of :func:`save`, on every rank.
+
+    Args:
+        training, state: what goes on.
+        checkpoint: where it goes on.
+        fork: it is another run's, which has trained alike up to there: what it cost is inherited, and each of
+            its epochs' records says in ``inherited`` which run trained it.
+
+    Returns:
+        The facts of the run that wrote it.
+    """
     tensors, record = load_checkpoint(checkpoint, training.device)
     if record["classes"] != training.classes:
         raise ConfigError(
@@ -92,13 +104,17 @@ def restore(training: Training, state: LoopState, checkpoint: Path) -> None:
         )
     training.detector.load_state_dict(tensors["model"])
     training.optimizer.load_state_dict(tensors["optimizer"])
-    training.ledger.load_state_dict(tensors["ledger"])
+    training.ledger.load_state_dict(tensors["ledger"], inherit=fork)
     training.scheduler.load_state_dict(tensors["scheduler"])
     if training.average is not None:
         training.average.load_state_dict(tensors["ema"])
-    if training.frozen is not None:
+    # another run may have run frozen stages otherwise, as long as none was frozen
+    if training.frozen is not None and "frozen" in tensors:
         training.frozen.load_state_dict(tensors["frozen"])
     if training.micro_batches is not None and "micro_batches" in tensors:
         training.micro_batches.load_state_dict(tensors["micro_batches"])
     restore_random_state(tensors["random"])
-    state.epoch, state.records = tensors["epoch"], record["epochs"]
+    facts: dict[str, Any] = record.get("facts") or {}
+    inherited = {"inherited": facts["name"]} if fork else {}
+    state.epoch, state.records = tensors["epoch"], [inherited | epoch for epoch in record["epochs"]]
+    return facts

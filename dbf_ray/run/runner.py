@@ -22,7 +22,7 @@ from dbf_ray.locks import only_writer
 from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
-from dbf_ray.run.summary import about_run, draw, summarize
+from dbf_ray.run.summary import about_run, draw, lineage, summarize
 from dbf_ray.tracking import Tracker, make_trackers
 from dbf_ray.training.ddp import broadcast_object, rank
 from dbf_ray.training.loop import LoopState, Training, fit
@@ -41,6 +41,7 @@ def run(
     trackers: Sequence[Tracker] | None = None,
     on_epoch: OnEpoch | None = None,
     resume: Path | None = None,
+    begin: Path | None = None,
     label: str = "",
     quiet: bool = False,
     table: FlopTable | None = None,
@@ -54,6 +55,7 @@ def run(
         on_epoch: called on every rank after each epoch with its record and, on rank 0, the checkpoint
             written; when rank 0's answer is False the run ends.
         resume: checkpoint folder to resume from; None: from the beginning.
+        begin: checkpoint folder of another run, which has trained exactly alike up to there, to begin at.
         label: put before every line of progress.
         quiet: print no progress.
         table: see :func:`dbf_ray.build.prepare`.
@@ -83,9 +85,11 @@ def run(
         for line in notes_of(spec):
             training.progress.note(line)
         state = LoopState()
-        if resume is not None:
-            restore(training, state, resume)
-            training.progress.note(f"resuming after {state.epoch} of {training.epochs} epochs, from {resume}")
+        if (start := resume or begin) is not None:
+            known = restore(training, state, start, fork=resume is None)
+            facts |= lineage(known, facts, state.epoch, None if resume is not None else start.name)
+            how = "resuming" if resume is not None else f"beginning where {known['name']} was"
+            training.progress.note(f"{how} after {state.epoch} of {training.epochs} epochs, from {start}")
             for line in data.notes:
                 training.progress.note(line)
         if writes:

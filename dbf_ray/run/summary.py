@@ -54,7 +54,36 @@ def facts_of(spec: RunSpec) -> dict[str, Any]:
 def about_run(spec: RunSpec, data: DataRecord) -> dict[str, Any]:
     """What is known of a run before it trains, as the records of its checkpoints hold it."""
     facts = facts_of(spec) | data.as_facts()
+    facts |= {"forked_from": None, "pieces": [piece_of(facts, 0)]}
     return {"config": to_dict(spec.config), "window": training_window(spec), "facts": facts}
+
+
+def piece_of(facts: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+    """What trains from ``epoch`` on: machine and versions."""
+    return {"epoch": epoch, "machine": facts["machine"], "versions": facts["versions"]}
+
+
+def lineage(
+    known: Mapping[str, Any], facts: Mapping[str, Any], epoch: int, state: str | None
+) -> dict[str, Any]:
+    """What the facts of a run say of what it goes on from.
+
+    Args:
+        known: facts of the checkpoint that it goes on from.
+        facts: its own.
+        epoch: where that is.
+        state: what that is called, if it is another run's; None: its own.
+
+    Returns:
+        ``forked_from`` (run, epoch, state; None without) and ``pieces``: which machine and versions trained
+        from which epoch on.
+    """
+    pieces, now = list(known.get("pieces") or ()), piece_of(facts, epoch)
+    if not pieces or {**pieces[-1], "epoch": epoch} != now:
+        pieces.append(now)
+    if state is None:
+        return {"pieces": pieces, "forked_from": known.get("forked_from")}
+    return {"pieces": pieces, "forked_from": {"run": known["name"], "epoch": epoch, "state": state}}
 
 
 def summarize(
@@ -83,6 +112,8 @@ def summarize(
         "compute_ratio": spec.cost_of(list(steps), list(steps.values())),
         "analytic_ratio": spec.analytic_cost_of(list(steps), list(steps.values())),
         **training.ledger.totals(),
+        "epochs_trained": sum("inherited" not in record for record in state.records),
+        "own": training.ledger.own(),
         "checkpoint": str(checkpoint[-1]) if checkpoint else None,
         "stopped_early": stopped_early,
     }

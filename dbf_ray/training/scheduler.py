@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Freezer, Horizon, Policy, stage_parameters
 from dbf_ray.training.ddp import DynamicDDP, equalize_norm_buffers
 from dbf_ray.training.optim import forget
@@ -171,12 +172,33 @@ class FreezingScheduler:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo of :meth:`state_dict`; the decision in force is applied before the next step."""
+        """Undo of :meth:`state_dict`; the decision in force is applied before the next step.
+
+        What a policy that needs no signals remembers is replayed: the state may be of another policy, which
+        decided alike so far and remembers other things.
+
+        Raises:
+            ConfigError: it decided otherwise so far.
+        """
         self.state = SchedulerState(**state["state"])
+        if not self.policy.needs_signals:
+            self._replay()
         self._loaded_signals = state["signals"]
         for name, signal in self.signals.items():
             signal.load_state_dict(state["signals"][name])
         self._in_force = False
+
+    def _replay(self) -> None:
+        state = self.state
+        decided, state.policy = self.policy.replay(self.horizon, len(state.prefixes))
+        prefixes = [max(decision.num_frozen, self.freezer.always_frozen) for decision in decided]
+        if prefixes != state.prefixes:
+            raise ConfigError(
+                f"policy {self.policy.name} must have decided so far as the state does that it goes on from, "
+                f"{state.prefixes}, got {prefixes}; go on with the policy that the state is of, or begin anew"
+            )
+        factors = decided[-1].lr_factors if decided else None
+        state.lr_factors = None if factors is None else list(factors)
 
     def _begin(self, step: int) -> None:
         state, stages = self.state, self.num_stages

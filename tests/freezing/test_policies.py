@@ -127,6 +127,20 @@ def test_resumed_anywhere_through_json_the_decisions_are_the_same(
     assert walk(member, policy, horizon, trace, through_json=True) == walk(member, policy, horizon, trace)
 
 
+@pytest.mark.parametrize("member", [m for m in MEMBERS if m.trace is None], ids=lambda member: member.name)
+@given(data=st.data())
+def test_replayed_up_to_any_block_it_remembers_and_has_decided_the_same(
+    member: Member, data: st.DataObject
+) -> None:
+    policy, horizon, _, _ = draw_run(data, member, 20)
+    state: State = {}
+    decided: list[Decision] = []
+    for block in range(horizon.epochs):
+        assert policy.replay(horizon, block) == (decided, state)
+        decision, state = policy.decide(block, horizon, {}, state)
+        decided.append(decision)
+
+
 @every_member
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())

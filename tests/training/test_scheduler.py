@@ -78,6 +78,7 @@ class Setup:
         total: int | None = None,
         optimizer: str = "adamw",
         thaw: Thaw | None = None,
+        costs: tuple[int, ...] | None = None,
         **detector: Any,
     ) -> None:
         torch.manual_seed(0)
@@ -87,7 +88,7 @@ class Setup:
         stages = [list(stage.parameters()) for stage in self.detector.backbone.stages]
         self.optimizer = make_optimizer(optimizer, parameter_groups(self.detector, stages, 0.05), 1e-2)  # type: ignore[arg-type]
         self.ddp, self.signal = DynamicDDP(self.detector), Steps()
-        horizon = Horizon(blocks, 4, block_steps=block_steps, total_steps=total)
+        horizon = Horizon(blocks, 4, block_steps=block_steps, total_steps=total, costs=costs)
         signals = dict.fromkeys(policy.needs_signals, self.signal)
         self.scheduler = FreezingScheduler(
             policy, horizon, Freezer(self.detector.backbone), self.ddp, self.optimizer, signals, thaw
@@ -253,6 +254,56 @@ def test_resumed_at_any_step_it_goes_on_bit_for_bit(stop: int, optimizer: str) -
     assert one["scheduler"]["signals"] == two["scheduler"]["signals"]
     assert all(torch.equal(tensor, two["model"][name]) for name, tensor in one["model"].items())
     assert straight.scheduler.num_frozen == second.scheduler.num_frozen == 1
+
+
+COSINE = {"name": "cosine", "start": 1.0, "end": 0.6}
+
+
+def test_what_a_policy_remembers_is_replayed_and_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget over a cosine goes on from the cosine's own state, which knows of nothing spent."""
+
+    def budget() -> Setup:
+        policy = make_policy("budget", limit=0.75, inner=COSINE)
+        return Setup(policy, 6, costs=(10, 9, 8, 7, 5))
+
+    other, straight = Setup(make_policy(**COSINE), 6), budget()
+    for number in range(4):
+        other.step(number)
+    states = []
+    for number in range(12):
+        straight.step(number)
+        states.append(copy.deepcopy(straight.scheduler.state))
+    assert straight.scheduler.state.prefixes == [0, 0, 0, 4, 4, 4]
+    forked = budget()
+    forked.load(other.save())
+    assert forked.scheduler.state == states[3] != other.scheduler.state
+    for number in range(4, 12):
+        forked.step(number)
+        assert forked.scheduler.state == states[number]
+    monkeypatch.setattr(FreezingScheduler, "_replay", lambda self: None)
+    trusting = budget()
+    trusting.load(other.save())
+    for number in range(4, 12):
+        trusting.step(number)
+    assert trusting.scheduler.state.prefixes == [0, 0, 0, 0, 4, 0]  # another schedule, without a word
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_rates_of_stages_go_on_within_a_block(stop: int) -> None:
+    straight, first, second = (Setup(make_policy("layer_decay", xi=0.5), 3, block_steps=3) for _ in range(3))
+    factors = [straight.step(number) for number in range(9)]
+    for number in range(stop):
+        first.step(number)
+    second.load(first.save())
+    assert [second.step(number) for number in range(stop, 9)] == factors[stop:]
+
+
+def test_a_state_of_another_schedule_is_refused() -> None:
+    other, own = (Setup(make_policy("step", rho=rho), 6) for rho in (2, 3))
+    for number in range(6):
+        other.step(number)
+    with pytest.raises(ConfigError, match=r"that it goes on from, \[0, 4, 0\], got \[0, 4, 4\]; go on with"):
+        own.load(other.save())
 
 
 def test_a_policy_that_cannot_serve_the_run_is_refused_before_it() -> None:

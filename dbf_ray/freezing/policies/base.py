@@ -150,13 +150,22 @@ class Policy(Checked):
                 f"policy {self.name} decides by {', '.join(self.needs_signals)} measured while training, so "
                 "its timeline cannot be known before; train it, or choose a policy that needs no signals"
             )
+        return self.replay(horizon, horizon.epochs)[0]
+
+    def replay(self, horizon: Horizon, blocks: int) -> tuple[list[Decision], State]:
+        """The decisions of the first ``blocks`` epochs (or blocks) of a policy that needs no signals, and its
+        state after them.
+
+        Raises:
+            ConfigError: :meth:`check` refuses the run.
+        """
         self.check(horizon)
         state: State = {}
         decided = []
-        for t in range(horizon.epochs):
+        for t in range(blocks):
             decision, state = self.decide(t, horizon, {}, state)
             decided.append(decision)
-        return decided
+        return decided, state
 
     def decisions(
         self, epochs: int, num_stages: int, seed: int = 0, *, costs: Sequence[float] | None = None
