@@ -111,12 +111,17 @@ def search_schedules(
     return search(
         config,
         file,
-        study_name=study or f"{file.stem}-{safe_name(config.data.name)}",
+        study_name=study or study_name(file, config),
         trials=trials,
         concurrent=concurrent,
         studies_dir=config.search.studies_dir,
         progress=progress or print_line,
     )
+
+
+def study_name(space: Path, config: Config) -> str:
+    """The name of a study that was given none: the space's and the data set's."""
+    return f"{space.stem}-{safe_name(config.data.name)}"
 
 
 def plan_settings(

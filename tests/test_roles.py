@@ -18,9 +18,10 @@ from dbf_ray.config.roles import Place, leaves
 from dbf_ray.config.sections import Section
 from dbf_ray.errors import ConfigError
 from dbf_ray.run import find_resume
+from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from dbf_ray.search.study import Study, open_study
+from dbf_ray.search.study import Study
 from dbf_ray.training.checkpoint import save_checkpoint
 from tests.search.begins import four_stages
 

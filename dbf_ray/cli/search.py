@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.api import search_schedules
+from dbf_ray.api import search_schedules, study_name
 from dbf_ray.cli.options import Options, make_parser, parse, print_json, run_command
-from dbf_ray.config import load_config
+from dbf_ray.config import Config, load_config
 from dbf_ray.reports.tables import text_table
-from dbf_ray.shipped import shipped_files
+from dbf_ray.shipped import find_shipped, shipped_files
 from dbf_ray.tracking import resolve_uri
 from dbf_ray.tracking.urls import sqlite_file
 
@@ -29,7 +29,8 @@ EPILOG = """examples:
         --data.selection_fraction 0.2 --space rho --trials 12 --study my-rho
   resume an interrupted study, or add trials to it: the same command, with a larger --trials
 
-Trained first are the space's baselines (full and frozen). A study leaves studies/NAME/: study.db
+Trained first are the space's baselines (full and frozen). What several settings have in common from their
+first epoch on is trained once. A study leaves studies/NAME/: study.db
 (Optuna), trials.csv, pareto.json, pareto.html, pareto.png and trials/NUMBER/, a complete run folder each.
 How to write a space: see search_spaces/rho.py."""
 SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking", "search")
@@ -48,7 +49,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf search") ->
 def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | None) -> Options:
     """The options of a command that searches."""
     parser = make_parser(
-        prog, about, epilog, SECTIONS, "--space FILE [--study NAME] [--trials N] [--concurrent K]"
+        prog, about, epilog, SECTIONS, "--space FILE [--study NAME] [--trials N] [--concurrent K] [--dry-run]"
     )
     parser.add_argument(
         "--space",
@@ -72,6 +73,11 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
     parser.add_argument(
         "--concurrent", type=_positive, metavar="K", help="trials at once; short for --search.concurrent"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, say how many epochs, how much disk and time it would take, and train nothing",
+    )
     return parse(parser, arguments)
 
 
@@ -79,11 +85,27 @@ def execute(parsed: Options) -> dict[str, Any]:
     """Search as the options say."""
     options, overrides = parsed
     config = load_config(options.config, overrides)
+    if options.dry_run:
+        return _forecast(config, options)
     result = search_schedules(
         config, options.space, study=options.study, trials=options.trials, concurrent=options.concurrent
     )
     folder = config.search.studies_dir / result["study"]
     print(closing(result, folder, config.tracking.uri if config.tracking.mlflow else "off"))
+    if options.json:
+        print_json(result)
+    return result
+
+
+def _forecast(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    """What the search would do."""
+    from dbf_ray.search import forecast_search, forecast_text
+
+    space = find_shipped("search space", options.space)
+    study = options.study or study_name(space, config)
+    folder = config.search.studies_dir / study
+    result = forecast_search(config, space, folder=folder, trials=options.trials)
+    print(forecast_text(study, result))
     if options.json:
         print_json(result)
     return result

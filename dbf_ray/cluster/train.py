@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,16 @@ CONTROLLER_FAILURES = (
 @dataclass(frozen=True)
 class Job:
     """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder,
-    and where MLflow is.
+    and where MLflow is; its own checkpoint to resume from, or another run's to begin at; what is to be done
+    with each epoch's record and checkpoint on rank 0.
     """
 
     config: dict[str, Any]
     directory: str
     mlflow: MlflowTarget | None = None
     resume: str | None = None
+    begin: str | None = None
+    after_epoch: Callable[[dict[str, Any], Path | None], None] | None = None
     run: RunFunction | None = field(default=None, repr=False)
 
 
@@ -81,7 +85,8 @@ def train_on_ray(
     cluster = config.cluster
     if not ray.is_initialized() and cluster_address(cluster.address) is None:
         require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, available_resources())
-    job = Job(to_dict(config), str(directory), mlflow_target(config), str(resume) if resume else None, run)
+    resumed = str(resume) if resume else None
+    job = Job(to_dict(config), str(directory), mlflow_target(config), resumed, run=run)
     with connected_ray(cluster.address) as resources:
         require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
         return fit(job)
@@ -170,13 +175,20 @@ def _train(job: Job) -> dict[str, Any]:
             config,
             directory=directory,
             trackers=make_trackers(directory, job.mlflow) if rank == 0 else [],
-            on_epoch=_report,
+            on_epoch=partial(_report, before=job.after_epoch if rank == 0 else None),
             resume=checkpoint,
+            begin=Path(job.begin) if job.begin and checkpoint is None else None,
         )
     return {"summary": summary, "records": read_epochs(directory)} if rank == 0 else {}
 
 
-def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
+def _report(
+    record: dict[str, Any],
+    checkpoint: Path | None,
+    before: Callable[[dict[str, Any], Path | None], None] | None = None,
+) -> bool:
+    if before is not None:
+        before(record, checkpoint)
     metrics = {name: record.get(name) for name in ("epoch", "map50", "loss", "frozen_stages")}
     ray.train.report(
         metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None

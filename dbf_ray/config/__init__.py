@@ -12,6 +12,7 @@ from dbf_ray.config.loading import (
     with_overrides,
 )
 from dbf_ray.config.roles import differences, elsewhere, identity, key_of, paths, role_of
+from dbf_ray.config.search_section import SearchConfig
 from dbf_ray.config.sections import (
     ClusterConfig,
     DataConfig,
@@ -19,7 +20,6 @@ from dbf_ray.config.sections import (
     EvaluationConfig,
     FreezingConfig,
     IntervalConfig,
-    SearchConfig,
     TrackingConfig,
     TrainingConfig,
 )

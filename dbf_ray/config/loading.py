@@ -14,13 +14,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from dbf_ray.config.roles import Label, Place
+from dbf_ray.config.search_section import SearchConfig
 from dbf_ray.config.sections import (
     ClusterConfig,
     DataConfig,
     DetectorConfig,
     EvaluationConfig,
     FreezingConfig,
-    SearchConfig,
     Section,
     TrackingConfig,
     TrainingConfig,

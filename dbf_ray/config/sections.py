@@ -378,13 +378,3 @@ class TrackingConfig(Section):
     experiment: Label[str] = Field(
         "dbf_ray", description="MLflow experiment of single runs; a study has its own"
     )
-
-
-class SearchConfig(Section):
-    """A study: how many trials, and how many at once."""
-
-    trials: Resource[int] = Field(20, ge=1, description="trials to run, baselines included")
-    concurrent: Resource[int | None] = Field(
-        None, ge=1, description="trials at once; null: as many as the resources hold"
-    )
-    studies_dir: Place[Path] = Field(Path("studies"), description="folder of the studies")

@@ -55,7 +55,8 @@ def study_result(
     Returns:
         study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone),
         front (trial numbers, ascending), knee (trial number or None), answer (the recommended setting and, in
-        words, what it saves and costs; empty without a complete trial), trials.
+        words, what it saves and costs; empty without a complete trial), epochs_trained (by all trials, those
+        that failed too), epochs_shared (that trials have from others), trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
@@ -82,6 +83,7 @@ def study_result(
         "front": [complete[index]["number"] for index in pareto_front(_points(complete))],
         "knee": knee["number"] if knee else None,
         "answer": _answer(knee, complete) if knee else {},
+        **_epochs(rows),
         "trials": rows,
     }
 
@@ -137,6 +139,15 @@ def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row = {key: trial.get(key) for key in TRIAL_KEYS} | dict(trial)
         rows[trial["number"]] = finite(row | {"parameters": row["parameters"] or {}})
     return [rows[number] for number in sorted(rows)]
+
+
+def _epochs(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Epochs that trials have trained themselves, and that they have from others."""
+    trained = sum(row.get("epochs_trained") or 0 for row in rows)
+    return {
+        "epochs_trained": trained,
+        "epochs_shared": sum(row.get("epochs") or 0 for row in rows) - trained,
+    }
 
 
 def _answer(knee: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

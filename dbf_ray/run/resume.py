@@ -82,9 +82,7 @@ def save(training: Training, state: LoopState, about: dict[str, Any], directory:
     return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, keep)
 
 
-def restore(
-    training: Training, state: LoopState, checkpoint: Path, *, fork: bool = False
-) -> dict[str, Any]:
+def restore(training: Training, state: LoopState, checkpoint: Path, *, fork: bool = False) -> dict[str, Any]:
     """Undo of :func:`save`, on every rank.
 
     Args:

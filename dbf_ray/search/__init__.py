@@ -2,7 +2,8 @@
 trials, Optuna draws them.
 """
 
+from dbf_ray.search.forecast import forecast_search, forecast_text
 from dbf_ray.search.spaces import SearchSpace, load_space
 from dbf_ray.search.tuner import concurrency, search
 
-__all__ = ["SearchSpace", "concurrency", "load_space", "search"]
+__all__ = ["SearchSpace", "concurrency", "forecast_search", "forecast_text", "load_space", "search"]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dbf_ray.build import check_scored, prepare
+from dbf_ray.build import RunSpec, check_scored, prepare
 from dbf_ray.build.data import make_split
 from dbf_ray.config import Config, paths, role_of, with_overrides
 from dbf_ray.config.roles import leaves
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.data.digest import Facts, data_facts
 from dbf_ray.errors import ConfigError, DataError
-from dbf_ray.files import sha256
+from dbf_ray.files import LONGEST_NAME, sha256
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
 from dbf_ray.run.summary import versions
 from dbf_ray.search.settings import Beginning
@@ -46,7 +47,7 @@ class CheckedBegin:
         data = data_of(spec)
         if self._data is None:
             self._data, self._classes = data, spec.train_set.classes
-        return Beginning(spec.horizon, origin_of(config, data.digest))
+        return Beginning(spec.horizon, origin_of(config, data.digest), checkpoint_bytes(spec))
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:
         """The data of the study in ``folder`` with the base ``config``, which begins or goes on: those of its
@@ -93,6 +94,13 @@ class CheckedBegin:
         return {"val": data_facts(dataset)}
 
 
+def checkpoint_bytes(spec: RunSpec) -> int:
+    """About how large a checkpoint is: weights, their average, and what the optimizer keeps of each."""
+    train = spec.config.training
+    copies = 1 + {"sgd": 1, "adamw": 2}[train.optimizer] + (train.ema is not None)
+    return copies * sum(tensor.nbytes for tensor in spec.detector.state_dict().values())
+
+
 def origin_of(config: Config, data_digest: str) -> dict[str, Any]:
     """What a training begins with beside its configuration: the data's digest, those of files of weights, and
     the versions of the code that trains.
@@ -109,6 +117,24 @@ def origin_of(config: Config, data_digest: str) -> dict[str, Any]:
 def code_versions(found: Mapping[str, str]) -> dict[str, str]:
     """Of all versions in a record those of the code that trains."""
     return {name: found[name] for name in ("dbf-ray", "torch", "torchvision") if name in found}
+
+
+def check_name(name: str) -> None:
+    """Refuse a study's name that no folder can have.
+
+    Raises:
+        ConfigError: with the rule.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            "a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
+            f"got {name!r}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"a study's name must be within {LONGEST_NAME} signs, as those of folders, got {len(name)}; give "
+            "a shorter one"
+        )
 
 
 def check_trials_known(folder: Path) -> None:

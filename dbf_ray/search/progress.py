@@ -41,8 +41,7 @@ class SearchProgress:
         self._names[trial.number] = name
         self._since[trial.number] = self._clock()
         self._running[trial.number] = f"trial {trial.number} {name} starting"
-        again = f", resumes trial {trial.retry_of}" if trial.retry_of is not None else ""
-        self._show(f"trial {trial.number} {name}: started{again}")
+        self._show(f"trial {trial.number} {name}: {'goes on' if trial.again else 'started'}")
 
     def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:
         """A running trial has done an epoch; a line now and then says where all of them are."""
@@ -87,6 +86,14 @@ def describe(policy: str, parameters: Mapping[str, Any]) -> str:
     """A setting in short: ``step(rho=4)``."""
     inside = ", ".join(f"{name}={value}" for name, value in parameters.items())
     return f"{policy}({inside})" if inside else policy
+
+
+def spent(result: Mapping[str, Any]) -> str:
+    """How many epochs all trials have, and how many of them were trained."""
+    trained, shared = result["epochs_trained"], result["epochs_shared"]
+    count = len(result["trials"])
+    text = f"{count} trial{'s' if count != 1 else ''}, {trained + shared} epochs"
+    return text + (f", of which {trained} were trained" if shared else "")
 
 
 def standing(result: Mapping[str, Any]) -> str:

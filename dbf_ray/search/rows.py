@@ -7,6 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from dbf_ray.tracking import read_epochs
+
 OBJECTIVES = ("map50", "compute_ratio")
 
 
@@ -24,17 +26,23 @@ def row_of(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
         "peak_memory_bytes",
         "world_size",
         "data_digest",
+        "epochs",
+        "epochs_trained",
+        "forked_from",
     )
     complete = trial.state == TrialState.COMPLETE
+    number = trial.user_attrs["number"]
     row = {name: setting[name] for name in ("policy", "parameters", "rho", "seed")}
     row |= {
-        "number": trial.number,
+        "number": number,
         "state": trial.state.name,
-        "run": str(folder / str(trial.number)),
+        "run": str(folder / str(number)),
         "overrides": setting["overrides"],
     }
     row |= {name: result.get(name) if complete else None for name in OBJECTIVES}
     row |= {name: result[name] for name in more if name in result}
-    return row | {
-        name: trial.user_attrs[name] for name in ("failure", "retry_of") if name in trial.user_attrs
-    }
+    if "epochs_trained" not in row:  # what it has of its own all the same
+        done = read_epochs(folder / str(number))
+        row |= {"epochs": len(done), "epochs_trained": sum("inherited" not in epoch for epoch in done)}
+    failure = {} if complete else {"failure": trial.user_attrs.get("failure")}
+    return row | {"seeds": [], **{key: value for key, value in failure.items() if value is not None}}

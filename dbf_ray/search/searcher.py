@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from dbf_ray.config import to_dict
 from dbf_ray.search.spaces import DrawError
-from dbf_ray.search.study import Study, Trial
+from dbf_ray.search.study import Study, Trial, Waits
 
 SPARE = 3
 IN_A_ROW = 10  # failures, after which more would fail, too
@@ -25,8 +25,9 @@ class StudySearcher(Searcher):
     IN_A_ROW of them one after the other, no more are started. Nor are they where the space draws what the
     study cannot keep: ``refused`` then says so.
 
-    A trainable gets ``{"number", "config" (complete tree), "retry_of"}``; its last report is
-    ``{"outcome": JSON text}`` with a summary or a failure.
+    Each of Tune's trials is one visit: a trainable gets ``{"number", "config" (complete tree), "begin"
+    (states on its way that the store has, deepest first), "keep" ([epochs done, state] of each that it
+    publishes)}``; its last report is ``{"outcome": JSON text}`` with a summary or a failure.
     """
 
     def __init__(
@@ -48,26 +49,35 @@ class StudySearcher(Searcher):
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's configuration; None: only if one of those running fails; FINISHED: never, or the
-        space has nothing new.
+        """The next visit; None: not now, since what is left waits for states that others are about to reach,
+        or for one of those running to fail; FINISHED: never, or the space has nothing new.
         """
         if self._wanted <= 0 or self._failures_left <= 0 or self.failed_in_a_row >= IN_A_ROW or self.refused:
             return Searcher.FINISHED
-        if len(self._numbers) >= self._wanted:
+        room = self._wanted - len(self._numbers)
+        if room <= 0:
             return None
         try:
-            asked = self._study.ask()
+            asked = self._study.ask(room)
         except DrawError as error:
             self.refused, asked = error, None
         if asked is None:
             return Searcher.FINISHED
+        if isinstance(asked, Waits):
+            return None
         self._numbers[trial_id] = asked.number
         self._on_begin(asked)
-        return {"number": asked.number, "config": to_dict(asked.setting.config), "retry_of": asked.retry_of}
+        return {
+            "number": asked.number,
+            "config": to_dict(asked.setting.config),
+            "begin": list(asked.visit.begins),
+            "keep": [list(pair) for pair in asked.visit.keep.items()],
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch's report."""
         if trial_id in self._numbers and "outcome" not in result:
+            self._study.sharing.reached(self._numbers[trial_id], result["epoch"] + 1)
             self._on_epoch(self._numbers[trial_id], result)
 
     def on_trial_complete(
@@ -80,11 +90,12 @@ class StudySearcher(Searcher):
         last = json.loads((result or {}).get("outcome", "{}"))
         failure = last.get("failure") or (DIED if error else None)
         complete = self._study.tell(number, last.get("summary"), failure)
+        self._study.sweep()
         self._wanted -= complete
         self._failures_left -= not complete
         self.failed_in_a_row = 0 if complete else self.failed_in_a_row + 1
         if not complete and failure is None:
-            failure = str(self._study.optuna.get_trials(deepcopy=False)[number].user_attrs.get("failure"))
+            failure = self._study.failure_of(number)
         self._on_end(number, last, failure)
 
     @staticmethod

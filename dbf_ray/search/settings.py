@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dbf_ray.config import Config, key_of, to_dict, with_overrides
@@ -25,10 +25,12 @@ class Beginning:
     Attributes:
         horizon: its blocks, their steps, stages, costs.
         origin: what it begins with beside its configuration: digests of its data and weights, versions.
+        checkpoint_bytes: of one of its checkpoints, about.
     """
 
     horizon: Horizon
     origin: Mapping[str, Any]
+    checkpoint_bytes: int = 0
 
 
 Begin = Callable[[Config], Beginning]
@@ -94,14 +96,15 @@ class Settings:
         given = {
             name: value for name, value in policy.parameters().items() if name in config.freezing.parameters
         }
-        beginning, shape = self._beginning(config), shaping(config)
+        beginning, shape = self.beginning(config), shaping(config)
         horizon = beginning.horizon
         policy.check(horizon)
         key = key_of({**shape.always, "freezing": _freezing(shape, policy, horizon)})
         names = state_names(shape, policy, horizon, config.training.epochs, beginning.origin)
         return Setting(dict(overrides), config, key, policy.name, given, names)
 
-    def _beginning(self, config: Config) -> Beginning:
+    def beginning(self, config: Config) -> Beginning:
+        """How a run of ``config`` begins."""
         tree = to_dict(config)
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
         asked = json.dumps(
@@ -112,7 +115,7 @@ class Settings:
         ):  # of one seed, so that its data's digest does not depend on who asks first
             self._known[asked] = self._begin(config.model_copy(update={"seed": self.config.seed}))
         known = self._known[asked]
-        return Beginning(known.horizon.model_copy(update={"seed": config.seed}), known.origin)
+        return replace(known, horizon=known.horizon.model_copy(update={"seed": config.seed}))
 
 
 def _freezing(shape: Shaping, policy: Policy, horizon: Horizon) -> Any:

@@ -29,10 +29,11 @@ class Sharing:
 
     Args:
         most: states that are kept at once for open settings; 0: nothing is shared.
+        every: keep every state of every trial instead.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, every: bool = False) -> None:
+        self.most, self.every = most, every
         self._running: dict[int, tuple[Visit, int]] = {}  # a trial's visit, and the epochs it has done
 
     def waits(self, names: Names, have: Collection[str]) -> bool:
@@ -47,9 +48,11 @@ class Sharing:
         """Trial ``number`` begins, or goes on where it has ``done`` epochs itself."""
         found = [epoch for epoch in range(len(names) - 1, 0, -1) if names[epoch] in have]
         first = max(done, *found[:1], 0)
-        own = {epoch: names[epoch] for epoch in sorted(leaves(names, open_)) if epoch >= first}
-        chosen = {*wanted(open_, [*sorted({*have, *self._coming()}), *own.values()], self.most)} - {*have}
-        keep = {epoch: state for epoch, state in own.items() if state in chosen}
+        left = range(1, len(names)) if self.every else sorted(leaves(names, open_))
+        keep = {epoch: names[epoch] for epoch in left if epoch >= first and names[epoch] not in have}
+        if not self.every:
+            chosen = wanted(open_, [*sorted({*have, *self._coming()}), *keep.values()], self.most)
+            keep = {epoch: state for epoch, state in keep.items() if state in chosen}
         visit = Visit(tuple(names[epoch] for epoch in found), keep)
         self._running[number] = visit, first
         return visit
@@ -67,6 +70,8 @@ class Sharing:
         """Those of the store's states that must stay: what open settings save most by, within ``most``, and
         what running trials begin at.
         """
+        if self.every:
+            return {*have}
         begins = {visit.begins[0] for visit, _ in self._running.values() if visit.begins}
         return {*wanted(open_, sorted({*have, *self._coming()}), self.most), *begins} & {*have}
 

@@ -1,85 +1,73 @@
 """A study: which settings were tried, with what result, and which one is next. Optuna without Ray.
 
 Rules that Optuna alone does not keep: baselines come first and once, also when a study is opened again; the
-same setting is never trained twice; a trial without finite objectives is marked failed; no trial stays
-RUNNING when its process is gone. A space of which nothing can be trained is refused before the first trial.
+same setting is never trained twice; what several settings have in common is trained once (:mod:`.sharing`); a
+trial without finite objectives is marked failed; one whose process is gone goes on under its own number. A
+space of which nothing can be trained is refused before the first trial.
+
+A trial is a setting that was begun. Its number, from 0 in the order of their begins, is not Optuna's, which
+counts draws: what was drawn twice, was not valid, or waits has none.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
-from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dbf_ray.build import resolved
 from dbf_ray.config import differences, identity, make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.draws import Draws
+from dbf_ray.search.optuna_study import DIRECTIONS
+from dbf_ray.search.pool import Pool
 from dbf_ray.search.rows import OBJECTIVES, row_of
 from dbf_ray.search.settings import Setting, Settings
+from dbf_ray.search.sharing import Sharing, Visit
 from dbf_ray.search.spaces import DrawError, SearchSpace
-from dbf_ray.tracking.urls import sqlite_url
+from dbf_ray.search.states import Names
+from dbf_ray.search.store import Store
 
-DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
 SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random ones are looked through
 RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
-FIRST_TRIES = 50  # random ones that may be invalid before the space is refused
-INTERRUPTED = "interrupted"  # the failure of a trial whose process is gone
+MOST_WAITING = 8  # settings that were drawn and wait for states that others are about to reach
 Recover = Callable[[int], Mapping[str, Any] | None]
-# random trials before TPE's model is used: a third of the study, within these bounds
-STARTUP_TRIALS = (4, 10)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial to train: its number, its setting, and the interrupted trial that it continues."""
+    """A trial to train.
+
+    Attributes:
+        number: its own, see the module's text.
+        setting: what is trained.
+        visit: where it begins, and what it keeps for others.
+        again: it was begun before, and was interrupted or failed.
+    """
 
     number: int
     setting: Setting
-    retry_of: int | None = None
+    visit: Visit = field(default_factory=Visit)
+    again: bool = False
 
 
 @dataclass(frozen=True)
-class _Planned:
-    overrides: dict[str, Any] | None  # of a baseline
-    params: dict[str, Any] | None  # drawn by the space
-    retry_of: int | None = None
-    key: str | None = None  # of the setting that was interrupted
+class Waits:
+    """Nothing can begin now: what is left waits for states that running trials are about to reach."""
 
 
-def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study:
-    """Open or make the study in an sqlite file, with two objectives and Optuna's TPE sampler (independent, as
-    is its default for two).
+@dataclass(frozen=True)
+class _Asked:
+    """A setting that will be trained, and its row in Optuna's study; None: not asked there yet."""
 
-    Raises:
-        ConfigError: the file cannot be used, or holds a study with other objectives.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        storage = optuna.storages.RDBStorage(
-            sqlite_url(file), engine_kwargs={"connect_args": {"timeout": 60}}
-        )
-        study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(DIRECTIONS), load_if_exists=True
-        )
-        before = len(study.get_trials(deepcopy=False))
-    except Exception as error:
-        raise ConfigError(
-            f"cannot open the study {name!r} in {file}: {' '.join(str(error).split())[:300]}; give another "
-            "--study"
-        ) from error
-    low, high = STARTUP_TRIALS
-    # opened again: other draws
-    study.sampler = TPESampler(seed=seed + before, n_startup_trials=max(low, min(high, trials // 3)))
-    return study
+    setting: Setting
+    row: int | None
 
 
 def rehearse(space: SearchSpace, settings: Settings) -> None:
@@ -103,61 +91,73 @@ class Study:
         *,
         seed: int = 0,
         recover: Recover = lambda number: None,
+        store: Store | None = None,
+        sharing: Sharing | None = None,
+        done: Callable[[int], int] = lambda number: 0,
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
         Args:
-            optuna_study: opened by :func:`open_study`.
+            optuna_study: opened by :func:`.optuna_study.open_study`.
             space: what may be drawn.
             settings: makes settings out of what was drawn.
-            seed: of the random draws that follow when the sampler has nothing new.
+            seed: of the pool, and of random draws that follow when the sampler has nothing new.
             recover: gives the summary of a trial that ended while nobody was there to record it, or None.
+            store: has the states of settings; None: nothing is shared.
+            sharing: which states are shared.
+            done: epochs of which a trial has a checkpoint of its own.
 
         Raises:
             ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
                 is not valid, or nothing that ``space`` draws is. The study is then as it was.
         """
         self.optuna, self.space, self.settings = optuna_study, space, settings
+        self.store, self.sharing, self._done = store, sharing or Sharing(0), done
         self.interrupted: list[int] = []
         self.exhausted = False
         self.invalid_draws, self.last_invalid = 0, ""
         self._seed = seed
-        self._numbers: dict[str, int] = {}  # key of a setting -> the trial that trains or trained it
+        self._rows: dict[str, int] = {}  # key of a setting -> its row in Optuna's study
+        self._numbers: dict[str, int] = {}  # key of a setting that was begun -> its trial's number
         self._same_base()
         self._draws = Draws(space, optuna_study.study_name, self._trials())
-        self._check_space()
+        self._pool = Pool(self._draws, settings, seed)
+        self._pool.check(space.file)
         if not self._trials():
             optuna_study.set_user_attr("config", to_dict(settings.config))
-        planned = dict(self._take_up(recover))
-        baselines = {settings.make(overrides).key: overrides for overrides in space.baselines}
+        left = {asked.setting.key: asked for asked in self._take_up(recover)}
+        baselines = {made.key: made for made in map(settings.make, space.baselines)}
         self._baseline_keys = set(baselines)
         first = [
-            planned.pop(key, _Planned(overrides, None))
-            for key, overrides in baselines.items()
-            if key not in self._numbers
+            left.pop(key, _Asked(made, None))
+            for key, made in baselines.items()
+            if key in left or key not in self._rows
         ]
-        self._plans = [*first, *planned.values()]
+        self._waiting = [*first, *left.values()]
 
-    def ask(self) -> Trial | None:
+    def ask(self, room: int = MOST_WAITING) -> Trial | Waits | None:
         """The next trial to train, or None when the space has nothing new.
 
         ``exhausted`` is then true, ``invalid_draws`` counts draws that made no valid setting, and
         ``last_invalid`` says why the last did not.
+
+        Args:
+            room: at most so many settings are drawn that have to wait.
         """
-        while self._plans:
-            asked = self._begin(self._plans.pop(0))
-            if asked is not None:
-                return asked
-        for _ in range(SAMPLER_TRIES):
-            asked = self._begin(_Planned(None, {}))
-            if asked is not None:
-                return asked
-        for params in islice(self._random_draws(), SAMPLER_TRIES):
-            asked = self._begin(_Planned(None, params))
-            if asked is not None:
-                return asked
-        self.exhausted = True
-        return None
+        have = self.store.names() if self.store is not None else set()
+        looked = 0
+        while True:
+            for place in range(looked, len(self._waiting)):
+                if not self.sharing.waits(self._waiting[place].setting.states, have):
+                    return self._begin(self._waiting.pop(place), have)
+            looked = len(self._waiting)
+            if looked >= min(room, MOST_WAITING):
+                return Waits()
+            drawn = self._draw()
+            if drawn is None:
+                self.exhausted = True
+                return Waits() if self._waiting else None
+            self._waiting.append(drawn)
 
     def tell(self, number: int, summary: Mapping[str, Any] | None, failure: str | None = None) -> bool:
         """Record how trial ``number`` ended; True if it counts as complete.
@@ -165,26 +165,39 @@ class Study:
         Args:
             number: the trial.
             summary: the content of its summary.json; None if it did not end well.
-            failure: why it failed, if it did. A summary whose objectives are missing or not finite is a
-                failure too.
+            failure: why it failed, if it did. A summary whose objectives are missing or not finite, or of a
+                training that was stopped, is a failure too.
         """
+        row = self._row_of(number).number
+        self.sharing.end(number)
         values = [(summary or {}).get(name) for name in OBJECTIVES]
         if failure is None and summary is None:
             failure = "the trial ended without a result"
+        if failure is None and (summary or {}).get("stopped_early"):
+            failure = "the training was stopped before its last epoch"
         for name, value in zip(OBJECTIVES, values, strict=True):
             if failure is None and not (isinstance(value, int | float) and math.isfinite(value)):
                 failure = f"{name} must be a finite number, got {value!r}"
         if summary is not None:
-            self._set(number, "result", dict(summary))
+            self._set(row, "result", dict(summary))
         if failure is not None:
-            self._set(number, "failure", failure[:2000])
-            self.optuna.tell(number, state=TrialState.FAIL)
+            self._set(row, "failure", failure[:2000])
+            self.optuna.tell(row, state=TrialState.FAIL)
             return False
-        self.optuna.tell(number, values=[float(value) for value in values if value is not None])
+        self.optuna.tell(row, values=[float(value) for value in values if value is not None])
         return True
 
+    def failure_of(self, number: int) -> str | None:
+        """Why a trial failed, if it did."""
+        return self._row_of(number).user_attrs.get("failure")
+
+    def sweep(self) -> None:
+        """Remove the states that are not needed any more."""
+        if self.store is not None:
+            self.store.sweep(self.sharing.needed(self._open(), self.store.names()))
+
     def complete(self) -> list[FrozenTrial]:
-        """Trials that were trained to the end, without duplicates."""
+        """Rows of Optuna's study whose settings were trained to the end, without duplicates."""
         return [
             trial
             for trial in self._trials()
@@ -196,135 +209,144 @@ class Study:
         keys = {trial.user_attrs["setting"]["key"] for trial in self.complete()}
         return self._baseline_keys <= keys
 
-    def rows(self, folder: Path) -> list[dict[str, Any]]:
-        """The trials as ``dbf_ray.reports.study_result`` takes them; duplicates left out. ``folder``: where
-        the trials' run folders are.
-        """
-        return [
-            row_of(trial, folder)
-            for trial in self._trials()
-            if "setting" in trial.user_attrs and "duplicate_of" not in trial.user_attrs
-        ]
+    def baselines(self) -> set[int]:
+        """The numbers of the baselines that have begun."""
+        return {number for key, number in self._numbers.items() if key in self._baseline_keys}
 
-    def _begin(self, plan: _Planned) -> Trial | None:
-        """Open a trial for ``plan``; None if its setting is known or not valid (the trial is then closed and
-        says why).
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        """The trials as ``dbf_ray.reports.study_result`` takes them, one for each setting, by number.
+        ``folder``: where the trials' run folders are.
         """
-        if plan.params:
-            self.optuna.enqueue_trial(plan.params)
+        begun = self._begun()
+        return [row_of(begun[number], folder) for number in sorted(begun)]
+
+    def _begun(self) -> dict[int, FrozenTrial]:
+        """Rows by the trials' numbers; of one that failed and was begun again the last."""
+        return {trial.user_attrs["number"]: trial for trial in self._trials() if "number" in trial.user_attrs}
+
+    def _row_of(self, number: int) -> FrozenTrial:
+        return self._begun()[number]
+
+    def _begin(self, asked: _Asked, have: set[str]) -> Trial:
+        """Give a setting its number, if it has none, and say how it is trained."""
+        setting, row = asked.setting, asked.row
+        if row is None:
+            row = self.optuna.ask().number
+            self._set(row, "setting", setting.facts())
+        number = self._numbers.get(setting.key)
+        again = number is not None
+        if number is None:
+            number = 1 + max(self._numbers.values(), default=-1)
+        if "number" not in self._trials()[row].user_attrs:
+            self._set(row, "number", number)
+        self._rows[setting.key], self._numbers[setting.key] = row, number
+        visit = self.sharing.begin(number, setting.states, self._open(), have, self._done(number))
+        return Trial(number, setting, visit, again)
+
+    def _draw(self) -> _Asked | None:
+        """A setting that is not known, from the sampler if it has one in a few tries, else at random."""
+        at_random = islice(self._random_draws(), SAMPLER_TRIES)
+        for params in chain(repeat({}, SAMPLER_TRIES), at_random):
+            if (asked := self._ask_optuna(params)) is not None:
+                return asked
+        return None
+
+    def _ask_optuna(self, params: dict[str, Any]) -> _Asked | None:
+        """Open a row for what the space draws; None if its setting is known or not valid (the row is then
+        closed and says why).
+        """
+        if params:
+            self.optuna.enqueue_trial(params)
         trial = self.optuna.ask()
-        number = trial.number
+        row = trial.number
         try:
-            overrides = (
-                plan.overrides
-                if plan.overrides is not None
-                else self._draws.overrides(trial, self.settings.config)
-            )
-            setting = self.settings.make(overrides)
+            setting = self.settings.make(self._draws.overrides(trial, self.settings.config))
         except DbfRayError as error:
             self._note_invalid(error)
-            self._set(number, "failure", str(error)[:2000])
-            self.optuna.tell(number, state=TrialState.FAIL)
+            self._set(row, "failure", str(error)[:2000])
+            self.optuna.tell(row, state=TrialState.FAIL)
             if isinstance(error, DrawError):
                 raise
             return None
-        self._set(number, "setting", setting.facts())
-        if setting.key in self._numbers:
-            self._close_duplicate(number, self._numbers[setting.key])
+        self._set(row, "setting", setting.facts())
+        if self._is_known(setting):
+            self._close_duplicate(row, self._rows.get(setting.key))
             return None
-        self._numbers[setting.key] = number
-        # a space that has changed may make another setting of what was drawn
-        retry_of = plan.retry_of if plan.key == setting.key else None
-        if retry_of is not None:
-            self._set(number, "retry_of", retry_of)
-        return Trial(number, setting, retry_of)
+        self._rows[setting.key] = row
+        return _Asked(setting, row)
 
-    def _close_duplicate(self, number: int, original: int) -> None:
-        self._set(number, "duplicate_of", original)
-        known = self.optuna.get_trials(deepcopy=False)[original]
-        if known.state == TrialState.COMPLETE:
+    def _close_duplicate(self, row: int, original: int | None) -> None:
+        self._set(row, "duplicate_of", original)
+        known = None if original is None else self._trials()[original]
+        if known is not None and known.state == TrialState.COMPLETE:
             # the sampler learns from it what training it again would say
-            self.optuna.tell(number, values=list(known.values))
+            self.optuna.tell(row, values=list(known.values))
         else:
-            self.optuna.tell(number, state=TrialState.FAIL)
+            self.optuna.tell(row, state=TrialState.FAIL)
+
+    def _open(self) -> list[Names]:
+        """Names of states of the settings that may still begin."""
+        waiting = [asked.setting for asked in self._waiting]
+        known = {*self._numbers, *(setting.key for setting in waiting)}
+        drawn = self._pool.settings if self.store is not None else []
+        pool = [setting for setting in drawn if setting.key not in known]
+        return [setting.states for setting in (*waiting, *pool)]
 
     def _random_draws(self) -> Iterator[dict[str, Any]]:
         """Parameters of settings that are not known, drawn at random; ends after RANDOM_TRIES draws."""
         self._seed += 1
-        for params, drawn in islice(self._scratch_draws(), RANDOM_TRIES):
+        for params, drawn in islice(self._pool.draw(self._seed), RANDOM_TRIES):
             if isinstance(drawn, DbfRayError):
                 self._note_invalid(drawn)
-            elif drawn.key not in self._numbers:
+            elif not self._is_known(drawn):
                 yield params
 
-    def _scratch_draws(self) -> Iterator[tuple[dict[str, Any], Setting | DbfRayError]]:
-        """Random draws in a scratch study, without end: parameters, and the setting that they make or the
-        reason why they make none.
-        """
-        scratch = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=self._seed))
-        while True:
-            trial = scratch.ask()
-            try:
-                drawn: Setting | DbfRayError = self.settings.make(
-                    self._draws.overrides(trial, self.settings.config)
-                )
-            except DrawError:
-                raise
-            except DbfRayError as error:
-                drawn = error
-            yield dict(trial.params), drawn
-
-    def _check_space(self) -> None:
-        """Refuse a space that has changed its choices, and one that draws no valid setting in FIRST_TRIES
-        tries: the search would train the baselines and then have nothing to do.
-        """
-        self._draws.rehearse(self.settings.config)
-        reason = ""
-        for _, drawn in islice(self._scratch_draws(), FIRST_TRIES):
-            if not isinstance(drawn, DbfRayError):
-                return
-            reason = str(drawn)
-        raise ConfigError(
-            f"{self.space.file}: space(trial) must draw valid settings, but none of {FIRST_TRIES} was; the "
-            f"last: {reason}"
-        )
+    def _is_known(self, setting: Setting) -> bool:
+        return setting.key in self._rows or any(setting.key == asked.setting.key for asked in self._waiting)
 
     def _note_invalid(self, error: DbfRayError) -> None:
         self.invalid_draws, self.last_invalid = self.invalid_draws + 1, str(error)
 
-    def _take_up(self, recover: Recover) -> Iterator[tuple[str, _Planned]]:
-        """Learn the complete trials, close those that an earlier process left open, and plan these again (key
-        of the setting, plan).
+    def _take_up(self, recover: Recover) -> Iterator[_Asked]:
+        """Learn what was trained, record what ended unrecorded, and give what an earlier process left open:
+        trials that it had begun, and settings that waited.
         """
-        before = self._trials()
-        for trial in before:
+        for trial in self._trials():
             if trial.state == TrialState.WAITING:
                 self.optuna.ask()  # takes the waiting one: only a running one can be closed
-        open_ones = [trial for trial in before if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
-        left = [trial for trial in open_ones if not self._close(trial, recover)]
-        for trial in self.complete():
-            self._numbers[trial.user_attrs["setting"]["key"]] = trial.number
-        for trial in left:
-            self.tell(trial.number, None, INTERRUPTED)
-        taken_up = {trial.user_attrs.get("retry_of") for trial in self._trials()}
         for trial in self._trials():
-            setting = trial.user_attrs.get("setting")
-            if trial.user_attrs.get("failure") != INTERRUPTED or trial.number in taken_up or setting is None:
-                continue  # one that was closed by a process that was killed before it came to it counts, too
-            if setting["key"] not in self._numbers:
-                self.interrupted.append(trial.number)
-                overrides = None if trial.params else setting["overrides"]
-                plan = _Planned(overrides, dict(trial.params), trial.number, setting["key"])
-                yield setting["key"], plan
+            if (number := trial.user_attrs.get("number")) is not None:
+                self._numbers[trial.user_attrs["setting"]["key"]] = number
+                summary = recover(number) if trial.state == TrialState.RUNNING else None
+                if summary is not None:
+                    self.tell(number, summary)
+        for trial in self.complete():
+            self._rows[trial.user_attrs["setting"]["key"]] = trial.number
+        left = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+        for trial in sorted(left, key=lambda trial: "number" not in trial.user_attrs):
+            asked = self._opened_before(trial)
+            if asked is not None:
+                self._rows[asked.setting.key] = trial.number
+                if "number" in trial.user_attrs:
+                    self.interrupted.append(trial.user_attrs["number"])
+                yield asked
 
-    def _close(self, trial: FrozenTrial, recover: Recover) -> bool:
-        """Record how the trial ended, if it did; a trial can be told once, also one whose summary makes it a
-        failure.
+    def _opened_before(self, trial: FrozenTrial) -> _Asked | None:
+        """What an open row was to train; None, and it is closed, where that was not noted, is a duplicate, or
+        would be another setting now.
         """
-        summary = recover(trial.number) if "setting" in trial.user_attrs else None
-        if summary is not None:
-            self.tell(trial.number, summary)
-        return summary is not None
+        facts, failure = trial.user_attrs.get("setting"), "interrupted while it was drawn"
+        if facts is not None and facts["key"] not in self._rows:
+            failure = "interrupted, and another setting by now"
+            try:
+                setting = self.settings.make(facts["overrides"])
+                if setting.key == facts["key"]:
+                    return _Asked(setting, trial.number)
+            except DbfRayError as error:
+                failure = f"interrupted, and not valid any more: {error}"
+        self._set(trial.number, "failure", failure[:2000])
+        self.optuna.tell(trial.number, state=TrialState.FAIL)
+        return None
 
     def _same_base(self) -> None:
         """Refuse to go on with another base configuration: its trials could not be compared."""
@@ -343,9 +365,9 @@ class Study:
     def _trials(self) -> list[FrozenTrial]:
         return self.optuna.get_trials(deepcopy=False)
 
-    def _set(self, number: int, name: str, value: Any) -> None:
+    def _set(self, row: int, name: str, value: Any) -> None:
         # Study has no public way to annotate a trial that another process opened
         storage = self.optuna._storage
         storage.set_trial_user_attr(
-            storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number), name, value
+            storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, row), name, value
         )

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import DbfRayError, WeightsError
 from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
+from dbf_ray.search.store import Store
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
+from dbf_ray.training.checkpoint import read_record
 from dbf_ray.values import finite
-
-JOURNAL = "costs.jsonl"  # in a run's folder: see dbf_ray.cost.journal
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TrialSetup:
 
     study: str
     folder: str
+    store: Store
     mlflow: MlflowTarget | None = None
     run: RunFunction | None = None
 
@@ -42,13 +43,34 @@ class TrialSetup:
         return Path(self.folder) / str(number)
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """Called after an epoch, with its record and checkpoint: publishes those that others will begin at.
+
+    Attributes:
+        states: names by the epochs done.
+    """
+
+    store: Store
+    states: Mapping[int, str]
+
+    def __call__(self, record: Mapping[str, Any], checkpoint: Path | None) -> None:
+        """Publish a checkpoint if it is to be kept; a training must not end where that cannot be done."""
+        state = self.states.get(record["epoch"] + 1)
+        if state is not None and checkpoint is not None:
+            try:
+                self.store.publish(checkpoint, state)
+            except (OSError, DbfRayError) as error:
+                warnings.warn(f"state {state} cannot be kept for other trials: {error}", stacklevel=2)
+
+
 def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
     """The Tune trainable: trains, reports each epoch, and last its outcome, ``{"summary", "records"}`` or
     ``{"failure"}``, as JSON text.
 
     Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason
-    reaches the study. Called again for the same trial (its process was killed), it resumes from the trial's
-    last checkpoint.
+    reaches the study. It begins at the deepest of the trial's own last checkpoint, where it was interrupted,
+    and the states on its way that the store has.
     """
     number = assignment["number"]
     directory = setup.directory(number)
@@ -56,7 +78,7 @@ def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
     outcome: dict[str, Any]
     try:
         with _log_file(directory / "log.txt"):
-            summary = read_summary(directory) or _train(assignment, setup, directory)
+            summary = read_result(directory) or _train(assignment, setup, directory)
         outcome = {"summary": summary, "records": read_epochs(directory)}
     except DbfRayError as error:
         outcome = {"failure": str(error)}
@@ -65,28 +87,51 @@ def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
     ray.tune.report({"outcome": json.dumps(finite(outcome))})
 
 
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """The summary of a trial that was trained to its end, else None."""
+    summary = read_summary(directory)
+    return None if summary is None or summary.get("stopped_early") else summary
+
+
 def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> dict[str, Any]:
-    config = Config.model_validate(assignment["config"])
-    number, retry_of = assignment["number"], assignment["retry_of"]
+    config, number = Config.model_validate(assignment["config"]), assignment["number"]
     config = config.model_copy(update={"name": f"{setup.study}-{number}", "runs_dir": directory.parent})
-    resume = _resume(config, directory)
-    if resume is None and retry_of is not None:
-        resume = _resume(config, setup.directory(retry_of))
-        if resume is not None:
-            _take_journal(setup.directory(retry_of), directory)
-    target = _target(setup.mlflow, number, config)
+    keeping = Keeping(setup.store, dict(assignment["keep"]))
+    resume, begin = _resume(config, directory), None
+    done = 0 if resume is None else epochs_done(resume)
+    if (found := _deepest(setup.store, assignment["begin"])) is not None and epochs_done(found) > done:
+        resume, begin = None, found
+    elif resume is not None:  # it may have been killed before it published this
+        keeping({"epoch": done - 1}, resume)
+    target = _target(setup.mlflow, number, config, begin)
     if config.cluster.workers > 1:
         set_environment()
-        return fit(Job(to_dict(config), str(directory), target, str(resume) if resume else None, setup.run))
+        starts = [None if path is None else str(path) for path in (resume, begin)]
+        return fit(Job(to_dict(config), str(directory), target, *starts, keeping, setup.run))
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(
         config,
         directory=directory,
         trackers=make_trackers(directory, target),
-        on_epoch=_report,
+        on_epoch=partial(_report, keeping),
         resume=resume,
+        begin=begin,
     )
+
+
+def _deepest(store: Store, states: Sequence[str]) -> Path | None:
+    """The first of ``states`` that is whole: one that is torn, or gone with its machine, is passed over."""
+    for state in states:
+        if store.whole(state):
+            return store[state]
+        warnings.warn(f"state {state} is not whole in {store.folder}; one before it is used", stacklevel=2)
+    return None
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """How many epochs a whole checkpoint has."""
+    return len(read_record(checkpoint)["epochs"])
 
 
 def _resume(config: Config, directory: Path) -> Path | None:
@@ -100,16 +145,8 @@ def _resume(config: Config, directory: Path) -> Path | None:
         return None
 
 
-def _take_journal(interrupted: Path, directory: Path) -> None:
-    """Copy what the interrupted trial had spent beyond its checkpoint, once: from then on ``directory`` has
-    the longer journal.
-    """
-    journal = interrupted / JOURNAL
-    if journal.exists() and not (directory / JOURNAL).exists():
-        shutil.copyfile(journal, directory / JOURNAL)
-
-
-def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
+def _report(keeping: Keeping, record: dict[str, Any], checkpoint: Path | None) -> bool:
+    keeping(record, checkpoint)
     ray.tune.report(
         {
             "epoch": record["epoch"],
@@ -120,12 +157,20 @@ def _report(record: dict[str, Any], checkpoint: Path | None) -> bool:
     return True
 
 
-def _target(mlflow: MlflowTarget | None, number: int, config: Config) -> MlflowTarget | None:
+def _target(
+    mlflow: MlflowTarget | None, number: int, config: Config, begin: Path | None
+) -> MlflowTarget | None:
     if mlflow is None:
         return None
     inside = ", ".join(f"{name}={value}" for name, value in config.freezing.parameters.items())
     name = f"{number}: {config.freezing.policy}" + (f"({inside})" if inside else "")
-    return replace(mlflow, run_name=name, tags={**mlflow.tags, "dbf_ray.trial": str(number)})
+    tags = {**mlflow.tags, "dbf_ray.trial": str(number)}
+    if begin is not None:
+        tags |= {
+            "dbf_ray.forked_from": str(read_record(begin)["facts"]["name"]),
+            "dbf_ray.fork_epoch": str(epochs_done(begin)),
+        }
+    return replace(mlflow, run_name=name, tags=tags)
 
 
 @contextlib.contextmanager

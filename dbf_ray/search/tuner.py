@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -22,21 +21,27 @@ from dbf_ray.cluster.ray_runtime import Resources, available_resources, connecte
 from dbf_ray.cluster.reach import cluster_address, require_ray
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
-from dbf_ray.errors import ConfigError, TrainingError
-from dbf_ray.files import LONGEST_NAME, write_json
+from dbf_ray.errors import TrainingError
+from dbf_ray.files import write_json
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.run import mlflow_target
+from dbf_ray.run.summary import versions
 from dbf_ray.search import mlflow_runs
-from dbf_ray.search.checked import CheckedBegin, check_trials_known
-from dbf_ray.search.progress import SearchProgress, standing
+from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.kept import keep_only
+from dbf_ray.search.optuna_study import open_study
+from dbf_ray.search.progress import SearchProgress, spent, standing
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Begin, Settings
+from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
-from dbf_ray.search.study import Study, open_study, rehearse
-from dbf_ray.search.trial import TrialSetup, train_trial
+from dbf_ray.search.store import Store
+from dbf_ray.search.study import Study, Trial, rehearse
+from dbf_ray.search.trial import TrialSetup, read_result, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking import read_summary, write_epochs
+from dbf_ray.training.checkpoint import newest_epoch
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
 # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
@@ -79,7 +84,7 @@ def search(
         ResourceError: a trial can never fit, or there is no Ray.
         TrainingError: not one trial ended well.
     """
-    _check_name(study_name)
+    check_name(study_name)
     config, wanted = absolute_paths(config), trials or config.search.trials
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
@@ -102,19 +107,26 @@ def search(
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
         optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
+        store = Store(folder.absolute() / "states", code_versions(versions()))
+        store.tidy()
+        trial_folders = folder / "trials"
         study = Study(
             optuna_study,
             space,
             settings,
             seed=config.seed,
-            recover=lambda number: read_summary(folder / "trials" / str(number)),
+            recover=lambda number: read_result(trial_folders / str(number)),
+            store=store,
+            sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
+            done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
         )
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
             data.write(folder)
             for note in (*data.notes, *begin.warnings):
                 progress(f"study {study_name}: {note}")
-        return _Search(config, folder, study, wanted, concurrent, progress, run, space.file).execute()
+        found = _Search(config, folder, study, store, wanted, concurrent, progress, run, space.file)
+        return found.execute()
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
@@ -146,6 +158,7 @@ class _Search:
         config: Config,
         folder: Path,
         study: Study,
+        store: Store,
         trials: int,
         concurrent: int | None,
         show: Callable[[str], None],
@@ -160,7 +173,7 @@ class _Search:
             concurrent,
             show,
         )
-        self.run, self.space_file = run, space_file
+        self.store, self.run, self.space_file = store, run, space_file
         self.name = folder.name
         self._written = 0.0
         self._failures: list[str] = []
@@ -175,9 +188,6 @@ class _Search:
             at_once = min(concurrency(self.config, self.concurrent, resources), missing)
             self._greet(done, at_once, resources)
             parent = mlflow_runs.parent_run(self.config, self.folder, self.trials, self.space_file)
-            if parent is not None:
-                for number in self.study.interrupted:
-                    mlflow_runs.end_trial(self.config, self.folder / "trials" / str(number), "interrupted")
             reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
             failure: str | None = "interrupted"
             try:
@@ -198,7 +208,8 @@ class _Search:
         if self.run is None:
             validate_front(result, self.folder / "trials", self.config, self.show)
             result = self._write()
-        self.show(f"study {self.name}: {standing(result)}")
+        self._keep(result)
+        self.show(f"study {self.name}: {standing(result)}; {spent(result)}")
         return result
 
     def _say_what_is_missing(self) -> None:
@@ -223,11 +234,11 @@ class _Search:
     def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
         shutil.rmtree(self.folder / "tune", ignore_errors=True)  # of a search that was killed
         target = mlflow_runs.target(self.config, self.name, parent)
-        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), target, self.run)
+        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), self.store, target, self.run)
         searcher = StudySearcher(
             self.study,
             missing,
-            reporter.begin,
+            partial(self._begin, reporter=reporter),
             partial(reporter.epoch, epochs=self.config.training.epochs),
             partial(self._end, reporter=reporter, parent=parent),
         )
@@ -269,6 +280,12 @@ class _Search:
             return {"memory": DRIVER_MEMORY}
         return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
 
+    def _begin(self, trial: Trial, *, reporter: SearchProgress) -> None:
+        directory = self.folder / "trials" / str(trial.number)
+        if trial.again and read_result(directory) is not None:  # without a number: anew
+            shutil.rmtree(directory)
+        reporter.begin(trial)
+
     def _end(
         self,
         number: int,
@@ -294,6 +311,8 @@ class _Search:
                 "front": float(len(result["front"])),
                 "hypervolume": result["hypervolume"],
                 "best_map50": max(scores, default=None),
+                "epochs_trained": float(result["epochs_trained"]),
+                "epochs_shared": float(result["epochs_shared"]),
             }
             parent.progress(
                 len(self.study.complete()),
@@ -312,6 +331,12 @@ class _Search:
         if fixed is None and result["reference"] is not None and self.study.baselines_done():
             study.set_user_attr("reference", list(result["reference"]))
         return result
+
+    def _keep(self, result: Mapping[str, Any]) -> None:
+        """What stays of the checkpoints when the search has ended."""
+        if self.config.search.keep == "front":
+            self.store.sweep(())
+            keep_only({*result["front"], *self.study.baselines()}, result, self.folder / "trials")
 
     def _write(self) -> dict[str, Any]:
         result = self._result()
@@ -336,19 +361,6 @@ class _Search:
             self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
         if self.study.interrupted:
             self.show(
-                f"study {self.name}: resumes the interrupted trials "
+                f"study {self.name}: goes on with the interrupted trials "
                 f"{', '.join(map(str, self.study.interrupted))}"
             )
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(
-            "a study's name may hold letters, digits, '.', '_' and '-', and begins with a letter or digit, "
-            f"got {name!r}"
-        )
-    if len(name) > LONGEST_NAME:
-        raise ConfigError(
-            f"a study's name must be within {LONGEST_NAME} signs, as those of folders, got {len(name)}; give "
-            "a shorter one"
-        )

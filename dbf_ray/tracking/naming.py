@@ -109,11 +109,16 @@ def epoch_metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a finished run: final metrics, and costs as ``total_<cost>``."""
+    """The numbers of a finished run: final metrics, and costs as ``total_<cost>``; of one that began at
+    another's checkpoint also those that it did not inherit, as ``own_<cost>``.
+    """
     values = dict(_numbers({name: summary.get(name) for name in SUMMARY}))
     values.update(
         {f"total_{name}": value for name, value in _numbers({name: summary.get(name) for name in TOTALS})}
     )
+    own = summary.get("own") or {}
+    if summary.get("forked_from") and own.get("executed_flops") is not None:
+        values["own_executed_flops"] = float(own["executed_flops"])
     return values
 
 

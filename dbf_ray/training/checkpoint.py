@@ -87,6 +87,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for path in _candidates(folder) if fault_of(path, contents=False) is None]
 
 
+def newest_epoch(folder: Path) -> int:
+    """Epochs done in a run's newest whole checkpoint, by the sizes of its files; 0 without one."""
+    newest = list_checkpoints(folder)[-1:]
+    return max((int(path.name.removesuffix(_REPLACED).removeprefix("epoch-")) for path in newest), default=0)
+
+
 def _candidates(folder: Path, named: re.Pattern[str] = _NAME) -> list[Path]:
     """Checkpoints of a run, whole or torn, oldest first."""
     if not folder.is_dir():

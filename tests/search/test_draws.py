@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.search import study as study_module
+from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import DrawError, load_space
-from dbf_ray.search.study import Study, open_study, rehearse
+from dbf_ray.search.study import Study, rehearse
 from tests.search.begins import four_stages
 
 Opened = Callable[..., Study]

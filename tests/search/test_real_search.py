@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from ray import cloudpickle
 
+from dbf_ray.config import with_overrides
 from dbf_ray.run import run as real_run
 from dbf_ray.search import search
 from tests import tiny
@@ -58,6 +59,20 @@ def test_a_search_over_rho(uri, tmp_path):
     stored = json.loads((tmp_path / "tiny" / "data.json").read_text())
     assert {trial["data_digest"] for trial in trials.values()} == {stored["data_digest"]}
     assert any("no further setting" in line for line in said)
+    assert said[-1].endswith("; 4 trials, 12 epochs, of which 9 were trained")
+    assert (result["epochs_trained"], result["epochs_shared"]) == (9, 3)
+    assert [trial["number"] for trial in result["trials"]] == [0, 1, 2, 3]
+    assert sum(trial["epochs_trained"] for trial in trials.values()) == 9
+    alone = search(
+        with_overrides(config, {"search.kept_states": 0, "tracking.mlflow": False}),
+        RHO,
+        **{**options, "study_name": "alone", "trials": 9, "run": narrow_run},
+    )
+    assert (alone["epochs_trained"], alone["epochs_shared"]) == (12, 0)
+    for trial in alone["trials"]:
+        shared = trials[trial["policy"], trial["rho"]]
+        for name in ("map50", "map50_95", "compute_ratio", "executed_flops", "epochs"):
+            assert shared[name] == trial[name], name
     for trial in trials.values():
         records = [
             json.loads(line) for line in (Path(trial["run"]) / "epochs.jsonl").read_text().splitlines()
@@ -72,3 +87,12 @@ def test_a_search_over_rho(uri, tmp_path):
     for run in children:
         assert run.info.status == "FINISHED"
         assert [metric.step for metric in client.get_metric_history(run.info.run_id, "map50")] == [0, 1, 2]
+    forked = [run for run in children if "dbf_ray.forked_from" in run.data.tags]
+    assert len(forked) == 2
+    assert {run.data.tags["dbf_ray.fork_epoch"] for run in forked} == {"1", "2"}
+    assert all(
+        0 < run.data.metrics["own_executed_flops"] < run.data.metrics["total_executed_flops"]
+        for run in forked
+    )
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert (parent.data.metrics["epochs_trained"], parent.data.metrics["epochs_shared"]) == (9, 3)

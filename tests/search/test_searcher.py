@@ -9,10 +9,11 @@ import pytest
 from ray.tune.search import Searcher
 
 from dbf_ray.config import Config, with_overrides
+from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.searcher import IN_A_ROW, SPARE, StudySearcher
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import DrawError, SearchSpace
-from dbf_ray.search.study import Study, open_study
+from dbf_ray.search.study import Study
 from tests.search.begins import four_stages
 
 SUMMARY = {"map50": 0.5, "compute_ratio": 0.7}

@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError, WeightsError
+from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from dbf_ray.search.study import Study, Trial, open_study
+from dbf_ray.search.study import Study, Trial
 from tests.search.begins import four_stages
 
 RHO = Path(__file__).parents[2] / "search_spaces" / "rho.py"
@@ -86,16 +87,17 @@ def test_each_setting_is_trained_once_and_the_search_ends_when_none_is_left(open
     assert len(study.complete()) == len(done)
 
 
-def test_a_duplicate_is_recorded_with_the_values_that_are_known(opened):
+def test_a_duplicate_is_recorded_with_the_values_that_are_known_and_has_no_number(opened):
     study = opened(WIDE)
-    done = {asked.number: asked for asked in train(study)}
+    done = {asked.setting.key: asked for asked in train(study)}
     duplicates = [trial for trial in study.optuna.trials if "duplicate_of" in trial.user_attrs]
     assert duplicates
     for trial in duplicates:
-        original = done[trial.user_attrs["duplicate_of"]]
+        original = done[trial.user_attrs["setting"]["key"]]
         assert trial.state == TrialState.COMPLETE
         assert trial.values == [summary_of(original)["map50"], summary_of(original)["compute_ratio"]]
-    assert {row["number"] for row in study.rows(Path())} == set(done)
+        assert "number" not in trial.user_attrs
+    assert [row["number"] for row in study.rows(Path())] == list(range(len(done)))
 
 
 def test_a_duplicate_of_a_running_trial_is_not_trained_beside_it(opened):
@@ -133,55 +135,75 @@ def test_a_trial_without_finite_objectives_is_failed(opened, summary, reason):
     assert study.optuna.best_trials == []
 
 
-def test_a_failed_setting_is_not_tried_again_by_the_same_process_but_by_the_next(opened):
+def test_a_training_that_was_stopped_is_no_result(opened):
+    study = opened()
+    asked = study.ask()
+    assert not study.tell(asked.number, {**summary_of(asked), "stopped_early": True})
+    assert study.rows(Path())[0]["failure"] == "the training was stopped before its last epoch"
+
+
+def test_a_failed_setting_is_not_tried_again_by_the_same_process_but_by_the_next_as_the_same_trial(opened):
     study = opened()
     asked = study.ask()
     study.tell(asked.number, None, "loss is not finite")
     assert "full" not in [other.setting.policy for other in train(study)]
-    again = opened().ask()
-    assert again.setting.policy == "full"
-    assert again.retry_of is None
+    again = opened()
+    retried = again.ask()
+    assert (retried.setting.policy, retried.number, retried.again) == ("full", asked.number, True)
+    assert [row["state"] for row in again.rows(Path())][:2] == ["RUNNING", "COMPLETE"]
+    assert again.tell(retried.number, summary_of(retried))
+    rows = again.rows(Path())
+    assert [row["number"] for row in rows] == list(range(len(rows)))
+    assert rows[0]["state"] == "COMPLETE"
+    assert "failure" not in rows[0]
 
 
-def test_what_a_killed_process_left_running_is_closed_and_done_again_first(opened):
+def test_what_a_killed_process_left_running_goes_on_first_under_its_numbers(opened):
     study = opened()
     train(study, 2)
     left = [study.ask(), study.ask()]
     again = opened()
-    assert TrialState.RUNNING not in states(again)
-    assert again.interrupted == [asked.number for asked in left]
+    assert again.interrupted == [asked.number for asked in left] == [2, 3]
     continued = train(again, 2)
-    assert [asked.retry_of for asked in continued] == [asked.number for asked in left]
+    assert [(asked.number, asked.again) for asked in continued] == [(2, True), (3, True)]
     assert [asked.setting.key for asked in continued] == [asked.setting.key for asked in left]
+    assert TrialState.RUNNING not in states(again)
+    assert [row["number"] for row in again.rows(Path())] == [0, 1, 2, 3]
     assert opened().interrupted == []
 
 
-def test_a_kill_before_an_interrupted_trial_was_done_again_loses_nothing(opened):
+def test_a_kill_before_an_interrupted_trial_went_on_loses_nothing(opened):
     """Two were interrupted; the process that took them up was killed with the first of them."""
     study = opened()
     train(study, 2)
     left = [study.ask(), study.ask()]
-    second = opened()
-    anew = second.ask()
-    assert anew.retry_of == left[0].number
+    assert opened().ask().number == left[0].number
     third = opened()
-    assert [asked.retry_of for asked in train(third, 2)] == [left[1].number, anew.number]
+    assert [asked.number for asked in train(third, 2)] == [asked.number for asked in left]
     assert len(third.complete()) == 4
     assert opened().interrupted == []
 
 
-def test_what_was_interrupted_is_not_the_checkpoint_of_another_setting(opened):
-    """The space has changed: what was drawn makes another setting now, which begins from nothing."""
+def test_what_was_interrupted_goes_on_as_it_was_though_the_space_has_changed(opened):
     space = (
         "BASELINES = []\ndef space(trial):\n    return {{'freezing.policy': 'step', 'freezing.rho': "
         "trial.suggest_int('rho', 2, 3) + {}}}"
     )
     left = opened(space.format(0)).ask()
     again = opened(space.format(2))
-    assert again.interrupted == [left.number]
-    anew = again.ask()
-    assert anew.setting.rho == left.setting.rho + 2
-    assert anew.retry_of is None
+    continued = again.ask()
+    assert (continued.number, continued.setting.rho) == (left.number, left.setting.rho)
+    assert {asked.setting.rho for asked in train(again)} == {4, 5}
+
+
+def test_a_kill_while_something_is_drawn_leaves_no_trial(opened):
+    study = opened()
+    study.optuna.ask()
+    study.optuna.enqueue_trial({"rho": 3})
+    again = opened()
+    assert states(again) == [TrialState.FAIL, TrialState.FAIL]
+    assert again.rows(Path()) == []
+    assert again.ask().number == 0
 
 
 def test_wherever_a_search_is_killed_the_next_one_goes_on_and_loses_nothing(opened, monkeypatch):
@@ -225,6 +247,7 @@ def test_wherever_a_search_is_killed_the_next_one_goes_on_and_loses_nothing(open
     assert not [state for state in states(end) if state in (TrialState.RUNNING, TrialState.WAITING)]
     keys = [trial.user_attrs["setting"]["key"] for trial in end.complete()]
     assert len(keys) == len(set(keys)) == 3
+    assert [row["number"] for row in end.rows(Path())] == [0, 1, 2]
 
 
 def test_interrupted_baselines_are_done_once(opened):
@@ -233,10 +256,10 @@ def test_interrupted_baselines_are_done_once(opened):
     study.ask()
     again = opened()
     done = train(again, 3)
-    assert [(asked.setting.policy, asked.retry_of) for asked in done] == [
-        ("full", 0),
-        ("frozen", 1),
-        ("step", None),
+    assert [(asked.setting.policy, asked.number, asked.again) for asked in done] == [
+        ("full", 0, True),
+        ("frozen", 1, True),
+        ("step", 2, False),
     ]
 
 
@@ -245,7 +268,7 @@ def test_a_trial_that_ended_unrecorded_is_recorded(opened):
     asked = study.ask()
     again = opened(recover=lambda number: summary_of(asked) if number == asked.number else None)
     assert again.interrupted == []
-    assert [trial.number for trial in again.complete()] == [asked.number]
+    assert [row["state"] for row in again.rows(Path())] == ["COMPLETE"]
     assert train(again, 1)[0].setting.policy == "frozen"
 
 
@@ -259,7 +282,7 @@ def test_a_trial_that_ended_unrecorded_without_an_objective_is_failed_once_and_i
     assert again.rows(Path())[0]["failure"] == "map50 must be a finite number, got None"
     assert again.interrupted == []
     anew = again.ask()
-    assert (anew.setting.key, anew.retry_of) == (asked.setting.key, None)
+    assert (anew.setting.key, anew.number, anew.again) == (asked.setting.key, asked.number, True)
 
 
 def test_a_study_goes_on_only_with_its_own_configuration(opened):
@@ -294,7 +317,7 @@ def test_a_space_whose_settings_are_refused_by_the_check_of_the_detector_is_refu
     def without_weights(self, config):
         raise WeightsError("no such file: w.pth")
 
-    monkeypatch.setattr(Settings, "_beginning", without_weights)
+    monkeypatch.setattr(Settings, "beginning", without_weights)
     with pytest.raises(ConfigError, match=r"none of 50 was; the last: no such file: w\.pth"):
         opened("BASELINES = []\ndef space(trial):\n    return {'detector.weights_backbone': 'w.pth'}")
 

@@ -1,8 +1,8 @@
-"""A trial's process, without Tune: where it goes on from."""
+"""A trial's process, without Tune: where it begins, and what it publishes."""
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +10,92 @@ import pytest
 
 from dbf_ray.config import Config, to_dict
 from dbf_ray.search import trial
+from dbf_ray.search.store import Store
 from dbf_ray.search.trial import TrialSetup
 from dbf_ray.training.checkpoint import save_checkpoint
 from tests.training.damage import flipped
 
-LOST = '{"attempt": 1, "epoch": 2, "spent": {"executed_flops": 7}}\n'
+VERSIONS = {"dbf-ray": "1", "torch": "2"}
+
+
+def save(trials: Path, number: int, epochs: int, versions: Mapping[str, str] = VERSIONS) -> Path:
+    """A checkpoint of a trial, with nothing in it but how far it is."""
+    facts = {"name": f"s-{number}", "pieces": [{"epoch": 0, "versions": versions}]}
+    record = {"config": to_dict(Config()), "facts": facts, "epochs": [{}] * epochs}
+    return save_checkpoint(trials / str(number) / "checkpoints", epochs, {"epoch": epochs}, record)
 
 
 @pytest.fixture
-def trials(tmp_path: Path) -> Path:
-    """Trial 3 was interrupted after two epochs, with work on a third; trial 4 is to go on with it."""
-    save_checkpoint(
-        tmp_path / "3" / "checkpoints", 2, {"epoch": 2}, {"config": to_dict(Config()), "epochs": []}
-    )
-    (tmp_path / "3" / "costs.jsonl").write_text(LOST)
-    (tmp_path / "4").mkdir()
-    return tmp_path
+def store(tmp_path: Path) -> Store:
+    """States after two and four epochs, of trial 3."""
+    store = Store(tmp_path / "states", VERSIONS)
+    for epochs in (2, 4):
+        assert store.publish(save(tmp_path, 3, epochs), f"after{epochs}")
+    return store
 
 
-def go_on(trials: Path) -> dict[str, Any]:
+def go_on(trials: Path, store: Store, keep: Mapping[int, str] = {}, **more: Any) -> dict[str, Any]:
+    """What trial 4 is trained with, whose way has both states; it does two epochs more."""
     seen: dict[str, Any] = {}
 
-    def run(config: Config, *, directory: Path, resume: Path | None, **_: Any) -> dict[str, Any]:
-        seen["resume"], journal = resume, directory / "costs.jsonl"
-        seen["journal"] = journal.read_text() if journal.exists() else None
+    def run(config: Config, *, resume: Path | None, begin: Path | None, on_epoch: Any, **_: Any) -> Any:
+        seen.update(resume=resume, begin=begin)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ray.tune.report", lambda _: None)
+            done = 0 if (start := resume or begin) is None else trial.epochs_done(start)
+            for epoch in (done, done + 1):
+                on_epoch({"epoch": epoch}, save(trials, 4, epoch + 1, **more))
         return {}
 
-    assignment = {"number": 4, "config": to_dict(Config()), "retry_of": 3}
-    trial._train(assignment, TrialSetup("s", str(trials), run=run), trials / "4")
+    states = {"begin": ["after4", "after2"], "keep": [list(pair) for pair in keep.items()]}
+    assignment = {"number": 4, "config": to_dict(Config()), **states}
+    trial._train(assignment, TrialSetup("s", str(trials), store, run=run), trials / "4")
     return seen
 
 
-def test_a_retry_takes_the_checkpoint_and_the_cost_of_the_work_beyond_it(trials):
-    assert go_on(trials) == {"resume": trials / "3" / "checkpoints" / "epoch-00002", "journal": LOST}
+def test_it_begins_at_the_deepest_state_and_publishes_what_it_is_to_keep(tmp_path, store):
+    assert go_on(tmp_path, store, {5: "mine5"}) == {"resume": None, "begin": store["after4"]}
+    assert store.names() == {"after2", "after4", "mine5"}
+    assert store.whole("mine5")
 
 
-def test_a_retry_that_was_killed_keeps_its_own_journal(trials):
-    (trials / "4" / "costs.jsonl").write_text(LOST + LOST)
-    assert go_on(trials)["journal"] == LOST + LOST
+def test_its_own_checkpoint_is_taken_where_it_is_as_deep(tmp_path, store):
+    own = save(tmp_path, 4, 3)
+    assert go_on(tmp_path, store)["begin"] == store["after4"]
+    own = save(tmp_path, 4, 4)
+    assert go_on(tmp_path, store) == {"resume": own, "begin": None}
 
 
-def test_a_trial_goes_on_from_the_newest_whole_checkpoint(trials):
-    record = {"config": to_dict(Config()), "epochs": []}
-    torn = save_checkpoint(trials / "3" / "checkpoints", 3, {"epoch": 3}, record)
-    flipped("checkpoint.pt")(torn)
-    own = save_checkpoint(trials / "4" / "checkpoints", 3, {"epoch": 3}, record)
-    assert go_on(trials)["resume"] == own
-    flipped("record.json")(own)
-    with pytest.warns(UserWarning, match=r"epoch-00003 .*going on from epoch-00002"):
-        assert go_on(trials)["resume"] == trials / "3" / "checkpoints" / "epoch-00002"
+def test_one_that_was_killed_before_it_published_does_so_when_it_goes_on(tmp_path, store):
+    own = save(tmp_path, 4, 5)
+    assert go_on(tmp_path, store, {5: "mine5", 6: "mine6"})["resume"] == own
+    assert store.names() == {"after2", "after4", "mine5", "mine6"}
 
 
-def test_without_a_whole_checkpoint_the_work_begins_anew_and_so_does_its_journal(trials):
-    checkpoint = trials / "3" / "checkpoints" / "epoch-00002"
-    (checkpoint / "checkpoint.pt").unlink()
-    with pytest.warns(UserWarning, match=r"work of .*3 is lost: .*epoch-00002 \(checkpoint.pt is missing\)"):
-        assert go_on(trials) == {"resume": None, "journal": None}
-    shutil.rmtree(checkpoint)
-    assert go_on(trials) == {"resume": None, "journal": None}
+def test_a_state_that_is_torn_or_gone_is_passed_over(tmp_path, store):
+    flipped("checkpoint.pt")(store["after4"])
+    with pytest.warns(UserWarning, match=r"state after4 is not whole in .*; one before it is used"):
+        assert go_on(tmp_path, store) == {"resume": None, "begin": store["after2"]}
+    store.sweep(())
+    with pytest.warns(UserWarning, match="state after2 is not whole"):
+        assert go_on(tmp_path / "other", store) == {"resume": None, "begin": None}
+
+
+def test_where_its_own_checkpoints_are_torn_the_store_helps(tmp_path, store):
+    flipped("record.json")(save(tmp_path, 4, 5))
+    with pytest.warns(UserWarning, match=r"work of .*4 is lost: .*epoch-00005 \(record.json is not"):
+        assert go_on(tmp_path, store) == {"resume": None, "begin": store["after4"]}
+
+
+def test_a_checkpoint_that_other_versions_trained_is_no_state(tmp_path, store):
+    go_on(tmp_path, store, {5: "mine5"}, versions={"dbf-ray": "0", "torch": "2"})
+    assert store.names() == {"after2", "after4"}
+
+
+def test_a_training_does_not_end_where_nothing_can_be_kept(tmp_path, store, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Store, "publish", full)
+    with pytest.warns(UserWarning, match="state mine5 cannot be kept for other trials: no space left"):
+        go_on(tmp_path, store, {5: "mine5"})

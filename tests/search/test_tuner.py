@@ -267,7 +267,8 @@ def test_a_baseline_that_failed_is_trained_first_by_the_command_that_is_named(tm
     said = searched_without_ray(tmp_path, 4)
     assert not [line for line in said if "baseline" in line]
     rows = json.loads((tmp_path / "s" / "pareto.json").read_text())["trials"]
-    assert [row["policy"] for row in rows if row["state"] == "COMPLETE"][-1] == "frozen"
+    assert [row["number"] for row in rows] == list(range(len(rows)))
+    assert (rows[1]["policy"], rows[1]["state"]) == ("frozen", "COMPLETE")
 
 
 def test_a_continued_study_in_which_nothing_ends_well_any_more_is_an_error(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from dbf_ray.errors import ConfigError
-from dbf_ray.search.study import open_study
+from dbf_ray.search.optuna_study import open_study
 from dbf_ray.tracking import MlflowTarget, make_trackers, resolve_uri
 from dbf_ray.tracking.urls import sqlite_file, sqlite_url
 

@@ -1,0 +1,33 @@
+"""The section of a configuration that a search alone reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dbf_ray.config.roles import Place, Resource
+from dbf_ray.config.sections import Section
+
+
+class SearchConfig(Section):
+    """A study: how many trials, how many at once, and what is kept of them."""
+
+    trials: Resource[int] = Field(20, ge=1, description="trials to run, baselines included")
+    concurrent: Resource[int | None] = Field(
+        None, ge=1, description="trials at once; null: as many as the resources hold"
+    )
+    studies_dir: Place[Path] = Field(Path("studies"), description="folder of the studies")
+    kept_states: Resource[int] = Field(
+        16,
+        ge=0,
+        description="checkpoints kept at once for further trials that begin as a trained one did, those that "
+        "save most epochs; 0: every trial is trained from its first epoch",
+    )
+    keep: Resource[Literal["states", "front", "all"]] = Field(
+        "states",
+        description="checkpoints that stay when a search ends: states: those kept for further trials, and "
+        "each trial's last; front: the last of baselines and front alone, without optimizer state; all: of "
+        "every epoch",
+    )

@@ -1,0 +1,132 @@
+"""What a search would train and need, before it begins: ``dbf search --dry-run``. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dbf_ray.config import Config
+from dbf_ray.errors import DbfRayError
+from dbf_ray.progress import duration
+from dbf_ray.run.summary import versions
+from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.draws import Draws
+from dbf_ray.search.pool import MOST, Pool
+from dbf_ray.search.settings import Begin, Setting, Settings
+from dbf_ray.search.sharing import Sharing
+from dbf_ray.search.spaces import load_space
+from dbf_ray.search.states import deepest
+from dbf_ray.search.store import Store
+from dbf_ray.tracking import read_epochs
+
+
+def forecast_search(
+    config: Config,
+    space_file: str | Path,
+    *,
+    folder: Path,
+    trials: int | None = None,
+    begin: Begin | None = None,
+) -> dict[str, Any]:
+    """What the trials that a study still lacks would train. Which settings a sampler will choose is not known
+    before, so they are the baselines and random ones, the same each time.
+
+    Args:
+        config: what all trials share.
+        space_file: the space, or the name of a shipped one.
+        folder: the study's, which need not be there.
+        trials: complete trials to have in the end; None: ``config.search.trials``.
+        begin: replaces the check of the detector, for tests.
+
+    Returns:
+        ``trials`` to do, ``settings`` that the space has (``settings_are_all``: no more), ``epochs`` of all
+        these trials, ``epochs_trained`` of them, ``checkpoint_bytes`` of one, ``disk_bytes`` at most in the
+        end, and ``seconds`` on one worker, None before a trial of the study has been timed.
+
+    Raises:
+        DbfRayError: the configuration, data or space cannot be used.
+    """
+    check_name(folder.name)
+    check_trials_known(folder)
+    space, settings = load_space(space_file), Settings(config, begin or CheckedBegin())
+    pool = Pool(Draws(space, folder.name, []), settings, config.seed)
+    pool.check(space.file)
+    every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
+    known = _complete(folder, settings)
+    wanted = trials or config.search.trials
+    left = [setting for key, setting in every.items() if key not in known]
+    chosen = left[: max(0, wanted - len(known))]
+    store = Store(folder / "states", code_versions(versions()))
+    epochs = sum(len(setting.states) - 1 for setting in chosen)
+    trained = _trained(chosen, left[len(chosen) :], store.names(), config.search.kept_states)
+    size = settings.beginning(config).checkpoint_bytes
+    kept = {"front": 0, "states": config.search.kept_states, "all": epochs}[config.search.keep]
+    each = 1 if config.search.keep == "front" else config.training.keep_checkpoints
+    seconds = _seconds_an_epoch(folder)
+    return {
+        "trials": len(chosen),
+        "settings": len(every),
+        "settings_are_all": len(pool.settings) < MOST,
+        "epochs": epochs,
+        "epochs_trained": trained,
+        "checkpoint_bytes": size,
+        "disk_bytes": size * (kept + each * max(wanted, len(known))),
+        "seconds": None if seconds is None else seconds * trained,
+    }
+
+
+def forecast_text(study: str, found: dict[str, Any]) -> str:
+    """The forecast in words."""
+    more = "" if found["settings_are_all"] else "at least "
+    lines = [
+        f"study {study}: {found['trials']} trials to do, of a space with {more}{found['settings']} settings: "
+        f"{found['epochs']} epochs, of which about {found['epochs_trained']} are to be trained",
+        f"disk: up to {found['disk_bytes'] / 1e9:.2f} GB in checkpoints of "
+        f"{found['checkpoint_bytes'] / 1e9:.3f} GB (search.keep, search.kept_states)",
+    ]
+    if found["seconds"] is None:
+        return "\n".join([*lines, "time: not known before the study's first trial"])
+    return "\n".join([*lines, f"time: about {duration(found['seconds'])} with one trial at a time"])
+
+
+def _trained(chosen: Sequence[Setting], others: Sequence[Setting], have: set[str], most: int) -> int:
+    """Epochs that are trained if the settings come one after the other."""
+    sharing, trained = Sharing(most), 0
+    open_ = [setting.states for setting in (*chosen, *others)]
+    for number, setting in enumerate(chosen):
+        open_.pop(0)
+        trained += len(setting.states) - 1 - deepest(setting.states, have)
+        have = have | {*sharing.begin(number, setting.states, open_, have).keep.values()}
+        sharing.end(number)
+        have &= sharing.needed(open_, have)
+    return trained
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The study's trials as its pareto.json has them; none where it cannot be read."""
+    try:
+        rows = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["trials"]
+        return [row for row in rows if row["state"] == "COMPLETE"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _complete(folder: Path, settings: Settings) -> set[str]:
+    """Keys of the settings that the study has trained."""
+    keys = set()
+    for row in _rows(folder):
+        try:
+            keys.add(settings.make(row["overrides"]).key)
+        except DbfRayError:  # of another configuration, which the search itself will refuse
+            continue
+    return keys
+
+
+def _seconds_an_epoch(folder: Path) -> float | None:
+    """The mean over the epochs that the study's trials have trained themselves."""
+    records = [record for row in _rows(folder) for record in read_epochs(Path(row["run"]))]
+    own = [record["wall_seconds"] for record in records if "inherited" not in record]
+    return statistics.fmean(own) if own else None

@@ -1,0 +1,166 @@
+"""Trials begin at each other's states: how many epochs a study trains, with any number of workers, and
+wherever it is killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbf_ray.search.sharing import Sharing, Visit
+from tests.search.fake_search import FakeSearch
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+RHO = SPACES / "rho.py"
+Trained = Counter[tuple[str, int]]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("store", "checkpoint", "manifest"):
+        place = "search" if module == "store" else "training"
+        monkeypatch.setattr(f"dbf_ray.{place}.{module}.flush", lambda _: None)
+
+
+def owners(trained: Trained) -> Counter[str]:
+    """How many trials have trained each state."""
+    return Counter(state for state, _ in trained)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_an_exhaustive_search_of_rho_trains_each_beginning_once(workers: int, tmp_path: Path) -> None:
+    trained = Trained()
+    search = FakeSearch(tmp_path, RHO, 12, trained)
+    search.run(workers)
+    assert len(search.values()) == 13
+    assert (trained.total(), set(trained.values())) == (90, {1})
+    assert search.largest <= 16
+    assert search.store.names() == set()  # nothing is left that could begin there
+
+
+def test_what_is_shared_is_in_bounds_and_stays_for_more_trials(tmp_path: Path) -> None:
+    trained = Trained()
+    search = FakeSearch(tmp_path, SPACES / "policies.py", 12, trained, most=8)
+    search.run(2, most_trials=8)
+    assert search.largest <= 8 + 2
+    assert 0 < len(search.store.names()) <= 8
+    before = trained.total()
+    assert set(owners(trained).values()) == {1}
+    more = FakeSearch(tmp_path, SPACES / "policies.py", 12, trained, most=8)
+    more.run(2, most_trials=8)
+    assert len(more.values()) == 16
+    assert trained.total() - before < 8 * 12 - 10  # some began where the first eight had been
+    alone = FakeSearch(tmp_path / "alone", SPACES / "policies.py", 6, unshared := Trained(), most=0)
+    alone.run(2, most_trials=5)
+    assert (unshared.total(), alone.largest) == (5 * 6, 0)
+
+
+class Kill(BaseException):
+    """The process is gone."""
+
+
+def dying(left: list[int], real: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **more: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Kill
+        return real(*arguments, **more)
+
+    return call
+
+
+LINK = [(os, "link"), (Path, "rename"), (Path, "mkdir"), (shutil, "rmtree"), (os, "replace")]
+WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_state_values")
+
+
+def searched(
+    folder: Path, trained: Trained, left: list[int], epochs: int, workers: int
+) -> Iterator[FakeSearch]:
+    """The search, if it comes through without the process being killed at the operation after ``left``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in LINK:
+            patch.setattr(place, name, dying(left, getattr(place, name)))
+        try:
+            search = FakeSearch(folder, RHO, epochs, trained)
+            storage = search.study.optuna._storage
+            for name in WRITES:
+                patch.setattr(storage, name, dying(left, getattr(storage, name)))
+            search.run(workers)
+        except Kill:
+            return
+    yield search
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_wherever_it_is_killed_no_epoch_is_in_two_trials(workers: int, tmp_path: Path) -> None:
+    """Killed at a later operation each time: publish, link, rename, sweep, tell, until one comes through."""
+    whole = FakeSearch(tmp_path / "whole", RHO, 5, Trained())
+    whole.run()
+    trained = Trained()
+    for kills, last in enumerate(itertools.count(2, 5)):
+        for search in searched(tmp_path / "killed", trained, [last], 5, workers):
+            assert search.values() == whole.values()
+            assert search.store.names() == set()
+            assert list(search.store.folder.iterdir()) == []
+            assert set(owners(trained).values()) == {1}
+            assert owners(trained).total() == whole.trained.total()
+            assert trained.total() <= whole.trained.total() + 2 * kills  # an epoch may come twice in a trial
+            assert kills > 5
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_killed_at_any_one_operation_the_same_command_ends_with_the_same(
+    workers: int, tmp_path: Path
+) -> None:
+    whole = FakeSearch(tmp_path / "whole", RHO, 5, Trained())
+    whole.run()
+    for last in itertools.count():
+        folder, trained = tmp_path / str(last), Trained()
+        if any(True for _ in searched(folder, trained, [last], 5, workers)):
+            break
+        again = FakeSearch(folder, RHO, 5, trained)
+        again.run(workers)
+        assert again.values() == whole.values(), last
+        assert owners(trained).total() == whole.trained.total(), last
+        assert trained.total() <= whole.trained.total() + workers, last
+        shutil.rmtree(folder)
+    assert last > 50
+
+
+def test_what_a_running_trial_begins_at_is_never_swept() -> None:
+    names = [f"a{epoch}" for epoch in range(5)]
+    sharing = Sharing(4)
+    assert sharing.begin(0, names, [], {"a2", "a3"}) == Visit(("a3", "a2"), {})
+    assert sharing.needed([], {"a2", "a3"}) == {"a3"}
+    sharing.end(0)
+    assert sharing.needed([], {"a2", "a3"}) == set()
+
+
+def test_what_a_trial_is_about_to_reach_is_waited_for_until_it_was_there_or_the_trial_ends() -> None:
+    way, other = [f"a{epoch}" for epoch in range(6)], ["a0", "a1", "a2", "a3", "b4", "b5"]
+    sharing = Sharing(4)
+    assert sharing.begin(0, way, [other], set()).keep == {3: "a3"}
+    assert sharing.waits(other, set())
+    sharing.reached(0, 2)
+    assert sharing.waits(other, {"a2"})
+    sharing.reached(0, 3)
+    assert not sharing.waits(other, {"a3"})
+    assert not sharing.waits(other, set())  # it could not be published
+    sharing.end(0)
+    assert not sharing.waits(other, set())
+
+
+def test_all_states_are_kept_where_that_is_asked_for() -> None:
+    names = [f"a{epoch}" for epoch in range(4)]
+    sharing = Sharing(0, every=True)
+    assert sharing.begin(0, names, [], {"a1"}).keep == {2: "a2", 3: "a3"}
+    assert sharing.needed([], {"a1", "x"}) == {"a1", "x"}
