@@ -100,8 +100,8 @@ def fit(job: Job) -> dict[str, Any]:
         DbfRayError: what a worker raised, or TrainingError when Ray Train gives up.
     """
     config = Config.model_validate(job.config)
-    if job.resume and config.cluster.storage is None:
-        # the run's own checkpoint is as new or newer
+    if (job.resume or job.begin) and config.cluster.storage is None:
+        # the checkpoint that it goes on from is as new or newer
         shutil.rmtree(Path(job.directory) / "ray", ignore_errors=True)
     relay = make_relay()
     trainer = TorchTrainer(

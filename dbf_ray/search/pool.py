@@ -18,7 +18,7 @@ from dbf_ray.search.spaces import DrawError
 FIRST_TRIES = 50  # that may be invalid before the space is refused
 MOST = 512  # settings of a pool,
 STALE = 150  # which is all there is after so many draws without a new one
-BEGUN = 16  # kinds of runs that are checked for a pool; each takes as long as a run's check does
+BEGUN = 8  # kinds of runs that are checked for a pool; each takes as long as a run's check does
 
 
 class Pool:

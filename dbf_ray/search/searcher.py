@@ -77,7 +77,7 @@ class StudySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch's report."""
         if trial_id in self._numbers and "outcome" not in result:
-            self._study.sharing.reached(self._numbers[trial_id], result["epoch"] + 1)
+            self._study.reached(self._numbers[trial_id], result["epoch"] + 1)
             self._on_epoch(self._numbers[trial_id], result)
 
     def on_trial_complete(

@@ -57,10 +57,15 @@ class Sharing:
         self._running[number] = visit, first
         return visit
 
-    def reached(self, number: int, epochs: int) -> None:
-        """A running trial has done so many epochs, and published what it was to keep of them."""
-        if number in self._running:
-            self._running[number] = self._running[number][0], epochs
+    def reached(self, number: int, epochs: int) -> bool:
+        """A running trial has done so many epochs, and published what it was to keep of them; whether it was
+        to keep the last.
+        """
+        if number not in self._running:
+            return False
+        visit, _ = self._running[number]
+        self._running[number] = visit, epochs
+        return epochs in visit.keep
 
     def end(self, number: int) -> None:
         """A trial has ended, however it did."""

@@ -191,6 +191,11 @@ class Study:
         """Why a trial failed, if it did."""
         return self._row_of(number).user_attrs.get("failure")
 
+    def reached(self, number: int, epochs: int) -> None:
+        """A running trial has done so many epochs."""
+        if self.sharing.reached(number, epochs):
+            self.sweep()
+
     def sweep(self) -> None:
         """Remove the states that are not needed any more."""
         if self.store is not None:
@@ -241,6 +246,7 @@ class Study:
             self._set(row, "number", number)
         self._rows[setting.key], self._numbers[setting.key] = row, number
         visit = self.sharing.begin(number, setting.states, self._open(), have, self._done(number))
+        self.sweep()
         return Trial(number, setting, visit, again)
 
     def _draw(self) -> _Asked | None:

@@ -106,8 +106,8 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     target = _target(setup.mlflow, number, config, begin)
     if config.cluster.workers > 1:
         set_environment()
-        starts = [None if path is None else str(path) for path in (resume, begin)]
-        return fit(Job(to_dict(config), str(directory), target, *starts, keeping, setup.run))
+        resumed, begun = (None if path is None else str(path) for path in (resume, begin))
+        return fit(Job(to_dict(config), str(directory), target, resumed, begun, keeping, setup.run))
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(

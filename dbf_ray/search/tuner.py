@@ -183,7 +183,9 @@ class _Search:
         missing = self.trials - done
         if missing <= 0:
             self.show(f"study {self.name}: all {self.trials} trials are done")
-            return self._write()
+            result = self._write()
+            self._keep(result)
+            return result
         with connected_ray(self.config.cluster.address) as resources:
             at_once = min(concurrency(self.config, self.concurrent, resources), missing)
             self._greet(done, at_once, resources)

@@ -162,6 +162,25 @@ def test_without_mlflow_nothing_is_said_of_it(
     assert "mlflow" not in capsys.readouterr().out
 
 
+def test_a_dry_run_says_what_it_would_train_and_leaves_nothing(
+    tiny: list[str], searched: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = set(tmp_path.rglob("*"))
+    options = ["--space", "rho", "--training.epochs", "4", "--dry-run", "--json"]
+    assert run_command(search.command, [*tiny, *options]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == (
+        "study rho-dota: 5 trials to do, of a space with 5 settings: 20 epochs, of which about 14 are to be "
+        "trained"
+    )
+    found = json.loads(printed[-1])
+    assert (found["epochs_trained"], found["seconds"]) == (14, None)
+    assert 10**5 < found["checkpoint_bytes"] < 10**8
+    assert searched == []
+    assert set(tmp_path.rglob("*")) == before
+    assert run_command(search.command, [*tiny, *options, "--study", "a/b"]) == 2
+
+
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces the fetching of weights; collects the calls."""

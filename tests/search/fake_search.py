@@ -84,7 +84,7 @@ class FakeSearch:
             record = {"facts": facts, "epochs": [{}] * done, "config": to_dict(asked.setting.config)}
             folder = self.trials / str(number) / "checkpoints"
             keeping({"epoch": done - 1}, save_checkpoint(folder, done, {"epoch": done}, record))
-            self.study.sharing.reached(number, done)
+            self.study.reached(number, done)
             self.largest = max(self.largest, len(self.store.names()))
         self.running[number] = asked, keeping, done
         if done == self.epochs:

@@ -24,9 +24,8 @@ Trained = Counter[tuple[str, int]]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("store", "checkpoint", "manifest"):
-        place = "search" if module == "store" else "training"
-        monkeypatch.setattr(f"dbf_ray.{place}.{module}.flush", lambda _: None)
+    for module in ("files", "search.store", "training.checkpoint", "training.manifest"):
+        monkeypatch.setattr(f"dbf_ray.{module}.flush", lambda _: None)
 
 
 def owners(trained: Trained) -> Counter[str]:
