@@ -103,8 +103,7 @@ def _forecast(config: Config, options: argparse.Namespace) -> dict[str, Any]:
 
     space = find_shipped("search space", options.space)
     study = options.study or study_name(space, config)
-    folder = config.search.studies_dir / study
-    result = forecast_search(config, space, folder=folder, trials=options.trials)
+    result = forecast_search(config, space, study_name=study, trials=options.trials)
     print(forecast_text(study, result))
     if options.json:
         print_json(result)

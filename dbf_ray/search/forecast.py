@@ -27,7 +27,7 @@ def forecast_search(
     config: Config,
     space_file: str | Path,
     *,
-    folder: Path,
+    study_name: str,
     trials: int | None = None,
     begin: Begin | None = None,
 ) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def forecast_search(
     Args:
         config: what all trials share.
         space_file: the space, or the name of a shipped one.
-        folder: the study's, which need not be there.
+        study_name: the study, which need not be there.
         trials: complete trials to have in the end; None: ``config.search.trials``.
         begin: replaces the check of the detector, for tests.
 
@@ -49,10 +49,11 @@ def forecast_search(
     Raises:
         DbfRayError: the configuration, data or space cannot be used.
     """
-    check_name(folder.name)
+    check_name(study_name)
+    folder = config.search.studies_dir / study_name
     check_trials_known(folder)
     space, settings = load_space(space_file), Settings(config, begin or CheckedBegin())
-    pool = Pool(Draws(space, folder.name, []), settings, config.seed)
+    pool = Pool(Draws(space, study_name, []), settings, config.seed)
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
     known = _complete(folder, settings)

@@ -125,6 +125,7 @@ class Study:
         self._pool.check(space.file)
         if not self._trials():
             optuna_study.set_user_attr("config", to_dict(settings.config))
+            optuna_study.set_user_attr("baselines", space.baselines)
         left = {asked.setting.key: asked for asked in self._take_up(recover)}
         baselines = {made.key: made for made in map(settings.make, space.baselines)}
         self._baseline_keys = set(baselines)
@@ -355,7 +356,9 @@ class Study:
         return None
 
     def _same_base(self) -> None:
-        """Refuse to go on with another base configuration: its trials could not be compared."""
+        """Refuse to go on with another base configuration, whose trials could not be compared, or with other
+        baselines.
+        """
         stored = self.optuna.user_attrs.get("config")
         if stored is None or not self._trials():
             return
@@ -366,6 +369,14 @@ class Study:
             raise ConfigError(
                 f"the study {name!r} was begun with other settings, it differs in {', '.join(changed[:5])}; "
                 "give the same ones to continue it, or another --study"
+            )
+        before, now = self.optuna.user_attrs["baselines"], self.space.baselines
+        differing = [f"{one} is new" for one in now if one not in before]
+        differing += [f"{one} is gone" for one in before if one not in now]
+        if differing:
+            raise ConfigError(
+                f"{self.space.file}: the study {name!r} was begun with other BASELINES, "
+                f"{', '.join(differing[:5])}; give the same ones to continue it, or another --study"
             )
 
     def _trials(self) -> list[FrozenTrial]:

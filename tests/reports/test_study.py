@@ -29,6 +29,8 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
         "front",
         "knee",
         "answer",
+        "epochs_trained",
+        "epochs_shared",
         "trials",
     ]
     assert result["objectives"] == {"map50": "maximize", "compute_ratio": "minimize"}
@@ -40,6 +42,14 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
     assert result["hypervolume_gain"] == pytest.approx(expected - 0.01 * 0.40)
     pairs = [(t["map50"], t["compute_ratio"]) for t in result["trials"] if t["state"] == "COMPLETE"]
     assert hypervolume(pairs, result["reference"]) == result["hypervolume"]
+
+
+def test_epochs_that_were_trained_are_told_from_those_of_others(trials: Trials) -> None:
+    trials[0] |= {"epochs": 6, "epochs_trained": 6}
+    trials[1] |= {"epochs": 6, "epochs_trained": 2}
+    trials[5] |= {"epochs": 3, "epochs_trained": 1}
+    result = study_result("s", trials)
+    assert (result["epochs_trained"], result["epochs_shared"]) == (9, 6)
 
 
 def test_trials_are_whole_sorted_and_free_of_nan(trials: Trials) -> None:

@@ -24,8 +24,9 @@ def begin(config: Config) -> Beginning:
 
 
 def forecast(folder: Path, trials: int, space: str = "rho", **changes: Any) -> dict[str, Any]:
-    config = with_overrides(Config(), {"training.epochs": 12, **changes})
-    return forecast_search(config, SPACES / f"{space}.py", folder=folder, trials=trials, begin=begin)
+    where = {"search.studies_dir": str(folder.parent)}
+    config = with_overrides(Config(), {"training.epochs": 12, **where, **changes})
+    return forecast_search(config, SPACES / f"{space}.py", study_name=folder.name, trials=trials, begin=begin)
 
 
 def test_all_of_rho(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_large_space_has_at_least_what_was_drawn(tmp_path: Path) -> None:
         "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lr': "
         "trial.suggest_float('lr', 1e-4, 1e-2)}"
     )
-    found = forecast_search(Config(), space, folder=tmp_path / "s", trials=3, begin=begin)
+    found = forecast_search(Config(), space, study_name="s", trials=3, begin=begin)
     assert (found["settings"], found["settings_are_all"]) == (513, False)
     assert found["epochs"] == found["epochs_trained"] == 36
     assert "at least 513 settings" in forecast_text("s", found)

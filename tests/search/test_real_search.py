@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from mlflow import MlflowClient
 from ray import cloudpickle
 
@@ -80,6 +82,12 @@ def test_a_search_over_rho(uri, tmp_path):
         assert [record["epoch"] for record in records] == [0, 1, 2]
         assert records[-1]["map50"] == pytest.approx(trial["map50"])  # the objective is the last epoch's
 
+    assert ray.cluster_resources()["CPU"] == 2
+    for _ in range(100):  # what a search held is free soon after it
+        if ray.available_resources().get("CPU") == 2:
+            break
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 2
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]

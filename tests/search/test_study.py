@@ -292,6 +292,21 @@ def test_a_study_goes_on_only_with_its_own_configuration(opened):
         opened(**{"training.lr": 0.001})
 
 
+def test_a_study_goes_on_only_with_its_own_baselines(opened):
+    space = "BASELINES = {}\ndef space(trial):\n    return {{'freezing.policy': 'step', 'freezing.rho': {}}}"
+    draw = "trial.suggest_int('rho', 2, 3)"
+    full, frozen = ({"freezing.policy": policy} for policy in ("full", "frozen"))
+    train(opened(space.format([full], draw)), 1)
+    with pytest.raises(
+        ConfigError, match=r"space\.py: .* other BASELINES, .*'frozen'} is new; give the same"
+    ):
+        opened(space.format([full, frozen], draw))
+    with pytest.raises(ConfigError, match=r"'frozen'} is new, .*'full'} is gone; give the same"):
+        opened(space.format([frozen], draw))
+    wider = opened(space.format([full], "trial.suggest_int('rho', 2, 5)"))
+    assert {asked.setting.rho for asked in train(wider)} == {2, 3, 4, 5}
+
+
 def test_a_space_of_invalid_settings_is_refused(opened):
     with pytest.raises(
         ConfigError,
