@@ -73,7 +73,7 @@ def test_failures_one_after_the_other_end_it_however_many_trials_are_wanted(stud
 
 
 def test_a_space_that_is_refused_while_trials_run_lets_them_end(study, monkeypatch):
-    def refusing():
+    def refusing(room):
         raise DrawError("other choices")
 
     searcher = searching(study, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def test_it_begins_at_the_deepest_state_and_publishes_what_it_is_to_keep(tmp_pat
 
 
 def test_its_own_checkpoint_is_taken_where_it_is_as_deep(tmp_path, store):
-    own = save(tmp_path, 4, 3)
+    save(tmp_path, 4, 3)
     assert go_on(tmp_path, store)["begin"] == store["after4"]
+    shutil.rmtree(tmp_path / "4")
     own = save(tmp_path, 4, 4)
     assert go_on(tmp_path, store) == {"resume": own, "begin": None}
 
