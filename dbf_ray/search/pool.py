@@ -53,14 +53,19 @@ class Pool:
                 drawn = error
             yield dict(trial.params), drawn
 
-    @functools.cached_property
+    @property
     def settings(self) -> list[Setting]:
         """Different settings, all that there are or some."""
-        found: dict[str, Setting] = {}
+        return [setting for _, setting in self.drawn]
+
+    @functools.cached_property
+    def drawn(self) -> list[tuple[dict[str, Any], Setting]]:
+        """The same, each with the parameters that make it."""
+        found: dict[str, tuple[dict[str, Any], Setting]] = {}
         last, begun = 0, self._settings.begun
-        for place, (_, drawn) in enumerate(self.draw(self._seed)):
+        for place, (params, drawn) in enumerate(self.draw(self._seed)):
             if isinstance(drawn, Setting) and drawn.key not in found:
-                found[drawn.key], last = drawn, place
+                found[drawn.key], last = (params, drawn), place
             if len(found) == MOST or place - last > STALE or self._settings.begun - begun > BEGUN:
                 break
         return list(found.values())

@@ -300,7 +300,12 @@ class Study:
         return [setting.states for setting in (*waiting, *pool)]
 
     def _random_draws(self) -> Iterator[dict[str, Any]]:
-        """Parameters of settings that are not known, drawn at random; ends after RANDOM_TRIES draws."""
+        """Parameters of settings that are not known: those of the pool, then drawn at random; ends after
+        RANDOM_TRIES draws.
+        """
+        for params, setting in self._pool.drawn:
+            if not self._is_known(setting):
+                yield params
         self._seed += 1
         for params, drawn in islice(self._pool.draw(self._seed), RANDOM_TRIES):
             if isinstance(drawn, DbfRayError):

@@ -41,6 +41,9 @@ def test_a_search_over_rho(uri, tmp_path):
     config = tiny.tiny_config(training__epochs=3, **tracking)
     said: list[str] = []
     options = {"study_name": "tiny", "studies_dir": tmp_path, "progress": said.append}
+    first = search(config, RHO, trials=2, run=narrow_run, **options)
+    assert (first["epochs_trained"], first["epochs_shared"]) == (6, 0)
+    assert len(list((tmp_path / "tiny" / "states").iterdir())) == 1  # what full and step have in common
     result = search(config, RHO, trials=9, run=narrow_run, **options)
 
     trials = {(trial["policy"], trial["rho"]): trial for trial in result["trials"]}
@@ -104,3 +107,24 @@ def test_a_search_over_rho(uri, tmp_path):
     )
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     assert (parent.data.metrics["epochs_trained"], parent.data.metrics["epochs_shared"]) == (9, 3)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("narrow", "two_cpus")
+def test_trials_of_two_workers_share_their_beginnings_too(tmp_path):
+    config = tiny.tiny_config(training__epochs=3, cluster__workers=2, search__keep="front")
+    options = {"studies_dir": tmp_path, "progress": print, "run": narrow_run, "trials": 3}
+    shared = search(config, RHO, study_name="shared", **options)
+    assert (shared["epochs_trained"], shared["epochs_shared"]) == (8, 1)
+    apart = with_overrides(config, {"search.kept_states": 0})
+    alone = search(apart, RHO, study_name="alone", **options)
+    assert (alone["epochs_trained"], alone["epochs_shared"]) == (9, 0)
+    for one, two in zip(shared["trials"], alone["trials"], strict=True):
+        for name in ("policy", "rho", "map50", "compute_ratio", "executed_flops"):
+            assert one[name] == two[name], name
+    assert shared["trials"][2]["forked_from"]["run"] == "shared-0"
+    assert list((tmp_path / "shared" / "states").iterdir()) == []
+    left = list((tmp_path / "shared" / "trials").glob("*/checkpoints/epoch-*"))
+    assert {path.parents[1].name for path in left} == {"0", "1", *map(str, shared["front"])}
+    assert {path.name for path in left} == {"epoch-00003"}

@@ -48,10 +48,10 @@ def test_what_is_shared_is_in_bounds_and_stays_for_more_trials(tmp_path: Path) -
     trained = Trained()
     search = FakeSearch(tmp_path, SPACES / "policies.py", 12, trained, most=8)
     search.run(2, most_trials=8)
-    assert search.largest <= 8 + 2
+    assert search.largest <= 8 + 2  # what running trials begin at may not be wanted by others any more
     assert 0 < len(search.store.names()) <= 8
     before = trained.total()
-    assert set(owners(trained).values()) == {1}
+    assert before < 8 * 12
     more = FakeSearch(tmp_path, SPACES / "policies.py", 12, trained, most=8)
     more.run(2, most_trials=8)
     assert len(more.values()) == 16
