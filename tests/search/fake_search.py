@@ -99,7 +99,7 @@ class FakeSearch:
         rows = self.study.rows(self.trials)
         assert [row["number"] for row in rows] == list(range(len(rows)))
         assert {row["state"] for row in rows} == {"COMPLETE"}
-        return {json.dumps([row["policy"], row["rho"]]): row["map50"] for row in rows}
+        return {json.dumps([row["policy"], row["parameters"]]): row["map50"] for row in rows}
 
 
 def summary_of(asked: Trial, epochs: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dbf_ray.build import prepare
 from dbf_ray.config import Config
 from dbf_ray.freezing import make_policy
 from dbf_ray.run import run, run_directory
+from dbf_ray.run.summary import lineage
 from dbf_ray.search.settings import Beginning, Setting, Settings
 from dbf_ray.search.states import common
 from dbf_ray.tracking import read_epochs, read_summary
@@ -209,6 +210,17 @@ def test_work_that_was_lost_before_a_forks_first_checkpoint_is_its_own(tmp_path:
     assert summary["own"]["executed_flops"] == once + rows[3]["executed_flops"]
     assert summary["executed_flops"] == once + sum(row["executed_flops"] for row in rows[:4])
     assert summary["attempts"] == 2
+
+
+def test_a_record_says_which_machine_and_versions_trained_from_which_epoch_on() -> None:
+    here, there = ({"machine": machine, "versions": {"torch": "2"}} for machine in ("here", "there"))
+    known = {"name": "a", "pieces": [{"epoch": 0, **here}], "forked_from": None}
+    assert lineage(known, here, 3, None) == {"pieces": known["pieces"], "forked_from": None}
+    moved = lineage(known, there, 3, "state")
+    assert moved["pieces"] == [{"epoch": 0, **here}, {"epoch": 3, **there}]
+    assert moved["forked_from"] == {"run": "a", "epoch": 3, "state": "state"}
+    assert lineage({"name": "b", **moved}, there, 5, None) == moved
+    assert lineage({}, here, 2, None) == {"pieces": [{"epoch": 2, **here}], "forked_from": None}
 
 
 def worker(rank: int, folder: str, names: Sequence[str]) -> None:

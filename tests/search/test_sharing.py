@@ -33,7 +33,7 @@ def owners(trained: Trained) -> Counter[str]:
     return Counter(state for state, _ in trained)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_an_exhaustive_search_of_rho_trains_each_beginning_once(workers: int, tmp_path: Path) -> None:
     trained = Trained()
     search = FakeSearch(tmp_path, RHO, 12, trained)
@@ -97,14 +97,13 @@ def searched(
     yield search
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_wherever_it_is_killed_no_epoch_is_in_two_trials(workers: int, tmp_path: Path) -> None:
+def test_wherever_it_is_killed_no_epoch_is_in_two_trials(tmp_path: Path) -> None:
     """Killed at a later operation each time: publish, link, rename, sweep, tell, until one comes through."""
     whole = FakeSearch(tmp_path / "whole", RHO, 5, Trained())
     whole.run()
     trained = Trained()
-    for kills, last in enumerate(itertools.count(2, 5)):
-        for search in searched(tmp_path / "killed", trained, [last], 5, workers):
+    for kills, last in enumerate(itertools.count(2, 9)):
+        for search in searched(tmp_path / "killed", trained, [last], 5, workers=2):
             assert search.values() == whole.values()
             assert search.store.names() == set()
             assert list(search.store.folder.iterdir()) == []
