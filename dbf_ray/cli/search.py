@@ -76,7 +76,8 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, say how many epochs, how much disk and time it would take, and train nothing",
+        help="check configuration, data and space, say how many epochs, how much disk and time it takes, and "
+        "train nothing",
     )
     return parse(parser, arguments)
 
