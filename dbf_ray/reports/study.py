@@ -34,6 +34,7 @@ TRIAL_KEYS = (
     "seed",
     "run",
 )
+OWN_COSTS = ("executed_flops", "device_seconds", "wall_seconds")  # that a study adds up
 _FLOOR_MARGIN = 0.01  # the reference point lies this much map50 under the worse baseline
 _BUDGET = 1.0  # and at the compute_ratio of full fine-tuning
 
@@ -56,7 +57,8 @@ def study_result(
         study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone),
         front (trial numbers, ascending), knee (trial number or None), answer (the recommended setting and, in
         words, what it saves and costs; empty without a complete trial), epochs_trained (by all trials, those
-        that failed too), epochs_shared (that trials have from others), trials.
+        that failed too), epochs_shared (that trials have from others), own (what the trained ones cost),
+        trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
@@ -83,7 +85,7 @@ def study_result(
         "front": [complete[index]["number"] for index in pareto_front(_points(complete))],
         "knee": knee["number"] if knee else None,
         "answer": _answer(knee, complete) if knee else {},
-        **_epochs(rows),
+        **_spent(rows),
         "trials": rows,
     }
 
@@ -141,12 +143,16 @@ def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [rows[number] for number in sorted(rows)]
 
 
-def _epochs(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Epochs that trials have trained themselves, and that they have from others."""
+def _spent(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Epochs that trials have trained themselves, those that they have from others, and what the former
+    cost.
+    """
     trained = sum(row.get("epochs_trained") or 0 for row in rows)
+    own = [row.get("own") or {} for row in rows]
     return {
         "epochs_trained": trained,
         "epochs_shared": sum(row.get("epochs") or 0 for row in rows) - trained,
+        "own": {name: sum(costs.get(name) or 0 for costs in own) for name in OWN_COSTS},
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from dbf_ray.reports.study import OWN_COSTS
 from dbf_ray.tracking import read_epochs
 
 OBJECTIVES = ("map50", "compute_ratio")
@@ -29,6 +30,7 @@ def row_of(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
         "epochs",
         "epochs_trained",
         "forked_from",
+        "own",
     )
     complete = trial.state == TrialState.COMPLETE
     number = trial.user_attrs["number"]
@@ -43,6 +45,8 @@ def row_of(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
     row |= {name: result[name] for name in more if name in result}
     if "epochs_trained" not in row:  # what it has of its own all the same
         done = read_epochs(folder / str(number))
-        row |= {"epochs": len(done), "epochs_trained": sum("inherited" not in epoch for epoch in done)}
+        own = [epoch for epoch in done if "inherited" not in epoch]
+        spent = {name: sum(epoch.get(name) or 0 for epoch in own) for name in OWN_COSTS}
+        row |= {"epochs": len(done), "epochs_trained": len(own), "own": spent}
     failure = {} if complete else {"failure": trial.user_attrs.get("failure")}
     return row | {"seeds": [], **{key: value for key, value in failure.items() if value is not None}}

@@ -31,6 +31,7 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
         "answer",
         "epochs_trained",
         "epochs_shared",
+        "own",
         "trials",
     ]
     assert result["objectives"] == {"map50": "maximize", "compute_ratio": "minimize"}
@@ -45,11 +46,12 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
 
 
 def test_epochs_that_were_trained_are_told_from_those_of_others(trials: Trials) -> None:
-    trials[0] |= {"epochs": 6, "epochs_trained": 6}
+    trials[0] |= {"epochs": 6, "epochs_trained": 6, "own": {"executed_flops": 6, "energy_joules": None}}
     trials[1] |= {"epochs": 6, "epochs_trained": 2}
-    trials[5] |= {"epochs": 3, "epochs_trained": 1}
+    trials[5] |= {"epochs": 3, "epochs_trained": 1, "own": {"executed_flops": 1, "wall_seconds": 0.5}}
     result = study_result("s", trials)
     assert (result["epochs_trained"], result["epochs_shared"]) == (9, 6)
+    assert result["own"] == {"executed_flops": 7, "device_seconds": 0, "wall_seconds": 0.5}
 
 
 def test_trials_are_whole_sorted_and_free_of_nan(trials: Trials) -> None:

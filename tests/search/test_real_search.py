@@ -74,6 +74,17 @@ def test_a_search_over_rho(uri, tmp_path):
         **{**options, "study_name": "alone", "trials": 9, "run": narrow_run},
     )
     assert (alone["epochs_trained"], alone["epochs_shared"]) == (12, 0)
+    spent = {
+        name: sum(trial[name] for trial in alone["trials"]) for name in ("executed_flops", "wall_seconds")
+    }
+    assert alone["own"]["executed_flops"] == spent["executed_flops"] > result["own"]["executed_flops"]
+    assert alone["own"]["wall_seconds"] == pytest.approx(spent["wall_seconds"])
+    states = {}  # what each distinct state cost, once
+    for trial in trials.values():
+        for epoch in map(json.loads, (Path(trial["run"]) / "epochs.jsonl").read_text().splitlines()):
+            states.setdefault((epoch.get("inherited", f"tiny-{trial['number']}"), epoch["epoch"]), epoch)
+    assert len(states) == 9
+    assert result["own"]["executed_flops"] == sum(epoch["executed_flops"] for epoch in states.values())
     for trial in alone["trials"]:
         shared = trials[trial["policy"], trial["rho"]]
         for name in ("map50", "map50_95", "compute_ratio", "executed_flops", "epochs"):

@@ -121,7 +121,7 @@ def test_killed_at_any_one_operation_the_same_command_ends_with_the_same(
 ) -> None:
     whole = FakeSearch(tmp_path / "whole", RHO, 5, Trained())
     whole.run()
-    for last in itertools.count():
+    for last in itertools.count(workers, 5):
         folder, trained = tmp_path / str(last), Trained()
         if any(True for _ in searched(folder, trained, [last], 5, workers)):
             break
