@@ -8,25 +8,37 @@ from typing import Any
 
 import yaml
 
-from dbf_ray.config import Config, apply_overrides, to_dict
+from dbf_ray.config import Config, to_dict
 from dbf_ray.plan.choices import Choice
 from dbf_ray.plan.coverage import Coverage
 from dbf_ray.plan.plan import Plan
 from dbf_ray.values import finite, flat
 
 WIDTH = 110
+SHOWN = (
+    "data.name",
+    "data.root",
+    "data.train_split",
+    "data.val_split",
+    "data.classes",
+    "detector.name",
+    "detector.backbone",
+    "training.batch_size",
+    "training.optimizer",
+    "training.precision",
+)
+"""Keys that are written also where they have the default's value."""
 
 
-def to_yaml(plan: Plan, head: Sequence[str]) -> str:
+def to_yaml(plan: Plan) -> str:
     """The configuration: each key that is not the default's, those that a rule chose with figure and rule as
-    a comment beside; ``head`` are lines of comment above.
+    a comment beside.
     """
     reasons = {choice.key: _reason(choice) for choice in plan.choices}
-    kept = set(reasons) | {"data.root", "data.classes", "data.name", "data.train_split", "data.val_split"}
+    kept = set(reasons) | set(SHOWN)
     defaults, values = flat(to_dict(Config())), flat(to_dict(plan.config))
     chosen = {key: value for key, value in values.items() if key in kept or value != defaults.get(key)}
-    lines = [f"# {line}".rstrip() for line in head]
-    return "\n".join([*lines, *_section(apply_overrides({}, {}) | _tree(chosen), reasons)]) + "\n"
+    return "\n".join(_section(_tree(chosen), reasons)) + "\n"
 
 
 def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +77,7 @@ def _section(
 
 def _reason(choice: Choice) -> str:
     if choice.stays is None:
-        return f"{choice.why} ({choice.rule})"
+        return f"{choice.why} ({choice.rule})" if choice.why else choice.rule
     return f"as given; the rule would choose {choice.value}: {choice.why} ({choice.rule})"
 
 
