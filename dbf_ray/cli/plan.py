@@ -112,7 +112,7 @@ def _head(text: str) -> str:
 def lines(result: dict[str, Any]) -> list[str]:
     """What was chosen, a line each; then coverage, and what a person should know."""
     rows = [
-        f"{row['key']:<26} {_short_text(row['value'] if row['stays'] is None else row['stays']):<36} {_why(row)}"
+        f"{row['key']:<26} {_brief(row['value'] if row['stays'] is None else row['stays']):<36} {_why(row)}"
         for row in result["choices"]
     ]
     before, after = result["coverage"]["before"], result["coverage"]["after"]
@@ -140,7 +140,7 @@ def _short(found: list[dict[str, Any]], image_size: int) -> list[str]:
     return [head, *rows]
 
 
-def _short_text(value: Any) -> str:
+def _brief(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return textwrap.shorten(text, 36, placeholder=" ...")
 

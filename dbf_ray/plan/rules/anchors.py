@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +15,15 @@ from dbf_ray.plan.choices import Choice, Facts
 from dbf_ray.plan.coverage import grids_of
 from dbf_ray.plan.kinds import has_oriented_anchors, strides_of
 from dbf_ray.plan.objects import drawn, scaled
-from dbf_ray.plan.overlaps import best_overlaps
+from dbf_ray.plan.overlaps import overlaps
 
 MOST = 16  # anchors a cell
 ENOUGH = 0.95  # of the objects
+SEVERAL = 3  # anchors of an object, below which a training depends on a cell or two
 THRESHOLDS = (0.5, 0.45, 0.4)
 OCTAVE = 4.0  # strides that an anchor of scale 1 is large
 STEPS = 6  # scales to an octave
-SCALES = tuple(2 ** (k / STEPS) for k in range(-STEPS, STEPS))  # .5 to 1.78
+SCALES = tuple(2 ** (k / STEPS) for k in range(-2 * STEPS, STEPS))  # .25 to 1.78
 RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 ANGLES = (2, 4, 6, 8)  # how many even steps of 180 / n degrees; even: closed under quarter turns too
 MOST_OBJECTS = 600  # that sets are compared on
@@ -30,11 +31,12 @@ MOST_OBJECTS = 600  # that sets are compared on
 
 @dataclass(frozen=True)
 class AnchorSet:
-    """Anchors at each cell, and what they do.
+    """Anchors at each cell, and what they do at a ``positive_iou``.
 
     Attributes:
         scales, ratios, angles: as the detector's options.
         covered: share of the objects with an anchor at ``positive_iou`` or more.
+        several: share of those with :data:`SEVERAL` such anchors.
         mean_iou: mean over the objects of the best overlap (0 where it is below .4).
     """
 
@@ -42,6 +44,7 @@ class AnchorSet:
     ratios: tuple[float, ...]
     angles: tuple[float, ...]
     covered: float
+    several: float
     mean_iou: float
 
     @property
@@ -55,32 +58,33 @@ def even_angles(count: int) -> tuple[float, ...]:
     return tuple(-90 + 180 * k / count for k in range(count))
 
 
-def choose_anchors(table: OverlapTable, threshold: float, most: int = MOST) -> AnchorSet:
-    """The smallest set that covers 95 % of the objects at overlap ``threshold`` (``positive_iou``), else the
-    one of at most ``most`` anchors a cell that covers most; of equally small ones that of the best mean
-    overlap.
+def choose_anchors(sets: Iterable[AnchorSet]) -> AnchorSet:
+    """The smallest set that gives several anchors to 95 % of the objects; else, of those that cover 95 %, the
+    one that gives several to most; else the one that covers most. Of equal ones the smaller, then that of the
+    better mean overlap.
     """
-    sets = [table.judge(*parts, threshold) for parts in candidates(most)]
-    enough = [one for one in sets if one.covered >= ENOUGH]
-    if enough:
-        return min(enough, key=lambda one: (one.per_cell, -one.mean_iou))
-    return max(sets, key=lambda one: (one.covered, -one.per_cell, one.mean_iou))
+    found = list(sets)
+    enough = [one for one in found if one.covered >= ENOUGH]
+    if not enough:
+        return max(found, key=lambda one: (one.covered, -one.per_cell, one.mean_iou))
+    return min(enough, key=lambda one: (-min(one.several, ENOUGH), one.per_cell, -one.mean_iou))
 
 
 def best_anchors(table: OverlapTable) -> tuple[AnchorSet, float]:
-    """The set to take, and at which ``positive_iou``: the highest of .5, .45 and .4 at which a set of at most
-    16 anchors a cell covers 95 %, else .4.
+    """The set to take, and its ``positive_iou``: the highest of .5, .45 and .4 at which a set of at most 16
+    anchors a cell gives several anchors to 95 % of the objects; else that at which one covers 95 %; else .4.
     """
-    for threshold in THRESHOLDS:
-        found = choose_anchors(table, threshold)
-        if found.covered >= ENOUGH:
-            break
-    return found, threshold
+    found = {threshold: choose_anchors(table.judge(threshold)) for threshold in THRESHOLDS}
+    for share in ("several", "covered"):
+        for threshold, one in found.items():
+            if getattr(one, share) >= ENOUGH:
+                return one, threshold
+    return found[THRESHOLDS[-1]], THRESHOLDS[-1]
 
 
 def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]:
-    """Scales, ratios and angles of all sets of at most ``most`` anchors a cell. Scales are spread evenly over
-    an octave, from one level's to the next's; squares alone are not turned further than they differ.
+    """Scales, ratios and angles of all sets of at most ``most`` anchors a cell; squares alone are not turned further
+    than they differ.
     """
     for scales in _scale_sets():
         for count in (1, 2, 3):
@@ -91,17 +95,14 @@ def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[floa
 
 
 def _scale_sets() -> Iterator[tuple[float, ...]]:
-    for count in (1, 2, 3):
-        step = STEPS // count
-        for first in range(STEPS if count == 1 else step):
-            for start in (first - STEPS, first):
-                places = [start + step * k for k in range(count)]
-                if all(-STEPS <= place < STEPS for place in places):
-                    yield tuple(2 ** (place / STEPS) for place in places)
+    """One to three spread evenly over an octave; or two an octave apart: below the finest level is none."""
+    for count, step in ((1, 0), (2, STEPS // 2), (3, STEPS // 3), (2, STEPS)):
+        for first in range(len(SCALES) - step * (count - 1)):
+            yield tuple(SCALES[first + step * k] for k in range(count))
 
 
 class OverlapTable:
-    """The best overlap of each object with each anchor shape that sets are made of.
+    """What objects share with each anchor shape that sets are made of.
 
     Args:
         boxes: objects [M, 5], M >= 1, resized as training does.
@@ -110,28 +111,29 @@ class OverlapTable:
     """
 
     def __init__(self, boxes: Tensor, grids: Tensor, strides: Sequence[int]) -> None:
-        angles = sorted({0.0, 45.0, *itertools.chain(*map(even_angles, ANGLES))})
-        shapes = list(itertools.product(SCALES, RATIOS, angles))
+        sets = {parts: dict.fromkeys(map(_distinct, itertools.product(*parts))) for parts in candidates()}
+        column = {shape: number for number, shape in enumerate(sorted(set().union(*sets.values())))}
+        self._sets = [(parts, [column[one] for one in shapes]) for parts, shapes in sets.items()]
         sides = [
             (OCTAVE * scale * math.sqrt(ratio), OCTAVE * scale / math.sqrt(ratio), angle)
-            for scale, ratio, angle in shapes
+            for scale, ratio, angle in column
         ]
-        self._column = {shape: column for column, shape in enumerate(shapes)}
-        self._table = best_overlaps(boxes, grids, torch.tensor(sides), strides)
+        best, self._counts = overlaps(boxes, grids, torch.tensor(sides), strides, THRESHOLDS)
+        self._best = [best[:, columns].amax(-1) for _, columns in self._sets]
 
-    def judge(
-        self,
-        scales: tuple[float, ...],
-        ratios: tuple[float, ...],
-        angles: tuple[float, ...],
-        threshold: float,
-    ) -> AnchorSet:
-        """What a set does."""
-        columns = [self._column[shape] for shape in itertools.product(scales, ratios, angles)]
-        best = self._table[:, columns].amax(-1)
-        return AnchorSet(
-            scales, ratios, angles, (best >= threshold).float().mean().item(), best.mean().item()
-        )
+    def judge(self, threshold: float) -> Iterator[AnchorSet]:
+        """All sets, at a ``positive_iou`` among :data:`THRESHOLDS`."""
+        counts = self._counts[THRESHOLDS.index(threshold)]
+        for (parts, columns), best in zip(self._sets, self._best, strict=True):
+            positives = counts[:, columns].sum(-1)
+            covered, several = ((positives >= least).float().mean().item() for least in (1, SEVERAL))
+            yield AnchorSet(*parts, covered, several, best.mean().item())
+
+
+def _distinct(shape: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A square's right angles are one shape."""
+    scale, ratio, angle = shape
+    return (scale, ratio, angle % 90 if ratio == 1 else angle)
 
 
 def table_of(facts: Facts, config: Config) -> OverlapTable:
@@ -150,7 +152,10 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
     if not has_oriented_anchors(config.detector.name):
         return []
     found, threshold = best_anchors(table_of(facts, config))
-    why = f"{found.per_cell} a cell: {found.covered:.1%} of the objects overlap one by {threshold}"
+    why = (
+        f"{found.per_cell} a cell: {found.covered:.1%} of the objects overlap one by {threshold}, "
+        f"{found.several:.1%} {SEVERAL} or more"
+    )
     values = {
         "anchor_scales": [round(scale, 3) for scale in found.scales],
         "anchor_ratios": list(found.ratios),
@@ -158,4 +163,7 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         "positive_iou": threshold,
         "negative_iou": round(threshold - 0.1, 2),
     }
-    return [Choice(f"detector.{option}", value, why, "anchors") for option, value in values.items()]
+    return [
+        Choice(f"detector.{option}", value, "" if number else why, "anchors")
+        for number, (option, value) in enumerate(values.items())
+    ]
