@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from dbf_ray.config import Config
 from dbf_ray.plan.choices import Choice, Facts
@@ -27,6 +29,7 @@ SCALES = tuple(2 ** (k / STEPS) for k in range(-2 * STEPS, STEPS))  # .25 to 1.7
 RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 ANGLES = (2, 4, 6, 8)  # how many even steps of 180 / n degrees; even: closed under quarter turns too
 MOST_OBJECTS = 600  # that sets are compared on
+_SETS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def best_anchors(table: OverlapTable) -> tuple[AnchorSet, float]:
 
 
 def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]:
-    """Scales, ratios and angles of all sets of at most ``most`` anchors a cell; squares alone are not turned further
-    than they differ.
+    """Scales, ratios and angles of all sets of at most ``most`` anchors a cell; squares alone are not turned
+    further than they differ.
     """
     for scales in _scale_sets():
         for count in (1, 2, 3):
@@ -113,21 +116,34 @@ class OverlapTable:
     def __init__(self, boxes: Tensor, grids: Tensor, strides: Sequence[int]) -> None:
         sets = {parts: dict.fromkeys(map(_distinct, itertools.product(*parts))) for parts in candidates()}
         column = {shape: number for number, shape in enumerate(sorted(set().union(*sets.values())))}
-        self._sets = [(parts, [column[one] for one in shapes]) for parts, shapes in sets.items()]
+        self._sets = list(sets)
+        own = [torch.tensor([column[one] for one in shapes]) for shapes in sets.values()]
+        self._columns = pad_sequence(own, batch_first=True, padding_value=len(column))  # the last: no shape
         sides = [
             (OCTAVE * scale * math.sqrt(ratio), OCTAVE * scale / math.sqrt(ratio), angle)
             for scale, ratio, angle in column
         ]
-        best, self._counts = overlaps(boxes, grids, torch.tensor(sides), strides, THRESHOLDS)
-        self._best = [best[:, columns].amax(-1) for _, columns in self._sets]
+        best, counts = overlaps(boxes, grids, torch.tensor(sides), strides, THRESHOLDS)
+        self._best, self._counts = pad(best, (0, 1)), pad(counts, (0, 1))
 
-    def judge(self, threshold: float) -> Iterator[AnchorSet]:
+    def judge(self, threshold: float) -> list[AnchorSet]:
         """All sets, at a ``positive_iou`` among :data:`THRESHOLDS`."""
         counts = self._counts[THRESHOLDS.index(threshold)]
-        for (parts, columns), best in zip(self._sets, self._best, strict=True):
+        figures: list[Tensor] = []
+        for columns in self._columns.split(_SETS_AT_ONCE):
             positives = counts[:, columns].sum(-1)
-            covered, several = ((positives >= least).float().mean().item() for least in (1, SEVERAL))
-            yield AnchorSet(*parts, covered, several, best.mean().item())
+            figures.append(
+                torch.stack(
+                    [
+                        (positives >= 1).double().mean(0),
+                        (positives >= SEVERAL).double().mean(0),
+                        self._best[:, columns].amax(-1).double().mean(0),
+                    ],
+                    -1,
+                )
+            )
+        rows = torch.cat(figures).tolist()
+        return [AnchorSet(*parts, *row) for parts, row in zip(self._sets, rows, strict=True)]
 
 
 def _distinct(shape: tuple[float, float, float]) -> tuple[float, float, float]:
