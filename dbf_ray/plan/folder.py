@@ -63,7 +63,8 @@ def look(config: Config, gpu: bool) -> Facts:
         check_classes(objects, evaluated, data.train_split, data.val_split)
     fetched = {"mobilenet_v2": str(DEFAULT_FILE)} if DEFAULT_FILE.exists() else {}
     place = functools.partial(_place, train_set, objects)
-    return Facts(objects, evaluated, gpu, digest_of(splits), place, fetched)
+    scenes = len({scene_of(image_id) for image_id in train_set.image_ids})
+    return Facts(objects, evaluated, gpu, scenes, digest_of(splits), place, fetched)
 
 
 def has_split(data: DataConfig) -> bool:

@@ -83,6 +83,8 @@ def notes_of(facts: Facts, image_size: int) -> list[str]:
     rare = [f"{name} ({count})" for name, count in zip(objects.classes, counts, strict=True) if count < FEW]
     if rare:
         notes.append(f"fewer than {FEW} objects to train on, too rare to be learned: {', '.join(rare)}")
+    if facts.evaluated is None and facts.scenes < 2:
+        notes.append("there is one image: what is trained on is evaluated on, which says little; add more")
     if facts.evaluated is not None:
         judged = facts.evaluated.labels.bincount(minlength=len(objects.classes)).tolist()
         missing = [name for name, count in zip(objects.classes, judged, strict=True) if not count]
