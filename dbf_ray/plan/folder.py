@@ -13,6 +13,7 @@ from dbf_ray.data import Dataset
 from dbf_ray.data.digest import data_facts, digest_of
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import find_reader, recognise
+from dbf_ray.data.samples import scene_of
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
 from dbf_ray.errors import DataError
 from dbf_ray.plan.choices import Facts
@@ -42,6 +43,11 @@ def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Confi
         )
     if splits and "data.val_split" not in given:
         found["data.val_split"] = next((split for split in EVALUATED if split in splits), "val")
+    elif splits and not set(config.data.val_split.split("+")) <= set(splits):
+        raise DataError(
+            f"{root}: data.val_split must be a split of the folder, got {config.data.val_split}; there are "
+            f"{', '.join(splits)}"
+        )
     return with_overrides(config, found)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.build.detector import detector_options
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.plan.choices import Facts
 from dbf_ray.plan.fingerprint import fingerprint, too_short
@@ -34,6 +35,7 @@ def plan_data(
         patches: where images are cut to, if that is due; None: not.
         say: takes each step.
     """
+    detector_options(base.detector)  # refused before anything is read
     config = with_data(base, root, given)
     facts = _read(config, say)
     if config.data.root is not None and "data.image_size" not in given:
@@ -55,8 +57,9 @@ def plan_data(
 
 
 def _read(config: Config, say: Callable[[str], None]) -> Facts:
-    say("reading labels and headers of images")
-    return look(config, on_gpu(config))
+    facts = look(config, on_gpu(config))
+    say(f"read: {len(facts.objects)} objects to train on in {len(facts.objects.sizes)} images")
+    return facts
 
 
 def as_dict(plan: Plan, facts: Facts) -> dict[str, Any]:
