@@ -58,8 +58,6 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
     )
     options, overrides = parse(parser, arguments)
     check_out(options.out)
-    if options.root is None and "data.name" not in overrides and "data.root" not in overrides:
-        raise ConfigError(f"a folder of labelled images is needed, got none; {prog} DIR --out {options.out}")
     result = plan_settings(
         options.root, options.config, patches=options.patches, progress=print_line, **overrides
     )
@@ -148,4 +146,6 @@ def _brief(value: Any) -> str:
 def _why(row: dict[str, Any]) -> str:
     if row["stays"] is None:
         return str(row["why"])
-    return f"as given; the rule would choose {row['value']} ({row['why']})"
+    if row["stays"] == row["value"]:
+        return "as given, and as the rule would choose"
+    return f"as given; the rule would choose {row['value']}" + (f" ({row['why']})" if row["why"] else "")

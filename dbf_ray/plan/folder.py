@@ -15,7 +15,7 @@ from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.data.samples import scene_of
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
-from dbf_ray.errors import DataError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.plan.choices import Facts
 from dbf_ray.plan.objects import Objects, objects_of
 
@@ -27,10 +27,13 @@ def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Confi
     """The configuration with format and splits of the folder ``root``, as far as they are not ``given``.
 
     Raises:
+        ConfigError: no data are named.
         DataError: there is no such folder, its format is not known, or it has no split to train on.
     """
     root = root or config.data.root
     if root is None:
+        if "data.name" not in given:
+            raise ConfigError("a folder of labelled images is needed, got none; give DIR or data.root")
         return config
     root = root.expanduser().resolve()
     name = config.data.name if "data.name" in given else recognise(root)
@@ -67,7 +70,7 @@ def look(config: Config, gpu: bool) -> Facts:
         eval_set = make_split(data, data.val_split, train_set.classes)
         evaluated, splits[data.val_split] = objects_of(eval_set), data_facts(eval_set)
         check_classes(objects, evaluated, data.train_split, data.val_split)
-    fetched = {"mobilenet_v2": str(DEFAULT_FILE)} if DEFAULT_FILE.exists() else {}
+    fetched = {"mobilenet_v2": str(DEFAULT_FILE.resolve())} if DEFAULT_FILE.exists() else {}
     place = functools.partial(_place, train_set, objects)
     scenes = len({scene_of(image_id) for image_id in train_set.image_ids})
     return Facts(objects, evaluated, gpu, scenes, digest_of(splits), place, fetched)

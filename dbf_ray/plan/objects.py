@@ -84,6 +84,13 @@ def drawn(objects: Objects, seed: int = 0, most: int = MOST_DRAWN) -> Tensor:
     return first.sort().values
 
 
+def drawn_counted(objects: Objects, most: int) -> Tensor:
+    """The same of those that are not difficult, where there are such."""
+    counted = torch.nonzero(~objects.difficult).squeeze(-1)
+    counted = counted if len(counted) else torch.arange(len(objects))
+    return counted[drawn(objects.pick(counted), most=most)]
+
+
 def scaled(objects: Objects, image_size: int, factor: float = 1.0) -> Objects:
     """Images with their long side resized to ``image_size`` pixels, then scaled by ``factor`` as
     ``augment.scales`` does.

@@ -78,7 +78,10 @@ def _section(
 def _reason(choice: Choice) -> str:
     if choice.stays is None:
         return f"{choice.why} ({choice.rule})" if choice.why else choice.rule
-    return f"as given; the rule would choose {choice.value}: {choice.why} ({choice.rule})"
+    if choice.stays == choice.value:
+        return f"as given, and as the rule would choose ({choice.rule})"
+    why = f": {choice.why}" if choice.why else ""
+    return f"as given; the rule would choose {choice.value}{why} ({choice.rule})"
 
 
 def shares(

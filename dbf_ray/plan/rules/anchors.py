@@ -16,7 +16,7 @@ from dbf_ray.config import Config
 from dbf_ray.plan.choices import Choice, Facts
 from dbf_ray.plan.coverage import grids_of
 from dbf_ray.plan.kinds import has_oriented_anchors, strides_of
-from dbf_ray.plan.objects import drawn, scaled
+from dbf_ray.plan.objects import drawn_counted, scaled
 from dbf_ray.plan.overlaps import overlaps
 
 MOST = 16  # anchors a cell
@@ -77,12 +77,12 @@ def best_anchors(table: OverlapTable) -> tuple[AnchorSet, float]:
     """The set to take, and its ``positive_iou``: the highest of .5, .45 and .4 at which a set of at most 16
     anchors a cell gives several anchors to 95 % of the objects; else that at which one covers 95 %; else .4.
     """
-    found = {threshold: choose_anchors(table.judge(threshold)) for threshold in THRESHOLDS}
-    for share in ("several", "covered"):
-        for threshold, one in found.items():
-            if getattr(one, share) >= ENOUGH:
-                return one, threshold
-    return found[THRESHOLDS[-1]], THRESHOLDS[-1]
+    found = []
+    for threshold in THRESHOLDS:
+        found.append((choose_anchors(table.judge(threshold)), threshold))
+        if found[-1][0].several >= ENOUGH:
+            return found[-1]
+    return next((pair for pair in found if pair[0].covered >= ENOUGH), found[-1])
 
 
 def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]:
@@ -158,7 +158,7 @@ def table_of(facts: Facts, config: Config) -> OverlapTable:
     key = ("overlaps", size, tuple(strides))
     if key not in facts.memory:
         shown = scaled(facts.objects, size)
-        some = shown.pick(drawn(shown, 0, MOST_OBJECTS))
+        some = shown.pick(drawn_counted(shown, MOST_OBJECTS))
         facts.memory[key] = OverlapTable(some.boxes, grids_of(some), strides)
     return facts.memory[key]
 
@@ -169,8 +169,8 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         return []
     found, threshold = best_anchors(table_of(facts, config))
     why = (
-        f"{found.per_cell} a cell: {found.covered:.1%} of the objects overlap one by {threshold}, "
-        f"{found.several:.1%} {SEVERAL} or more"
+        f"{found.per_cell} a cell: {found.covered:.1%} of the objects, classes counting alike, overlap one by "
+        f"{threshold}, {found.several:.1%} {SEVERAL} or more"
     )
     values = {
         "anchor_scales": [round(scale, 3) for scale in found.scales],
