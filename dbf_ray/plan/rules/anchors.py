@@ -169,7 +169,7 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         return []
     found, threshold = best_anchors(table_of(facts, config))
     why = (
-        f"{found.per_cell} a cell: {found.covered:.1%} of the objects, classes counting alike, overlap one by "
+        f"{found.per_cell} a cell: {found.covered:.1%} of the objects (classes count alike) overlap one by "
         f"{threshold}, {found.several:.1%} {SEVERAL} or more"
     )
     values = {
