@@ -38,6 +38,8 @@ def best_overlaps(
     Returns:
         float32 [M, S]; 0 where it is below :data:`LEAST`.
     """
+    if not len(boxes):
+        return torch.zeros(0, len(shapes))
     best = torch.zeros(len(boxes) * len(shapes))
     boxes, grids, shapes = boxes.double(), grids.double(), shapes.double()
     for stride in strides:
