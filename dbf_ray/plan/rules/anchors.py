@@ -117,7 +117,10 @@ class OverlapTable:
             for scale, ratio, angle in shapes
         ]
         self._column = {shape: column for column, shape in enumerate(shapes)}
-        self._table = best_overlaps(boxes, grids, torch.tensor(sides), strides)
+        self._table = best_overlaps(boxes, grids, torch.tensor(sides), strides).T.contiguous()
+        self._best: dict[
+            tuple[tuple[float, ...], ...], Tensor
+        ] = {}  # of each set and object, for any threshold
 
     def judge(
         self,
@@ -127,8 +130,11 @@ class OverlapTable:
         threshold: float,
     ) -> AnchorSet:
         """What a set does."""
-        columns = [self._column[shape] for shape in itertools.product(scales, ratios, angles)]
-        best = self._table[:, columns].amax(-1)
+        key = (scales, ratios, angles)
+        if key not in self._best:
+            columns = [self._column[shape] for shape in itertools.product(*key)]
+            self._best[key] = self._table[columns].amax(0)
+        best = self._best[key]
         return AnchorSet(
             scales, ratios, angles, (best >= threshold).float().mean().item(), best.mean().item()
         )
