@@ -11,7 +11,7 @@ from dbf_ray.plan.choices import Choice, Facts, Rule
 from dbf_ray.plan.coverage import Coverage, coverage
 from dbf_ray.plan.kinds import bare_detector
 from dbf_ray.plan.objects import Objects, drawn, views
-from dbf_ray.plan.rules import anchors, holdout, image_size, optimizer, points, weights
+from dbf_ray.plan.rules import anchors, holdout, image_size, optimizer, points, proposals, weights
 from dbf_ray.plan.rules import views as orientations
 from dbf_ray.values import flat
 
@@ -21,6 +21,7 @@ RULES: dict[str, Rule] = {
     "orientations": orientations.rule,
     "detector": points.detector_rule,
     "anchors": anchors.rule,
+    "anchors of proposals": proposals.rule,
     "points": points.rule,
     "optimization": optimizer.rule,
     "pretrained weights": weights.rule,

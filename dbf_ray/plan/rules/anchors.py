@@ -152,22 +152,23 @@ def _distinct(shape: tuple[float, float, float]) -> tuple[float, float, float]:
     return (scale, ratio, angle % 90 if ratio == 1 else angle)
 
 
-def table_of(facts: Facts, config: Config) -> OverlapTable:
-    """For the objects at the configured image size; made once for each size."""
+def anchors_for(facts: Facts, config: Config) -> tuple[AnchorSet, float]:
+    """See :func:`best_anchors`: for the objects at the configured image size; found once for each size."""
     size, strides = config.data.image_size, strides_of(config.detector.name, config.detector.backbone)
-    key = ("overlaps", size, tuple(strides))
+    key = ("anchors", size, tuple(strides))
     if key not in facts.memory:
         shown = scaled(facts.objects, size)
         some = shown.pick(drawn_counted(shown, MOST_OBJECTS))
-        facts.memory[key] = OverlapTable(some.boxes, grids_of(some), strides)
-    return facts.memory[key]
+        facts.memory[key] = best_anchors(OverlapTable(some.boxes, grids_of(some), strides))
+    found: tuple[AnchorSet, float] = facts.memory[key]
+    return found
 
 
 def rule(facts: Facts, config: Config) -> list[Choice]:
     """Anchors and thresholds of a detector of oriented anchors."""
     if not has_oriented_anchors(config.detector.name):
         return []
-    found, threshold = best_anchors(table_of(facts, config))
+    found, threshold = anchors_for(facts, config)
     why = (
         f"{found.per_cell} a cell: {found.covered:.1%} of the objects (classes count alike) overlap one by "
         f"{threshold}, {found.several:.1%} {SEVERAL} or more"

@@ -8,7 +8,7 @@ from dbf_ray.plan.choices import Choice, Facts
 from dbf_ray.plan.coverage import FEW_POINTS, Coverage, coverage
 from dbf_ray.plan.kinds import bare_detector, has_oriented_anchors, has_points
 from dbf_ray.plan.objects import drawn_counted, scaled
-from dbf_ray.plan.rules.anchors import MOST_OBJECTS, best_anchors, table_of
+from dbf_ray.plan.rules.anchors import MOST_OBJECTS, anchors_for
 
 TOO_FEW = 0.9  # of the objects, covered by 16 anchors a cell
 FACTORS = (0.5, 0.707, 1.0, 1.414, 2.0)  # of the limits between levels
@@ -18,7 +18,7 @@ def detector_rule(facts: Facts, config: Config) -> list[Choice]:
     """``detector.name``: rotated FCOS where 16 anchors a cell cover less than 90 % and it covers more."""
     if not has_oriented_anchors(config.detector.name):
         return []
-    anchors, _ = best_anchors(table_of(facts, config))
+    anchors, _ = anchors_for(facts, config)
     if anchors.covered >= TOO_FEW:
         return []
     covered = _covered(facts, config, {}).share()
