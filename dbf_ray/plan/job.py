@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import DataError
 from dbf_ray.plan.choices import Facts
+from dbf_ray.plan.costs import Budget
 from dbf_ray.plan.fingerprint import TOO_SHORT, fingerprint, too_short
 from dbf_ray.plan.folder import look, with_data
 from dbf_ray.plan.given import on_gpu
 from dbf_ray.plan.kinds import is_two_stage
+from dbf_ray.plan.measured import measure
 from dbf_ray.plan.objects import drawn
 from dbf_ray.plan.plan import Plan, make_plan
+from dbf_ray.plan.rules import duration, memory
 from dbf_ray.plan.rules.image_size import ImageSize, choose_image_size
 from dbf_ray.plan.written import shares, to_yaml
 
@@ -23,7 +27,12 @@ FEW = 20  # objects of a class, below which it is hardly trained or judged
 
 
 def plan_data(
-    base: Config, given: frozenset[str], root: Path | None, patches: Path | None, say: Callable[[str], None]
+    base: Config,
+    given: frozenset[str],
+    root: Path | None,
+    patches: Path | None,
+    say: Callable[[str], None],
+    budget: Budget,
 ) -> dict[str, Any]:
     """See :func:`dbf_ray.plan_settings`.
 
@@ -33,6 +42,7 @@ def plan_data(
         root: folder of the data; None: that of ``base``.
         patches: where images are cut to, if that is due; None: not.
         say: takes each step.
+        budget: memory and time that a training may take.
     """
     config = with_data(base, root, given)
     say("reading labels and headers of images")
@@ -45,6 +55,7 @@ def plan_data(
             if patches is None:
                 return {"cut": _command(config.data.root, size)}
             raise DataError("not yet")
+    facts = replace(facts, budget=budget, given=given, measure=lambda chosen: measure(chosen, say))
     plan = make_plan(facts, config, given, lambda name: say(f"rule: {name}"))
     return as_dict(plan, facts)
 
@@ -71,7 +82,12 @@ def as_dict(plan: Plan, facts: Facts) -> dict[str, Any]:
         "choices": [vars(choice) for choice in plan.choices],
         "fingerprint": fingerprint(objects, size),
         "coverage": {"before": found[0], "after": found[1]},
-        "notes": notes_of(facts, size),
+        "measured": asdict(facts.memory["costs"]) if "costs" in facts.memory else {},
+        "notes": [
+            *notes_of(facts, size),
+            *memory.warnings(facts, plan.config),
+            *duration.warnings(facts, plan.config),
+        ],
         "yaml": to_yaml(plan, ["Made by dbf plan: settings that fit the data; docs/plan.md has the rules."]),
     }
 
