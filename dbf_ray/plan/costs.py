@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.training.micro_batches import OUT_OF_MEMORY
 
 LEAST_GROWTH = 0.25  # of the time at batch 2, for each further image: half of what images in proportion take
 
@@ -46,8 +47,10 @@ class Costs:
         device: that they were measured on.
         side: of the square that images were padded to, pixels.
         step_seconds: of an optimizer step at batch 1 and 2, images being loaded.
-        step_bytes: of tensors, the most in a forward and backward pass at batch 1 and 2, as
-            ``training.micro_batch_gb`` measures it; the images with most objects first.
+        step_bytes: of tensors, the most at batch 1 and 2, as ``training.micro_batch_gb`` measures it: two
+            micro-batches are prepared and run forward and backward, the images with most objects first.
+        fixed_bytes: of these, before the second pass.
+        grown_bytes: beyond these, the most in the second pass.
         load_seconds, reload_seconds: to prepare a training image, the first time and when it is kept decoded.
         evaluation_seconds: of an image that is loaded, matching with the objects included.
         evaluation_bytes: of tensors, the most at batch 1 and 2.
@@ -61,6 +64,8 @@ class Costs:
     side: int
     step_seconds: tuple[float, float]
     step_bytes: tuple[int, int]
+    fixed_bytes: tuple[int, int]
+    grown_bytes: tuple[int, int]
     load_seconds: float
     reload_seconds: float
     evaluation_seconds: float
@@ -71,9 +76,15 @@ class Costs:
     eval_images: int
     steps: tuple[int, int]
 
-    def bytes_of(self, images: int) -> int:
-        """The most at once in a micro-batch: each image more adds what the second one did."""
-        return _line(self.step_bytes, images)
+    def bytes_of(self, images: int, micro_batches: int = 2) -> int:
+        """The most at once in a step: each image of a micro-batch takes as much as the second did, and those
+        of all micro-batches are prepared before.
+        """
+        more = max(0, self.fixed_bytes[1] - self.fixed_bytes[0]) / 2  # of an image that is prepared
+        prepared, seen = images * max(2, micro_batches), min(images, 2)
+        in_pass = self.fixed_bytes[0] + round(more * (prepared - 2)) + _line(self.grown_bytes, images)
+        before = self.step_bytes[seen - 1] + round(more * (prepared - 2 * seen))
+        return max(in_pass, before)
 
     def evaluation_bytes_of(self, images: int) -> int:
         """The most at once in an evaluation batch."""
@@ -131,3 +142,14 @@ def training_seconds(
     """
     evaluations = math.ceil(epochs / every) * costs.evaluation_seconds_of(workers)
     return costs.first_seconds(workers) + epochs * steps * step + evaluations
+
+
+def gigabytes(size: float) -> str:
+    """Bytes for a person."""
+    return (
+        "more than there is"
+        if size >= OUT_OF_MEMORY
+        else f"{size / 1e9:.2g} GB"
+        if size < 1e9
+        else f"{size / 1e9:.2f} GB"
+    )

@@ -8,14 +8,14 @@ these tell that a whole one would take too long, or more memory than there is, t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import gc
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -27,7 +27,7 @@ from dbf_ray.data import EvalView, TrainView
 from dbf_ray.data.contents import flags_of
 from dbf_ray.data.samples import Sample
 from dbf_ray.detectors.base import SIZE_DIVISOR
-from dbf_ray.plan.costs import Costs
+from dbf_ray.plan.costs import Costs, gigabytes
 from dbf_ray.training.loop import Training, backward, evaluate, train_step
 from dbf_ray.training.micro_batches import OUT_OF_MEMORY, counted, rehearse
 
@@ -71,12 +71,7 @@ def measure(config: Config, say: Callable[[str], None] = lambda _: None, limit: 
         say(
             f"measuring real steps on {training.device.type} at {spec.images.largest} px, {limit:g} s at most"
         )
-        found = _Measurement(spec, training, clock).costs()
-    if config.cluster.workers > 1:  # DDP's own copy of gradients
-        copy = sum(p.nbytes for p in training.detector.parameters() if p.requires_grad)
-        found = dataclasses.replace(
-            found, step_bytes=(found.step_bytes[0] + copy, found.step_bytes[1] + copy)
-        )
+        found = _Measurement(spec, training, clock, several=config.cluster.workers > 1).costs()
     del training
     gc.collect()
     if found.device == "cuda":
@@ -84,11 +79,6 @@ def measure(config: Config, say: Callable[[str], None] = lambda _: None, limit: 
     for batch, seconds, most in zip(BATCHES, found.step_seconds, found.step_bytes, strict=True):
         say(f"batch {batch}: {seconds:.2f} s a step, {gigabytes(most)}")
     return found
-
-
-def gigabytes(size: float) -> str:
-    """Bytes for a person."""
-    return "more memory than there is" if size >= OUT_OF_MEMORY else f"{size / 1e9:.2f} GB"
 
 
 def measured_config(config: Config) -> Config:
@@ -120,12 +110,26 @@ def threads_of(config: Config) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class _Steps(NamedTuple):
+    """Of steps at batch 1 and 2: seconds, what :func:`.micro_batches.rehearse` gives, how many were timed."""
+
+    seconds: list[float]
+    bytes: list[tuple[int, int, int]]
+    timed: list[int]
+
+    def size(self, place: int) -> int:
+        """The most bytes."""
+        return min(OUT_OF_MEMORY, self.bytes[place][2])
+
+
 class _Measurement:
     """One measurement, within the time of ``clock``."""
 
-    def __init__(self, spec: RunSpec, training: Training, clock: Clock) -> None:
+    def __init__(self, spec: RunSpec, training: Training, clock: Clock, *, several: bool = False) -> None:
         self.spec, self.training, self.clock = spec, training, clock
         self.side = spec.images.largest
+        trained = [p for p in training.detector.parameters() if p.requires_grad]
+        self.copied = sum(p.nbytes for p in trained) if several else 0  # by DDP, of gradients
         images = spec.images
         sets = spec.train_set, spec.eval_set
         decoded = decoded_images(*sets, images.size, spec.feed.decoded_bytes)
@@ -142,17 +146,19 @@ class _Measurement:
 
     def costs(self) -> Costs:
         """What is found in time."""
-        seconds, size, steps = self._small()
-        if self.clock.holds(3.5 * seconds[0]) and size[0] < self._free():
-            seconds, size, steps = self._whole()
-        evaluation, evaluation_bytes = self._evaluation(seconds[0], size)
+        steps = self._small()
+        if self.clock.holds(3.5 * steps.seconds[0]) and steps.size(0) < self._free():
+            steps = self._whole()
+        evaluation, evaluation_bytes = self._evaluation(steps)
         self._loaded(self.typical[:2])  # if none was
         reload = self._timed(lambda: [self.view[1, index] for index in self.typical[:2]]) / 2
         return Costs(
             device=self.training.device.type,
             side=self.side,
-            step_seconds=seconds,
-            step_bytes=size,
+            step_seconds=(steps.seconds[0], steps.seconds[1]),
+            step_bytes=(steps.size(0) + self.copied, steps.size(1) + self.copied),
+            fixed_bytes=(steps.bytes[0][0] + self.copied, steps.bytes[1][0] + self.copied),
+            grown_bytes=(steps.bytes[0][1], steps.bytes[1][1]),
             load_seconds=statistics.median(self.load_seconds.values()),
             reload_seconds=reload,
             evaluation_seconds=evaluation,
@@ -161,40 +167,45 @@ class _Measurement:
             kept=self.kept,
             train_images=len(self.spec.train_set),
             eval_images=len(self.spec.eval_set),
-            steps=steps,
+            steps=(steps.timed[0], steps.timed[1]),
         )
 
-    def _small(self) -> tuple[tuple[float, float], tuple[int, int], tuple[int, int]]:
-        """What images of a quarter of the side tell: time and all that grows are in proportion to pixels."""
+    def _small(self) -> _Steps:
+        """What images of a quarter of the side tell: time and what grows are in proportion to pixels."""
         side = -(-self.spec.images.size // SHRINK // SIZE_DIVISOR) * SIZE_DIVISOR
         view = TrainView(self.spec.train_set, side, self.spec.images.flips, self.spec.config.seed)
         parts = [view[0, self.typical[0]]]
-        pixels = (self.side / side) ** 2
+        more, pixels = self.side**2 - side**2, (self.side / side) ** 2
         self._step(parts, side)
         seconds = self._timed(lambda: self._step(parts, side)) * pixels
         fixed, grown, _ = self._rehearsed(parts, side)
-        one, two = (min(OUT_OF_MEMORY, round(fixed + grown * pixels * batch)) for batch in BATCHES)
-        return (seconds, 2 * seconds), (one, two), (0, 0)
+        grown = min(OUT_OF_MEMORY, round(grown * pixels))
+        prepared = 2 * 3 * 4 * more  # two images of float32
+        rows = [(fixed + batch * prepared, batch * grown) for batch in BATCHES]
+        return _Steps([seconds, 2 * seconds], [(*row, sum(row)) for row in rows], [0, 0])
 
-    def _whole(self) -> tuple[tuple[float, float], tuple[int, int], tuple[int, int]]:
+    def _whole(self) -> _Steps:
         """Images of the size that is trained; batch 2 is twice batch 1 where there is no time for it."""
         crowded = [self.view[0, index] for index in self._crowded()]
-        fixed = grown = 0
-        seconds, size = [0.0, 0.0], [0, 0]
-        counts = [0, 0]
-        for place, batch in enumerate(BATCHES):
-            if place and not self.clock.holds(3.5 * batch * seconds[0]):
-                seconds[1] = 2 * seconds[0]
-                size[1] = min(OUT_OF_MEMORY, fixed + 2 * grown)
+        found = _Steps([], [], [])
+        for batch in BATCHES:
+            if found.seconds and not self.clock.holds(3.5 * batch * found.seconds[0]):
                 break
             try:
                 times = self._times(batch)
             except torch.OutOfMemoryError:
-                seconds[1], size[place:] = 2 * seconds[0], [OUT_OF_MEMORY] * (2 - place)
-                break
-            seconds[place], counts[place] = statistics.median(times), len(times)
-            fixed, grown, size[place] = self._rehearsed(crowded[:batch], self.side)
-        return (seconds[0], seconds[1]), (size[0], size[1]), (counts[0], counts[1])
+                times = []
+            found.seconds.append(statistics.median(times or [2 * sum(found.seconds)]))
+            found.timed.append(len(times))
+            found.bytes.append(
+                self._rehearsed(crowded[:batch], self.side) if times else (0, OUT_OF_MEMORY, OUT_OF_MEMORY)
+            )
+        if len(found.seconds) == 1:
+            fixed, grown, _ = found.bytes[0]
+            found.seconds.append(2 * found.seconds[0])
+            found.bytes.append((fixed, 2 * grown, fixed + 2 * grown))
+            found.timed.append(0)
+        return found
 
     def _times(self, batch: int) -> list[float]:
         """Seconds of some steps; one before them is not timed."""
@@ -202,7 +213,7 @@ class _Measurement:
         for repeat in range(REPEATS + 1):
             chosen = [self.typical[(repeat * batch + place) % len(self.typical)] for place in range(batch)]
             parts = self._loaded(chosen)
-            took = self._timed(lambda parts=parts: self._step(parts, self.side))
+            took = self._timed(functools.partial(self._step, parts, self.side))
             if repeat or not self.clock.holds(5 * took):
                 times.append(took)
             if not self.clock.holds(5 * took):  # what follows has to have its turn, too
@@ -218,12 +229,13 @@ class _Measurement:
             self.load_seconds.setdefault(index, time.perf_counter() - begun)
         return found
 
-    def _evaluation(self, step: float, size: tuple[int, int]) -> tuple[float, tuple[int, int]]:
+    def _evaluation(self, steps: _Steps) -> tuple[float, tuple[int, int]]:
         """Seconds of an image, and the most bytes at batch 1 and 2; those of steps where time is over."""
+        step = steps.seconds[0]
         training, dataset = self.training, self.spec.eval_set
         count = min(EVALUATED, len(dataset))
-        if not self.clock.holds(step * (count + 2)):
-            return step, size
+        if not self.clock.holds(step * (count + 2)) or steps.size(0) >= self._free():
+            return step, (steps.size(0), steps.size(1))
         view = EvalView(dataset, self.spec.images.size)
         samples = [view[number * len(dataset) // count] for number in range(count)]
 

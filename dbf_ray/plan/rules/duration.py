@@ -97,14 +97,14 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         due = every_within(known.epoch, known.evaluation, every, least)
         needed = known.seconds(least, due) / (1 - SPARE) / 3600
         raise ConfigError(
-            f"--train-hours must hold {least} epochs of {steps} steps, which take {needed:.2g} hours ({known}), "
-            f"got {hours:g}; give a smaller --data.image_size, or more hours"
+            f"--train-hours must hold {least} epochs of {steps} steps, which take {needed:.2g} hours "
+            f"({known}), got {hours:g}; give a smaller --data.image_size, or more hours"
         )
     count = max(count, least)
     fewer = f" of {wanted} epochs that would be chosen" if count < wanted else ""
     why = (
-        f"{steps} steps in each, {steps * count} in all{fewer}; about {duration(known.seconds(count, due))} of "
-        f"{hours:g} hours ({known})"
+        f"{steps} steps in each, {steps * count} in all{fewer}; about "
+        f"{duration(known.seconds(count, due))} of {hours:g} hours ({known})"
     )
     found = [Choice("training.epochs", count, why, "hours" if count < wanted else "epochs")]
     if due != every:

@@ -10,7 +10,7 @@ import torch
 from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError
 from dbf_ray.plan.choices import Choice, Facts, costs_of
-from dbf_ray.plan.costs import Costs
+from dbf_ray.plan.costs import Costs, gigabytes
 from dbf_ray.plan.rules.image_size import SIDES
 
 DRAWN = 200  # batches, to see how far images are padded
@@ -33,8 +33,7 @@ def side_that_fits(costs: Costs, limit: float) -> int | None:
     """The largest usual side at which one image takes ``limit`` bytes or less, if memory is in proportion to
     pixels beyond what a second image does not add; None: none does.
     """
-    first, second = costs.step_bytes
-    grown = max(0, second - first)
+    first, grown = costs.bytes_of(1), costs.grown_bytes[0]
     fits = [side for side in SIDES if first - grown + grown * (side / costs.side) ** 2 <= limit]
     return max((side for side in fits if side < costs.side), default=None)
 
@@ -77,17 +76,20 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         return []
     costs, train, size = costs_of(facts, config), config.training, limit * 1e9
     own = max(1, train.batch_size // config.cluster.workers)
-    part = largest_part(costs.bytes_of, own, size)
+
+    def taken(images: int) -> int:
+        return costs.bytes_of(images, math.ceil(own / images))
+
+    part = largest_part(taken, own, size)
     if not part:
         smaller = side_that_fits(costs, size)
         step = "cut the images into patches" if smaller is None else f"give --data.image_size {smaller}"
         raise ConfigError(
-            f"--memory-gb must hold a step of one image, which takes {costs.bytes_of(1) / 1e9:.2f} GB at "
+            f"--memory-gb must hold a step of one image, which takes {gigabytes(taken(1))} at "
             f"{costs.side} px, got {limit:g}; {step}, or more memory"
         )
     why = "at most " + ", ".join(
-        f"{costs.bytes_of(images) / 1e9:.2f} GB with {images} images at once"
-        for images in sorted({1, 2, part, own})
+        f"{gigabytes(taken(images))} with {images} images at once" for images in sorted({1, 2, part, own})
     )
     found = [Choice("training.accumulation", own // part, why, "memory")]
     if part < own:
@@ -96,7 +98,7 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         )
     evaluated = largest_part(costs.evaluation_bytes_of, config.evaluation.batch_size, size, divides=False)
     if evaluated < config.evaluation.batch_size:
-        why = f"{costs.evaluation_bytes_of(max(1, evaluated)) / 1e9:.2f} GB at most"
+        why = f"{gigabytes(costs.evaluation_bytes_of(max(1, evaluated)))} at most"
         found.append(Choice("evaluation.batch_size", max(1, evaluated), why, "memory"))
     return found
 
@@ -107,10 +109,10 @@ def warnings(facts: Facts, config: Config) -> list[str]:
     if limit is None:
         return []
     part = math.ceil(train.batch_size / (config.cluster.workers * train.accumulation))
-    taken = costs_of(facts, config).bytes_of(part) / 1e9
-    if taken <= limit:
+    taken = costs_of(facts, config).bytes_of(part, train.accumulation)
+    if taken <= limit * 1e9:
         return []
     return [
-        f"{part} images at once take {taken:.2f} GB, more than --memory-gb {limit:g}; "
+        f"{part} images at once take {gigabytes(taken)}, more than --memory-gb {limit:g}; "
         "training.accumulation stays as given"
     ]
