@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbf_ray.cli.plan import main
 from dbf_ray.config import Config, load_config
 from dbf_ray.errors import ConfigError
 from dbf_ray.plan import plan
@@ -72,6 +74,19 @@ def test_a_budget_is_above_zero(name: str, value: float) -> None:
     option = "--" + name.replace("_", "-")
     with pytest.raises(ConfigError, match=rf"^{option} must be a number above 0, got {value:g}; give one as"):
         Budget(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "nan", "inf", "much"])
+@pytest.mark.parametrize("option", ["--memory-gb", "--train-hours"])
+def test_a_command_refuses_it_before_anything_is_read(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my.yaml"
+    assert main([str(tmp_path / "nowhere"), "--out", str(out), f"{option}={value}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert option in line
+    assert value in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_image_more_costs_what_the_second_did() -> None:
