@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from dbf_ray.errors import ConfigError
 from dbf_ray.training.micro_batches import OUT_OF_MEMORY
 
-LEAST_GROWTH = 0.25  # of the time at batch 2, for each further image: half of what images in proportion take
+# Of the time at batch 2, what each image more takes at least. A CPU is busy with one image, so a second one
+# costs as much, and larger batches leave its caches; a GPU waits for its next kernel at small batches.
+LEAST_GROWTH = {"cpu": 0.5, "cuda": 0.25}
+FOUND = 1.5  # an untrained detector finds next to nothing; with detections to suppress an image takes longer
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Costs:
         fixed_bytes: of these, before the second pass.
         grown_bytes: beyond these, the most in the second pass.
         load_seconds, reload_seconds: to prepare a training image, the first time and when it is kept decoded.
-        evaluation_seconds: of an image that is loaded, matching with the objects included.
+        evaluation_seconds: of an image that is loaded, by the detector before it is trained.
         evaluation_bytes: of tensors, the most at batch 1 and 2.
         loaders: processes that load images while the device works; 0: none.
         kept: whether all images stay decoded in memory.
@@ -99,7 +102,7 @@ class Costs:
             area: of a padded image, as a share of ``side`` squared.
         """
         first, second = self.step_seconds
-        each = max(second - first, LEAST_GROWTH * second)
+        each = max(second - first, LEAST_GROWTH[self.device] * second)
         always = max(0.0, first - each)
         computing = micro_batches * (always + each * area * images)
         return self._beside(computing, self._load(again=True) * images * micro_batches)
@@ -107,7 +110,7 @@ class Costs:
     def evaluation_seconds_of(self, workers: int = 1) -> float:
         """Of one evaluation of all images by so many workers."""
         images = math.ceil(self.eval_images / workers)
-        return self._beside(self.evaluation_seconds * images, self._load(again=True) * images)
+        return self._beside(FOUND * self.evaluation_seconds * images, self._load(again=True) * images)
 
     def first_seconds(self, workers: int = 1) -> float:
         """What the first epoch takes longer, where images are decoded only in it."""

@@ -34,7 +34,7 @@ from dbf_ray.training.micro_batches import OUT_OF_MEMORY, counted, rehearse
 LIMIT = 60.0  # seconds
 REPEATS = 4  # steps that are timed at each batch size
 SHRINK = 4  # how much smaller the side of the first images is
-EVALUATED = 6  # images
+EVALUATED = 8  # images
 MOST_OF_RAM = 0.8  # of what is free
 BATCHES = (1, 2)
 
@@ -233,6 +233,7 @@ class _Measurement:
         """Seconds of an image, and the most bytes at batch 1 and 2; those of steps where time is over."""
         step = steps.seconds[0]
         training, dataset = self.training, self.spec.eval_set
+        together = min(self.spec.feed.eval_batch, EVALUATED)
         count = min(EVALUATED, len(dataset))
         if not self.clock.holds(step * (count + 2)) or steps.size(0) >= self._free():
             return step, (steps.size(0), steps.size(1))
@@ -249,7 +250,7 @@ class _Measurement:
             with counted(training) as take:
                 run(samples[:batch], batch)
                 most.append(take()[1])
-        return self._timed(lambda: run(samples, 2)) / count, (most[0], most[1])
+        return self._timed(lambda: run(samples, together)) / count, (most[0], most[1])
 
     def _step(self, parts: Sequence[Sample], side: int) -> None:
         images, targets = zip(*parts, strict=True)

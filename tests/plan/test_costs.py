@@ -27,7 +27,7 @@ from dbf_ray.plan.rules.memory import largest_part, padded_area, side_that_fits
 GB = 10**9
 LATER = ("batch", "memory", "epochs", "optimization")
 COSTS = Costs(
-    device="cpu",
+    device="cuda",
     side=256,
     step_seconds=(1.0, 1.5),
     step_bytes=(2 * GB, 3 * GB),
@@ -103,8 +103,8 @@ def test_each_image_more_costs_what_the_second_did() -> None:
     assert kept.step_seconds_of(4, area=0.5) == pytest.approx(0.5 + 4 * 0.25 + 4 * 0.1)
     assert kept.first_seconds() == pytest.approx(0.4 * 120)
     assert COSTS.first_seconds() == 0
-    assert kept.evaluation_seconds_of() == pytest.approx(20 * 0.3)
-    assert kept.evaluation_seconds_of(workers=3) == pytest.approx(7 * 0.3)
+    assert kept.evaluation_seconds_of() == pytest.approx(20 * (1.5 * 0.2 + 0.1))
+    assert kept.evaluation_seconds_of(workers=3) == pytest.approx(7 * (1.5 * 0.2 + 0.1))
 
 
 def test_loading_beside_the_device_costs_only_where_it_is_slower() -> None:
@@ -114,9 +114,9 @@ def test_loading_beside_the_device_costs_only_where_it_is_slower() -> None:
 
 
 def test_a_second_image_for_nothing_is_not_believed() -> None:
-    assert replace(COSTS, step_seconds=(1.0, 1.0), kept=True).step_seconds_of(10) == pytest.approx(
-        0.75 + 10 * 0.25 + 1.0
-    )
+    free = replace(COSTS, step_seconds=(1.0, 1.0), kept=True)
+    assert free.step_seconds_of(10) == pytest.approx(0.75 + 10 * 0.25 + 1.0)
+    assert replace(free, device="cpu").step_seconds_of(10) == pytest.approx(0.5 + 10 * 0.5 + 1.0)
 
 
 @given(
