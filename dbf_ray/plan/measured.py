@@ -186,10 +186,12 @@ class _Measurement:
 
     def _whole(self) -> _Steps:
         """Images of the size that is trained; batch 2 is twice batch 1 where there is no time for it."""
-        crowded = [self.view[0, index] for index in self._crowded()]
+        crowded = self._loaded(self._crowded())
         found = _Steps([], [], [])
         for batch in BATCHES:
-            if found.seconds and not self.clock.holds(3.5 * batch * found.seconds[0]):
+            if found.seconds and not (
+                self.clock.holds(3.5 * batch * found.seconds[0]) and batch * found.size(0) < self._free()
+            ):
                 break
             try:
                 times = self._times(batch)

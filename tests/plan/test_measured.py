@@ -125,11 +125,11 @@ def test_a_plan_holds_its_budget_and_says_what_was_measured(planned: Callable[..
     assert free["measured"] == {}
     full = planned(Budget(memory_gb=100, train_hours=100))
     costs = Costs(**full["measured"])
-    between = (costs.bytes_of(1, 4) + costs.bytes_of(2, 2)) / 2
+    between = (costs.bytes_of(2) + costs.bytes_of(4)) / 2
     assert full["config"]["training"]["accumulation"] == 1
     assert full["config"]["training"]["epochs"] == free["config"]["training"]["epochs"]
     tight = planned(Budget(memory_gb=between / 1e9))
-    assert tight["config"]["training"]["accumulation"] == 4
+    assert tight["config"]["training"]["accumulation"] == 2
     assert "GB with 4 images at once" in " ".join(tight["yaml"].replace("#", " ").split())
 
 
