@@ -192,7 +192,7 @@ def test_a_batch_is_divided_where_memory_does_not_hold_it() -> None:
     }
     shared = memory.rule(known, config(training__batch_size=8, cluster__workers=4))
     assert chosen(shared) == {"training.accumulation": 1}
-    assert "3.00 GB with 2 images" in shared[0].why
+    assert "3.00 GB with 2" in shared[0].why
     small = chosen(memory.rule(facts(memory_gb=2), config(training__batch_size=3)))
     assert small == {"training.accumulation": 3, "training.micro_batch_gb": 2, "evaluation.batch_size": 5}
 
@@ -202,10 +202,10 @@ def test_an_image_that_does_not_fit_is_refused_with_a_size_that_does() -> None:
     with pytest.raises(
         ConfigError, match=r"takes 17\.00 GB at 1024 px, got 6; give --data\.image_size 512, or"
     ):
-        memory.rule(facts(large, memory_gb=6), config())
+        memory.rule(facts(large, memory_gb=6), config(data__image_size=1024))
     with pytest.raises(ConfigError, match=r"got 0\.5; cut the images into patches, or more memory"):
         memory.rule(facts(large, memory_gb=0.5), config())
-    assert side_that_fits(large, 17 * GB) == 896
+    assert side_that_fits(large, 1024, 17 * GB) == 896
 
 
 def test_too_short_a_training_is_refused_and_a_short_one_is_said() -> None:

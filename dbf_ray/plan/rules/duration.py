@@ -10,7 +10,6 @@ from dbf_ray.plan.choices import Choice, Facts, costs_of
 from dbf_ray.plan.costs import Costs, training_seconds
 from dbf_ray.plan.rules.memory import padded_area
 from dbf_ray.plan.rules.optimizer import LEAST_STEPS, epochs, training_images
-from dbf_ray.progress import duration
 
 SPARE = 0.1  # of the hours: checkpoints, records, and what else the machine does
 EVALUATIONS = 0.1  # of a training, at most, as far as fewer evaluations can bring it there
@@ -101,10 +100,10 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
             f"({known}), got {hours:g}; give a smaller --data.image_size, or more hours"
         )
     count = max(count, least)
-    fewer = f" of {wanted} epochs that would be chosen" if count < wanted else ""
+    fewer = f"of {wanted} that would be chosen {count} fit: " if count < wanted else ""
     why = (
-        f"{steps} steps in each, {steps * count} in all{fewer}; about "
-        f"{duration(known.seconds(count, due))} of {hours:g} hours ({known})"
+        f"{fewer}{steps} steps in each, {steps * count} in all, about "
+        f"{known.seconds(count, due) / 3600:.2g} of {hours:g} hours ({known})"
     )
     found = [Choice("training.epochs", count, why, "hours" if count < wanted else "epochs")]
     if due != every:
@@ -123,7 +122,7 @@ def warnings(facts: Facts, config: Config) -> list[str]:
     found = []
     if seconds > 3600 * hours:
         found.append(
-            f"a training takes about {duration(seconds)}, more than --train-hours {hours:g}; "
+            f"a training takes about {seconds / 3600:.2g} hours, more than --train-hours {hours:g}; "
             "training.epochs or evaluation.every stays as given"
         )
     if train.epochs < wanted / 2:

@@ -29,13 +29,13 @@ def largest_part(bytes_of: Callable[[int], int], images: int, limit: float, divi
     return next((part for part in parts if bytes_of(part) <= limit), 0)
 
 
-def side_that_fits(costs: Costs, limit: float) -> int | None:
-    """The largest usual side at which one image takes ``limit`` bytes or less, if memory is in proportion to
-    pixels beyond what a second image does not add; None: none does.
+def side_that_fits(costs: Costs, image_size: int, limit: float) -> int | None:
+    """The largest usual image size below ``image_size`` at which one image takes ``limit`` bytes or less, if
+    what grows is in proportion to pixels; None: none does.
     """
-    first, grown = costs.bytes_of(1), costs.grown_bytes[0]
-    fits = [side for side in SIDES if first - grown + grown * (side / costs.side) ** 2 <= limit]
-    return max((side for side in fits if side < costs.side), default=None)
+    always = costs.bytes_of(1) - costs.grown_bytes[0]
+    fits = [side for side in SIDES if always + costs.grown_bytes[0] * (side / image_size) ** 2 <= limit]
+    return max((side for side in fits if side < image_size), default=None)
 
 
 def padded_area(facts: Facts, config: Config, draws: int = DRAWN) -> float:
@@ -82,15 +82,14 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
 
     part = largest_part(taken, own, size)
     if not part:
-        smaller = side_that_fits(costs, size)
+        smaller = side_that_fits(costs, config.data.image_size, size)
         step = "cut the images into patches" if smaller is None else f"give --data.image_size {smaller}"
         raise ConfigError(
             f"--memory-gb must hold a step of one image, which takes {gigabytes(taken(1))} at "
             f"{costs.side} px, got {limit:g}; {step}, or more memory"
         )
-    why = "at most " + ", ".join(
-        f"{gigabytes(taken(images))} with {images} images at once" for images in sorted({1, 2, part, own})
-    )
+    sizes = [f"{gigabytes(taken(images))} with {images}" for images in sorted({1, min(2, own), part, own})]
+    why = f"images at once: at most {', '.join(sizes)}"
     found = [Choice("training.accumulation", own // part, why, "memory")]
     if part < own:
         found.append(
@@ -104,15 +103,17 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
 
 
 def warnings(facts: Facts, config: Config) -> list[str]:
-    """Where what was given takes more than ``--memory-gb``."""
+    """Where what was given takes more than ``--memory-gb``, or micro-batches change what is trained."""
     limit, train = facts.budget.memory_gb, config.training
     if limit is None:
         return []
     part = math.ceil(train.batch_size / (config.cluster.workers * train.accumulation))
-    taken = costs_of(facts, config).bytes_of(part, train.accumulation)
-    if taken <= limit * 1e9:
-        return []
-    return [
-        f"{part} images at once take {gigabytes(taken)}, more than --memory-gb {limit:g}; "
-        "training.accumulation stays as given"
-    ]
+    taken, found = costs_of(facts, config).bytes_of(part, train.accumulation), []
+    if taken > limit * 1e9:
+        found.append(
+            f"{part} images at once take {gigabytes(taken)}, more than --memory-gb {limit:g}; "
+            "training.accumulation stays as given"
+        )
+    if train.accumulation > 1 and config.detector.norm_eval is not True:
+        found.append(f"batch norms are trained, by the statistics of {part} images at once")
+    return found
