@@ -83,7 +83,11 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
     part = largest_part(taken, own, size)
     if not part:
         smaller = side_that_fits(costs, config.data.image_size, size)
-        step = "cut the images into patches" if smaller is None else f"give --data.image_size {smaller}"
+        step = (
+            "give a lighter detector (--detector.backbone, --detector.fpn_channels)"
+            if smaller is None
+            else f"give --data.image_size {smaller}, of patches where objects get too small"
+        )
         raise ConfigError(
             f"--memory-gb must hold a step of one image, which takes {gigabytes(taken(1))} at "
             f"{costs.side} px, got {limit:g}; {step}, or more memory"
