@@ -51,7 +51,7 @@ class Estimate:
         self.evaluation = costs.evaluation_seconds_of(self.workers)
 
     def __str__(self) -> str:
-        return f"{self.step:.2g} s a step of {self.batch} images, {self.evaluation:.2g} s an evaluation"
+        return f"{self.step:.3g} s a step of {self.batch} images, {self.evaluation:.3g} s an evaluation"
 
     @property
     def epoch(self) -> float:
@@ -107,7 +107,7 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
     )
     found = [Choice("training.epochs", count, why, "hours" if count < wanted else "epochs")]
     if due != every:
-        why = f"{known.evaluation:.2g} s an evaluation, {known.epoch:.2g} s an epoch"
+        why = f"{known.evaluation:.3g} s an evaluation, {known.epoch:.3g} s an epoch"
         found.append(Choice("evaluation.every", due, why, "hours"))
     return found
 
