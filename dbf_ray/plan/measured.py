@@ -232,8 +232,8 @@ class _Measurement:
         return found
 
     def _evaluation(self, steps: _Steps) -> tuple[float, tuple[int, int]]:
-        """Seconds of an image, and the most bytes at batch 1 and 2; a third of a step's, which is what forward
-        takes, and its bytes, where time is over.
+        """Seconds of an image, and the most bytes at batch 1 and 2; a third of a step's, as a forward pass
+        is, and its bytes, where time is over.
         """
         step = steps.seconds[0]
         training, dataset = self.training, self.spec.eval_set
