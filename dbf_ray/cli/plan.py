@@ -17,7 +17,8 @@ from dbf_ray.progress import print_line
 
 ABOUT = """Choose settings for own images: image size, anchors, thresholds, batch, learning rate, epochs.
 
-Labels and the headers of all images are read; nothing is trained. Each value comes from a rule, with the
+Labels and the headers of all images are read; nothing is trained (--memory-gb and --train-hours try some
+steps). Each value comes from a rule, with the
 figure that it was chosen by as a comment beside it. docs/plan.md has the rules. What --config or an option
 sets stays, and the plan says what it would have chosen."""
 EPILOG = """examples:
@@ -28,6 +29,8 @@ EPILOG = """examples:
     dbf plan DIR --out my.yaml --detector.name oriented_rcnn --detector.backbone resnet50
   for generated scenes:
     dbf plan --data.name synthetic --out scenes.yaml
+  for a device of 8 GB, and a training of two hours:
+    dbf plan DIR --out my.yaml --memory-gb 8 --train-hours 2
   large images of small objects, cut first:
     dbf plan DIR --patches DIR-patches --out my.yaml
 
@@ -36,6 +39,7 @@ Beside FILE.yaml there is plan.json: the fingerprint of the data, all choices, c
 FILE = "plan.json"
 MADE_BY = "dbf plan"
 MOST_NAMED = 20  # objects that are hardly seen
+USAGE = "[DIR] --out FILE.yaml [--patches OUT] [--memory-gb GB] [--train-hours HOURS]"
 SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking")
 
 
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> int:
 
 def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> dict[str, Any]:
     """Plan, print what was chosen and why, and write the files."""
-    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[DIR] --out FILE.yaml [--patches OUT]")
+    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, USAGE)
     parser.add_argument("root", nargs="?", type=Path, metavar="DIR", help="folder of labelled images")
     parser.add_argument(
         "--out", type=Path, metavar="FILE.yaml", required=True, help="the configuration to write"
@@ -56,10 +60,30 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
     parser.add_argument(
         "--patches", type=Path, metavar="OUT", help="cut the images into this folder where due"
     )
+    parser.add_argument(
+        "--memory-gb",
+        type=float,
+        metavar="GB",
+        help="memory for the tensors of a step on each device, by which the batch is divided into "
+        "micro-batches; some steps are measured, for a minute at most",
+    )
+    parser.add_argument(
+        "--train-hours",
+        type=float,
+        metavar="HOURS",
+        help="time for one training with its evaluations, the backbone trained all along, by which epochs "
+        "are chosen; measured as well",
+    )
     options, overrides = parse(parser, arguments)
     check_out(options.out)
     result = plan_settings(
-        options.root, options.config, patches=options.patches, progress=print_line, **overrides
+        options.root,
+        options.config,
+        patches=options.patches,
+        memory_gb=options.memory_gb,
+        train_hours=options.train_hours,
+        progress=print_line,
+        **overrides,
     )
     if "cut" in result:
         print(result["cut"])

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.build.detector import detector_options
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.plan.choices import Facts
+from dbf_ray.plan.costs import Budget
 from dbf_ray.plan.fingerprint import fingerprint, too_short
 from dbf_ray.plan.folder import look, with_data
 from dbf_ray.plan.given import on_gpu
 from dbf_ray.plan.kinds import is_two_stage
+from dbf_ray.plan.measured import measure
 from dbf_ray.plan.objects import drawn, scaled
 from dbf_ray.plan.patches import command
 from dbf_ray.plan.patches import cut as cut_images
 from dbf_ray.plan.plan import Plan, make_plan
+from dbf_ray.plan.rules import duration, memory
 from dbf_ray.plan.rules.image_size import choose_image_size
 from dbf_ray.plan.written import shares, to_yaml
 
@@ -24,7 +28,12 @@ FEW = 20  # objects of a class, below which it is hardly trained or judged
 
 
 def plan_data(
-    base: Config, given: frozenset[str], root: Path | None, patches: Path | None, say: Callable[[str], None]
+    base: Config,
+    given: frozenset[str],
+    root: Path | None,
+    patches: Path | None,
+    say: Callable[[str], None],
+    budget: Budget,
 ) -> dict[str, Any]:
     """See :func:`dbf_ray.plan_settings`.
 
@@ -34,6 +43,7 @@ def plan_data(
         root: folder of the data; None: that of ``base``.
         patches: where images are cut to, if that is due; None: not.
         say: takes each step.
+        budget: memory and time that a training may take.
     """
     detector_options(base.detector)  # refused before anything is read
     config = with_data(base, root, given)
@@ -52,6 +62,7 @@ def plan_data(
             facts = _read(config, say)
     if config.data.root is not None:  # in a fixed order, whatever is found next time
         config = with_overrides(config, {"data.classes": facts.objects.classes})
+    facts = replace(facts, budget=budget, given=given, measure=lambda chosen: measure(chosen, say))
     plan = make_plan(facts, config, given, lambda name: say(f"rule: {name}"))
     return as_dict(plan, facts)
 
@@ -73,7 +84,12 @@ def as_dict(plan: Plan, facts: Facts) -> dict[str, Any]:
         "choices": [vars(choice) for choice in plan.choices],
         "fingerprint": {"data_digest": facts.digest, **fingerprint(objects, size)},
         "coverage": {"before": found[0], "after": found[1]},
-        "notes": notes_of(facts, size),
+        "measured": asdict(facts.memory["costs"]) if "costs" in facts.memory else {},
+        "notes": [
+            *notes_of(facts, size),
+            *memory.warnings(facts, plan.config),
+            *duration.warnings(facts, plan.config),
+        ],
         "short_objects": short_objects(facts, size),
         "yaml": to_yaml(plan),
     }

@@ -11,7 +11,17 @@ from dbf_ray.plan.choices import Choice, Facts, Rule
 from dbf_ray.plan.coverage import Coverage, coverage
 from dbf_ray.plan.kinds import bare_detector
 from dbf_ray.plan.objects import Objects, drawn, views
-from dbf_ray.plan.rules import anchors, holdout, image_size, optimizer, points, proposals, weights
+from dbf_ray.plan.rules import (
+    anchors,
+    duration,
+    holdout,
+    image_size,
+    memory,
+    optimizer,
+    points,
+    proposals,
+    weights,
+)
 from dbf_ray.plan.rules import views as orientations
 from dbf_ray.values import flat
 
@@ -23,8 +33,11 @@ RULES: dict[str, Rule] = {
     "anchors": anchors.rule,
     "anchors of proposals": proposals.rule,
     "points": points.rule,
-    "optimization": optimizer.rule,
     "pretrained weights": weights.rule,
+    "batch": optimizer.batch_rule,
+    "memory": memory.rule,
+    "epochs": duration.rule,
+    "optimization": optimizer.rule,
 }
 """In the order in which they look at what the ones before have chosen. A rule can be exchanged here."""
 
