@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.api import plan_settings
+from dbf_ray.api import as_config, plan_settings
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_json, write_text
 from dbf_ray.plan.fingerprint import TOO_SHORT
+from dbf_ray.plan.given import given_keys
 from dbf_ray.progress import print_line
 
 ABOUT = """Choose settings for own images: image size, anchors, thresholds, batch, learning rate, epochs.
@@ -76,6 +77,9 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
     )
     options, overrides = parse(parser, arguments)
     check_out(options.out)
+    named = given_keys(as_config(options.config, **overrides)) & {"data.name", "data.root"}
+    if options.root is None and not named:
+        raise ConfigError(f"a folder of labelled images is needed, got none; {prog} DIR --out {options.out}")
     result = plan_settings(
         options.root,
         options.config,

@@ -15,7 +15,7 @@ from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.data.samples import scene_of
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
-from dbf_ray.errors import ConfigError, DataError
+from dbf_ray.errors import DataError
 from dbf_ray.plan.choices import Facts
 from dbf_ray.plan.objects import Objects, objects_of
 
@@ -27,13 +27,10 @@ def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Confi
     """The configuration with format and splits of the folder ``root``, as far as they are not ``given``.
 
     Raises:
-        ConfigError: no data are named.
         DataError: there is no such folder, its format is not known, or it has no split to train on.
     """
     root = root or config.data.root
     if root is None:
-        if "data.name" not in given:
-            raise ConfigError("a folder of labelled images is needed, got none; give DIR or data.root")
         return config
     root = root.expanduser().resolve()
     name = config.data.name if "data.name" in given else recognise(root)

@@ -13,6 +13,7 @@ from dbf_ray.locks import only_writer
 from dbf_ray.machine import usable_cpus
 from dbf_ray.progress import Counter
 
+FEW = 64  # patches, which are cut before processes have started
 Run = Callable[[list[SplitTask]], Iterable[SplitCounts | DataError]]
 
 
@@ -39,7 +40,7 @@ def cut_folder(
 
     Args:
         work, root, out, settings, classes: what is cut, and how.
-        run: cuts the tasks; None: one process for each CPU.
+        run: cuts the tasks; None: one process for each CPU, or this one where there are few patches.
         say: takes each line for a person.
 
     Raises:
@@ -52,7 +53,8 @@ def cut_folder(
         for note in notes_of(work, total, removed):
             say(note)
         counter, counts, failures = Counter(total, "patches"), SplitCounts(), []
-        for done in run(work.tasks) if run else cut_all(work.tasks, usable_cpus()):
+        processes = usable_cpus() if total > FEW else 0
+        for done in run(work.tasks) if run else cut_all(work.tasks, processes):
             if isinstance(done, SplitCounts):
                 counts += done
                 counter.add(done.written + done.kept)
@@ -86,7 +88,7 @@ def notes_of(work: SplitWork, patches: int, removed: int) -> list[str]:
         notes.append(
             f"note: {len(work.lost)} objects are in no patch, the first is {one.name} in {image.name}"
             + (f", line {one.line}" if one.line is not None else "")
-            + ": larger than a window leaves room for, or mostly beyond the image; raise --size, or lower "
-            "--share"
+            + ": larger than a window leaves room for, or mostly beyond the image; raise the size of "
+            "patches, or lower the share of an object that must be inside"
         )
     return notes

@@ -13,6 +13,7 @@ from dbf_ray.plan.rules.optimizer import LEAST_STEPS, epochs, training_images
 
 SPARE = 0.1  # of the hours: checkpoints, records, and what else the machine does
 EVALUATIONS = 0.1  # of a training, at most, as far as fewer evaluations can bring it there
+MOST_EVALUATIONS = 25  # of a training, where time is not limited
 LEAST_EPOCHS = 3  # after fewer the head has hardly left its warm-up, unless they are long
 
 
