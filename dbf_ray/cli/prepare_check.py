@@ -108,7 +108,7 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
     if settings is not None:
         result["coverage"] = None if matched is None else matched.as_dict()
     if matched is not None:
-        print("\n".join(["", *prepare_coverage.lines(matched)]))
+        print("\n".join(["", *prepare_coverage.lines(matched), ""]))
     for note in report.notes:
         print(f"note: {note}")
     if taken := sorted({one.kind for one in report.problems if is_only_told(one.kind)}):

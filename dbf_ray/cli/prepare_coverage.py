@@ -60,6 +60,7 @@ def settings(options: argparse.Namespace) -> Config | None:
 def look(config: Config, root: Path, name: str, notes: list[str]) -> Matched | None:
     """What the detector matches; None, with a note why, where that cannot be said."""
     from dbf_ray.plan.matched import is_known, match
+    from dbf_ray.plan.overlaps import LEAST
 
     if not is_known(config):
         notes.append(
@@ -67,6 +68,10 @@ def look(config: Config, root: Path, name: str, notes: list[str]) -> Matched | N
             "with oriented anchors, a proposal network or FCOS's points do"
         )
         return None
+    if (least := config.detector.parameters.get("positive_iou", LEAST)) < LEAST:
+        notes.append(
+            f"overlaps below {LEAST} are not told apart, coverage at {least} may be more than it says"
+        )
     try:
         return match(config, root, name)
     except DataError as error:
@@ -77,13 +82,12 @@ def look(config: Config, root: Path, name: str, notes: list[str]) -> Matched | N
 def lines(matched: Matched) -> list[str]:
     """Coverage as text."""
     found = matched.as_dict()
-    drawn = f", {found['looked_at']} of them looked at, as many of each class"
-    drawn = drawn if found["looked_at"] < found["objects"] else ""
+    total, some = found["objects"], found["looked_at"]
+    drawn = f", {some} looked at, as many of each class" if some < total else ""
     return [
-        f"what {found['detector']} can match of the {found['objects']} objects in {found['split']}{drawn}; "
-        f"at {found['image_size']} px, views: {found['views']}",
+        f"what {found['detector']} can match of {total} object{'s' * (total != 1)} "
+        f"({found['split']}{drawn}) at {found['image_size']} px, views: {found['views']}",
         *coverage_lines(found["before"], found["after"]),
-        "",
     ]
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from dbf_ray.build.data import make_split
 from dbf_ray.build.detector import detector_options
 from dbf_ray.config import Config, at, with_overrides
+from dbf_ray.data.check.dataset import WHOLE
 from dbf_ray.data.check.samples import window_about
+from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.detectors.fcos import RotatedFCOS
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.detectors.two_stage import TwoStageDetector
@@ -37,6 +39,7 @@ class Matched:
 
     Attributes:
         config: with the folder as its data.
+        split: of the folder; all, where it is not divided.
         files: of the images.
         objects: all, as labelled.
         chosen: indices of those looked at.
@@ -44,6 +47,7 @@ class Matched:
     """
 
     config: Config
+    split: str
     files: list[Path]
     objects: Objects
     chosen: Tensor
@@ -57,7 +61,7 @@ class Matched:
             "detector": config.detector.name,
             "backbone": config.detector.backbone,
             "options": config.detector.parameters,
-            "split": config.data.train_split,
+            "split": self.split,
             "image_size": config.data.image_size,
             "views": len(self.after.matched),
             "objects": len(self.objects),
@@ -96,8 +100,9 @@ def match(config: Config, root: Path, name: str) -> Matched:
     before, after = covered(objects, config, usual=True), covered(objects, config)
     assert before is not None
     assert after is not None
-    files = list(getattr(dataset, "files", []))
-    return Matched(config, files, objects, drawn(objects), before, after)
+    assert isinstance(dataset, LabelledDataset)
+    split = dataset.part[1] or WHOLE
+    return Matched(config, split, dataset.files, objects, drawn(objects), before, after)
 
 
 def is_known(config: Config) -> bool:

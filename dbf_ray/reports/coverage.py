@@ -15,10 +15,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dbf_ray.reports.style import FRONT, GRID, INK, MATPLOTLIB, MUTED, RUNS, pale
 
-STATES = ((RUNS[2], "matched"), (RUNS[5], "matched in some views only"), (RUNS[1], "never matched"))
+STATES = ((RUNS[2], "matched in all views"), ("#edb120", "in some views only"), (RUNS[1], "in none"))
 LEVELS = ("#111111", "#44337a", "#7f3c8d", "#b5469b", "#e0629b", "#f39ac0")  # from the finest on
 MOST_CLASSES = 20
-_DPI = 130
+_DPI = 150
+_FEW = "#e8a27c"
 _MARKERS = "sD^vPX"
 
 
@@ -27,7 +28,7 @@ def state_of(share: Sequence[float]) -> list[int]:
     return [0 if part == 1 else 2 if part == 0 else 1 for part in share]
 
 
-def shapes_png(shapes: Mapping[str, Any], title: str, image_size: int, width: float = 6.4) -> bytes:
+def shapes_png(shapes: Mapping[str, Any], title: str, image_size: int, width: float = 5.4) -> bytes:
     """Long and short sides of objects in the colour of what matches them, and the anchors over them.
 
     Args:
@@ -41,7 +42,7 @@ def shapes_png(shapes: Mapping[str, Any], title: str, image_size: int, width: fl
     with mpl.rc_context(MATPLOTLIB):
         figure = Figure(figsize=(width, 0.96 * width), dpi=_DPI)
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.115, 0.215, 0.865, 0.725))
+        axes = figure.add_axes((0.125, 0.245, 0.855, 0.695))
         axes.set_title(title, loc="left", fontsize=11)
         long, short = np.asarray(shapes["long"]), np.asarray(shapes["short"])
         states = np.asarray(state_of(shapes["share"]))
@@ -50,7 +51,7 @@ def shapes_png(shapes: Mapping[str, Any], title: str, image_size: int, width: fl
             if own.any():
                 axes.scatter(
                     *(long[own], short[own]),
-                    s=9,
+                    s=8,
                     color=color,
                     alpha=0.45,
                     linewidths=0,
@@ -67,11 +68,10 @@ def shapes_png(shapes: Mapping[str, Any], title: str, image_size: int, width: fl
         axes.legend(
             *_levels_last(axes),
             loc="upper center",
-            bbox_to_anchor=(0.47, -0.105),
+            bbox_to_anchor=(0.46, -0.125),
             ncols=3,
-            fontsize=8.5,
-            markerscale=1.3,
-            columnspacing=1.2,
+            fontsize=8,
+            columnspacing=1,
             handletextpad=0.3,
         )
         return _png(figure)
@@ -82,11 +82,11 @@ def _anchors(axes: Axes, levels: Sequence[Mapping[str, Any]]) -> None:
         long, short = zip(*level["sides"], strict=True)
         axes.scatter(
             *(long, short),
-            s=34,
+            s=46,
             marker=_MARKERS[number % len(_MARKERS)],
-            facecolors="none",
+            facecolors="white",
             edgecolors=LEVELS[min(number, len(LEVELS) - 1)],
-            linewidths=1.3,
+            linewidths=1.6,
             label=f"anchors, stride {level['stride']}",
             zorder=4,
         )
@@ -107,7 +107,7 @@ def _pixels(axes: Axes, long: Any, short: Any) -> None:
     ):
         set_scale("log", base=2)
         low = max(values.min(), 0.25) if len(values) else 1
-        set_limits(low / 1.5, max(values.max() * 1.5, low * 4) if len(values) else 64)
+        set_limits(low / 1.5, max(values.max() * 2, low * 4) if len(values) else 64)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(base=2, numticks=14))
         axis.set_minor_locator(NullLocator())
@@ -116,13 +116,13 @@ def _pixels(axes: Axes, long: Any, short: Any) -> None:
 
 
 def coverage_png(
-    before: Mapping[str, Any], after: Mapping[str, Any], width: float = 6.4, most: int = MOST_CLASSES
+    before: Mapping[str, Any], after: Mapping[str, Any], width: float = 5.4, most: int = MOST_CLASSES
 ) -> bytes:
     """Share of objects that are covered, with a detector's defaults and with settings, by class and by size.
 
     Args:
         before, after: ``all``, ``difficult``, ``classes`` and ``sizes``, each group with ``objects`` and
-            ``covered``.
+            ``covered``, and ``under_3_points`` where these are counted.
         width: of the picture, inches.
         most: classes that are drawn, those first that are covered least.
     """
@@ -131,59 +131,57 @@ def coverage_png(
         high = 0.36 * len(rows) + 1.1
         figure = Figure(figsize=(width, high), dpi=_DPI)
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.36, 0.5 / high, 0.5, 1 - 1.0 / high))
+        axes = figure.add_axes((0.345, 0.5 / high, 0.435, 1 - 1.0 / high))
         for place, row in enumerate(rows):
-            if row is not None:
+            if row is None:
+                axes.axhline(place, color=GRID, linewidth=0.8)
+            else:
                 _bar(axes, place, *row)
         named = [(place, row) for place, row in enumerate(rows) if row is not None]
-        axes.set_yticks(
-            [place for place, _ in named],
-            [f"{_shortened(row[0])}  ({row[1]})" for _, row in named],
-            fontsize=9,
-        )
+        labels = [f"{_shortened(name)}  ({new['objects']})" for _, (name, _, new) in named]
+        axes.set_yticks([place for place, _ in named], labels, fontsize=9)
         axes.tick_params(axis="y", left=False, labelcolor=INK)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         axes.grid(True, axis="x")
-        for place, row in enumerate(rows):
-            if row is None:
-                axes.axhline(place, color=GRID, linewidth=0.8)
-        head = 1 - 0.24 / high
-        figure.text(0.36, head, "■", color=pale(FRONT), fontsize=11, va="center")
-        figure.text(0.395, head, "the detector's defaults", fontsize=9.5, va="center")
-        figure.text(0.68, head, "■", color=FRONT, fontsize=11, va="center")
-        figure.text(0.715, head, "as set", fontsize=9.5, va="center")
+        _legend(figure, 1 - 0.24 / high, "under_3_points" in after["all"])
         return _png(figure)
 
 
-Row = tuple[str, int, float, float]  # name, objects, covered before and after
+def _legend(figure: Figure, head: float, points: bool) -> None:
+    marks = [(pale(FRONT), "defaults"), (FRONT, "as set")]
+    marks += [(_FEW, "by one or two points")] if points else []
+    for (color, text), left in zip(marks, (0.345, 0.525, 0.66), strict=False):
+        figure.text(left, head, "■", color=color, fontsize=11, va="center")
+        figure.text(left + 0.04, head, text, fontsize=9, va="center")
+
+
+Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]  # name, before and after
 
 
 def _rows(before: Mapping[str, Any], after: Mapping[str, Any], most: int) -> list[Row | None]:
     """Groups with objects, one of all, of classes and of sizes, None between them."""
 
-    def row(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Row | None]:
-        return [(name, new["objects"], old["covered"], new["covered"])] if new["objects"] else []
+    def counted(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Row]:
+        return [(name, old[name], row) for name, row in new.items() if row["objects"]]
 
-    classes = [
-        one for name in after["classes"] for one in row(name, before["classes"][name], after["classes"][name])
-    ]
-    classes.sort(key=lambda one: 0 if one is None else one[3])
-    sizes = [one for name in after["sizes"] for one in row(name, before["sizes"][name], after["sizes"][name])]
-    head = row("all", before["all"], after["all"]) + row("difficult", before["difficult"], after["difficult"])
+    head = [{name: part[name] for name in ("all", "difficult")} for part in (before, after)]
+    classes = sorted(counted(before["classes"], after["classes"]), key=lambda row: row[2]["covered"])
     rows: list[Row | None] = []
-    for group in (head, classes[:most], sizes):
+    for group in (counted(*head), classes[:most], counted(before["sizes"], after["sizes"])):
         rows += [*([None] if rows and group else []), *group]
     return rows
 
 
-def _bar(axes: Axes, place: int, _: str, __: int, old: float, new: float) -> None:
-    axes.barh(place - 0.19, old, height=0.3, color=pale(FRONT), zorder=2)
-    axes.barh(place + 0.17, new, height=0.38, color=FRONT, zorder=2)
-    text = f"{old:.1%} → {new:.1%}"
+def _bar(axes: Axes, place: int, _: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Covered before and after; what has one or two points of FCOS in a colour of its own."""
+    for row, middle, high, color in ((old, -0.19, 0.3, pale(FRONT)), (new, 0.17, 0.38, FRONT)):
+        axes.barh(place + middle, row["covered"], height=high, color=color, zorder=2)
+        many = 1 - row.get("under_3_points", 1 - row["covered"])
+        axes.barh(place + middle, row["covered"] - many, left=many, height=high, color=_FEW, zorder=3)
     axes.annotate(
-        text,
+        f"{old['covered']:.1%} → {new['covered']:.1%}",
         (1, place),
         (6, 0),
         textcoords="offset points",

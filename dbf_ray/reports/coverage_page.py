@@ -44,7 +44,7 @@ def coverage_section(
     )
     bars = _figure(embedded(coverage_png(coverage["before"], coverage["after"]), "coverage by class"))
     return (
-        f"<h2>Coverage</h2>\n{_what(coverage)}\n<div class='pair'>{anchors}{bars}</div>\n"
+        f"<h2>Coverage</h2>\n{_what(coverage)}{_marks(shapes)}\n<div class='pair'>{anchors}{bars}</div>\n"
         f"{_numbers(coverage)}\n<h3>Images with objects that nobody matches</h3>\n{_scenes(scenes)}"
     )
 
@@ -53,13 +53,21 @@ def _what(coverage: Mapping[str, Any]) -> str:
     options = ", ".join(f"{key} {value}" for key, value in coverage["options"].items()) or "its own defaults"
     some = coverage["looked_at"] < coverage["objects"]
     drawn = f" {coverage['looked_at']} of them are looked at, as many of each class." if some else ""
-    limits = "Anchors are drawn as hollow marks, at FCOS a line where the next level takes over."
+    total, views = coverage["objects"], coverage["views"]
     text = (
-        f"What {coverage['detector']} has anchors or points for, of the {coverage['objects']} objects in "
-        f"{coverage['split']}, images resized to {coverage['image_size']} px, in {coverage['views']} "
-        f"view{'s' * (coverage['views'] != 1)}.{drawn} As set: {options}."
+        f"What {coverage['detector']} can match of {total} object{'s' * (total != 1)} ({coverage['split']}), "
+        f"images resized to {coverage['image_size']} px, in {views} view{'s' * (views != 1)}.{drawn} "
+        f"As set: {options}."
     )
-    return f"<p>{html.escape(text)}</p><p class='muted'>{limits}</p>"
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _marks(shapes: Mapping[str, Mapping[str, Any]]) -> str:
+    if any(shown["limits"] for shown in shapes.values()):
+        text = "Each dot is an object; dashed lines: the long sides from which the next level takes over."
+    else:
+        text = "Each dot is an object; hollow marks are anchors, one for each scale and ratio of a level."
+    return f"<p class='muted'>{text}</p>"
 
 
 def _figure(picture: str) -> str:

@@ -36,11 +36,13 @@ img {{ max-width: 100%; }}
 figure {{ margin: 0; }}
 figcaption {{ overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
+.wide img {{ min-width: 720px; }}
 .pair, .scenes {{ display: grid; gap: 14px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }}
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 370px), 1fr)); }}
 .scenes {{ grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); }}
 .mark {{ display: inline-block; width: 11px; height: 11px; border: 3px solid; margin: 0 5px 0 12px;
   vertical-align: -3px; }}
+@media (max-width: 600px) {{ body {{ padding: 14px; }} }}
 </style>
 </head>
 <body>
@@ -83,11 +85,11 @@ def data_page(
         verdict=verdict,
         notes="".join(f"<p class='muted'>{html.escape(note)}</p>" for note in report["notes"]),
         problems=_problems(report, meanings) or "<p>none</p>",
-        statistics=embedded(statistics, "statistics"),
+        statistics=_wide(embedded(statistics, "statistics")),
         coverage=coverage,
         samples="<p class='muted'>no image has objects</p>"
         if samples is None
-        else embedded(samples, "samples"),
+        else _wide(embedded(samples, "samples")),
         ink=INK,
         muted=MUTED,
         grid=GRID,
@@ -134,6 +136,11 @@ def _row(problem: Mapping[str, Any]) -> str:
         f"<tr><td>{html.escape(problem['file'])}</td><td "
         f"class='number'>{line}</td><td>{html.escape(problem['message'])}</td></tr>"
     )
+
+
+def _wide(picture: str) -> str:
+    """Where a screen is too narrow for it, it scrolls."""
+    return f"<div class='wide'>{picture}</div>"
 
 
 def embedded(picture: bytes, name: str, kind: str = "png") -> str:
