@@ -59,6 +59,7 @@ def settings(options: argparse.Namespace) -> Config | None:
 
 def look(config: Config, root: Path, name: str, notes: list[str]) -> Matched | None:
     """What the detector matches; None, with a note why, where that cannot be said."""
+    from dbf_ray.plan.kinds import has_oriented_anchors
     from dbf_ray.plan.matched import is_known, match
     from dbf_ray.plan.overlaps import LEAST
 
@@ -68,7 +69,8 @@ def look(config: Config, root: Path, name: str, notes: list[str]) -> Matched | N
             "with oriented anchors, a proposal network or FCOS's points do"
         )
         return None
-    if (least := config.detector.parameters.get("positive_iou", LEAST)) < LEAST:
+    least = config.detector.parameters.get("positive_iou", LEAST)
+    if has_oriented_anchors(config.detector.name) and least < LEAST:
         notes.append(
             f"overlaps below {LEAST} are not told apart, coverage at {least} may be more than it says"
         )
