@@ -102,15 +102,11 @@ def section(matched: Matched) -> str:
     pictures = {"as set": shapes(matched)}
     if found["options"]:
         pictures = {"the detector's defaults": shapes(matched, usual=True)} | pictures
-    scenes = [
-        Scene(
-            _drawn(image),
-            plain_text(image.title),
-            sum(share == 0 for share in image.share.tolist()),
-            len(image.share),
-        )
-        for image in worst_images(matched, MOST_IMAGES)
-    ]
+    scenes = []
+    for image in worst_images(matched, MOST_IMAGES):
+        never, always = ((image.share == part).sum().item() for part in (0, 1))
+        some = len(image.share) - int(never) - int(always)
+        scenes.append(Scene(_drawn(image), plain_text(image.title), int(never), some, len(image.share)))
     return coverage_section(found, pictures, scenes)
 
 

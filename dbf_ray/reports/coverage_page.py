@@ -18,11 +18,14 @@ _JPEG_QUALITY = 88
 
 
 class Scene(NamedTuple):
-    """An image with its objects marked, what it is, and how many of its objects are matched in no view."""
+    """An image with its objects marked, what it is, and how many of its objects are matched in no view and in
+    some only.
+    """
 
     picture: Image.Image
     title: str
     never: int
+    sometimes: int
     objects: int
 
 
@@ -45,7 +48,7 @@ def coverage_section(
     bars = _figure(embedded(coverage_png(coverage["before"], coverage["after"]), "coverage by class"))
     return (
         f"<h2>Coverage</h2>\n{_what(coverage)}{_marks(shapes)}\n<div class='pair'>{anchors}{bars}</div>\n"
-        f"{_numbers(coverage)}\n<h3>Images with objects that nobody matches</h3>\n{_scenes(scenes)}"
+        f"{_numbers(coverage)}\n<h3>Images with objects that are not matched</h3>\n{_scenes(scenes)}"
     )
 
 
@@ -118,7 +121,7 @@ def _scenes(scenes: Sequence[Scene]) -> str:
     figures = "".join(
         f"<figure>{embedded(_jpeg(scene.picture), scene.title, 'jpeg')}<figcaption>"
         f"{html.escape(scene.title)}<br><span class='muted'>{scene.never} of {scene.objects} objects in no "
-        "view</span></figcaption></figure>"
+        f"view, {scene.sometimes} in some only</span></figcaption></figure>"
         for scene in scenes
     )
     return f"<p>{legend}</p><div class='scenes'>{figures}</div>"

@@ -74,12 +74,12 @@ def test_the_part_of_the_page() -> None:
         "before": groups(0.125, 1),
         "after": groups(0.875, 1),
     }
-    scene = Scene(Image.new("RGB", (20, 10)), "a<b>.png", 3, 7)
+    scene = Scene(Image.new("RGB", (20, 10)), "a<b>.png", 3, 2, 7)
     page = coverage_section(coverage, {"as set": SHAPES}, [scene])
     assert "9000 objects (train)" in page
     assert "3000 of them are looked at" in page
     assert "anchor_scales [0.5]" in page
     assert "<td>&lt;class 0&gt;</td><td class='number'>4</td><td class='number'>87.5%</td>" in page
-    assert "a&lt;b&gt;.png<br><span class='muted'>3 of 7 objects in no view" in page
+    assert "a&lt;b&gt;.png<br><span class='muted'>3 of 7 objects in no view, 2 in some only" in page
     assert "<class" not in page
     assert "each is matched in every view" in coverage_section(coverage, {"as set": SHAPES}, [])
