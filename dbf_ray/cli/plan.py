@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from dbf_ray.api import plan_settings
 from dbf_ray.cli.coverage_lines import coverage_lines
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.errors import ConfigError
-from dbf_ray.files import write_text
+from dbf_ray.files import write_json, write_text
+from dbf_ray.plan.fingerprint import TOO_SHORT
 from dbf_ray.progress import print_line
 
 ABOUT = """Choose settings for own images: image size, anchors, thresholds, batch, learning rate, epochs.
@@ -30,8 +32,11 @@ EPILOG = """examples:
   large images of small objects, cut first:
     dbf plan DIR --patches DIR-patches --out my.yaml
 
-Beside FILE.yaml there is FILE.json: the fingerprint of the data, all choices, coverage by class. Exit status:
+Beside FILE.yaml there is plan.json: the fingerprint of the data, all choices, coverage by class. Exit status:
 0 planned; 1 images are to be cut first (the command is printed, nothing is written); 2 bad input."""
+FILE = "plan.json"
+MADE_BY = "dbf plan"
+MOST_NAMED = 20  # objects that are hardly seen
 SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking")
 
 
@@ -53,38 +58,92 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
         "--patches", type=Path, metavar="OUT", help="cut the images into this folder where due"
     )
     options, overrides = parse(parser, arguments)
-    if options.out.suffix.lower() not in (".yaml", ".yml"):
-        raise ConfigError(f"--out must be a YAML file, got {options.out}; give {options.out}.yaml")
-    if options.root is None and "data.name" not in overrides and "data.root" not in overrides:
-        raise ConfigError(f"a folder of labelled images is needed, got none; {prog} DIR --out {options.out}")
+    check_out(options.out)
     result = plan_settings(
         options.root, options.config, patches=options.patches, progress=print_line, **overrides
     )
     if "cut" in result:
         print(result["cut"])
     else:
-        write_text(options.out, result.pop("yaml"))
-        write_text(options.out.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+        write(options.out, result.pop("yaml"), result)
         print("\n".join(lines(result)))
-        print(f"written: {options.out}; next: dbf train --config {options.out}")
+        print(f"written: {options.out} and {FILE} beside it; next: dbf train --config {options.out}")
     if options.json:
         print_json(result)
     return result
 
 
+def check_out(out: Path) -> None:
+    """Refuse to write over what this command has not written, or a person has changed.
+
+    Raises:
+        ConfigError: it is so, or there can be no such file.
+    """
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(f"--out must be a YAML file, got {out}; give {out}.yaml")
+    if out.is_dir() or not nearest(out).is_dir():
+        raise ConfigError(f"--out must be a file that can be made, got {out}; give another one")
+    if out.exists():
+        first, _, rest = out.read_text(errors="replace").partition("\n")
+        if first != _head(rest):
+            raise ConfigError(
+                f"--out is there and was not made by {MADE_BY} alone, got {out}; give another or remove it"
+            )
+
+
+def nearest(path: Path) -> Path:
+    """The nearest of the folders above that exists."""
+    return next(folder for folder in path.absolute().parents if folder.exists())
+
+
+def write(out: Path, text: str, result: dict[str, Any]) -> None:
+    """Write the configuration, and beside it what the plan was made from."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out.parent / FILE, {"configuration": out.name, **result})
+    write_text(out, f"{_head(text)}\n{text}")
+
+
+def _head(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"# Made by {MADE_BY} ({digest}): settings that fit the data; docs/plan.md has the rules."
+
+
 def lines(result: dict[str, Any]) -> list[str]:
     """What was chosen, a line each; then coverage, and what a person should know."""
     rows = [
-        f"{row['key']:<28} {row['value'] if row['stays'] is None else row['stays']!s:<34} {_why(row)}"
+        f"{row['key']:<26} {_brief(row['value'] if row['stays'] is None else row['stays']):<36} {_why(row)}"
         for row in result["choices"]
     ]
     before, after = result["coverage"]["before"], result["coverage"]["after"]
     if after is not None:
         rows += ["", *coverage_lines(before, after), ""]
-    return [*rows, *(f"note: {note}" for note in result["notes"])]
+    rows += [f"note: {note}" for note in result["notes"]]
+    return [*rows, *_short(result["short_objects"], result["fingerprint"]["image_size"])]
+
+
+def _short(found: list[dict[str, Any]], image_size: int) -> list[str]:
+    """Objects that are hardly seen: the first of them by name."""
+    if not found:
+        return []
+    rows = [
+        f"  {one['class']}, {one['short_side']:g} px"
+        + ("" if one["file"] is None else f": {one['file']}")
+        + ("" if one["line"] is None else f", line {one['line']}")
+        for one in found[:MOST_NAMED]
+    ]
+    more = f"; {FILE} has all" if len(found) > MOST_NAMED else ""
+    head = f"note: {len(found)} objects will have a short side below {TOO_SHORT:g} px at {image_size}{more}"
+    return [head, *rows]
+
+
+def _brief(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return textwrap.shorten(text, 36, placeholder=" ...")
 
 
 def _why(row: dict[str, Any]) -> str:
     if row["stays"] is None:
         return str(row["why"])
-    return f"as given; the rule would choose {row['value']} ({row['why']})"
+    if row["stays"] == row["value"]:
+        return "as given, and as the rule would choose"
+    return f"as given; the rule would choose {row['value']}" + (f" ({row['why']})" if row["why"] else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dbf_ray.config import Config
@@ -37,6 +38,9 @@ class Facts:
         objects: those to train on, as labelled.
         evaluated: those to evaluate on; None where the folder has no such split.
         gpu: whether the configured device is one.
+        scenes: how many images there are, patches of one counted as one.
+        digest: of the data, as records of runs have it of each split.
+        place: file and line that an object, by its index in ``objects``, is labelled in.
         fetched: weights of backbones that lie here already: file by name of the backbone.
         measured: figures of real steps, empty where nothing was measured.
         memory: what takes seconds to compute and several rules look at.
@@ -45,6 +49,9 @@ class Facts:
     objects: Objects
     evaluated: Objects | None
     gpu: bool
+    scenes: int = 2
+    digest: str = ""
+    place: Callable[[int], tuple[Path | None, int | None]] = lambda _: (None, None)
     fetched: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
 
-from dbf_ray.config import Config, apply_overrides, to_dict
+from dbf_ray.config import Config, to_dict
 from dbf_ray.plan.choices import Choice
 from dbf_ray.plan.coverage import FEW_POINTS, Coverage
 from dbf_ray.plan.kinds import has_oriented_anchors, has_points
@@ -20,24 +20,32 @@ from dbf_ray.plan.plan import Plan
 from dbf_ray.values import finite, flat
 
 WIDTH = 110
-SIZES = (
-    16.0,
-    32.0,
-    64.0,
-    128.0,
-)  # pixels of the resized image, where groups of sizes end: octaves, as levels
+SIZES = (16.0, 32.0, 64.0, 128.0)
+"""Pixels of the resized image at which groups of sizes end: octaves, as levels are."""
+SHOWN = (
+    "data.name",
+    "data.root",
+    "data.train_split",
+    "data.val_split",
+    "data.classes",
+    "detector.name",
+    "detector.backbone",
+    "training.batch_size",
+    "training.optimizer",
+    "training.precision",
+)
+"""Keys that are written also where they have the default's value."""
 
 
-def to_yaml(plan: Plan, head: Sequence[str]) -> str:
+def to_yaml(plan: Plan) -> str:
     """The configuration: each key that is not the default's, those that a rule chose with figure and rule as
-    a comment beside; ``head`` are lines of comment above.
+    a comment beside.
     """
     reasons = {choice.key: _reason(choice) for choice in plan.choices}
-    kept = set(reasons) | {"data.root", "data.classes", "data.name", "data.train_split", "data.val_split"}
+    kept = set(reasons) | set(SHOWN)
     defaults, values = flat(to_dict(Config())), flat(to_dict(plan.config))
     chosen = {key: value for key, value in values.items() if key in kept or value != defaults.get(key)}
-    lines = [f"# {line}".rstrip() for line in head]
-    return "\n".join([*lines, *_section(apply_overrides({}, {}) | _tree(chosen), reasons)]) + "\n"
+    return "\n".join(_section(_tree(chosen), reasons)) + "\n"
 
 
 def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +84,11 @@ def _section(
 
 def _reason(choice: Choice) -> str:
     if choice.stays is None:
-        return f"{choice.why} ({choice.rule})"
-    return f"as given; the rule would choose {choice.value}: {choice.why} ({choice.rule})"
+        return f"{choice.why} ({choice.rule})" if choice.why else choice.rule
+    if choice.stays == choice.value:
+        return f"as given, and as the rule would choose ({choice.rule})"
+    why = f": {choice.why}" if choice.why else ""
+    return f"as given; the rule would choose {choice.value}{why} ({choice.rule})"
 
 
 def shares(found: Coverage | None, objects: Objects, config: Config) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ def three_images() -> Matched:
         sizes=torch.tensor([[2048, 2048]] * 3),
         classes=["a"],
     )
-    found = Coverage(hits, hits.float())
+    found = Coverage(hits, hits.float(), torch.ones(7))
     files = [Path(f"{name}.png") for name in "pqr"]
     return Matched(make_config(CONFIG, "here"), "train", files, objects, torch.arange(7), found, found)
 
@@ -51,7 +51,7 @@ def test_the_worst_images_are_shown_where_most_is_not_matched() -> None:
 def test_all_objects_of_a_window_are_looked_at_not_only_those_drawn() -> None:
     matched = three_images()
     some = Matched(**{**vars(matched), "chosen": torch.tensor([6])})
-    hits = Coverage(torch.zeros(2, 1).bool(), torch.zeros(2, 1))
+    hits = Coverage(torch.zeros(2, 1).bool(), torch.zeros(2, 1), torch.ones(1))
     [image] = worst_images(Matched(**{**vars(some), "before": hits, "after": hits}), 5)
     assert image.share.tolist() == [0]
     moved = matched.objects.boxes.clone()

@@ -27,7 +27,7 @@ def four() -> Objects:
 def test_overlaps_by_class_and_size_with_difficult_objects_apart() -> None:
     strength = torch.tensor([[0.0, 0.42, 0.6, 0.5], [0.41, 0.48, 0.6, 0.9]])
     config = make_config({"data": {"image_size": 100}, "detector": {"name": "rotated_retinanet"}}, "here")
-    found = shares(Coverage(strength >= 0.45, strength), four(), config)
+    found = shares(Coverage(strength >= 0.45, strength, torch.ones(4)), four(), config)
     assert found is not None
     assert found["all"] == pytest.approx({"objects": 3, "covered": 0.5, "at_0.5": 2 / 6, "at_0.4": 5 / 6})
     assert found["difficult"] == {"objects": 1, "covered": 1.0, "at_0.5": 1.0, "at_0.4": 1.0}
@@ -43,7 +43,7 @@ def test_overlaps_by_class_and_size_with_difficult_objects_apart() -> None:
 def test_points_below_three_are_told() -> None:
     strength = torch.tensor([[0.0, 1.0, 9.0, 3.0]])
     config = make_config({"data": {"image_size": 200}, "detector": {"name": "rotated_fcos"}}, "here")
-    found = shares(Coverage(strength >= 1, strength), four(), config)
+    found = shares(Coverage(strength >= 1, strength, torch.ones(4)), four(), config)
     assert found is not None
     assert found["classes"]["b"] == {"objects": 2, "covered": 1.0, "under_3_points": 0.5}
     assert found["classes"]["a"] == {"objects": 1, "covered": 0.0, "under_3_points": 1.0}
@@ -52,7 +52,7 @@ def test_points_below_three_are_told() -> None:
 def test_proposals_have_their_share_alone() -> None:
     strength = torch.tensor([[2.0, 1.0, 0.0, 3.0]])
     config = make_config({"detector": {"name": "oriented_rcnn"}}, "here")
-    found = shares(Coverage(strength >= 1, strength), four(), config)
+    found = shares(Coverage(strength >= 1, strength, torch.ones(4)), four(), config)
     assert found is not None
     assert (found["all"], found["difficult"]) == (
         {"objects": 3, "covered": 1.0},

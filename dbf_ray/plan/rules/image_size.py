@@ -16,7 +16,8 @@ SIDES = (256, 320, 384, 448, 512, 640, 768, 896, 1024)  # pixels
 SEEN = 0.95  # of the objects
 LARGEST = {False: 512, True: 1024}  # on a CPU, on a GPU: what a batch of a few images takes in some 10 GB
 CELL = {False: 8, True: 4}  # pixels of the finest level: of one stage, of two
-PATCH_OVERLAP = 0.2  # of a patch, at least
+SPARED = 1.25  # images no larger than a side by this factor are not shrunk
+PATCH_OVERLAP, MOST_OVERLAP = 0.2, 0.75  # of a patch
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class ImageSize:
 
 def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> ImageSize:
     """The least side at which 95 % of the objects that count have a short side of one cell of the finest
-    level; never more than images have, nor than memory holds: then patches of what it holds, which overlap
-    by the 95th percentile of long sides.
+    level, or that of images that are hardly larger; never more than images have, nor than memory holds: then
+    patches of what it holds, which overlap by the 95th percentile of long sides.
     """
     counted = objects.pick(torch.nonzero(~objects.difficult).squeeze(-1))
     counted = counted if len(counted) else objects
@@ -53,9 +54,11 @@ def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> Image
     wanted = min(needed, native)
     if wanted <= largest:
         side = next((one for one in SIDES if one >= wanted), SIDES[-1])
+        if side < native <= min(SPARED * side, largest):
+            side = round(native)
         return ImageSize(side, False, 0, needed, side * share)
     reach = torch.quantile(counted.boxes[:, 2:4].amax(-1), 0.95).item()
-    overlap = min(largest // 2, max(round(PATCH_OVERLAP * largest), math.ceil(reach)))
+    overlap = min(int(MOST_OVERLAP * largest), max(round(PATCH_OVERLAP * largest), math.ceil(reach)))
     short = torch.quantile(counted.boxes[:, 2:4].amin(-1), 1 - SEEN).item()
     return ImageSize(largest, True, overlap, needed, short)
 

@@ -7,7 +7,7 @@ from dbf_ray.detectors import with_defaults
 from dbf_ray.plan.choices import Choice, Facts
 from dbf_ray.plan.coverage import FEW_POINTS, Coverage, coverage
 from dbf_ray.plan.kinds import bare_detector, has_oriented_anchors, has_points
-from dbf_ray.plan.objects import drawn, scaled
+from dbf_ray.plan.objects import drawn_counted, scaled
 from dbf_ray.plan.rules.anchors import MOST_OBJECTS, best_anchors, table_of
 
 TOO_FEW = 0.9  # of the objects, covered by 16 anchors a cell
@@ -48,6 +48,6 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
 def _covered(facts: Facts, config: Config, options: dict[str, list[float]]) -> Coverage:
     shown = scaled(facts.objects, config.data.image_size)
     detector = bare_detector("rotated_fcos", config.detector.backbone, options)
-    found = coverage(detector, [shown], drawn(shown, 0, MOST_OBJECTS))
+    found = coverage(detector, [shown], drawn_counted(shown, MOST_OBJECTS))
     assert found is not None
     return found

@@ -1,0 +1,95 @@
+"""Plans: whatever the objects, a configuration comes out, and one that says why."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dbf_ray.config import Config, load_config, with_overrides
+from dbf_ray.geometry import canonicalize
+from dbf_ray.plan import plan as plan_module
+from dbf_ray.plan.choices import Choice
+from dbf_ray.plan.objects import Objects
+from dbf_ray.plan.plan import make_plan
+from dbf_ray.plan.written import to_yaml
+from tests.plan.made_up import known, spread
+
+DETECTORS = ["rotated_retinanet", "rotated_fcos", "oriented_rcnn", "rotated_faster_rcnn"]
+SIDES = st.sampled_from([1e-3, 1.0, 7.0, 60.0, 1e3, 1e4])
+
+
+@st.composite
+def wild(draw: st.DrawFn) -> Objects:
+    """A few objects of any size on images of any size, some of them off their image."""
+    images = draw(st.lists(st.tuples(st.integers(1, 12000), st.integers(1, 12000)), min_size=1, max_size=3))
+    count = draw(st.integers(1, 4))
+    place, angle = st.floats(-100, 12000), st.floats(-90, 89)
+    rows = [draw(st.tuples(place, place, SIDES, SIDES, angle)) for _ in range(count)]
+    return Objects(
+        canonicalize(torch.tensor(rows, dtype=torch.float64)),
+        torch.tensor(draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))),
+        torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count))),
+        torch.tensor(sorted(draw(st.integers(0, len(images) - 1)) for _ in range(count))),
+        torch.tensor(images),
+        ["a", "b", "never"],
+    )
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@given(objects=wild())
+@settings(max_examples=5)
+def test_a_plan_comes_out_whatever_the_objects(name: str, objects: Objects) -> None:
+    base = with_overrides(Config(), {"detector.name": name})
+    plan = make_plan(known(objects), base)
+    assert plan.config.training.epochs >= 12
+    assert 256 <= plan.config.data.image_size <= 512
+    for found in (plan.before, plan.after):
+        assert found is not None
+        assert found.matched.shape == (8 if found is plan.after else found.matched.shape[0], len(objects))
+        assert math.isfinite(found.strength.sum())
+    assert with_overrides(base, {c.key: c.value for c in plan.choices}) == plan.config
+
+
+def test_what_is_given_stays_and_the_plan_says_what_it_would_have_chosen() -> None:
+    objects = spread(40, 60, 12)
+    base = with_overrides(Config(), {"detector.anchor_ratios": [3.0], "training.epochs": 7})
+    plan = make_plan(known(objects), base, frozenset({"detector.anchor_ratios", "training.epochs"}))
+    assert (plan.config.detector.anchor_ratios, plan.config.training.epochs) == ([3.0], 7)
+    stays = {choice.key: choice for choice in plan.choices if choice.stays is not None}
+    assert set(stays) == {"detector.anchor_ratios", "training.epochs"}
+    assert stays["training.epochs"].value >= 12
+    assert stays["detector.anchor_ratios"].value != [3.0]
+    assert "as given; the rule would choose" in to_yaml(plan)
+
+
+def test_points_are_proposed_where_no_anchors_cover_enough() -> None:
+    tiny = spread(60, 3, 2, side=256)
+    fitting = spread(60, 60, 12)
+    names = [make_plan(known(objects), Config()).config.detector.name for objects in (tiny, fitting)]
+    assert names == ["rotated_fcos", "rotated_retinanet"]
+
+
+def test_a_rule_can_be_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def squares(facts: object, config: object) -> list[Choice]:
+        return [Choice("detector.anchor_ratios", [1.0], "all are square", "mine")]
+
+    monkeypatch.setitem(plan_module.RULES, "anchors", squares)
+    plan = make_plan(known(spread(8, 30, 10)), Config())
+    assert plan.config.detector.anchor_ratios == [1.0]
+    assert "anchor_ratios: [1.0]  # all are square (mine)" in to_yaml(plan)
+
+
+@pytest.mark.parametrize(
+    "classes", [["ship"], ["no", "1e5", "null", "2024-01-01"], ["a: b", "#x", "ü", "[a]"]], ids=str
+)
+def test_the_file_is_the_configuration(classes: list[str], tmp_path: Path) -> None:
+    base = with_overrides(Config(), {"data.classes": classes, "data.root": tmp_path})
+    plan = make_plan(known(spread(8, 30, 10)), base)
+    (tmp_path / "my.yaml").write_text(to_yaml(plan), encoding="utf-8")
+    assert load_config(tmp_path / "my.yaml") == plan.config
+    assert max(map(len, to_yaml(plan).splitlines())) <= max(110, len(str(tmp_path)) + 12)
