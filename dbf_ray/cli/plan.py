@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.api import as_config, plan_settings
+from dbf_ray.cli.coverage_lines import coverage_lines
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_json, write_text
@@ -143,10 +144,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     ]
     before, after = result["coverage"]["before"], result["coverage"]["after"]
     if after is not None:
-        rows.append(
-            f"covered: {after['all']['covered']:.1%} of the objects, {before['all']['covered']:.1%} with the "
-            "detector's defaults"
-        )
+        rows += ["", *coverage_lines(before, after), ""]
     rows += [f"note: {note}" for note in result["notes"]]
     return [*rows, *_short(result["short_objects"], result["fingerprint"]["image_size"])]
 

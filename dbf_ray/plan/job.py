@@ -77,7 +77,7 @@ def as_dict(plan: Plan, facts: Facts) -> dict[str, Any]:
     """The plan as JSON holds it, and as YAML."""
     objects = facts.objects
     some = objects.pick(drawn(objects))
-    found = [shares(part, objects.classes, some.labels, some.difficult) for part in (plan.before, plan.after)]
+    found = [shares(part, some, plan.config) for part in (plan.before, plan.after)]
     size = plan.config.data.image_size
     return {
         "config": to_dict(plan.config),
