@@ -181,7 +181,10 @@ def test_without_a_budget_nothing_is_measured() -> None:
 
     known = replace(facts(), measure=measure)
     assert memory.rule(known, config()) == []
-    assert chosen(duration.rule(known, config(training__batch_size=4))) == {"training.epochs": 60}
+    assert chosen(duration.rule(known, config(training__batch_size=4))) == {
+        "training.epochs": 60,
+        "evaluation.every": 3,  # 25 of them at most
+    }
     assert duration.warnings(known, config()) == memory.warnings(known, config()) == []
 
 
