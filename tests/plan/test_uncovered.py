@@ -94,7 +94,7 @@ def test_images_of_which_only_a_part_is_trained_on_are_looked_at() -> None:
 
 
 def test_time_is_short_on_data_of_any_size() -> None:
-    looked = [sum(missed_by_class(spec_of(Made({"bar": [SLIM] * 3000})), time)[0]) for time in (0.01, 60)]
+    looked = [sum(missed_by_class(spec_of(Made({"bar": [SLIM] * 3000})), time)[0]) for time in (0.01, 600)]
     assert looked[0] <= 900
     assert looked[1] == 3000
 
