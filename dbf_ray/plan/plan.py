@@ -77,9 +77,8 @@ def make_plan(
     config, choices = base, []
     for name, rule in RULES.items():
         step(name)
-        for choice in rule(facts, config):
-            if not fits(choice, config):
-                continue
+        chosen = rule(facts, config)
+        for choice in chosen if all(fits(choice, config) for choice in chosen) else ():
             if choice.key in given or unfit(choice, config):
                 now = flat(to_dict(config)).get(choice.key)
                 choices.append(Choice(**{**vars(choice), "stays": now}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from dbf_ray.build.detector import detector_options
 from dbf_ray.config import Config, load_config, with_overrides
@@ -95,17 +97,39 @@ def test_points_are_not_proposed_where_they_cover_as_much() -> None:
 
 
 class Own(RotatedRetinaNet):
-    """A detector from outside, without options for anchors."""
+    """A detector from outside, without some of the options for anchors."""
 
     def __init__(
-        self, backbone: Any, num_classes: int, *, fpn_channels: int = 8, head_convs: int = 0
+        self,
+        backbone: Any,
+        num_classes: int,
+        *,
+        fpn_channels: int = 8,
+        head_convs: int = 0,
+        anchor_angles: Sequence[float] = (0.0,),
     ) -> None:
-        super().__init__(backbone, num_classes, fpn_channels=fpn_channels, head_convs=head_convs)
+        super().__init__(
+            backbone,
+            num_classes,
+            fpn_channels=fpn_channels,
+            head_convs=head_convs,
+            anchor_angles=anchor_angles,
+        )
 
 
-def test_options_that_a_detector_has_not_are_not_set() -> None:
-    base = with_overrides(Config(), {"detector.name": f"{__name__}:Own"})
-    detector_options(make_plan(known(spread(40, 60, 12)), base).config.detector)
+class Choosing(Own):
+    """One whose objects choose their anchors by a rule of its own."""
+
+    def match(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["Own", "Choosing"])
+def test_options_that_a_detector_has_not_are_not_set_nor_is_its_own_rule_guessed(name: str) -> None:
+    base = with_overrides(Config(), {"detector.name": f"{__name__}:{name}"})
+    plan = make_plan(known(spread(40, 60, 12)), base)
+    assert not detector_options(plan.config.detector)
+    assert (plan.after is None) == (name == "Choosing")
 
 
 @pytest.mark.parametrize(
