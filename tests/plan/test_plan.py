@@ -132,9 +132,7 @@ def test_options_that_a_detector_has_not_are_not_set_nor_is_its_own_rule_guessed
     assert (plan.after is None) == (name == "Choosing")
 
 
-@pytest.mark.parametrize(
-    "given", [{"positive_iou": 0.42}, {"negative_iou": 0.47, "positive_iou": 0.5}], ids=str
-)
+@pytest.mark.parametrize("given", [{"positive_iou": 0.42}, {"negative_iou": 0.47}], ids=str)
 def test_thresholds_stay_in_order(given: dict[str, float]) -> None:
     objects, base = spread(40, 60, 12), with_overrides(Config(), {"detector": given})
     keys = frozenset(f"detector.{key}" for key in given)
