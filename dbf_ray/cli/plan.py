@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
+import os
+import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.api import as_config, plan_settings
 from dbf_ray.cli.coverage_lines import coverage_lines
-from dbf_ray.cli.options import make_parser, parse, print_json, run_command
+from dbf_ray.cli.options import as_called, make_parser, parse, print_json, run_command
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_json, write_text
 from dbf_ray.plan.fingerprint import TOO_SHORT
@@ -91,6 +95,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
         **overrides,
     )
     if "cut" in result:
+        result["cut"] = as_called(prog, completed(result["cut"], options, overrides))
         print(result["cut"])
     else:
         write(options.out, result.pop("yaml"), result)
@@ -111,12 +116,46 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"--out must be a YAML file, got {out}; give {out}.yaml")
     if out.is_dir() or not nearest(out).is_dir():
         raise ConfigError(f"--out must be a file that can be made, got {out}; give another one")
+    if not os.access(nearest(out), os.W_OK):
+        raise ConfigError(f"--out must be in a folder that can be written to, got {out}; give another one")
+    check_beside(out.parent / FILE)
     if out.exists():
         first, _, rest = out.read_text(errors="replace").partition("\n")
         if first != _head(rest):
             raise ConfigError(
                 f"--out is there and was not made by {MADE_BY} alone, got {out}; give another or remove it"
             )
+
+
+def check_beside(file: Path) -> None:
+    """Refuse to write over a file of another kind.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not file.exists():
+        return
+    try:
+        found = json.loads(file.read_text(errors="replace"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"configuration", "fingerprint"} <= set(found):
+        raise ConfigError(
+            f"{FILE} beside --out is there and was not made by {MADE_BY}, got {file}; give --out in another "
+            "folder or remove it"
+        )
+
+
+def completed(text: str, options: argparse.Namespace, overrides: Mapping[str, str]) -> str:
+    """The commands that are to follow, with what was said for this one."""
+    said = {
+        "--config": options.config,
+        "--memory-gb": options.memory_gb,
+        "--train-hours": options.train_hours,
+    }
+    said |= {f"--{key}": value for key, value in overrides.items() if key not in ("data.name", "data.root")}
+    words = [str(word) for pair in said.items() if pair[1] is not None for word in pair]
+    return text.replace(" --out FILE.yaml", f" {shlex.join([*words, '--out', str(options.out)])}")
 
 
 def nearest(path: Path) -> Path:

@@ -24,6 +24,7 @@ from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.detectors.rpn import RegionProposalNetwork
 from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.geometry import circumscribed
+from dbf_ray.plan.kinds import assigns_as
 from dbf_ray.plan.objects import Objects
 from dbf_ray.plan.overlaps import best_overlaps
 from dbf_ray.plan.taken import Placed, anchors_taken, points_taken
@@ -72,11 +73,11 @@ def coverage(detector: Detector, shown: Iterable[Objects], chosen: Tensor) -> Co
         None for a detector of a kind that is not known here.
     """
     look: Callable[[Objects, Tensor], Tensor]
-    if isinstance(detector, RotatedRetinaNet):
+    if isinstance(detector, RotatedRetinaNet) and assigns_as(type(detector), RotatedRetinaNet):
         look, least = functools.partial(_best_iou, detector), detector.positive_iou
     elif isinstance(detector, TwoStageDetector):
         look, least = functools.partial(_anchors, detector.rpn), 1.0
-    elif isinstance(detector, RotatedFCOS):
+    elif isinstance(detector, RotatedFCOS) and assigns_as(type(detector), RotatedFCOS):
         look, least = functools.partial(_points, detector), 1.0
     else:
         return None

@@ -15,7 +15,7 @@ from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.data.samples import scene_of
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
-from dbf_ray.errors import DataError
+from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.plan.choices import Facts
 from dbf_ray.plan.objects import Objects, objects_of
 
@@ -28,10 +28,16 @@ def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Confi
 
     Raises:
         DataError: there is no such folder, its format is not known, or it has no split to train on.
+        ConfigError: generated scenes are asked for, and a folder.
     """
     root = root or config.data.root
     if root is None:
         return config
+    if "data.name" in given and config.data.name == "synthetic":
+        raise ConfigError(
+            f"data.name must be the format of {root}, got synthetic, which needs no folder; leave the folder "
+            "out, or give its format as --data.name"
+        )
     root = root.expanduser().resolve()
     name = config.data.name if "data.name" in given else recognise(root)
     found = {"data.root": str(root), "data.name": name}
@@ -42,7 +48,8 @@ def with_data(config: Config, root: Path | None, given: frozenset[str]) -> Confi
             f"there are {', '.join(splits)}; give one as --data.train_split"
         )
     if splits and "data.val_split" not in given:
-        found["data.val_split"] = next((split for split in EVALUATED if split in splits), "val")
+        others = set(splits) - set(config.data.train_split.split("+"))
+        found["data.val_split"] = next((split for split in EVALUATED if split in others), "val")
     elif splits and not set(config.data.val_split.split("+")) <= set(splits):
         raise DataError(
             f"{root}: data.val_split must be a split of the folder, got {config.data.val_split}; there are "
@@ -74,9 +81,12 @@ def look(config: Config, gpu: bool) -> Facts:
 
 
 def has_split(data: DataConfig) -> bool:
-    """Whether the folder has the split (or all of those joined by "+") that is evaluated on."""
+    """Whether the folder has the split (or all of those joined by "+") that is evaluated on, and none of it
+    is trained on.
+    """
     found = [] if data.root is None else find_reader(data.name).splits(data.root)
-    return bool(found) and set(data.val_split.split("+")) <= set(found)
+    wanted = set(data.val_split.split("+"))
+    return bool(found) and wanted <= set(found) - set(data.train_split.split("+"))
 
 
 def _place(dataset: Dataset, objects: Objects, index: int) -> tuple[Path | None, int | None]:

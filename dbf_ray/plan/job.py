@@ -16,7 +16,7 @@ from dbf_ray.plan.folder import look, with_data
 from dbf_ray.plan.given import on_gpu
 from dbf_ray.plan.kinds import is_two_stage
 from dbf_ray.plan.measured import measure
-from dbf_ray.plan.objects import drawn, scaled
+from dbf_ray.plan.objects import Objects, drawn, scaled
 from dbf_ray.plan.patches import command
 from dbf_ray.plan.patches import cut as cut_images
 from dbf_ray.plan.plan import Plan, make_plan
@@ -25,6 +25,7 @@ from dbf_ray.plan.rules.image_size import choose_image_size
 from dbf_ray.plan.written import shares, to_yaml
 
 FEW = 20  # objects of a class, below which it is hardly trained or judged
+UNEQUAL = {"images": 4, "objects": 500}  # ratio of the longest to the shortest, above which it is said
 
 
 def plan_data(
@@ -48,8 +49,10 @@ def plan_data(
     detector_options(base.detector)  # refused before anything is read
     config = with_data(base, root, given)
     facts = _read(config, say)
-    if config.data.root is not None and "data.image_size" not in given:
-        size = choose_image_size(facts.objects, two_stages=is_two_stage(config.detector.name), gpu=facts.gpu)
+    own = config.data.image_size if "data.image_size" in given else None
+    if config.data.root is not None and (own is None or patches is not None):
+        two_stages = is_two_stage(config.detector.name)
+        size = choose_image_size(facts.objects, two_stages=two_stages, gpu=facts.gpu, largest=own)
         if size.patches and patches is None:
             return {"cut": command(config.data.root, config.data.name, size, "data.name" in given)}
         if patches is not None and not size.patches:
@@ -102,6 +105,7 @@ def notes_of(facts: Facts, image_size: int) -> list[str]:
     rare = [f"{name} ({count})" for name, count in zip(objects.classes, counts, strict=True) if count < FEW]
     if rare:
         notes.append(f"fewer than {FEW} objects to train on, too rare to be learned: {', '.join(rare)}")
+    notes += unequal(objects)
     if facts.evaluated is None and facts.scenes < 2:
         notes.append("there is one image: what is trained on is evaluated on, which says little; add more")
     if facts.evaluated is not None:
@@ -110,6 +114,19 @@ def notes_of(facts: Facts, image_size: int) -> list[str]:
         if missing:
             notes.append(f"nothing to be judged by in what is evaluated on: {', '.join(missing)}")
     return notes
+
+
+def unequal(objects: Objects) -> list[str]:
+    """What is said of images and of objects that no one image size suits."""
+    found = []
+    for things, sides, why in (
+        ("images", objects.sizes.amax(-1), "each is scaled to the same long side, and its objects with it"),
+        ("objects", objects.boxes[:, 2:4].amax(-1), "few levels of a detector see both"),
+    ):
+        low, high = sides.min().item(), sides.max().item()
+        if high > UNEQUAL[things] * low:
+            found.append(f"{things} of very different sizes, long sides of {low:.6g} to {high:.6g} px: {why}")
+    return found
 
 
 def short_objects(facts: Facts, image_size: int) -> list[dict[str, Any]]:

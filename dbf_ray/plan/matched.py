@@ -25,7 +25,7 @@ from dbf_ray.geometry import boxes_to_corners, circumscribed
 from dbf_ray.plan.coverage import Coverage, anchor_shapes, coverage
 from dbf_ray.plan.folder import check_pixels, with_data
 from dbf_ray.plan.given import given_keys
-from dbf_ray.plan.kinds import bare_detector
+from dbf_ray.plan.kinds import bare_detector, has_oriented_anchors, has_points, is_two_stage
 from dbf_ray.plan.objects import Objects, drawn, objects_of, scaled, views
 from dbf_ray.plan.plan import covered
 from dbf_ray.plan.written import shares
@@ -107,10 +107,8 @@ def match(config: Config, root: Path, name: str) -> Matched:
 
 def is_known(config: Config) -> bool:
     """Whether it is known what a detector of this kind matches."""
-    return isinstance(
-        bare_detector(config.detector.name, config.detector.backbone, {}),
-        RotatedRetinaNet | RotatedFCOS | TwoStageDetector,
-    )
+    name = config.detector.name
+    return has_oriented_anchors(name) or has_points(name) or is_two_stage(name)
 
 
 def shapes(matched: Matched, usual: bool = False) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dbf_ray.config import Config, to_dict, with_overrides
+from dbf_ray.config import Config, DetectorConfig, to_dict, with_overrides
+from dbf_ray.detectors import own_options
 from dbf_ray.plan.choices import Choice, Facts, Rule
 from dbf_ray.plan.coverage import Coverage, coverage
 from dbf_ray.plan.kinds import bare_detector
@@ -76,8 +77,9 @@ def make_plan(
     config, choices = base, []
     for name, rule in RULES.items():
         step(name)
-        for choice in rule(facts, config):
-            if choice.key in given:
+        chosen = rule(facts, config)
+        for choice in chosen if all(fits(choice, config) for choice in chosen) else ():
+            if choice.key in given or unfit(choice, config):
                 now = flat(to_dict(config)).get(choice.key)
                 choices.append(Choice(**{**vars(choice), "stays": now}))
                 continue
@@ -85,6 +87,19 @@ def make_plan(
             choices.append(choice)
     step("coverage")
     return Plan(config, choices, covered(facts.objects, config, usual=True), covered(facts.objects, config))
+
+
+def fits(choice: Choice, config: Config) -> bool:
+    """Whether there is such a key: a detector from outside need not have what others of its kind have."""
+    section, _, option = choice.key.partition(".")
+    known = (*DetectorConfig.model_fields, *own_options(config.detector.name))
+    return section != "detector" or option in known
+
+
+def unfit(choice: Choice, config: Config) -> bool:
+    """Whether it is another detector, which has not all of the options that are set."""
+    own = config.detector.parameters
+    return choice.key == "detector.name" and not set(own) <= set(own_options(choice.value))
 
 
 def covered(objects: Objects, config: Config, usual: bool = False) -> Coverage | None:

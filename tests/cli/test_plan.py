@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_a_class_that_is_known_and_only_evaluated_is_refused(
         (lambda a, root: a[1:], "a folder of labelled images is needed, got none"),
         (lambda a, root: [*a, "--data.val_split", "none"], "none"),
         (lambda a, root: [*a, "--detector.anchor_ratio", "[1.0]"], "unknown option detector.anchor_ratio"),
-        (lambda a, root: [*a, "--data.name", "synthetic"], "synthetic"),
+        (lambda a, root: [*a, "--data.name", "synthetic"], "synthetic, which needs no folder"),
     ],
 )
 def test_bad_arguments_are_refused(
@@ -131,6 +132,26 @@ def test_what_a_person_has_written_is_not_written_over(
     assert plan.main(planning) == 0  # its own is made anew
     file.write_text(file.read_text().replace("batch_size: 2", "batch_size: 1"))
     assert "was not made by dbf plan alone" in refused(plan.command, planning)
+
+
+def test_a_file_of_another_kind_beside_it_is_not_written_over(
+    planning: list[str], root: Path, refused: Refused
+) -> None:
+    file = root.parent / "plan.json"
+    file.write_text('{"mine": 1}')
+    assert "plan.json beside --out is there and was not made by dbf plan" in refused(plan.command, planning)
+    assert file.read_text() == '{"mine": 1}'
+
+
+def test_what_is_trained_on_is_not_evaluated_on(planning: list[str], root: Path) -> None:
+    joined = [*planning, "--data.train_split", "train+val"]
+    assert plan.main(joined) == 0
+    config = load_config(root.parent / "my.yaml")
+    assert config.data.selection_fraction == 0.2
+    shutil.copytree(root / "val", root / "test")
+    assert plan.main(joined) == 0
+    config = load_config(root.parent / "my.yaml")
+    assert (config.data.val_split, config.data.selection_fraction) == ("test", 0)
 
 
 def test_options_and_a_base_stay(planning: list[str], root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,8 +218,10 @@ def test_large_images_of_small_objects_are_to_be_cut_first_and_the_command_for_i
         prepare_data.main([patches if word == "PATCHES" else word for word in [*cut[1:], "--workers", "0"]])
         == 0
     )
-    known = {"PATCHES": patches, "FILE.yaml": str(out)}
-    assert plan.main([known.get(word, word) for word in again[1:]] + arguments[3:]) == 0
+    assert sorted(again[-8:]) == sorted(
+        [*options, *arguments[1:3]]
+    )  # what was said of the detector is said again
+    assert plan.main([patches if word == "PATCHES" else word for word in again[1:]]) == 0
     assert load_config(out).data.image_size == 512
     both = tmp_path / "both.yaml"
     arguments[2] = str(both)
@@ -207,6 +230,14 @@ def test_large_images_of_small_objects_are_to_be_cut_first_and_the_command_for_i
     assert other.data.root == tmp_path / "cut"
     assert one.detector == other.detector
     assert one.training == other.training
+
+
+def test_an_image_size_that_is_given_is_that_of_patches(large: Path, narrow: None, tmp_path: Path) -> None:
+    options = ["--detector.backbone", "narrow", "--training.device", "cpu", "--data.image_size", "256"]
+    out, patches = tmp_path / "my.yaml", tmp_path / "patches"
+    assert plan.main([str(large), "--out", str(out), "--patches", str(patches), *options]) == 0
+    config = load_config(out)
+    assert (config.data.root, config.data.image_size) == (patches, 256)
 
 
 def test_from_python(root: Path, narrow: None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +37,11 @@ def test_images_that_are_hardly_larger_are_not_shrunk() -> None:
     assert choose_image_size(alike(9, 30, 500), two_stages=False, gpu=False).side == 500  # 448 would do
     assert choose_image_size(alike(16, 60, 500), two_stages=False, gpu=False).side == 256
     assert choose_image_size(alike(9.5, 60, 1100), two_stages=False, gpu=True).side == 1024
+
+
+def test_small_objects_of_a_few_large_images_are_not_lost_among_small_images() -> None:
+    few = replace(alike(4, 12, 9000), sizes=torch.tensor([[9000, 9000]] + [[300, 300]] * 9))
+    assert choose_image_size(few, two_stages=False, gpu=False).patches
 
 
 def test_large_images_of_small_objects_are_cut() -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from dbf_ray.build.detector import detector_options
 from dbf_ray.config import Config, load_config, with_overrides
+from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.geometry import canonicalize
 from dbf_ray.plan import plan as plan_module
 from dbf_ray.plan.choices import Choice
+from dbf_ray.plan.job import unequal
 from dbf_ray.plan.objects import Objects
 from dbf_ray.plan.plan import make_plan
 from dbf_ray.plan.written import to_yaml
@@ -72,6 +79,81 @@ def test_points_are_proposed_where_no_anchors_cover_enough() -> None:
     fitting = spread(60, 60, 12)
     names = [make_plan(known(objects), Config()).config.detector.name for objects in (tiny, fitting)]
     assert names == ["rotated_fcos", "rotated_retinanet"]
+
+
+def test_another_detector_is_only_proposed_where_options_of_this_one_are_given() -> None:
+    base = with_overrides(Config(), {"detector.anchor_ratios": [3.0]})
+    plan = make_plan(known(spread(60, 3, 2, side=256)), base, frozenset({"detector.anchor_ratios"}))
+    (proposed,) = (choice for choice in plan.choices if choice.key == "detector.name")
+    assert (plan.config.detector.name, proposed.value) == ("rotated_retinanet", "rotated_fcos")
+    detector_options(plan.config.detector)
+
+
+def test_points_are_not_proposed_where_they_cover_as_much() -> None:
+    some = spread(5, 60, 12)
+    some.boxes[:3, 2:4] = 1e-3
+    plan = make_plan(known(some), Config())
+    assert plan.config.detector.name == "rotated_retinanet"
+
+
+class Own(RotatedRetinaNet):
+    """A detector from outside, without some of the options for anchors."""
+
+    def __init__(
+        self,
+        backbone: Any,
+        num_classes: int,
+        *,
+        fpn_channels: int = 8,
+        head_convs: int = 0,
+        anchor_angles: Sequence[float] = (0.0,),
+    ) -> None:
+        super().__init__(
+            backbone,
+            num_classes,
+            fpn_channels=fpn_channels,
+            head_convs=head_convs,
+            anchor_angles=anchor_angles,
+        )
+
+
+class Choosing(Own):
+    """One whose objects choose their anchors by a rule of its own."""
+
+    def match(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["Own", "Choosing"])
+def test_options_that_a_detector_has_not_are_not_set_nor_is_its_own_rule_guessed(name: str) -> None:
+    base = with_overrides(Config(), {"detector.name": f"{__name__}:{name}"})
+    plan = make_plan(known(spread(40, 60, 12)), base)
+    assert not detector_options(plan.config.detector)
+    assert (plan.after is None) == (name == "Choosing")
+
+
+@pytest.mark.parametrize("given", [{"positive_iou": 0.42}, {"negative_iou": 0.47}], ids=str)
+def test_thresholds_stay_in_order(given: dict[str, float]) -> None:
+    objects, base = spread(40, 60, 12), with_overrides(Config(), {"detector": given})
+    keys = frozenset(f"detector.{key}" for key in given)
+    detector_options(make_plan(known(objects, given=keys), base, keys).config.detector)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "long", "said"),
+    [
+        ((60, 9000), 20, ["images of very different sizes"]),
+        ((300, 400), 20, []),
+        ((300, 400), 1e4, ["objects of very different sizes"]),
+    ],
+)
+def test_sizes_that_no_image_size_suits_are_said(
+    sizes: tuple[int, int], long: float, said: list[str]
+) -> None:
+    objects = spread(4, 10, 5)
+    objects.boxes[0, 2] = long
+    found = unequal(replace(objects, sizes=torch.tensor([[side, 50] for side in sizes * 2])))
+    assert [line.split(",")[0] for line in found] == said
 
 
 def test_a_rule_can_be_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,9 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
     if not has_oriented_anchors(config.detector.name):
         return []
     found, threshold = anchors_for(facts, config)
+    own = {
+        key: value for key, value in config.detector.parameters.items() if f"detector.{key}" in facts.given
+    }
     why = (
         f"{found.per_cell} a cell: {found.covered:.1%} of the objects (classes count alike) overlap one by "
         f"{threshold}, {found.several:.1%} {SEVERAL} or more"
@@ -177,8 +180,8 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
         "anchor_scales": [round(scale, 3) for scale in found.scales],
         "anchor_ratios": list(found.ratios),
         "anchor_angles": list(found.angles),
-        "positive_iou": threshold,
-        "negative_iou": round(threshold - 0.1, 2),
+        "positive_iou": max(threshold, own.get("negative_iou", 0.0)),
+        "negative_iou": round(max(0.0, own.get("positive_iou", threshold) - 0.1), 2),
     }
     return [
         Choice(f"detector.{option}", value, "" if number else why, "anchors")

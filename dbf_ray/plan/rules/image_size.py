@@ -39,10 +39,19 @@ class ImageSize:
     short_side: float
 
 
-def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> ImageSize:
+def choose_image_size(
+    objects: Objects, *, two_stages: bool, gpu: bool, largest: int | None = None
+) -> ImageSize:
     """The least side at which 95 % of the objects that count have a short side of one cell of the finest
-    level, or that of images that are hardly larger; never more than images have, nor than memory holds: then
+    level, or that of images that are hardly larger; never more than images (of these and of the smallest
+    objects) have, nor than memory holds: then
     patches of what it holds, which overlap by the 95th percentile of long sides.
+
+    Args:
+        objects: those to train on, as labelled.
+        two_stages: whether a proposal network is trained.
+        gpu: whether on a GPU.
+        largest: side that is held; None: that of what is trained on.
     """
     counted = objects.pick(torch.nonzero(~objects.difficult).squeeze(-1))
     counted = counted if len(counted) else objects
@@ -50,8 +59,9 @@ def choose_image_size(objects: Objects, *, two_stages: bool, gpu: bool) -> Image
     shares = counted.boxes[:, 2:4].amin(-1).clamp(min=1e-6) / long_sides
     share = torch.quantile(shares, 1 - SEEN).item()
     needed, native = CELL[two_stages] / share, torch.quantile(objects.sizes.amax(-1).double(), 0.5).item()
-    largest = LARGEST[gpu]
-    wanted = min(needed, native)
+    largest = largest or LARGEST[gpu]
+    small = torch.quantile(long_sides[shares <= share * (1 + 1e-9)], 0.5).item()
+    wanted = min(needed, max(native, small))
     if wanted <= largest:
         side = next((one for one in SIDES if one >= wanted), SIDES[-1])
         if side < native <= min(SPARED * side, largest):
@@ -67,4 +77,5 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
     """``data.image_size``; whether images are cut instead is asked before (:func:`choose_image_size`)."""
     found = choose_image_size(facts.objects, two_stages=is_two_stage(config.detector.name), gpu=facts.gpu)
     why = f"{SEEN:.0%} of the objects have a short side of {found.short_side:.1f} px or more"
+    why = f"as patches with an overlap of {found.overlap}: {why}" if found.patches else why
     return [Choice("data.image_size", found.side, why, "image size")]

@@ -11,6 +11,7 @@ from dbf_ray.plan.objects import drawn_counted, scaled
 from dbf_ray.plan.rules.anchors import MOST_OBJECTS, anchors_for
 
 TOO_FEW = 0.9  # of the objects, covered by 16 anchors a cell
+ROUNDING = 1e-6  # of a share
 FACTORS = (0.5, 0.707, 1.0, 1.414, 2.0)  # of the limits between levels
 
 
@@ -22,7 +23,7 @@ def detector_rule(facts: Facts, config: Config) -> list[Choice]:
     if anchors.covered >= TOO_FEW:
         return []
     covered = _covered(facts, config, {}).share()
-    if covered <= anchors.covered:
+    if covered <= anchors.covered + ROUNDING:
         return []
     why = f"16 anchors a cell cover {anchors.covered:.1%} of the objects, points {covered:.1%}"
     return [Choice("detector.name", "rotated_fcos", why, "detector")]
