@@ -26,7 +26,7 @@ from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.data import Dataset, DecodedImages, LabelledDataset, SyntheticDataset, TrainView, train_loader
 from dbf_ray.data.augment import Augmentation
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, cut_all
-from dbf_ray.data.patches.split import original_text, plan_split, prepare_out
+from dbf_ray.data.patches.split import original_text, prepare_out, split_work
 from dbf_ray.data.readers import READERS, LabelledObject, recognise
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.machine import usable_cpus
@@ -75,7 +75,7 @@ def split_rows(root: Path, settings: SplitSettings, scratch: Path) -> Iterator[R
         if not again:
             shutil.rmtree(out, ignore_errors=True)
         begun = time.perf_counter()
-        plan = plan_split(reader, root, out, settings)
+        plan = split_work(reader, root, out, settings)
         prepare_out(plan, root, out, settings)
         counts = sum(
             (done for done in cut_all(plan.tasks, workers) if isinstance(done, SplitCounts)), SplitCounts()

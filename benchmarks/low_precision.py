@@ -46,7 +46,7 @@ from typing import Any
 import torch
 
 from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_datasets, make_split
-from dbf_ray.build.images import image_plan
+from dbf_ray.build.images import image_settings
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config, make_config, to_dict, with_overrides
 from dbf_ray.data import split_selection
@@ -136,7 +136,7 @@ def command(arguments: Sequence[str] | None = None) -> Row:
             f"--folds trains all folds, got data.selection_fold {config.data.selection_fold} too; leave it "
             "out"
         )
-    if image_plan(config.data, compiled=False).augmentation.switched_on:
+    if image_settings(config.data, compiled=False).augmentation.switched_on:
         raise ConfigError("features can be kept of orientations alone, got data.augment; leave it out")
     ways = [EXACT, *(way for way in options.only if way != EXACT)]
     seeds = range(config.seed, config.seed + options.seeds)

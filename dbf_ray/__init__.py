@@ -9,7 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dbf_ray.api import evaluate_checkpoint, predict_images, search_schedules, train_detector
+    from dbf_ray.api import (
+        evaluate_checkpoint,
+        plan_settings,
+        predict_images,
+        search_schedules,
+        train_detector,
+    )
     from dbf_ray.config import Config, load_config
     from dbf_ray.freezing.freezer import Freezer
     from dbf_ray.freezing.policies import make_policy
@@ -22,6 +28,7 @@ __all__ = [
     "evaluate_checkpoint",
     "load_config",
     "make_policy",
+    "plan_settings",
     "predict_images",
     "search_schedules",
     "train_detector",
@@ -34,6 +41,7 @@ _HOMES = {
     "evaluate_checkpoint": "api",
     "load_config": "config.loading",
     "make_policy": "freezing.policies",
+    "plan_settings": "api",
     "predict_images": "api",
     "search_schedules": "api",
     "train_detector": "api",

@@ -18,6 +18,7 @@ from dbf_ray.config import Config, load_config, make_config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
+from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
@@ -116,6 +117,53 @@ def search_schedules(
         studies_dir=config.search.studies_dir,
         progress=progress or print_line,
     )
+
+
+def plan_settings(
+    root: str | Path | None,
+    config: ConfigLike = None,
+    *,
+    patches: str | Path | None = None,
+    memory_gb: float | None = None,
+    train_hours: float | None = None,
+    progress: Callable[[str], None] | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Choose settings that fit a data set: nothing is trained, labels and the headers of images are read.
+
+    With ``memory_gb`` or ``train_hours`` some steps are measured, for a minute at most.
+
+    Args:
+        root: folder of labelled images; None for generated scenes (``data={"name": "synthetic"}``).
+        config, overrides: what stays as it is, see :mod:`dbf_ray.api`; without a configuration the base is
+            ``base_gpu`` or ``base_cpu``, by what the machine has, and a rule may change what it says.
+        patches: folder to cut images into, where patches are due; the plan is then made on these.
+        memory_gb: GB of tensors that a step may take on each device; None: micro-batches are the base's.
+        train_hours: hours that one training may take with its evaluations, if its backbone is trained all the
+            time; None: as many epochs as learning needs.
+        progress: takes each line for a person; None: they go to stderr.
+
+    Returns:
+        ``config`` (as nested dictionaries), ``yaml`` (the same as a file, with reasons), ``choices``,
+        ``fingerprint``, ``coverage``, ``measured``, ``notes``; or only ``cut``, the command that is to be
+        run first, where patches are due and ``patches`` is None.
+
+    Raises:
+        DbfRayError: the data or the configuration cannot be used.
+
+    Example:
+        >>> plan = dbf_ray.plan_settings("my/images")
+        >>> summary = dbf_ray.train_detector(plan["config"])
+    """
+    from dbf_ray.plan.costs import Budget
+    from dbf_ray.plan.job import plan_data
+
+    budget = Budget(memory_gb, train_hours)
+    given = as_config(config, **overrides)
+    base = given if config is not None else as_config(usual_base(given), **overrides)
+    folder = None if root is None else Path(root)
+    cut = None if patches is None else Path(patches)
+    return plan_data(base, given_keys(given), folder, cut, progress or print_line, budget)
 
 
 def evaluate_checkpoint(

@@ -10,8 +10,8 @@ import torch
 
 from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_split
 from dbf_ray.build.detector import build_detector, detector_options
-from dbf_ray.build.frozen import frozen_plan
-from dbf_ray.build.images import image_plan
+from dbf_ray.build.frozen import frozen_settings
+from dbf_ray.build.images import image_settings
 from dbf_ray.config import Config, at, make_config, with_overrides
 from dbf_ray.data import class_names, originals_of
 from dbf_ray.data.contents import why_nothing_counts
@@ -133,9 +133,9 @@ def _in_layout(detector: Detector, config: Config) -> Detector:
 
 def _untrained(config: Config, classes: list[str]) -> Detector:
     """The detector of a configuration, with random weights."""
-    compiled = config.training.compile or frozen_plan(config.freezing, config.training).compiled
+    compiled = config.training.compile or frozen_settings(config.freezing, config.training).compiled
     options = detector_options(config.detector)
-    pad_to = image_plan(config.data, compiled).least_pad_to
+    pad_to = image_settings(config.data, compiled).least_pad_to
     return build_detector(
         config.detector, options, classes, seed=config.seed, least_pad_to=pad_to, pretrained=False
     )

@@ -14,7 +14,7 @@ import tests.tiny
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.build.data import choose_device, loader_workers
 from dbf_ray.build.frozen import padded_size_shares
-from dbf_ray.build.images import image_plan
+from dbf_ray.build.images import image_settings
 from dbf_ray.config import Config, load_config
 from dbf_ray.data import TrainView
 from dbf_ray.data.augment import Augmentation
@@ -328,7 +328,7 @@ def test_quarter_turns_swap_the_sides_of_the_padded_size() -> None:
             raise AssertionError("a forecast decodes nothing")
 
     def shares(*flips: str) -> list[float]:
-        images = image_plan(tiny(data__flips=list(flips)).data, compiled=False)
+        images = image_settings(tiny(data__flips=list(flips)).data, compiled=False)
         return padded_size_shares(Wide(), images, batch_size=1, seed=0, epochs=40)
 
     assert shares("horizontal", "vertical", "diagonal") == [1.0]
@@ -338,11 +338,11 @@ def test_quarter_turns_swap_the_sides_of_the_padded_size() -> None:
 
 def test_larger_scales_count_in_memory_and_in_the_one_padded_size() -> None:
     large = {"data__augment__scales": [0.5, 2.0]}
-    wide, plain = (image_plan(tiny(**changes).data, compiled=False) for changes in (large, {}))
+    wide, plain = (image_settings(tiny(**changes).data, compiled=False) for changes in (large, {}))
     assert (wide.square, wide.largest, plain.largest) == (64, 128, 64)
     assert (wide.least_pad_to, plain.least_pad_to) == ((0, 0), (0, 0))
-    assert image_plan(tiny(**large).data, compiled=True).least_pad_to == (128, 128)
-    less = image_plan(tiny(data__augment__scales=[0.5, 0.75]).data, compiled=False)
+    assert image_settings(tiny(**large).data, compiled=True).least_pad_to == (128, 128)
+    less = image_settings(tiny(data__augment__scales=[0.5, 0.75]).data, compiled=False)
     assert less.largest == 64  # images are evaluated at their full size
     limit = {"training__micro_batch_gb": 0.25, "training__accumulation": 2}
     first, scaled = prepare(tiny(**limit)), prepare(tiny(**limit, **large, data__pad_to="square"))

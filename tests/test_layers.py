@@ -19,6 +19,7 @@ LAYERS = [
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},
     {"training", "integrations"},
     {"build"},
+    {"plan"},
     {"run", "evaluate", "merge", "member_help"},
     {"predict"},
     {"cluster"},

@@ -21,6 +21,7 @@ NAMES = {
     "evaluate_checkpoint",
     "load_config",
     "make_policy",
+    "plan_settings",
     "predict_images",
     "search_schedules",
     "train_detector",

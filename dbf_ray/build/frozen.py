@@ -17,7 +17,7 @@ import psutil
 import torch
 import torchvision
 
-from dbf_ray.build.images import ImagePlan
+from dbf_ray.build.images import ImageSettings
 from dbf_ray.config import FreezingConfig, TrainingConfig
 from dbf_ray.cost import FlopTable, Ledger
 from dbf_ray.data import Dataset, TrainView, resized_size, signature, sizes_of
@@ -35,7 +35,7 @@ from dbf_ray.training.frozen import EngineOptions, FrozenPrefix
 
 
 @dataclass(frozen=True)
-class FrozenPlan:
+class FrozenSettings:
     """What runs frozen stages, and how they are rounded.
 
     Attributes:
@@ -62,12 +62,12 @@ class FrozenPlan:
         return self.engine is not None and self.engine.compiled
 
 
-def frozen_plan(freezing: FreezingConfig, train: TrainingConfig) -> FrozenPlan:
+def frozen_settings(freezing: FreezingConfig, train: TrainingConfig) -> FrozenSettings:
     """What is configured, with what freezing takes from training where it says nothing itself."""
     precision = train.precision if freezing.engine_precision == "auto" else freezing.engine_precision
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     compiled = train.compile if freezing.engine_compile is None else freezing.engine_compile
-    return FrozenPlan(
+    return FrozenSettings(
         engine=EngineOptions(dtype, compiled) if freezing.engine else None,
         cache=freezing.cache,
         cache_dtype=freezing.cache_dtype,
@@ -79,7 +79,7 @@ def frozen_plan(freezing: FreezingConfig, train: TrainingConfig) -> FrozenPlan:
 
 
 def check_memory(
-    frozen: FrozenPlan, images: ImagePlan, *, decoded_bytes: int, kept_images: int, workers: int
+    frozen: FrozenSettings, images: ImageSettings, *, decoded_bytes: int, kept_images: int, workers: int
 ) -> None:
     """Refuse to keep more in memory than the machine has: features and decoded images, of ``workers`` that
     are on this machine for sure.
@@ -108,8 +108,8 @@ def check_memory(
 
 
 def cache_forecast(
-    frozen: FrozenPlan,
-    images: ImagePlan,
+    frozen: FrozenSettings,
+    images: ImageSettings,
     train_set: Dataset,
     table: FlopTable,
     horizon: Horizon,
@@ -149,7 +149,7 @@ def cache_forecast(
 
 
 def padded_size_shares(
-    train_set: Dataset, images: ImagePlan, batch_size: int, seed: int, epochs: int = 3
+    train_set: Dataset, images: ImageSettings, batch_size: int, seed: int, epochs: int = 3
 ) -> list[float]:
     """Shares of the sizes that training images are padded to, in the first epochs' order and orientations;
     one if their own are not known.
@@ -175,7 +175,7 @@ def padded_size_shares(
 
 
 def build_frozen(
-    frozen: FrozenPlan,
+    frozen: FrozenSettings,
     detector: Detector,
     ledger: Ledger,
     view: TrainView,
@@ -199,7 +199,7 @@ def build_frozen(
     return FrozenPrefix(detector, ledger, engine, cache, facts)
 
 
-def make_cache(frozen: FrozenPlan, view: TrainView, folder: Path | None) -> FeatureCache | None:
+def make_cache(frozen: FrozenSettings, view: TrainView, folder: Path | None) -> FeatureCache | None:
     """This rank's shard of the feature cache; None, and a warning if one was asked for, where it could never
     hit.
 

@@ -12,7 +12,7 @@ from dbf_ray.detectors.base import SIZE_DIVISOR
 
 
 @dataclass(frozen=True)
-class ImagePlan:
+class ImageSettings:
     """Sizes in pixels, and what is changed at random.
 
     Attributes:
@@ -40,7 +40,7 @@ class ImagePlan:
 
 
 @at("data.augment", "data")
-def image_plan(data: DataConfig, compiled: bool) -> ImagePlan:
+def image_settings(data: DataConfig, compiled: bool) -> ImageSettings:
     """What is configured. With ``compiled`` graphs all images are padded to one square, since every shape
     would be compiled anew.
 
@@ -49,7 +49,7 @@ def image_plan(data: DataConfig, compiled: bool) -> ImagePlan:
     """
     augmentation = Augmentation(**dict(data.augment))
     _, longest = augmentation.long_sides(data.image_size)
-    return ImagePlan(
+    return ImageSettings(
         size=data.image_size,
         square=_padded(data.image_size),
         largest=_padded(max(longest, data.image_size)),

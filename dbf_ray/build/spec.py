@@ -10,8 +10,8 @@ import torch
 
 from dbf_ray.build.data import Feeding, choose_device, feeding, make_datasets, steps_per_epoch
 from dbf_ray.build.detector import build_detector, detector_options
-from dbf_ray.build.frozen import FrozenPlan, cache_forecast, check_memory, frozen_plan
-from dbf_ray.build.images import ImagePlan, image_plan
+from dbf_ray.build.frozen import FrozenSettings, cache_forecast, check_memory, frozen_settings
+from dbf_ray.build.images import ImageSettings, image_settings
 from dbf_ray.build.scored import why_unscored
 from dbf_ray.config import Config
 from dbf_ray.cost import FlopTable, StepFlops, analytic_ratio, compute_ratio
@@ -49,9 +49,9 @@ class RunSpec:
 
     config: Config
     device: torch.device
-    images: ImagePlan
+    images: ImageSettings
     feed: Feeding
-    frozen: FrozenPlan
+    frozen: FrozenSettings
     train_set: Dataset
     eval_set: Dataset
     eval_split: str
@@ -129,8 +129,8 @@ def prepare(config: Config, table: FlopTable | None = None) -> RunSpec:
     freezing, train = config.freezing, config.training
     policy = make_policy(freezing.policy, **freezing.parameters)
     options = detector_options(config.detector)
-    frozen = frozen_plan(freezing, train)
-    images = image_plan(config.data, compiled=train.compile or frozen.compiled)
+    frozen = frozen_settings(freezing, train)
+    images = image_settings(config.data, compiled=train.compile or frozen.compiled)
     device = choose_device(train.device)
     warn_of_emulation(train.precision, frozen, device)
     feed = feeding(config.data, config.evaluation.batch_size, device)
@@ -213,7 +213,7 @@ def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_froze
     )
 
 
-def warn_of_emulation(precision: str, frozen: FrozenPlan, device: torch.device) -> None:
+def warn_of_emulation(precision: str, frozen: FrozenSettings, device: torch.device) -> None:
     """Say so where bf16 is slower than float32: on x86 processors without AVX-512, which have no arithmetic
     for it.
     """

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "plan": "choose settings that fit own images",
     "train": "train one detector with one freezing policy",
     "search": "search for the freezing schedule with the best trade-off of accuracy against compute",
     "evaluate": "evaluate a checkpoint",

@@ -21,7 +21,7 @@ def split_on_ray(tasks: Sequence[SplitTask], address: str | None = None) -> Iter
     failed.
 
     Args:
-        tasks: from :func:`.split.plan_split`, with paths that all nodes see.
+        tasks: from :func:`.split.split_work`, with paths that all nodes see.
         address: of the cluster; None: the one of RAY_ADDRESS, or a local Ray.
 
     Raises:

@@ -44,7 +44,7 @@ CONTROLLER_FAILURES = (
 @dataclass(frozen=True)
 class Job:
     """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder,
-    and where MLflow is.
+    where MLflow is, and whether objects that cannot be matched are told (:func:`dbf_ray.run.run`).
     """
 
     config: dict[str, Any]
@@ -52,6 +52,7 @@ class Job:
     mlflow: MlflowTarget | None = None
     resume: str | None = None
     run: RunFunction | None = field(default=None, repr=False)
+    coverage: bool = True
 
 
 def train_on_ray(
@@ -172,6 +173,7 @@ def _train(job: Job) -> dict[str, Any]:
             trackers=make_trackers(directory, job.mlflow) if rank == 0 else [],
             on_epoch=_report,
             resume=checkpoint,
+            coverage=job.coverage,
         )
     return {"summary": summary, "records": read_epochs(directory)} if rank == 0 else {}
 

@@ -101,9 +101,9 @@ class RegionProposalNetwork(nn.Module):
         parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         count = 0
         for index, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-            inside = torch.nonzero(_within(anchors, size)).squeeze(-1)
+            inside = torch.nonzero(within(anchors, size)).squeeze(-1)
             object_of = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-            overlap = functools.partial(_upright_iou, anchors[inside])
+            overlap = functools.partial(upright_iou, anchors[inside])
             object_of[inside] = assign_by_iou(
                 overlap, len(inside), target["boxes"], self.positive_iou, self.negative_iou, self.negative_iou
             )
@@ -168,7 +168,7 @@ class RegionProposalNetwork(nn.Module):
         return found[keep[: self.max_proposals]]
 
 
-def _upright_iou(anchors: Tensor, boxes: Tensor) -> Tensor:
+def upright_iou(anchors: Tensor, boxes: Tensor) -> Tensor:
     """IoU [N, m] of anchors [N, 4] with the upright boxes around objects [m, 5]."""
     return box_iou(anchors, circumscribed(boxes))
 
@@ -178,6 +178,7 @@ def _on(anchors: Tensor, size: Size) -> Tensor:
     return ((anchors[:, 0] + anchors[:, 2]) / 2 < size[1]) & ((anchors[:, 1] + anchors[:, 3]) / 2 < size[0])
 
 
-def _within(anchors: Tensor, size: Size) -> Tensor:
+def within(anchors: Tensor, size: Size) -> Tensor:
+    """Which of the anchors [N, 4] lie wholly on an image of ``size`` (height, width)."""
     height, width = size
     return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)

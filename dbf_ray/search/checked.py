@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dbf_ray.build import check_scored, prepare
+from dbf_ray.build import RunSpec, check_scored, prepare
 from dbf_ray.build.data import make_split
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.data.digest import Facts, data_facts
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.freezing import Horizon
+from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
 
 
@@ -30,6 +31,7 @@ class CheckedBegin:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self._data: DataRecord | None = None
+        self._first: RunSpec | None = None
         self._classes: list[str] = []
 
     def __call__(self, config: Config) -> Horizon:
@@ -41,7 +43,7 @@ class CheckedBegin:
         spec = prepare(config)
         check_scored(spec)
         if self._data is None:
-            self._data, self._classes = data_of(spec), spec.train_set.classes
+            self._data, self._classes, self._first = data_of(spec), spec.train_set.classes, spec
         return spec.horizon
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:
@@ -75,6 +77,13 @@ class CheckedBegin:
             accept=config.data.changed == "accept",
             classes=_classes_of(before),
         )
+
+    def uncovered(self) -> list[str]:
+        """A warning, where the detector of the first configuration, a baseline, can't match its objects; to
+        be asked once.
+        """
+        spec, self._first = self._first, None
+        return [] if spec is None else uncovered_notes(spec)
 
     def _left_for_the_end(self, config: Config) -> dict[str, Facts]:
         """What val is, on which the front will be evaluated; a warning where that will not work."""

@@ -77,7 +77,8 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     target = _target(setup.mlflow, number, config)
     if config.cluster.workers > 1:
         set_environment()
-        return fit(Job(to_dict(config), str(directory), target, str(resume) if resume else None, setup.run))
+        resumed = str(resume) if resume else None
+        return fit(Job(to_dict(config), str(directory), target, resumed, setup.run, coverage=False))
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(
@@ -86,6 +87,7 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         trackers=make_trackers(directory, target),
         on_epoch=_report,
         resume=resume,
+        coverage=False,  # the search has looked at its base
     )
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from dbf_ray.cluster.ray_runtime import connected_ray
 from dbf_ray.cluster.split import split_on_ray
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, run_task
-from dbf_ray.data.patches.split import plan_split, prepare_out
+from dbf_ray.data.patches.split import prepare_out, split_work
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.errors import DataError
 
@@ -24,12 +24,12 @@ def test_ray_data_cuts_what_one_process_cuts(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{number}.png")
         (tmp_path / "data" / "labelTxt" / f"{number}.txt").write_text("10 10 30 10 30 20 10 20 ship 0\n")
     settings = SplitSettings(size=32, overlap=8)
-    plans = {}
+    works = {}
     for name in ("here", "there"):
-        plans[name] = plan_split(DotaReader(), tmp_path / "data", tmp_path / name, settings)
-        prepare_out(plans[name], tmp_path / "data", tmp_path / name, settings)
-    here = sum((run_task(task) for task in plans["here"].tasks), SplitCounts())
-    tasks = plans["there"].tasks
+        works[name] = split_work(DotaReader(), tmp_path / "data", tmp_path / name, settings)
+        prepare_out(works[name], tmp_path / "data", tmp_path / name, settings)
+    here = sum((run_task(task) for task in works["here"].tasks), SplitCounts())
+    tasks = works["there"].tasks
     broken = tmp_path / "data" / "images" / "3.png"
     whole = broken.read_bytes()
     broken.write_bytes(b"no image")

@@ -20,7 +20,7 @@ from dbf_ray.data.images.rasters import open_raster
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, run_task
 from dbf_ray.data.patches.originals import originals_of
-from dbf_ray.data.patches.split import plan_split, prepare_out
+from dbf_ray.data.patches.split import prepare_out, split_work
 from dbf_ray.data.readers import READERS
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.data.samples import Subset, scene_of, split_selection
@@ -75,9 +75,9 @@ def test_images_of_one_name_in_different_folders(name: str, tmp_path: Path) -> N
     assert any("siteA/0001, siteB/0001" in note and "Task 1" in note for note in report.notes)
     settings, out = SplitSettings(100, 50), tmp_path / "patches"
     for _ in range(2):
-        plan = plan_split(READERS[name], root, out, settings)
-        assert prepare_out(plan, root, out, settings) == 0
-        counts = sum((run_task(task) for task in plan.tasks), SplitCounts())
+        work = split_work(READERS[name], root, out, settings)
+        assert prepare_out(work, root, out, settings) == 0
+        counts = sum((run_task(task) for task in work.tasks), SplitCounts())
     assert counts.kept == 4 * 6
     patches = LabelledDataset(DotaReader(), out)
     assert sorted({scene_of(image) for image in patches.image_ids}) == sorted(SITES)
@@ -94,9 +94,9 @@ def test_images_of_one_name_in_different_folders(name: str, tmp_path: Path) -> N
 def test_patches_of_images_that_are_gone_go_from_sub_folders_too(tmp_path: Path) -> None:
     root, out, settings = write(tmp_path / "data", "dota", SITES), tmp_path / "out", SplitSettings(100, 50)
     for removed in (0, 6):
-        plan = plan_split(DotaReader(), root, out, settings)
-        assert prepare_out(plan, root, out, settings) == removed
-        for task in plan.tasks:
+        work = split_work(DotaReader(), root, out, settings)
+        assert prepare_out(work, root, out, settings) == removed
+        for task in work.tasks:
             run_task(task)
         for part in ("images", "labelTxt"):
             shutil.rmtree(root / "train" / part / "siteA", ignore_errors=True)
@@ -183,7 +183,7 @@ def test_images_of_types_that_are_not_read_are_named(
     message = f"{other}: images must be .png, .jpg, .jpeg, .bmp, .tif, .tiff, this is a {kind} image"
     assert refused(root, READERS[name]).startswith(message)
     with pytest.raises(DataError, match="which is not read; convert it to PNG"):
-        plan_split(READERS[name], root, tmp_path / "out", SplitSettings(100, 50))
+        split_work(READERS[name], root, tmp_path / "out", SplitSettings(100, 50))
     assert not (tmp_path / "out").exists()
     converted.save(file.with_suffix(".png"))
     assert taken(root, name) == {"siteA/0001": 1, "siteB/0001": 2, "0002": 1}
@@ -231,9 +231,9 @@ def test_names_that_are_not_utf_8(name: str, tmp_path: Path) -> None:
     root = write(tmp_path / "data", name, {GBK: [SHIP], f"{GBK}/b": [SHIP, LOWER]})
     assert taken(root, name) == {GBK: 1, f"{GBK}/b": 2}
     out, settings = tmp_path / "out", SplitSettings(100, 50)
-    plan = plan_split(READERS[name], root, out, settings)
-    prepare_out(plan, root, out, settings)
-    assert sum((run_task(task) for task in plan.tasks), SplitCounts()).written == 3 * 6
+    work = split_work(READERS[name], root, out, settings)
+    prepare_out(work, root, out, settings)
+    assert sum((run_task(task) for task in work.tasks), SplitCounts()).written == 3 * 6
     kept, held = split_selection(LabelledDataset(DotaReader(), out), 0.5, 0)
     assert len(kept) == len(held) == 6
 
@@ -340,12 +340,12 @@ def test_an_image_whose_patches_would_have_names_too_long(tmp_path: Path) -> Non
             with pytest.raises(
                 DataError, match=r"names of files must be within 255 bytes, .* 258 bytes; give"
             ):
-                plan_split(DotaReader(), root, out, settings)
+                split_work(DotaReader(), root, out, settings)
             assert not out.exists()
             continue
-        plan = plan_split(DotaReader(), root, out, settings)
-        prepare_out(plan, root, out, settings)
-        assert sum((run_task(task) for task in plan.tasks), SplitCounts()).written == 2 * 6
+        work = split_work(DotaReader(), root, out, settings)
+        prepare_out(work, root, out, settings)
+        assert sum((run_task(task) for task in work.tasks), SplitCounts()).written == 2 * 6
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".tif", ".png", ".jpg"])
@@ -372,7 +372,7 @@ def test_images_that_are_too_large_to_train_on_are_noted(
     assert report.problems == []
     assert any("2 images are too large to train on as they are" in note for note in report.notes)
     assert "split it into patches" in refused(root, READERS["dota"])
-    assert len(plan_split(READERS["dota"], root, tmp_path / "out", SplitSettings(100, 50)).tasks) == 2
+    assert len(split_work(READERS["dota"], root, tmp_path / "out", SplitSettings(100, 50)).tasks) == 2
 
 
 @pytest.mark.parametrize("name", ["dota", "yolo_obb"])

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from dbf_ray.config import Config
 from dbf_ray.data.patches.cutting import SplitSettings, run_task
-from dbf_ray.data.patches.split import plan_split, prepare_out
+from dbf_ray.data.patches.split import prepare_out, split_work
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import run, run_directory
@@ -35,7 +35,7 @@ def patches(tmp_path: Path) -> Path:
                 "38 44 62 44 62 56 38 56 ship 0\n"
             )
     settings = SplitSettings(64, 28)
-    spec = plan_split(DotaReader(), tmp_path / "data", tmp_path / "patches", settings)
+    spec = split_work(DotaReader(), tmp_path / "data", tmp_path / "patches", settings)
     prepare_out(spec, tmp_path / "data", tmp_path / "patches", settings)
     for task in spec.tasks:
         run_task(task)

@@ -40,7 +40,7 @@ WHOLE = "all"  # what the split of an undivided folder is called
 
 
 @dataclass(frozen=True)
-class SplitPlan:
+class SplitWork:
     """What a split has to do, everything checked and nothing written.
 
     Attributes:
@@ -58,9 +58,9 @@ class SplitPlan:
     together: list[str]
 
 
-def plan_split(
+def split_work(
     reader: Reader, root: Path, out: Path, settings: SplitSettings, classes: str | Sequence[str] | None = None
-) -> SplitPlan:
+) -> SplitWork:
     """Read and check all labels and the headers of all images, and say what there is to do; nothing is
     written.
 
@@ -79,34 +79,34 @@ def plan_split(
     check_out(out, _described(root, settings, classes))
     splits = reader.splits(root)
     listings = {split: reader.listing(root, split) for split in splits or [WHOLE]}
-    plan = SplitPlan([], {}, {}, [], unions(listings))
-    for split in (name for name in listings if name not in plan.together):
+    work = SplitWork([], {}, {}, [], unions(listings))
+    for split in (name for name in listings if name not in work.together):
         folder = out / split if splits else out
         for item, labels in _read(reader, root, split, listings[split], classes):
             windows = settings.windows(*check_image(item.image, any_size=True))
             if labels is not None:
-                plan.originals[folder / ORIGINALS / f"{item.name}.txt"] = original_text(labels.objects)
-                plan.lost.extend(
+                work.originals[folder / ORIGINALS / f"{item.name}.txt"] = original_text(labels.objects)
+                work.lost.extend(
                     (item.image, one)
                     for one in labels.objects
                     if not any(objects_in([one], w, settings.share) for w in windows)
                 )
-            plan.tasks.extend(_tasks(item, labels, windows, folder, settings))
+            work.tasks.extend(_tasks(item, labels, windows, folder, settings))
             found = item.image.stat()
-            plan.stamps[str(folder.relative_to(out) / item.name)] = [found.st_size, found.st_mtime_ns]
+            work.stamps[str(folder.relative_to(out) / item.name)] = [found.st_size, found.st_mtime_ns]
             check_lengths(item, windows)
-    return plan
+    return work
 
 
 def prepare_out(
-    plan: SplitPlan,
+    work: SplitWork,
     root: Path,
     out: Path,
     settings: SplitSettings,
     classes: str | Sequence[str] | None = None,
 ) -> int:
     """Make the folders of OUT, write what is known before anything is cut, and remove what belongs to no
-    patch of the plan any more.
+    patch of this work any more.
 
     To be called by the only process that writes there.
 
@@ -116,28 +116,28 @@ def prepare_out(
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / SETTINGS_FILE, json.dumps(_described(root, settings, classes), indent=1) + "\n")
     before = _json(out / SOURCES_FILE)
-    changed = {name for name, stamp in plan.stamps.items() if name in before and before[name] != stamp}
+    changed = {name for name, stamp in work.stamps.items() if name in before and before[name] != stamp}
     removed = 0
-    for folder in sorted({task.folder for task in plan.tasks}):
+    for folder in sorted({task.folder for task in work.tasks}):
         originals = {
             name_below(file, folder / ORIGINALS)
-            for file in plan.originals
+            for file in work.originals
             if file.is_relative_to(folder / ORIGINALS)
         }
-        planned = {
+        wanted = {
             patch_name(task.name, window)
-            for task in plan.tasks
+            for task in work.tasks
             if task.folder == folder and str(folder.relative_to(out) / task.name) not in changed
             for window in task.windows
         }
         for name in ("images", "labelTxt", ORIGINALS) if originals else ("images",):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        removed += _keep(folder / "images", planned)
-        _keep(folder / "labelTxt", planned)
+        removed += _keep(folder / "images", wanted)
+        _keep(folder / "labelTxt", wanted)
         _keep(folder / ORIGINALS, originals)
-    for file, text in plan.originals.items():
+    for file, text in work.originals.items():
         write_text(file, text)
-    write_text(out / SOURCES_FILE, json.dumps(plan.stamps, indent=0) + "\n")
+    write_text(out / SOURCES_FILE, json.dumps(work.stamps, indent=0) + "\n")
     return removed
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from dbf_ray.data.labelled import LabelledDataset
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, cut_all, run_task
 from dbf_ray.data.patches.originals import originals_of
-from dbf_ray.data.patches.split import SplitPlan, plan_split, prepare_out
+from dbf_ray.data.patches.split import SplitWork, prepare_out, split_work
 from dbf_ray.data.readers import READERS, Reader
 from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.errors import ConfigError, DataError
@@ -25,18 +25,18 @@ SHIP, CUT = "10 10 30 10 30 20 10 20 ship 0\n", "10 26 20 26 20 36 10 36 plane 1
 SMALL = SplitSettings(size=32, overlap=8)
 
 
-def planned(
+def prepared(
     root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None
-) -> SplitPlan:
-    plan = plan_split(reader or DotaReader(), root, out, settings)
-    prepare_out(plan, root, out, settings)
-    return plan
+) -> SplitWork:
+    work = split_work(reader or DotaReader(), root, out, settings)
+    prepare_out(work, root, out, settings)
+    return work
 
 
 def split(
     root: Path, out: Path, settings: SplitSettings = SMALL, reader: Reader | None = None
 ) -> SplitCounts:
-    return sum((run_task(task) for task in planned(root, out, settings, reader).tasks), SplitCounts())
+    return sum((run_task(task) for task in prepared(root, out, settings, reader).tasks), SplitCounts())
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -94,13 +94,13 @@ def test_other_settings_are_refused(make_root: Callable[..., Path], tmp_path: Pa
     root = make_root({"a": SHIP}, "data") / "data"
     split(root, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"cut otherwise: overlap 8 there, 9 now; give another OUT"):
-        plan_split(DotaReader(), root, tmp_path / "out", SplitSettings(32, 9))
+        split_work(DotaReader(), root, tmp_path / "out", SplitSettings(32, 9))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds other files"):
-        plan_split(DotaReader(), root, tmp_path / "full", SMALL)
+        split_work(DotaReader(), root, tmp_path / "full", SMALL)
     with pytest.raises(DataError, match="outside the data"):
-        plan_split(DotaReader(), root, root / "patches", SMALL)
+        split_work(DotaReader(), root, root / "patches", SMALL)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_wrong_labels_are_refused_before_anything_is_written(
 ) -> None:
     root = make_root({"a": SHIP, "b": "10 10 30\n"}, "data") / "data"
     with pytest.raises(DataError, match=r"b\.txt, line 1"):
-        plan_split(DotaReader(), root, tmp_path / "out", SMALL)
+        split_work(DotaReader(), root, tmp_path / "out", SMALL)
     (root / "labelTxt" / "b.txt").write_text(SHIP)
     with pytest.raises(DataError, match=r"a\.txt, line 1: classes must be among plane, got 'ship'"):
-        plan_split(DotaReader(), root, tmp_path / "out", SMALL, ["plane"])
+        split_work(DotaReader(), root, tmp_path / "out", SMALL, ["plane"])
     assert not (tmp_path / "out").exists()
 
 
@@ -153,7 +153,7 @@ def test_rates_change_the_windows(make_root: Callable[..., Path], tmp_path: Path
 def test_several_processes_write_the_same(make_root: Callable[..., Path], tmp_path: Path) -> None:
     root = make_root(dict.fromkeys("abcd", SHIP + CUT), "data") / "data"
     split(root, tmp_path / "one")
-    tasks = planned(root, tmp_path / "two").tasks
+    tasks = prepared(root, tmp_path / "two").tasks
     assert all(isinstance(done, SplitCounts) for done in cut_all(tasks, 2))
     assert content(tmp_path / "one" / "images") == content(tmp_path / "two" / "images")
     assert content(tmp_path / "one" / "labelTxt") == content(tmp_path / "two" / "labelTxt")
@@ -163,7 +163,7 @@ def test_an_image_that_breaks_does_not_stop_the_others(
     make_root: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_root(dict.fromkeys("abc", SHIP), "data") / "data"
-    tasks = planned(root, tmp_path / "out").tasks
+    tasks = prepared(root, tmp_path / "out").tasks
     (root / "images" / "b.png").write_bytes(b"no image any more")
     done = list(cut_all(tasks, 0))
     assert sorted(type(one).__name__ for one in done) == ["DataError", "SplitCounts", "SplitCounts"]
@@ -178,7 +178,7 @@ def test_windows_of_a_tiff_are_tasks_of_their_own(tmp_path: Path, suffix: str) -
     pixels = np.random.default_rng(0).integers(0, 256, (100, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"a.{suffix}")
     (tmp_path / "data" / "labelTxt" / "a.txt").write_text(SHIP)
-    tasks = planned(tmp_path / "data", tmp_path / "out").tasks
+    tasks = prepared(tmp_path / "data", tmp_path / "out").tasks
     assert len(tasks) == (1 if suffix == "png" else 4)
     assert sum((run_task(task) for task in tasks), SplitCounts()).written == 12
     patch = np.asarray(Image.open(tmp_path / "out" / "images" / "a__32__38___68.png"))
@@ -198,9 +198,9 @@ def slowly(*arguments):
     time.sleep(0.2)
 cutting._write_patch = slowly
 root, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), cutting.SplitSettings(size=32, overlap=8)
-plan = split.plan_split(DotaReader(), root, out, settings)
-split.prepare_out(plan, root, out, settings)
-for task in plan.tasks:
+work = split.split_work(DotaReader(), root, out, settings)
+split.prepare_out(work, root, out, settings)
+for task in work.tasks:
     cutting.run_task(task)
 """
 
@@ -279,9 +279,9 @@ def test_patches_of_images_that_are_gone_or_have_changed_are_replaced(
     (root / "labelTxt" / "bb.txt").rename(root / "labelTxt" / "c.txt")
     fresh = np.random.default_rng(9).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(fresh).save(root / "images" / "a.png")
-    plan = plan_split(DotaReader(), root, out, SMALL)
-    assert prepare_out(plan, root, out, SMALL) == 12
-    for task in plan.tasks:
+    work = split_work(DotaReader(), root, out, SMALL)
+    assert prepare_out(work, root, out, SMALL) == 12
+    for task in work.tasks:
         run_task(task)
     split(root, tmp_path / "new")
     for folder in ("images", "labelTxt", "originals"):
@@ -291,8 +291,8 @@ def test_patches_of_images_that_are_gone_or_have_changed_are_replaced(
 def test_objects_in_no_patch_are_told(make_root: Callable[..., Path], tmp_path: Path) -> None:
     long = "5 5 55 5 55 15 5 15 bridge 0\n"  # of which no window of 32 pixels holds 70 %
     root = make_root({"a": SHIP + long}, "data") / "data"
-    plan = plan_split(DotaReader(), root, tmp_path / "out", SMALL)
-    assert [(image.name, one.name, one.line) for image, one in plan.lost] == [("a.png", "bridge", 2)]
+    work = split_work(DotaReader(), root, tmp_path / "out", SMALL)
+    assert [(image.name, one.name, one.line) for image, one in work.lost] == [("a.png", "bridge", 2)]
 
 
 def test_cut_objects_are_counted(make_root: Callable[..., Path], tmp_path: Path) -> None:
@@ -309,4 +309,4 @@ def test_a_test_set_with_two_images_of_one_name_is_refused(
     (root / "labelTxt").rmdir()
     Image.new("RGB", (8, 8)).save(root / "images" / "a.jpg")
     with pytest.raises(DataError, match="images must differ in more than their suffix"):
-        plan_split(DotaReader(), root, tmp_path / "out", SMALL)
+        split_work(DotaReader(), root, tmp_path / "out", SMALL)

@@ -1,0 +1,189 @@
+"""Anchors: the smallest product of scales, ratios and angles that covers the objects."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
+
+from dbf_ray.config import Config
+from dbf_ray.plan.choices import Choice, Facts
+from dbf_ray.plan.coverage import grids_of
+from dbf_ray.plan.kinds import has_oriented_anchors, strides_of
+from dbf_ray.plan.objects import drawn_counted, scaled
+from dbf_ray.plan.overlaps import overlaps
+
+MOST = 16  # anchors a cell
+ENOUGH = 0.95  # of the objects
+SEVERAL = 3  # anchors of an object, below which a training depends on a cell or two
+THRESHOLDS = (0.5, 0.45, 0.4)
+OCTAVE = 4.0  # strides that an anchor of scale 1 is large
+STEPS = 6  # scales to an octave
+SCALES = tuple(2 ** (k / STEPS) for k in range(-2 * STEPS, STEPS))  # .25 to 1.78
+RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+ANGLES = (2, 4, 6, 8)  # how many even steps of 180 / n degrees; even: closed under quarter turns too
+MOST_OBJECTS = 600  # that sets are compared on
+_SETS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """Anchors at each cell, and what they do at a ``positive_iou``.
+
+    Attributes:
+        scales, ratios, angles: as the detector's options.
+        covered: share of the objects with an anchor at ``positive_iou`` or more.
+        several: share of those with :data:`SEVERAL` such anchors.
+        mean_iou: mean over the objects of the best overlap (0 where it is below .4).
+    """
+
+    scales: tuple[float, ...]
+    ratios: tuple[float, ...]
+    angles: tuple[float, ...]
+    covered: float
+    several: float
+    mean_iou: float
+
+    @property
+    def per_cell(self) -> int:
+        """How many there are at a cell."""
+        return len(self.scales) * len(self.ratios) * len(self.angles)
+
+
+def even_angles(count: int) -> tuple[float, ...]:
+    """``count`` even steps of 180 / count degrees, from -90."""
+    return tuple(-90 + 180 * k / count for k in range(count))
+
+
+def choose_anchors(sets: Iterable[AnchorSet]) -> AnchorSet:
+    """The smallest set that gives several anchors to 95 % of the objects; else, of those that cover 95 %, the
+    one that gives several to most; else the one that covers most. Of equal ones the smaller, then that of the
+    better mean overlap.
+    """
+    found = list(sets)
+    enough = [one for one in found if one.covered >= ENOUGH]
+    if not enough:
+        return max(found, key=lambda one: (one.covered, -one.per_cell, one.mean_iou))
+    return min(enough, key=lambda one: (-min(one.several, ENOUGH), one.per_cell, -one.mean_iou))
+
+
+def best_anchors(table: OverlapTable) -> tuple[AnchorSet, float]:
+    """The set to take, and its ``positive_iou``: the highest of .5, .45 and .4 at which a set of at most 16
+    anchors a cell gives several anchors to 95 % of the objects; else that at which one covers 95 %; else .4.
+    """
+    found = []
+    for threshold in THRESHOLDS:
+        found.append((choose_anchors(table.judge(threshold)), threshold))
+        if found[-1][0].several >= ENOUGH:
+            return found[-1]
+    return next((pair for pair in found if pair[0].covered >= ENOUGH), found[-1])
+
+
+def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]:
+    """Scales, ratios and angles of all sets of at most ``most`` anchors a cell; squares alone are not turned
+    further than they differ.
+    """
+    for scales in _scale_sets():
+        for count in (1, 2, 3):
+            for ratios in itertools.combinations(RATIOS, count):
+                for angles in [(0.0,), (0.0, 45.0)] if ratios == (1.0,) else map(even_angles, ANGLES):
+                    if len(scales) * len(ratios) * len(angles) <= most:
+                        yield scales, ratios, angles
+
+
+def _scale_sets() -> Iterator[tuple[float, ...]]:
+    """One to three spread evenly over an octave; or two an octave apart: below the finest level is none."""
+    for count, step in ((1, 0), (2, STEPS // 2), (3, STEPS // 3), (2, STEPS)):
+        for first in range(len(SCALES) - step * (count - 1)):
+            yield tuple(SCALES[first + step * k] for k in range(count))
+
+
+class OverlapTable:
+    """What objects share with each anchor shape that sets are made of.
+
+    Args:
+        boxes: objects [M, 5], M >= 1, resized as training does.
+        grids: (height, width) [M, 2] of the padded image of each.
+        strides: of the detector's levels.
+    """
+
+    def __init__(self, boxes: Tensor, grids: Tensor, strides: Sequence[int]) -> None:
+        sets = {parts: dict.fromkeys(map(_distinct, itertools.product(*parts))) for parts in candidates()}
+        column = {shape: number for number, shape in enumerate(sorted(set().union(*sets.values())))}
+        self._sets = list(sets)
+        own = [torch.tensor([column[one] for one in shapes]) for shapes in sets.values()]
+        self._columns = pad_sequence(own, batch_first=True, padding_value=len(column))  # the last: no shape
+        sides = [
+            (OCTAVE * scale * math.sqrt(ratio), OCTAVE * scale / math.sqrt(ratio), angle)
+            for scale, ratio, angle in column
+        ]
+        best, counts = overlaps(boxes, grids, torch.tensor(sides), strides, THRESHOLDS)
+        self._best, self._counts = pad(best, (0, 1)), pad(counts, (0, 1))
+
+    def judge(self, threshold: float) -> list[AnchorSet]:
+        """All sets, at a ``positive_iou`` among :data:`THRESHOLDS`."""
+        counts = self._counts[THRESHOLDS.index(threshold)]
+        figures: list[Tensor] = []
+        for columns in self._columns.split(_SETS_AT_ONCE):
+            positives = counts[:, columns].sum(-1)
+            figures.append(
+                torch.stack(
+                    [
+                        (positives >= 1).double().mean(0),
+                        (positives >= SEVERAL).double().mean(0),
+                        self._best[:, columns].amax(-1).double().mean(0),
+                    ],
+                    -1,
+                )
+            )
+        rows = torch.cat(figures).tolist()
+        return [AnchorSet(*parts, *row) for parts, row in zip(self._sets, rows, strict=True)]
+
+
+def _distinct(shape: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A square's right angles are one shape."""
+    scale, ratio, angle = shape
+    return (scale, ratio, angle % 90 if ratio == 1 else angle)
+
+
+def anchors_for(facts: Facts, config: Config) -> tuple[AnchorSet, float]:
+    """See :func:`best_anchors`: for the objects at the configured image size; found once for each size."""
+    size, strides = config.data.image_size, strides_of(config.detector.name, config.detector.backbone)
+    key = ("anchors", size, tuple(strides))
+    if key not in facts.memory:
+        shown = scaled(facts.objects, size)
+        some = shown.pick(drawn_counted(shown, MOST_OBJECTS))
+        facts.memory[key] = best_anchors(OverlapTable(some.boxes, grids_of(some), strides))
+    found: tuple[AnchorSet, float] = facts.memory[key]
+    return found
+
+
+def rule(facts: Facts, config: Config) -> list[Choice]:
+    """Anchors and thresholds of a detector of oriented anchors."""
+    if not has_oriented_anchors(config.detector.name):
+        return []
+    found, threshold = anchors_for(facts, config)
+    own = {
+        key: value for key, value in config.detector.parameters.items() if f"detector.{key}" in facts.given
+    }
+    why = (
+        f"{found.per_cell} a cell: {found.covered:.1%} of the objects (classes count alike) overlap one by "
+        f"{threshold}, {found.several:.1%} {SEVERAL} or more"
+    )
+    values = {
+        "anchor_scales": [round(scale, 3) for scale in found.scales],
+        "anchor_ratios": list(found.ratios),
+        "anchor_angles": list(found.angles),
+        "positive_iou": max(threshold, own.get("negative_iou", 0.0)),
+        "negative_iou": round(max(0.0, own.get("positive_iou", threshold) - 0.1), 2),
+    }
+    return [
+        Choice(f"detector.{option}", value, "" if number else why, "anchors")
+        for number, (option, value) in enumerate(values.items())
+    ]
