@@ -58,8 +58,8 @@ def uncovered_notes(spec: RunSpec, seconds: float = SECONDS) -> list[str]:
     where = f"--data.name {data.name}" if data.root is None else shlex.quote(str(data.root))
     return [
         f"warning: many objects are not matched by {spec.config.detector.name} as it is set, and so hardly "
-        f"learned: {', '.join(listed[:MOST_NAMED])}{more}; for settings that fit: dbf plan {where} --out "
-        "FILE.yaml"
+        f"learned: {', '.join(listed[:MOST_NAMED])}{more}; for settings that fit, or whether images should "
+        f"be cut into patches: dbf plan {where} --out FILE.yaml"
     ]
 
 

@@ -49,7 +49,7 @@ def test_from_labelled_images_to_a_training_in_two_commands(
     assert (config.data.image_size, config.training.batch_size) == (256, 2)
     assert config.training.epochs / config.evaluation.every <= 25
     assert config.detector.anchor_angles == [0.0] or len(config.detector.anchor_angles or ()) % 2 == 0
-    assert re.search(r"^all +8 +.*100\.0%", printed, re.M)
+    assert re.search(r"^covered +objects +defaults .*\nall +8 .* 100\.0%", printed, re.M)
     assert "fewer than 20 objects to train on, too rare to be learned: ship (8)" in printed
     found = json.loads((root.parent / "plan.json").read_text())
     print_ = found["fingerprint"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dbf_ray.config import Config, with_overrides
 from dbf_ray.detectors.anchors import RotatedAnchors, level_shapes
 from dbf_ray.geometry import box_iou_rotated
 from dbf_ray.plan.coverage import grids_of
@@ -16,12 +19,14 @@ from dbf_ray.plan.rules.anchors import (
     THRESHOLDS,
     AnchorSet,
     OverlapTable,
+    anchors_for,
     best_anchors,
     candidates,
     choose_anchors,
     even_angles,
+    rule,
 )
-from tests.plan.made_up import spread
+from tests.plan.made_up import known, spread
 
 STRIDES = [8, 16, 32, 64, 128]
 
@@ -110,3 +115,24 @@ def test_the_table_knows_all_sets() -> None:
     table = OverlapTable(objects.boxes, grids_of(objects), STRIDES)
     found = [(one.scales, one.ratios, one.angles) for one in table.judge(0.5)]
     assert found == list(candidates())
+
+
+def test_what_is_chosen_fits_beside_what_is_given() -> None:
+    facts = known(spread(40, 60, 12))
+    free = {choice.key: choice.value for choice in rule(facts, Config())}
+    config = with_overrides(
+        Config(), {"detector.anchor_ratios": [2.0], "detector.anchor_scales": [0.25, 0.5, 1, 2]}
+    )
+    given = frozenset({"detector.anchor_ratios", "detector.anchor_scales"})
+    choices = {choice.key: choice.value for choice in rule(replace(facts, given=given), config)}
+    assert choices["detector.anchor_ratios"] == free["detector.anchor_ratios"]  # what would have been chosen
+    found, threshold = anchors_for(
+        facts, config, {"anchor_ratios": [2.0], "anchor_scales": [0.25, 0.5, 1, 2]}
+    )
+    assert (found.scales, found.ratios) == ((0.25, 0.5, 1.0, 2.0), (2.0,))
+    assert choices["detector.anchor_angles"] == list(found.angles)
+    assert choices["detector.positive_iou"] == threshold
+    assert found.per_cell <= MOST
+    many = list(candidates(scales=tuple(map(float, range(1, 20)))))
+    assert {len(b) * len(c) for _, b, c in many} == {1, 2}  # as few more as what is given makes
+    assert anchors_for(facts, config, {"positive_iou": 0.6})[1] == 0.6

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +19,11 @@ from dbf_ray.plan.choices import Choice, Facts
 from dbf_ray.plan.coverage import grids_of
 from dbf_ray.plan.kinds import has_oriented_anchors, strides_of
 from dbf_ray.plan.objects import drawn_counted, scaled
-from dbf_ray.plan.overlaps import overlaps
+from dbf_ray.plan.overlaps import LEAST, overlaps
 
 MOST = 16  # anchors a cell
 ENOUGH = 0.95  # of the objects
+PARTS = ("scales", "ratios", "angles")
 SEVERAL = 3  # anchors of an object, below which a training depends on a cell or two
 THRESHOLDS = (0.5, 0.45, 0.4)
 OCTAVE = 4.0  # strides that an anchor of scale 1 is large
@@ -30,6 +33,8 @@ RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 ANGLES = (2, 4, 6, 8)  # how many even steps of 180 / n degrees; even: closed under quarter turns too
 MOST_OBJECTS = 600  # that sets are compared on
 _SETS_AT_ONCE = 256
+
+Numbers = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -74,27 +79,33 @@ def choose_anchors(sets: Iterable[AnchorSet]) -> AnchorSet:
 
 
 def best_anchors(table: OverlapTable) -> tuple[AnchorSet, float]:
-    """The set to take, and its ``positive_iou``: the highest of .5, .45 and .4 at which a set of at most 16
-    anchors a cell gives several anchors to 95 % of the objects; else that at which one covers 95 %; else .4.
+    """The set to take, and its ``positive_iou``: the highest of the table's thresholds at which a set of at
+    most 16 anchors a cell gives several anchors to 95 % of the objects; else that at which one covers 95 %;
+    else the lowest.
     """
     found = []
-    for threshold in THRESHOLDS:
+    for threshold in table.thresholds:
         found.append((choose_anchors(table.judge(threshold)), threshold))
         if found[-1][0].several >= ENOUGH:
             return found[-1]
     return next((pair for pair in found if pair[0].covered >= ENOUGH), found[-1])
 
 
-def candidates(most: int = MOST) -> Iterator[tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]:
-    """Scales, ratios and angles of all sets of at most ``most`` anchors a cell; squares alone are not turned
-    further than they differ.
+def candidates(
+    scales: Numbers | None = None, ratios: Numbers | None = None, angles: Numbers | None = None
+) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
+    """Scales, ratios and angles of all sets of at most 16 anchors a cell, or as few more as what is given
+    makes; squares alone are not turned further than they differ.
     """
-    for scales in _scale_sets():
-        for count in (1, 2, 3):
-            for ratios in itertools.combinations(RATIOS, count):
-                for angles in [(0.0,), (0.0, 45.0)] if ratios == (1.0,) else map(even_angles, ANGLES):
-                    if len(scales) * len(ratios) * len(angles) <= most:
-                        yield scales, ratios, angles
+    all_ratios = itertools.chain(*(itertools.combinations(RATIOS, count) for count in (1, 2, 3)))
+    for own_ratios in [ratios] if ratios else all_ratios:
+        turned = [(0.0,), (0.0, 45.0)] if own_ratios == (1.0,) else list(map(even_angles, ANGLES))
+        turned = [angles] if angles else turned
+        least = len(scales or (1.0,)) * len(ratios or (1.0,)) * min(map(len, turned))
+        for own_scales in [scales] if scales else _scale_sets():
+            for own_angles in turned:
+                if len(own_scales) * len(own_ratios) * len(own_angles) <= max(MOST, least):
+                    yield own_scales, own_ratios, own_angles
 
 
 def _scale_sets() -> Iterator[tuple[float, ...]]:
@@ -111,10 +122,22 @@ class OverlapTable:
         boxes: objects [M, 5], M >= 1, resized as training does.
         grids: (height, width) [M, 2] of the padded image of each.
         strides: of the detector's levels.
+        given: scales, ratios or angles that all sets have.
+        thresholds: of overlap, the highest first.
     """
 
-    def __init__(self, boxes: Tensor, grids: Tensor, strides: Sequence[int]) -> None:
-        sets = {parts: dict.fromkeys(map(_distinct, itertools.product(*parts))) for parts in candidates()}
+    def __init__(
+        self,
+        boxes: Tensor,
+        grids: Tensor,
+        strides: Sequence[int],
+        given: Mapping[str, Numbers] = MappingProxyType({}),
+        thresholds: Sequence[float] = THRESHOLDS,
+    ) -> None:
+        self.thresholds = thresholds
+        sets = {
+            parts: dict.fromkeys(map(_distinct, itertools.product(*parts))) for parts in candidates(**given)
+        }
         column = {shape: number for number, shape in enumerate(sorted(set().union(*sets.values())))}
         self._sets = list(sets)
         own = [torch.tensor([column[one] for one in shapes]) for shapes in sets.values()]
@@ -123,12 +146,12 @@ class OverlapTable:
             (OCTAVE * scale * math.sqrt(ratio), OCTAVE * scale / math.sqrt(ratio), angle)
             for scale, ratio, angle in column
         ]
-        best, counts = overlaps(boxes, grids, torch.tensor(sides), strides, THRESHOLDS)
+        best, counts = overlaps(boxes, grids, torch.tensor(sides), strides, thresholds)
         self._best, self._counts = pad(best, (0, 1)), pad(counts, (0, 1))
 
     def judge(self, threshold: float) -> list[AnchorSet]:
-        """All sets, at a ``positive_iou`` among :data:`THRESHOLDS`."""
-        counts = self._counts[THRESHOLDS.index(threshold)]
+        """All sets, at a ``positive_iou`` among the thresholds."""
+        counts = self._counts[self.thresholds.index(threshold)]
         figures: list[Tensor] = []
         for columns in self._columns.split(_SETS_AT_ONCE):
             positives = counts[:, columns].sum(-1)
@@ -152,37 +175,46 @@ def _distinct(shape: tuple[float, float, float]) -> tuple[float, float, float]:
     return (scale, ratio, angle % 90 if ratio == 1 else angle)
 
 
-def anchors_for(facts: Facts, config: Config) -> tuple[AnchorSet, float]:
-    """See :func:`best_anchors`: for the objects at the configured image size; found once for each size."""
+def anchors_for(
+    facts: Facts, config: Config, own: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[AnchorSet, float]:
+    """See :func:`best_anchors`: for the objects at the configured image size, beside the options that
+    somebody has set, ``own``; found once for each size and such options.
+    """
     size, strides = config.data.image_size, strides_of(config.detector.name, config.detector.backbone)
-    key = ("anchors", size, tuple(strides))
+    given = {name: tuple(map(float, own[f"anchor_{name}"])) for name in PARTS if f"anchor_{name}" in own}
+    thresholds = (max(LEAST, own["positive_iou"]),) if "positive_iou" in own else THRESHOLDS
+    key = ("anchors", size, tuple(strides), tuple(given.items()), thresholds)
     if key not in facts.memory:
         shown = scaled(facts.objects, size)
         some = shown.pick(drawn_counted(shown, MOST_OBJECTS))
-        facts.memory[key] = best_anchors(OverlapTable(some.boxes, grids_of(some), strides))
+        table = OverlapTable(some.boxes, grids_of(some), strides, given, thresholds)
+        facts.memory[key] = best_anchors(table)
     found: tuple[AnchorSet, float] = facts.memory[key]
     return found
 
 
 def rule(facts: Facts, config: Config) -> list[Choice]:
-    """Anchors and thresholds of a detector of oriented anchors."""
+    """Anchors and thresholds of a detector of oriented anchors: what fits beside those options that somebody
+    has set; of these, what would have been chosen.
+    """
     if not has_oriented_anchors(config.detector.name):
         return []
-    found, threshold = anchors_for(facts, config)
-    own = {
-        key: value for key, value in config.detector.parameters.items() if f"detector.{key}" in facts.given
-    }
+    given = config.detector.parameters
+    own = {key: value for key, value in given.items() if f"detector.{key}" in facts.given}
+    (found, threshold), (free, free_threshold) = (anchors_for(facts, config, one) for one in (own, {}))
     why = (
         f"{found.per_cell} a cell: {found.covered:.1%} of the objects (classes count alike) overlap one by "
         f"{threshold}, {found.several:.1%} {SEVERAL} or more"
     )
-    values = {
-        "anchor_scales": [round(scale, 3) for scale in found.scales],
-        "anchor_ratios": list(found.ratios),
-        "anchor_angles": list(found.angles),
-        "positive_iou": max(threshold, own.get("negative_iou", 0.0)),
-        "negative_iou": round(max(0.0, own.get("positive_iou", threshold) - 0.1), 2),
+    values: dict[str, Any] = {
+        f"anchor_{name}": [round(one, 3) for one in getattr(free if f"anchor_{name}" in own else found, name)]
+        for name in PARTS
     }
+    values["positive_iou"] = max(
+        free_threshold if "positive_iou" in own else threshold, own.get("negative_iou", 0.0)
+    )
+    values["negative_iou"] = round(max(0.0, own.get("positive_iou", threshold) - 0.1), 2)
     return [
         Choice(f"detector.{option}", value, "" if number else why, "anchors")
         for number, (option, value) in enumerate(values.items())
