@@ -58,7 +58,9 @@ def plan_data(
         if patches is not None and not size.patches:
             say(f"images need not be cut, {patches} is not made")
         elif patches is not None:
-            say(f"cutting images into patches of {size.side} px, {size.overlap} px shared, in {patches}")
+            say(
+                f"cutting images into patches of {size.side} px, {size.overlap} px shared, in {patches}{size.warning}"
+            )
             cut_images(config.data.root, config.data.name, patches, size, say)
             kept = {"data.name": "dota", "data.classes": facts.objects.classes}
             config = with_data(with_overrides(config, kept), patches, given | {"data.name"})

@@ -32,7 +32,7 @@ def command(root: Path, name: str, size: ImageSize, given_name: bool) -> str:
     again = f" --data.name {name}" if given_name else ""
     return (
         f"95% of the objects have a short side of a cell only at {size.needed:.0f} px, more than fits: cut "
-        "the images first, then plan on the patches\n"
+        f"the images first, then plan on the patches{size.warning}\n"
         f"  dbf prepare-data split {folder} PATCHES --size {size.side} --overlap {size.overlap}{named}\n"
         "  dbf plan PATCHES --out FILE.yaml\n"
         f"or both at once: dbf plan {folder}{again} --patches PATCHES --out FILE.yaml"

@@ -49,6 +49,9 @@ def test_large_images_of_small_objects_are_cut() -> None:
     assert (found.side, found.patches, found.overlap, found.short_side) == (1024, True, 205, 10)
     assert choose_image_size(alike(10, 300, 4000), two_stages=False, gpu=True).overlap == 300
     assert choose_image_size(alike(10, 3000, 4000), two_stages=False, gpu=False).overlap == 384
+    found = choose_image_size(alike(10, 3000, 4000), two_stages=False, gpu=False)
+    assert found.warning == "; objects of 3000 px and more may be whole in no patch"
+    assert choose_image_size(alike(10, 300, 4000), two_stages=False, gpu=True).warning == ""
 
 
 @given(st.floats(1e-3, 500), st.floats(1, 20), st.integers(8, 20000), st.booleans(), st.booleans())

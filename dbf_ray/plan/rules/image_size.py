@@ -30,6 +30,7 @@ class ImageSize:
         overlap: of patches, pixels.
         needed: the side at which 95 % of the objects have a short side of a cell or more.
         short_side: that 95 % of the objects reach at ``side``, pixels.
+        too_long: 95th percentile of long sides in pixels, where patches cannot overlap by as much; else 0.
     """
 
     side: int
@@ -37,6 +38,13 @@ class ImageSize:
     overlap: int
     needed: float
     short_side: float
+    too_long: int = 0
+
+    @property
+    def warning(self) -> str:
+        """A clause on objects that patches may not hold; empty where there are none."""
+        longer = f"; objects of {self.too_long} px and more may be whole in no patch"
+        return longer if self.too_long else ""
 
 
 def choose_image_size(
@@ -44,8 +52,8 @@ def choose_image_size(
 ) -> ImageSize:
     """The least side at which 95 % of the objects that count have a short side of one cell of the finest
     level, or that of images that are hardly larger; never more than images (of these and of the smallest
-    objects) have, nor than memory holds: then
-    patches of what it holds, which overlap by the 95th percentile of long sides.
+    objects) have, nor than memory holds: then patches of what it holds, which overlap by the 95th percentile
+    of long sides.
 
     Args:
         objects: those to train on, as labelled.
@@ -67,10 +75,10 @@ def choose_image_size(
         if side < native <= min(SPARED * side, largest):
             side = round(native)
         return ImageSize(side, False, 0, needed, side * share)
-    reach = torch.quantile(counted.boxes[:, 2:4].amax(-1), 0.95).item()
-    overlap = min(int(MOST_OVERLAP * largest), max(round(PATCH_OVERLAP * largest), math.ceil(reach)))
+    reach = math.ceil(torch.quantile(counted.boxes[:, 2:4].amax(-1), 0.95).item())
+    overlap = min(int(MOST_OVERLAP * largest), max(round(PATCH_OVERLAP * largest), reach))
     short = torch.quantile(counted.boxes[:, 2:4].amin(-1), 1 - SEEN).item()
-    return ImageSize(largest, True, overlap, needed, short)
+    return ImageSize(largest, True, overlap, needed, short, reach if reach > overlap else 0)
 
 
 def rule(facts: Facts, config: Config) -> list[Choice]:
