@@ -59,7 +59,8 @@ def plan_data(
             say(f"images need not be cut, {patches} is not made")
         elif patches is not None:
             say(
-                f"cutting images into patches of {size.side} px, {size.overlap} px shared, in {patches}{size.warning}"
+                f"cutting images into patches of {size.side} px, {size.overlap} px shared, "
+                f"in {patches}{size.warning}"
             )
             cut_images(config.data.root, config.data.name, patches, size, say)
             kept = {"data.name": "dota", "data.classes": facts.objects.classes}
