@@ -73,7 +73,7 @@ def some() -> tuple[Objects, OverlapTable]:
 
 
 @given(which=st.integers(0, len(list(candidates())) - 1))
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_the_figures_of_a_set_are_those_of_the_whole_matrix(
     some: tuple[Objects, OverlapTable], which: int
 ) -> None:

@@ -49,7 +49,7 @@ def wild(draw: st.DrawFn) -> Objects:
 
 @pytest.mark.parametrize("name", DETECTORS)
 @given(objects=wild())
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_a_plan_comes_out_whatever_the_objects(name: str, objects: Objects) -> None:
     base = with_overrides(Config(), {"detector.name": name})
     plan = make_plan(known(objects), base)
