@@ -13,7 +13,7 @@ from dbf_ray.config import Config, with_overrides
 from dbf_ray.detectors.anchors import RotatedAnchors, level_shapes
 from dbf_ray.geometry import box_iou_rotated
 from dbf_ray.plan.coverage import grids_of
-from dbf_ray.plan.objects import Objects
+from dbf_ray.plan.objects import Objects, scaled
 from dbf_ray.plan.rules.anchors import (
     MOST,
     THRESHOLDS,
@@ -21,6 +21,7 @@ from dbf_ray.plan.rules.anchors import (
     OverlapTable,
     anchors_for,
     best_anchors,
+    by_class,
     candidates,
     choose_anchors,
     even_angles,
@@ -90,8 +91,8 @@ def test_the_figures_of_a_set_are_those_of_the_whole_matrix(
         assert found.mean_iou == pytest.approx(best, abs=1e-3)
         if (iou - threshold).abs().amin() > 1e-4:  # else rounding decides
             positives = (iou >= threshold).sum(0)
-            assert found.covered == pytest.approx((positives >= 1).float().mean().item())
-            assert found.several == pytest.approx((positives >= 3).float().mean().item())
+            assert found.covered == pytest.approx((positives >= 1).float().mean().item(), abs=1e-6)
+            assert found.several == pytest.approx((positives >= 3).float().mean().item(), abs=1e-6)
 
 
 def test_slim_objects_get_slim_anchors_at_many_angles_and_squares_one() -> None:
@@ -136,3 +137,31 @@ def test_what_is_chosen_fits_beside_what_is_given() -> None:
     many = list(candidates(scales=tuple(map(float, range(1, 20)))))
     assert {len(b) * len(c) for _, b, c in many} == {1, 2}  # as few more as what is given makes
     assert anchors_for(facts, config, {"positive_iou": 0.6})[1] == 0.6
+
+
+def test_classes_count_alike_whatever_they_have() -> None:
+    labels = torch.tensor([0] * 400 + [1] * 40 + [2])
+    weights = by_class(labels, 4)
+    shares = [weights[labels == label].sum().item() for label in range(3)]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[0] == pytest.approx(shares[1])
+    assert shares[2] == pytest.approx(shares[0] / 20)
+    slim, square = spread(300, 60, 12), spread(30, 30, 30)
+    both = Objects(
+        *(
+            torch.cat([getattr(slim, name), getattr(square, name)])
+            for name in ("boxes", "labels", "difficult")
+        ),
+        torch.cat([slim.image, square.image]),
+        slim.sizes,
+        ["slim", "square"],
+    )
+    both.labels[300:] = 1
+    both = both.pick(both.image.argsort(stable=True))
+    found, threshold = anchors_for(known(both), Config())
+    shown = scaled(both, Config().data.image_size)
+    squares = shown.pick(torch.nonzero(both.labels == 1).squeeze(-1))
+    table = OverlapTable(squares.boxes, grids_of(squares), STRIDES)
+    chosen = (found.scales, found.ratios, found.angles)
+    (own,) = (one for one in table.judge(threshold) if (one.scales, one.ratios, one.angles) == chosen)
+    assert own.covered >= 0.9  # one object of eleven, and half of what is asked for

@@ -31,8 +31,10 @@ STEPS = 6  # scales to an octave
 SCALES = tuple(2 ** (k / STEPS) for k in range(-2 * STEPS, STEPS))  # .25 to 1.78
 RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 ANGLES = (2, 4, 6, 8)  # how many even steps of 180 / n degrees; even: closed under quarter turns too
+FULL = 20  # objects of a class, from which on it counts as much as any other
 MOST_OBJECTS = 600  # that sets are compared on
 _SETS_AT_ONCE = 256
+_ROUNDING = 1e-9  # of sums of weights
 
 Numbers = tuple[float, ...]
 
@@ -124,6 +126,7 @@ class OverlapTable:
         strides: of the detector's levels.
         given: scales, ratios or angles that all sets have.
         thresholds: of overlap, the highest first.
+        weights: of the objects [M], with sum 1; None: all alike.
     """
 
     def __init__(
@@ -133,8 +136,13 @@ class OverlapTable:
         strides: Sequence[int],
         given: Mapping[str, Numbers] = MappingProxyType({}),
         thresholds: Sequence[float] = THRESHOLDS,
+        weights: Tensor | None = None,
     ) -> None:
         self.thresholds = thresholds
+        self._weights = (
+            torch.full((len(boxes),), 1 / len(boxes), dtype=torch.float64) if weights is None else weights
+        )
+        self._weights = self._weights.double()
         sets = {
             parts: dict.fromkeys(map(_distinct, itertools.product(*parts))) for parts in candidates(**given)
         }
@@ -158,14 +166,14 @@ class OverlapTable:
             figures.append(
                 torch.stack(
                     [
-                        (positives >= 1).double().mean(0),
-                        (positives >= SEVERAL).double().mean(0),
-                        self._best[:, columns].amax(-1).double().mean(0),
+                        self._weights @ (positives >= 1).double(),
+                        self._weights @ (positives >= SEVERAL).double(),
+                        self._weights @ self._best[:, columns].amax(-1).double(),
                     ],
                     -1,
                 )
             )
-        rows = torch.cat(figures).tolist()
+        rows = torch.cat(figures).add(_ROUNDING).clamp(max=1).tolist()
         return [AnchorSet(*parts, *row) for parts, row in zip(self._sets, rows, strict=True)]
 
 
@@ -173,6 +181,14 @@ def _distinct(shape: tuple[float, float, float]) -> tuple[float, float, float]:
     """A square's right angles are one shape."""
     scale, ratio, angle = shape
     return (scale, ratio, angle % 90 if ratio == 1 else angle)
+
+
+def by_class(labels: Tensor, classes: int) -> Tensor:
+    """Weights [M] with sum 1 by which classes count alike; one of fewer than 20 objects as much less as it
+    has fewer, so that no single object decides.
+    """
+    weights = 1 / labels.bincount(minlength=classes).clamp(min=FULL).double()[labels]
+    return weights / weights.sum()
 
 
 def anchors_for(
@@ -188,7 +204,8 @@ def anchors_for(
     if key not in facts.memory:
         shown = scaled(facts.objects, size)
         some = shown.pick(drawn_counted(shown, MOST_OBJECTS))
-        table = OverlapTable(some.boxes, grids_of(some), strides, given, thresholds)
+        weights = by_class(some.labels, len(some.classes))
+        table = OverlapTable(some.boxes, grids_of(some), strides, given, thresholds, weights)
         facts.memory[key] = best_anchors(table)
     found: tuple[AnchorSet, float] = facts.memory[key]
     return found
