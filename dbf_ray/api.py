@@ -279,5 +279,5 @@ def _train_with_ray(config: Config) -> dict[str, Any]:
     if cluster_address(config.cluster.address) is None:
         spec, directory = prepare(config), run_directory(config)
         if (resume := find_resume(config, directory)) is not None:
-            resumed_data(spec, directory, resume)
+            resumed_data(spec, directory, resume, config.data.changed == "accept")
     return train_on_ray(config)

@@ -28,6 +28,7 @@ from dbf_ray.data.contents import flags_of
 from dbf_ray.data.samples import Sample
 from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.plan.costs import Costs, gigabytes
+from dbf_ray.plan.objects import tells_targets
 from dbf_ray.training.loop import Training, backward, evaluate, train_step
 from dbf_ray.training.micro_batches import OUT_OF_MEMORY, counted, rehearse
 
@@ -135,7 +136,7 @@ class _Measurement:
         decoded = decoded_images(*sets, images.size, spec.feed.decoded_bytes)
         self.kept = all(store.kept == len(store) for store in decoded)
         self.view = TrainView(
-            spec.train_set, images.size, images.flips, spec.config.seed, decoded[0], images.augmentation
+            spec.train_set, images.size, images.flips, spec.seed, decoded[0], images.augmentation
         )
         count = min(len(spec.train_set), BATCHES[-1] * REPEATS)
         self.typical = [number * len(spec.train_set) // count for number in range(count)]
@@ -173,7 +174,7 @@ class _Measurement:
     def _small(self) -> _Steps:
         """What images of a quarter of the side tell: time and what grows are in proportion to pixels."""
         side = -(-self.spec.images.size // SHRINK // SIZE_DIVISOR) * SIZE_DIVISOR
-        view = TrainView(self.spec.train_set, side, self.spec.images.flips, self.spec.config.seed)
+        view = TrainView(self.spec.train_set, side, self.spec.images.flips, self.spec.seed)
         parts = [view[0, self.typical[0]]]
         more, pixels = self.side**2 - side**2, (self.side / side) ** 2
         self._step(parts, side)
@@ -275,7 +276,7 @@ class _Measurement:
     def _crowded(self) -> list[int]:
         """The two images with most objects, where labels are known without drawing the images."""
         train_set = self.spec.train_set
-        if self.spec.config.data.root is None:
+        if not tells_targets(train_set):
             return self.typical[:2] * 2
         order = sorted(range(len(train_set)), key=lambda index: -len(flags_of(train_set, index)[0]))
         return order[:2] * 2

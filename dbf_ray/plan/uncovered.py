@@ -33,7 +33,7 @@ MATCHING = (
 """The options that decide what stands for an object."""
 
 
-def uncovered_notes(spec: RunSpec, seconds: float = SECONDS) -> list[str]:
+def uncovered_notes(config: Config, spec: RunSpec, seconds: float = SECONDS) -> list[str]:
     """A warning, if of classes with 20 objects or more that were looked at surely over a tenth are not
     covered; difficult objects do not count.
 
@@ -41,9 +41,9 @@ def uncovered_notes(spec: RunSpec, seconds: float = SECONDS) -> list[str]:
     of the orientations, at one end of the scales. Nothing is said of a reference's recipe on data that it is
     made for, nor of a detector of a kind that is not known.
     """
-    if is_reference(spec.config, spec.train_set.classes):
+    if is_reference(config, spec.train_set.classes):
         return []
-    counts, missed = missed_by_class(spec, seconds)
+    counts, missed = missed_by_class(config, spec, seconds)
     names = spec.train_set.classes
     over = [
         (missed[label] / count, f"{names[label]} ({missed[label] / count:.0%} of {count})")
@@ -54,10 +54,10 @@ def uncovered_notes(spec: RunSpec, seconds: float = SECONDS) -> list[str]:
         return []
     listed = [text for _, text in sorted(over, key=lambda row: -row[0])]
     more = f" and {len(listed) - MOST_NAMED} more classes" if len(listed) > MOST_NAMED else ""
-    data = spec.config.data
+    data = config.data
     where = f"--data.name {data.name}" if data.root is None else shlex.quote(str(data.root))
     return [
-        f"warning: many objects are not matched by {spec.config.detector.name} as it is set, and so hardly "
+        f"warning: many objects are not matched by {config.detector.name} as it is set, and so hardly "
         f"learned: {', '.join(listed[:MOST_NAMED])}{more}; for settings that fit, or whether images should "
         f"be cut into patches: dbf plan {where} --out FILE.yaml"
     ]
@@ -93,11 +93,11 @@ def surely_over(missed: float, count: int, share: float = MOST_MISSED, doubt: fl
     return tail < doubt
 
 
-def missed_by_class(spec: RunSpec, seconds: float) -> tuple[list[int], list[float]]:
+def missed_by_class(config: Config, spec: RunSpec, seconds: float) -> tuple[list[int], list[float]]:
     """How many objects of each class were looked at, each in a view drawn by a seed, and how many of these
     are not covered there (a fraction, where patches do not hold all objects whole).
     """
-    data, classes = spec.config.data, len(spec.train_set.classes)
+    data, classes = config.data, len(spec.train_set.classes)
     counts, missed = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.float64)
     stream = torch.Generator().manual_seed(0)
     for objects, chosen in parts(spec.train_set, seconds):

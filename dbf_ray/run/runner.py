@@ -72,8 +72,8 @@ def run(
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     spec = prepare(config, table)
-    data = resumed_data(spec, directory, resume)
-    about = about_run(spec, data)
+    data = resumed_data(spec, directory, resume, config.data.changed == "accept")
+    about = about_run(config, spec, data)
     facts = about["facts"]
     writes = rank() == 0
     with (
@@ -93,7 +93,7 @@ def run(
             for line in data.notes:
                 training.progress.note(line)
         if writes and coverage and not quiet and state.epoch < training.epochs:
-            for line in uncovered_notes(spec):
+            for line in uncovered_notes(config, spec):
                 training.progress.note(line)
         if writes:
             data.write(directory)

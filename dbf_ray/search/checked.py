@@ -31,7 +31,7 @@ class CheckedBegin:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self._data: DataRecord | None = None
-        self._first: RunSpec | None = None
+        self._first: tuple[Config, RunSpec] | None = None
         self._classes: list[str] = []
 
     def __call__(self, config: Config) -> Horizon:
@@ -41,9 +41,9 @@ class CheckedBegin:
             DbfRayError: it cannot be trained, or its map50 would tell nothing.
         """
         spec = prepare(config)
-        check_scored(spec)
+        check_scored(config, spec)
         if self._data is None:
-            self._data, self._classes, self._first = data_of(spec), spec.train_set.classes, spec
+            self._data, self._classes, self._first = data_of(spec), spec.train_set.classes, (config, spec)
         return spec.horizon
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:
@@ -82,8 +82,8 @@ class CheckedBegin:
         """A warning, where the detector of the first configuration, a baseline, can't match its objects; to
         be asked once.
         """
-        spec, self._first = self._first, None
-        return [] if spec is None else uncovered_notes(spec)
+        first, self._first = self._first, None
+        return [] if first is None else uncovered_notes(*first)
 
     def _left_for_the_end(self, config: Config) -> dict[str, Facts]:
         """What val is, on which the front will be evaluated; a warning where that will not work."""

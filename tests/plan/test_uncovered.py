@@ -22,33 +22,31 @@ from tests.tiny import TINY, as_options, tiny_config
 SLIM, SQUARE = (60.0, 6.0, 40.0), (32.0, 32.0, 0.0)  # width, height, degrees
 
 
-def spec_of(dataset: Any, name: str = "rotated_retinanet", detector: Any = None, **changes: Any) -> Any:
+def run_of(dataset: Any, name: str = "rotated_retinanet", detector: Any = None, **changes: Any) -> Any:
+    """A configuration, and what a training on the data set looks at."""
     config = tiny_config(detector__name=name, **{"detector__backbone": "mobilenet_v2", **changes})
-    return SimpleNamespace(
-        config=config,
-        train_set=dataset,
-        detector=detector or bare_detector(name, "mobilenet_v2", config.detector.parameters),
-    )
+    detector = detector or bare_detector(name, "mobilenet_v2", config.detector.parameters)
+    return config, SimpleNamespace(train_set=dataset, detector=detector)
 
 
 def test_classes_that_are_not_matched_are_named_with_their_shares() -> None:
-    (line,) = uncovered_notes(spec_of(Made({"bar": [SLIM] * 40, "box": [SQUARE] * 40})))
+    (line,) = uncovered_notes(*run_of(Made({"bar": [SLIM] * 40, "box": [SQUARE] * 40})))
     assert line.startswith("warning: ")
     assert "bar (100% of 40)" in line
     assert "box" not in line
     assert "dbf plan" in line
     assert "\n" not in line
-    assert uncovered_notes(spec_of(Made({"bar": [SLIM] * 40}), "rotated_fcos")) == []
+    assert uncovered_notes(*run_of(Made({"bar": [SLIM] * 40}), "rotated_fcos")) == []
 
 
 @pytest.mark.parametrize(("count", "warned"), [(19, False), (20, True)])
 def test_a_class_of_few_objects_is_not_judged(count: int, warned: bool) -> None:
-    assert bool(uncovered_notes(spec_of(Made({"bar": [SLIM] * count})))) == warned
+    assert bool(uncovered_notes(*run_of(Made({"bar": [SLIM] * count})))) == warned
 
 
 def test_difficult_objects_do_not_count() -> None:
     data = Made({"bar": [SLIM] * 40}, difficult=True)
-    assert uncovered_notes(spec_of(data)) == []
+    assert uncovered_notes(*run_of(data)) == []
     assert list(parts(data, 5)) == []
 
 
@@ -72,29 +70,29 @@ def test_no_word_on_a_reference_recipe_on_its_own_data() -> None:
     assert not is_reference(tiny_config(), classes)
     assert not is_reference(tiny_config(**at), classes[:5])
     slim = Made({name: [SLIM] * 20 if name == "ship" else [] for name in classes})
-    assert uncovered_notes(spec_of(slim, **at)) == []
-    assert uncovered_notes(spec_of(slim, data__image_size=64))
+    assert uncovered_notes(*run_of(slim, **at)) == []
+    assert uncovered_notes(*run_of(slim, data__image_size=64))
 
 
 def test_a_detector_of_another_kind_is_not_judged() -> None:
-    assert uncovered_notes(spec_of(Made({"bar": [SLIM] * 40}), detector=torch.nn.Module())) == []
+    assert uncovered_notes(*run_of(Made({"bar": [SLIM] * 40}), detector=torch.nn.Module())) == []
 
 
 def test_data_without_objects_are_not_judged() -> None:
-    assert uncovered_notes(spec_of(Made({"bar": []}))) == []
+    assert uncovered_notes(*run_of(Made({"bar": []}))) == []
 
 
 def test_images_of_which_only_a_part_is_trained_on_are_looked_at() -> None:
     from dbf_ray.data import Subset
 
     data = Made({"bar": [SLIM] * 40, "box": [SQUARE] * 40})
-    counts, missed = missed_by_class(spec_of(Subset(data, range(0, 80, 2))), 20)
+    counts, missed = missed_by_class(*run_of(Subset(data, range(0, 80, 2))), 20)
     assert counts == [20, 20]
     assert missed == [20, 0]
 
 
 def test_time_is_short_on_data_of_any_size() -> None:
-    looked = [sum(missed_by_class(spec_of(Made({"bar": [SLIM] * 3000})), time)[0]) for time in (0.01, 600)]
+    looked = [sum(missed_by_class(*run_of(Made({"bar": [SLIM] * 3000})), time)[0]) for time in (0.01, 600)]
     assert looked[0] <= 900
     assert looked[1] == 3000
 
@@ -153,7 +151,7 @@ def test_a_trial_and_other_ranks_spend_no_time_on_it(
     from dbf_ray.run import run, runner
 
     asked: list[Any] = []
-    monkeypatch.setattr(runner, "uncovered_notes", lambda spec: asked.append(spec) or ["a word"])
+    monkeypatch.setattr(runner, "uncovered_notes", lambda *parts: asked.append(parts) or ["a word"])
     monkeypatch.setattr(runner, "draw", lambda *_: [])
     config = tiny_config(runs_dir=str(tmp_path), training__epochs=1, evaluation__every=1)
     run(config, directory=tmp_path / "trial", coverage=False)
