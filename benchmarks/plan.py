@@ -9,6 +9,7 @@ python -m benchmarks.plan --images 20000 --detectors oriented_rcnn
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
@@ -60,11 +61,12 @@ def write_copies(folder: Path, images: int, scenes: int, side: int) -> int:
 
 def timed_plan(root: Path, detector: str, size: int, backbone: str) -> dict[str, float]:
     """Seconds of each step of a plan, and of all of it."""
-    begun, steps, names = time.perf_counter(), [], []
+    names, steps = ["reading"], [time.perf_counter()]
 
-    def say(name: str) -> None:
-        steps.append(time.perf_counter())
-        names.append(name)
+    def say(line: str) -> None:
+        if line.startswith("rule: "):
+            names.append(line.removeprefix("rule: "))
+            steps.append(time.perf_counter())
 
     others = [name for name in ORIENTATIONS if name != IDENTITY]
     plan_settings(
@@ -73,10 +75,9 @@ def timed_plan(root: Path, detector: str, size: int, backbone: str) -> dict[str,
         data={"flips": others, "image_size": size},
         progress=say,
     )
-    ended = time.perf_counter()
-    ends = [*steps[1:], ended]
-    seconds = {name: end - start for name, start, end in zip(names, steps, ends, strict=True)}
-    return {**seconds, "all": ended - begun}
+    steps.append(time.perf_counter())
+    seconds = {name: end - start for name, (start, end) in zip(names, itertools.pairwise(steps), strict=True)}
+    return {**seconds, "all": steps[-1] - steps[0]}
 
 
 def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from dbf_ray.progress import print_line
 ABOUT = """Choose settings for own images: image size, anchors, thresholds, batch, learning rate, epochs.
 
 Labels and the headers of all images are read; nothing is trained (--memory-gb and --train-hours try some
-steps). Each value comes from a rule, with the
-figure that it was chosen by as a comment beside it. docs/plan.md has the rules. What --config or an option
-sets stays, and the plan says what it would have chosen."""
+steps). Each value comes from a rule, with the figure that it was chosen by as a comment beside it;
+docs/plan.md has the rules. What --config or an option sets stays, and the plan says what it would have
+chosen."""
 EPILOG = """examples:
   from labelled images to a training:
     dbf plan DIR --out my.yaml
@@ -100,7 +100,8 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf plan") -> d
     else:
         write(options.out, result.pop("yaml"), result)
         print("\n".join(lines(result)))
-        print(f"written: {options.out} and {FILE} beside it; next: dbf train --config {options.out}")
+        step = as_called(prog, f"dbf train --config {shlex.quote(str(options.out))}")
+        print(f"written: {options.out} and {FILE} beside it; next: {step}")
     if options.json:
         print_json(result)
     return result

@@ -69,7 +69,7 @@ def plan_data(
     if config.data.root is not None:  # in a fixed order, whatever is found next time
         config = with_overrides(config, {"data.classes": facts.objects.classes})
     facts = replace(facts, budget=budget, given=given, measure=lambda chosen: measure(chosen, say))
-    plan = make_plan(facts, config, given, lambda name: say(f"rule: {name}"))
+    plan = make_plan(facts, config, lambda name: say(f"rule: {name}"))
     return as_dict(plan, facts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from dbf_ray.config import Config, DetectorConfig, to_dict, with_overrides
 from dbf_ray.detectors import own_options
@@ -60,18 +59,12 @@ class Plan:
     after: Coverage | None
 
 
-def make_plan(
-    facts: Facts,
-    base: Config,
-    given: frozenset[str] = frozenset(),
-    step: Callable[[str], None] = lambda _: None,
-) -> Plan:
+def make_plan(facts: Facts, base: Config, step: Callable[[str], None] = lambda _: None) -> Plan:
     """Choose what fits.
 
     Args:
-        facts: what is known.
+        facts: what is known; which keys of ``base`` stay, whatever a rule says, among it.
         base: what choices are laid over.
-        given: dotted keys of ``base`` that stay, whatever a rule says.
         step: called with the name of each rule before it is asked.
     """
     config, choices = base, []
@@ -79,7 +72,7 @@ def make_plan(
         step(name)
         chosen = rule(facts, config)
         for choice in chosen if all(fits(choice, config) for choice in chosen) else ():
-            if choice.key in given or unfit(choice, config):
+            if choice.key in facts.given or unfit(choice, config):
                 now = flat(to_dict(config)).get(choice.key)
                 choices.append(Choice(**{**vars(choice), "stays": now}))
                 continue
@@ -106,13 +99,7 @@ def covered(objects: Objects, config: Config, usual: bool = False) -> Coverage |
     """What a configured detector makes of at most 3,000 objects in all views; ``usual``: with the detector's
     own defaults.
     """
-    detector = bare_detector(
-        config.detector.name, config.detector.backbone, {} if usual else matching_options(config)
-    )
+    options = {} if usual else config.detector.parameters
+    detector = bare_detector(config.detector.name, config.detector.backbone, options)
     shown = views(objects, config.data.image_size, config.data.flips, config.data.augment.scales)
     return coverage(detector, shown, drawn(objects))
-
-
-def matching_options(config: Config) -> dict[str, Any]:
-    """The detector's own options."""
-    return dict(config.detector.parameters)

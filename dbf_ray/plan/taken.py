@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dbf_ray.detectors.anchors import HorizontalAnchors
-from dbf_ray.detectors.assigners import point_offsets
+from dbf_ray.detectors.assigners import may_stand, point_offsets
 from dbf_ray.geometry import circumscribed
 
 _ROUNDING = 1e-4  # relative: what a bound may be wrong by in float32
@@ -54,15 +54,7 @@ def points_taken(
         able = (longest >= low * (1 - _ROUNDING)) & (longest / 2 <= high * (1 + _ROUNDING))
         own = torch.nonzero(able).squeeze(-1)
         pair, cell, offset = _points_near(objects, own, stride, radius)
-        sides = boxes[pair, 2:4] / 2
-        distances = torch.cat([sides + offset, sides - offset], -1)
-        furthest = distances.amax(-1)
-        stands = (
-            (offset.abs() < radius * stride).all(-1)
-            & (distances.amin(-1) > 0)
-            & (furthest >= low)
-            & (furthest <= high)
-        )
+        stands = may_stand(offset, boxes[pair], radius * stride, low, high)
         places, slot = torch.unique(cell[stands], return_inverse=True)
         best = torch.full((len(places),), len(boxes))
         best.scatter_reduce_(0, slot, rank[pair[stands]], "amin")

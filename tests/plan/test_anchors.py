@@ -27,7 +27,7 @@ from dbf_ray.plan.rules.anchors import (
     even_angles,
     rule,
 )
-from tests.plan.made_up import known, spread
+from tests.plan.random_objects import known, spread
 
 STRIDES = [8, 16, 32, 64, 128]
 

@@ -263,9 +263,7 @@ def test_what_is_given_stays_and_later_rules_see_the_batch_and_epochs(
     assert 3 <= train.epochs < 60
     assert train.warmup_steps == round(0.05 * 25 * train.epochs)
     given = frozenset({"training.accumulation", "training.epochs"})
-    stays = plan.make_plan(
-        replace(known, given=given), config(training__batch_size=4, training__epochs=7), given
-    )
+    stays = plan.make_plan(replace(known, given=given), config(training__batch_size=4, training__epochs=7))
     kept = {choice.key: (choice.value, choice.stays) for choice in stays.choices}
     assert kept["training.accumulation"] == (4, 1)
     assert kept["training.epochs"][1] == 7

@@ -24,7 +24,7 @@ from dbf_ray.plan.job import unequal
 from dbf_ray.plan.objects import Objects
 from dbf_ray.plan.plan import make_plan
 from dbf_ray.plan.written import to_yaml
-from tests.plan.made_up import known, spread
+from tests.plan.random_objects import known, spread
 
 DETECTORS = ["rotated_retinanet", "rotated_fcos", "oriented_rcnn", "rotated_faster_rcnn"]
 SIDES = st.sampled_from([1e-3, 1.0, 7.0, 60.0, 1e3, 1e4])
@@ -65,7 +65,7 @@ def test_a_plan_comes_out_whatever_the_objects(name: str, objects: Objects) -> N
 def test_what_is_given_stays_and_the_plan_says_what_it_would_have_chosen() -> None:
     objects = spread(40, 60, 12)
     base = with_overrides(Config(), {"detector.anchor_ratios": [3.0], "training.epochs": 7})
-    plan = make_plan(known(objects), base, frozenset({"detector.anchor_ratios", "training.epochs"}))
+    plan = make_plan(known(objects, given=frozenset({"detector.anchor_ratios", "training.epochs"})), base)
     assert (plan.config.detector.anchor_ratios, plan.config.training.epochs) == ([3.0], 7)
     stays = {choice.key: choice for choice in plan.choices if choice.stays is not None}
     assert set(stays) == {"detector.anchor_ratios", "training.epochs"}
@@ -83,7 +83,7 @@ def test_points_are_proposed_where_no_anchors_cover_enough() -> None:
 
 def test_another_detector_is_only_proposed_where_options_of_this_one_are_given() -> None:
     base = with_overrides(Config(), {"detector.anchor_ratios": [3.0]})
-    plan = make_plan(known(spread(60, 3, 2, side=256)), base, frozenset({"detector.anchor_ratios"}))
+    plan = make_plan(known(spread(60, 3, 2, side=256), given=frozenset({"detector.anchor_ratios"})), base)
     (proposed,) = (choice for choice in plan.choices if choice.key == "detector.name")
     assert (plan.config.detector.name, proposed.value) == ("rotated_retinanet", "rotated_fcos")
     detector_options(plan.config.detector)
@@ -136,7 +136,7 @@ def test_options_that_a_detector_has_not_are_not_set_nor_is_its_own_rule_guessed
 def test_thresholds_stay_in_order(given: dict[str, float]) -> None:
     objects, base = spread(40, 60, 12), with_overrides(Config(), {"detector": given})
     keys = frozenset(f"detector.{key}" for key in given)
-    detector_options(make_plan(known(objects, given=keys), base, keys).config.detector)
+    detector_options(make_plan(known(objects, given=keys), base).config.detector)
 
 
 @pytest.mark.parametrize(

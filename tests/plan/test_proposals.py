@@ -7,7 +7,7 @@ import pytest
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.plan.plan import covered
 from dbf_ray.plan.rules.proposals import rule
-from tests.plan.made_up import known, spread
+from tests.plan.random_objects import known, spread
 
 TWO_STAGES = with_overrides(Config(), {"detector.name": "oriented_rcnn"})
 

@@ -16,7 +16,7 @@ from dbf_ray.plan import uncovered
 from dbf_ray.plan.kinds import bare_detector
 from dbf_ray.plan.parts import parts
 from dbf_ray.plan.uncovered import is_reference, missed_by_class, surely_over, uncovered_notes
-from tests.plan.made import Made
+from tests.plan.box_dataset import BoxDataset
 from tests.tiny import TINY, as_options, tiny_config
 
 SLIM, SQUARE = (60.0, 6.0, 40.0), (32.0, 32.0, 0.0)  # width, height, degrees
@@ -30,22 +30,22 @@ def run_of(dataset: Any, name: str = "rotated_retinanet", detector: Any = None, 
 
 
 def test_classes_that_are_not_matched_are_named_with_their_shares() -> None:
-    (line,) = uncovered_notes(*run_of(Made({"bar": [SLIM] * 40, "box": [SQUARE] * 40})))
+    (line,) = uncovered_notes(*run_of(BoxDataset({"bar": [SLIM] * 40, "box": [SQUARE] * 40})))
     assert line.startswith("warning: ")
     assert "bar (100% of 40)" in line
     assert "box" not in line
     assert "dbf plan" in line
     assert "\n" not in line
-    assert uncovered_notes(*run_of(Made({"bar": [SLIM] * 40}), "rotated_fcos")) == []
+    assert uncovered_notes(*run_of(BoxDataset({"bar": [SLIM] * 40}), "rotated_fcos")) == []
 
 
 @pytest.mark.parametrize(("count", "warned"), [(19, False), (20, True)])
 def test_a_class_of_few_objects_is_not_judged(count: int, warned: bool) -> None:
-    assert bool(uncovered_notes(*run_of(Made({"bar": [SLIM] * count})))) == warned
+    assert bool(uncovered_notes(*run_of(BoxDataset({"bar": [SLIM] * count})))) == warned
 
 
 def test_difficult_objects_do_not_count() -> None:
-    data = Made({"bar": [SLIM] * 40}, difficult=True)
+    data = BoxDataset({"bar": [SLIM] * 40}, difficult=True)
     assert uncovered_notes(*run_of(data)) == []
     assert list(parts(data, 5)) == []
 
@@ -69,30 +69,32 @@ def test_no_word_on_a_reference_recipe_on_its_own_data() -> None:
     assert not is_reference(tiny_config(**at, detector__positive_iou=0.6), classes)
     assert not is_reference(tiny_config(), classes)
     assert not is_reference(tiny_config(**at), classes[:5])
-    slim = Made({name: [SLIM] * 20 if name == "ship" else [] for name in classes})
+    slim = BoxDataset({name: [SLIM] * 20 if name == "ship" else [] for name in classes})
     assert uncovered_notes(*run_of(slim, **at)) == []
     assert uncovered_notes(*run_of(slim, data__image_size=64))
 
 
 def test_a_detector_of_another_kind_is_not_judged() -> None:
-    assert uncovered_notes(*run_of(Made({"bar": [SLIM] * 40}), detector=torch.nn.Module())) == []
+    assert uncovered_notes(*run_of(BoxDataset({"bar": [SLIM] * 40}), detector=torch.nn.Module())) == []
 
 
 def test_data_without_objects_are_not_judged() -> None:
-    assert uncovered_notes(*run_of(Made({"bar": []}))) == []
+    assert uncovered_notes(*run_of(BoxDataset({"bar": []}))) == []
 
 
 def test_images_of_which_only_a_part_is_trained_on_are_looked_at() -> None:
     from dbf_ray.data import Subset
 
-    data = Made({"bar": [SLIM] * 40, "box": [SQUARE] * 40})
+    data = BoxDataset({"bar": [SLIM] * 40, "box": [SQUARE] * 40})
     counts, missed = missed_by_class(*run_of(Subset(data, range(0, 80, 2))), 20)
     assert counts == [20, 20]
     assert missed == [20, 0]
 
 
 def test_time_is_short_on_data_of_any_size() -> None:
-    looked = [sum(missed_by_class(*run_of(Made({"bar": [SLIM] * 3000})), time)[0]) for time in (0.01, 600)]
+    looked = [
+        sum(missed_by_class(*run_of(BoxDataset({"bar": [SLIM] * 3000})), time)[0]) for time in (0.01, 600)
+    ]
     assert looked[0] <= 900
     assert looked[1] == 3000
 
@@ -111,7 +113,7 @@ def on_files(root: Path, **changes: Any) -> dict[str, Any]:
 def test_a_training_says_it_once(fits: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from jobs.train import main
 
-    root = Made({"bar": [SQUARE if fits else SLIM] * 24}).written(tmp_path / "data")
+    root = BoxDataset({"bar": [SQUARE if fits else SLIM] * 24}).written(tmp_path / "data")
     assert main(as_options(on_files(root, runs_dir=tmp_path / "runs"))) == 0
     said = capsys.readouterr().err
     assert len(lines_with(said)) == (0 if fits else 1)
@@ -133,7 +135,7 @@ def test_a_search_says_it_once_of_its_base(
     def stop(*_: object, **__: object) -> None:
         raise StoppedError
 
-    root = Made({"bar": [SQUARE if fits else SLIM] * 24}).written(tmp_path / "data")
+    root = BoxDataset({"bar": [SQUARE if fits else SLIM] * 24}).written(tmp_path / "data")
     config = load_config(None, on_files(root))
     (tmp_path / "s").mkdir()  # where a folder is, Ray is started for the trials alone
     said: list[str] = []

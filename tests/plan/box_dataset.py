@@ -14,7 +14,7 @@ from dbf_ray.geometry import boxes_to_corners
 SIDE = 64
 
 
-class Made:
+class BoxDataset:
     """Objects (width, height, degrees) by class, each in the middle of an image of its own."""
 
     def __init__(
