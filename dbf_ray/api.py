@@ -129,22 +129,29 @@ def plan_settings(
     config: ConfigLike = None,
     *,
     patches: str | Path | None = None,
+    memory_gb: float | None = None,
+    train_hours: float | None = None,
     progress: Callable[[str], None] | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Choose settings that fit a data set: nothing is trained, labels and the headers of images are read.
+
+    With ``memory_gb`` or ``train_hours`` some steps are measured, for a minute at most.
 
     Args:
         root: folder of labelled images; None for generated scenes (``data={"name": "synthetic"}``).
         config, overrides: what stays as it is, see :mod:`dbf_ray.api`; without a configuration the base is
             ``base_gpu`` or ``base_cpu``, by what the machine has, and a rule may change what it says.
         patches: folder to cut images into, where patches are due; the plan is then made on these.
+        memory_gb: GB of tensors that a step may take on each device; None: micro-batches are the base's.
+        train_hours: hours that one training may take with its evaluations, if its backbone is trained all the
+            time; None: as many epochs as learning needs.
         progress: takes each line for a person; None: they go to stderr.
 
     Returns:
         ``config`` (as nested dictionaries), ``yaml`` (the same as a file, with reasons), ``choices``,
-        ``fingerprint``, ``coverage``, ``notes``; or only ``cut``, the command that is to be run first, where
-        patches are due and ``patches`` is None.
+        ``fingerprint``, ``coverage``, ``measured``, ``notes``; or only ``cut``, the command that is to be
+        run first, where patches are due and ``patches`` is None.
 
     Raises:
         DbfRayError: the data or the configuration cannot be used.
@@ -153,13 +160,15 @@ def plan_settings(
         >>> plan = dbf_ray.plan_settings("my/images")
         >>> summary = dbf_ray.train_detector(plan["config"])
     """
+    from dbf_ray.plan.costs import Budget
     from dbf_ray.plan.job import plan_data
 
+    budget = Budget(memory_gb, train_hours)
     given = as_config(config, **overrides)
     base = given if config is not None else as_config(usual_base(given), **overrides)
     folder = None if root is None else Path(root)
     cut = None if patches is None else Path(patches)
-    return plan_data(base, given_keys(given), folder, cut, progress or print_line)
+    return plan_data(base, given_keys(given), folder, cut, progress or print_line, budget)
 
 
 def evaluate_checkpoint(
@@ -275,5 +284,5 @@ def _train_with_ray(config: Config) -> dict[str, Any]:
     if cluster_address(config.cluster.address) is None:
         spec, directory = prepare(config), run_directory(config)
         if (resume := find_resume(config, directory)) is not None:
-            resumed_data(spec, directory, resume)
+            resumed_data(spec, directory, resume, config.data.changed == "accept")
     return train_on_ray(config)

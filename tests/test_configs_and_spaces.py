@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 SPACES = sorted(file for file in (ROOT / "search_spaces").rglob("*.py") if file.name != "__init__.py")
 # Where the data of a configuration that needs a folder lie, beside the checkout.
-ROOTS = {"hrsc_mobilenet_v2": "data/hrsc2016", "patches": "data/dota_sample"}
+ROOTS = {"hrsc_mobilenet_v2": "data/hrsc2016", "hrsc_planned": "data/hrsc2016", "patches": "data/dota_sample"}
 
 
 def names(files: list[Path]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dbf_ray.config import DataConfig
+from dbf_ray.config import Config, DataConfig
 from dbf_ray.data import Dataset, Subset, split_selection
 from dbf_ray.data.contents import classes_in, has_objects, why_nothing_counts
 from dbf_ray.errors import DataError
@@ -62,19 +62,19 @@ def why_unscored(data: DataConfig, train_set: Dataset, eval_set: Dataset, eval_s
     return None
 
 
-def check_scored(spec: RunSpec) -> None:
-    """Refuse to compare trainings by a map50 that tells nothing.
+def check_scored(config: Config, spec: RunSpec) -> None:
+    """Refuse to compare trainings by a map50 that tells nothing; ``spec`` is made from ``config``.
 
     Raises:
         DataError: it does not; why, and what to do.
     """
     if spec.unscored is None:
         return
-    data, whole = spec.config.data, spec.train_set
+    data, whole = config.data, spec.train_set
     if isinstance(whole, Subset):
-        steps = _another_fold(data, whole.dataset, spec.config.seed)
+        steps = _another_fold(data, whole.dataset, config.seed)
     else:
-        steps = _a_selection(data, whole, spec.config.seed)
+        steps = _a_selection(data, whole, config.seed)
     raise DataError(
         f"a search compares trials by map50, but {spec.unscored}; {steps}correct the labels of these images"
     )

@@ -13,12 +13,13 @@ from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.build.frozen import FrozenSettings, cache_forecast, check_memory, frozen_settings
 from dbf_ray.build.images import ImageSettings, image_settings
 from dbf_ray.build.scored import why_unscored
-from dbf_ray.config import Config
+from dbf_ray.config import Config, TrainingConfig
 from dbf_ray.cost import FlopTable, StepFlops, analytic_ratio, compute_ratio
 from dbf_ray.data import Dataset
 from dbf_ray.detectors import Detector
 from dbf_ray.freezing import Horizon, Policy, budget, make_policy
 from dbf_ray.freezing.forecast import Forecast
+from dbf_ray.training.scheduler import Thaw
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class RunSpec:
     otherwise.
 
     Attributes:
-        config: as it was given, for records.
+        train: how it is trained.
+        seed: of weights, order, augmentation and policies.
+        thaw: what happens to a stage that is trained again.
+        evaluate_every: epochs from one evaluation to the next.
+        data_name: what kind of data it is.
         device: that is trained on.
         images: their sizes and random changes.
         feed: how they reach the device.
@@ -47,7 +52,11 @@ class RunSpec:
         forecast: what the feature cache will do; None without one, or where the timeline is not known.
     """
 
-    config: Config
+    train: TrainingConfig
+    seed: int
+    thaw: Thaw
+    evaluate_every: int
+    data_name: str
     device: torch.device
     images: ImageSettings
     feed: Feeding
@@ -163,7 +172,11 @@ def prepare(config: Config, table: FlopTable | None = None) -> RunSpec:
         workers=config.cluster.workers if here else 1,
     )
     return RunSpec(
-        config=config,
+        train=train,
+        seed=config.seed,
+        thaw=Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, train.warmup_factor),
+        evaluate_every=config.evaluation.every,
+        data_name=config.data.name,
         device=device,
         images=images,
         feed=feed,

@@ -21,7 +21,7 @@ from dbf_ray.training.loop import Training
 from dbf_ray.training.micro_batches import MicroBatches
 from dbf_ray.training.optim import LearningRate, make_optimizer, parameter_groups
 from dbf_ray.training.progress import Progress
-from dbf_ray.training.scheduler import FreezingScheduler, Thaw
+from dbf_ray.training.scheduler import FreezingScheduler
 from dbf_ray.training.signals import SIGNALS, Sources
 
 
@@ -47,7 +47,7 @@ def build_training(
     Raises:
         ResourceError: ``training.compile`` or ``freezing.engine_compile`` is set and cannot work here.
     """
-    train, seed = spec.config.training, spec.config.seed
+    train, seed = spec.train, spec.seed
     device, images, feed, limit = spec.device, spec.images, spec.feed, train.micro_batch_gb
     detector = spec.detector.to(device)
     if train.channels_last:
@@ -111,7 +111,7 @@ def build_training(
         accumulation=train.accumulation,
         clip_norm=train.clip_norm,
         precision=train.precision,
-        evaluate_every=spec.config.evaluation.every,
+        evaluate_every=spec.evaluate_every,
         average=average,
         frozen=build_frozen(
             spec.frozen,
@@ -119,7 +119,7 @@ def build_training(
             ledger,
             view,
             device=device,
-            data_name=spec.config.data.name,
+            data_name=spec.data_name,
             folder=features,
         ),
         micro_batches=MicroBatches(round(limit * 1e9), images.largest)
@@ -133,7 +133,7 @@ def build_scheduler(
     spec: RunSpec, detector: Detector, ddp: DynamicDDP, optimizer: torch.optim.Optimizer, ledger: Ledger
 ) -> FreezingScheduler:
     """The freezing scheduler, with the signals that the policy asks for."""
-    freezing, side = spec.config.freezing, spec.images.square
+    side = spec.images.square
     sources = Sources(
         detector,
         ledger,
@@ -142,8 +142,6 @@ def build_scheduler(
         spec.feed.eval_batch,
     )
     signals = {name: SIGNALS[name](sources) for name in spec.policy.needs_signals}
-    warmup = spec.config.training.warmup_factor
-    thaw = Thaw(freezing.momentum, freezing.rewarm_steps, freezing.rewarm_after, warmup)
     return FreezingScheduler(
-        spec.policy, spec.horizon, Freezer(detector.backbone), ddp, optimizer, signals, thaw
+        spec.policy, spec.horizon, Freezer(detector.backbone), ddp, optimizer, signals, spec.thaw
     )

@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
@@ -69,15 +69,24 @@ def make_parser(
         "--json", action="store_true", help="print the result as one JSON object on the last line of stdout"
     )
     if sections is not None:
-        parser.add_argument(
-            "--config",
-            metavar="FILE",
-            help="YAML file with any of the keys below, a mapping for each section, or a shipped one's name "
-            f"({', '.join(shipped_files('configuration'))}); options here win",
-        )
-        for section in sections:
-            _add_section(parser, section)
+        add_configuration(parser, sections)
     return parser
+
+
+def add_configuration(
+    parser: argparse.ArgumentParser, sections: Sequence[str], shown: Collection[str] | None = None
+) -> None:
+    """``--config`` and an option for each key of the named sections; those that are not ``shown`` are taken
+    too, without a word in the help.
+    """
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file with any of the keys below, a mapping for each section, or a shipped one's name "
+        f"({', '.join(shipped_files('configuration'))}); options here win",
+    )
+    for section in sections:
+        _add_section(parser, section, shown)
 
 
 def as_called(prog: str, text: str) -> str:
@@ -87,7 +96,7 @@ def as_called(prog: str, text: str) -> str:
     return re.sub(r"\bdbf ([a-z][a-z-]*)", lambda found: f"python -m jobs.{found[1].replace('-', '_')}", text)
 
 
-def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
+def _add_section(parser: argparse.ArgumentParser, section: str, shown: Collection[str] | None = None) -> None:
     model: type[BaseModel] = Config
     about = "run"
     if section:
@@ -95,7 +104,7 @@ def _add_section(parser: argparse.ArgumentParser, section: str) -> None:
         assert isinstance(chosen, type)
         assert issubclass(chosen, BaseModel)
         model, about = chosen, section
-    _add_keys(parser.add_argument_group(about, _section_help(model, section)), model, section)
+    _add_keys(parser.add_argument_group(about, _section_help(model, section)), model, section, shown)
 
 
 def _section_help(model: type[BaseModel], section: str) -> str:
@@ -105,7 +114,7 @@ def _section_help(model: type[BaseModel], section: str) -> str:
     return "\n".join(filter(None, (text, member_help(section))))
 
 
-def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
+def _add_keys(group: Any, model: type[BaseModel], prefix: str, listed: Collection[str] | None = None) -> None:
     """An option for each key of ``model``, and of the sections within it unless it is the whole
     configuration.
     """
@@ -113,7 +122,7 @@ def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
         key = f"{prefix}.{name}" if prefix else name
         if _is_section(field.annotation):
             if prefix:
-                _add_keys(group, field.annotation, key)  # type: ignore[arg-type]
+                _add_keys(group, field.annotation, key, listed)  # type: ignore[arg-type]
             continue
         default = field.get_default(call_default_factory=True)
         shown = (
@@ -124,9 +133,8 @@ def _add_keys(group: Any, model: type[BaseModel], prefix: str) -> None:
             else default
         )
         text = f"{field.description}{member_help(key)} (default: {shown})"
-        group.add_argument(
-            f"--{key}", dest=key, metavar=_kind(field.annotation), default=None, help=text.replace("%", "%%")
-        )
+        text = text.replace("%", "%%") if listed is None or key in listed else argparse.SUPPRESS
+        group.add_argument(f"--{key}", dest=key, metavar=_kind(field.annotation), default=None, help=text)
 
 
 def _kind(annotation: Any) -> str:
@@ -150,6 +158,18 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
         ConfigError: an option is unknown or has no value.
     """
     namespace, rest = parser.parse_known_args(arguments)
+    return namespace, overrides_of(parser, namespace, rest)
+
+
+def overrides_of(
+    parser: argparse.ArgumentParser, namespace: argparse.Namespace, rest: Sequence[str]
+) -> dict[str, str]:
+    """Dotted overrides among parsed options and in the ``rest`` that the parser does not know: keys of
+    sections that are open.
+
+    Raises:
+        ConfigError: see :func:`parse`.
+    """
     overrides = {key: value for key, value in vars(namespace).items() if value is not None and _is_key(key)}
     known = sorted(option for action in parser._actions for option in action.option_strings)
     open_sections = {
@@ -168,7 +188,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
         if value is None:
             raise ConfigError(f"option {option} needs a value, got none; give it as {option} VALUE")
         overrides[key] = value
-    return namespace, overrides
+    return overrides
 
 
 def class_option(text: str | None) -> str | list[str] | None:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dbf_ray.cli import prepare_coverage
+from dbf_ray.cli.columns import in_columns
 from dbf_ray.cli.options import class_option
 from dbf_ray.data import CLASS_LISTS
 from dbf_ray.data.check import KINDS, Report, Sample, check_dataset, choose_samples, is_only_told
@@ -39,6 +41,9 @@ public list that most objects are of. Public lists:
 examples:
   dbf prepare-data check DOTA
   dbf prepare-data check DIOR-R --format dior --report check --classes dior-r
+
+{prepare_coverage.EPILOG}
+
 --report leaves report.json, problems.txt, statistics.png, samples.png, and index.html that shows them
 all. Exit status: 0 no errors (there may be warnings), 1 errors, 2 the check cannot be done."""
 MOST_PRINTED = 20  # problems of a kind
@@ -76,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes (default: one for each CPU; 0: none, one that crashes ends the check)",
     )
+    prepare_coverage.add_arguments(parser)
 
 
 def command(options: argparse.Namespace) -> dict[str, Any]:
@@ -89,20 +95,27 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             f"--workers and --samples must be >= 0, got {workers} and {options.samples}; correct them"
         )
+    settings = prepare_coverage.settings(options)
     name = options.format or recognise(options.root)
     if options.report is not None:
         options.report.mkdir(parents=True, exist_ok=True)
     report = check_dataset(
         options.root, find_reader(name), class_option(options.classes), workers, _progress()
     )
+    matched = None if settings is None else prepare_coverage.look(settings, options.root, name, report.notes)
     result: dict[str, Any] = {"root": str(options.root), "format": name} | report.as_dict()
     print("\n".join([*problem_lines(result["problems"]), *table_lines(result["statistics"])]))
+    if settings is not None:
+        result["coverage"] = None if matched is None else matched.as_dict()
+    if matched is not None:
+        print("\n".join(["", *prepare_coverage.lines(matched), ""]))
     for note in report.notes:
         print(f"note: {note}")
     if taken := sorted({one.kind for one in report.problems if is_only_told(one.kind)}):
         print(f"note: a training refuses errors, but not {', '.join(taken)}: these are for you to judge")
     if options.report is not None:
-        write_report(options.report, report, result, options.samples)
+        coverage = "" if matched is None else prepare_coverage.section(matched)
+        write_report(options.report, report, result, options.samples, coverage)
         print(f"report in {options.report / 'index.html'}")
     print(summary(result))
     return result
@@ -140,7 +153,7 @@ def problem_lines(problems: Sequence[Mapping[str, Any]], most: int | None = MOST
 def table_lines(statistics: Mapping[str, Any]) -> list[str]:
     """Splits, classes and sizes as tables."""
     columns = ("images", "images_without_objects", "objects", "difficult")
-    lines = _table(
+    lines = in_columns(
         ["split", "images", "without objects", "objects", "difficult"],
         [[name, *(str(row[key]) for key in columns)] for name, row in statistics["splits"].items()],
     )
@@ -149,7 +162,7 @@ def table_lines(statistics: Mapping[str, Any]) -> list[str]:
         [name, str(row["objects"]), str(row["images"]), str(row["difficult"])]
         for name, row in list(classes.items())[:MOST_PRINTED]
     ]
-    lines += ["", *_table(["class", "objects", "images", "difficult"], rows)] if rows else []
+    lines += ["", *in_columns(["class", "objects", "images", "difficult"], rows)] if rows else []
     if len(classes) > MOST_PRINTED:
         lines.append(f"and {len(classes) - MOST_PRINTED} more classes")
     measures = {
@@ -165,7 +178,7 @@ def table_lines(statistics: Mapping[str, Any]) -> list[str]:
             [label, *(f"{statistics[key]['quantiles'][share]:.4g}" for share in shares)]
             for key, label in measures.items()
         ]
-        lines += ["", *_table(["", *shares.values()], body), ""]
+        lines += ["", *in_columns(["", *shares.values()], body), ""]
         lines.append(f"{statistics['past_border']['objects']} objects reach past the border of their image")
     return lines
 
@@ -177,9 +190,11 @@ def summary(result: Mapping[str, Any]) -> str:
     return f"{summary(result)} (format {result['format']})"
 
 
-def write_report(folder: Path, report: Report, result: Mapping[str, Any], samples: int) -> None:
+def write_report(
+    folder: Path, report: Report, result: Mapping[str, Any], samples: int, coverage: str = ""
+) -> None:
     """Write report.json, problems.txt, statistics.png, samples.png and index.html; samples.png only if
-    something can be drawn.
+    something can be drawn. ``coverage`` is that part of the page.
     """
     from dbf_ray.reports.data_page import data_page
     from dbf_ray.reports.data_statistics import statistics_png
@@ -193,7 +208,7 @@ def write_report(folder: Path, report: Report, result: Mapping[str, Any], sample
     if drawn is not None:
         drawn.save(folder / "samples.png")
     png = None if drawn is None else (folder / "samples.png").read_bytes()
-    page = data_page(result, {name: kind.meaning for name, kind in KINDS.items()}, picture, png)
+    page = data_page(result, {name: kind.meaning for name, kind in KINDS.items()}, picture, png, coverage)
     write_text(folder / "index.html", page)
 
 
@@ -232,16 +247,3 @@ def _drawn(sample: Sample, classes: Sequence[str]) -> Image.Image:
         )
     picture = draw_scene(pixels, outlines(corners[shown], labels[shown]), scale=scale, captions=False)
     return draw_scene(np.asarray(picture), outlines(corners[named] * scale, labels[named]), classes=classes)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns, the first one to the left, numbers to the right."""
-    everything = [head, *rows]
-    widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in everything
-    ]

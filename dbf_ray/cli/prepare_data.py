@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dbf_ray.cli import prepare_check, prepare_merge, prepare_split
-from dbf_ray.cli.options import Parser, as_called, print_json, run_command
-from dbf_ray.errors import ConfigError
+from dbf_ray.cli.options import Parser, as_called, overrides_of, print_json, run_command
 
 EPILOG = "%(prog)s COMMAND --help explains each. Exit status: 0 done, 1 a check found errors, 2 bad input."
 
@@ -41,15 +39,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf prepare-dat
     """Run a sub-command and return its result."""
     parser, parsers = make_parsers(prog)
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [option for action in parsers[options.command]._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"{parsers[options.command].prog} --help lists all options"
-        )
-        raise ConfigError(f"unknown option {unknown[0]}; {hint}")
+    options.overrides = overrides_of(parsers[options.command], options, unknown)
     result = COMMANDS[options.command].command(options)
     if options.json:
         print_json(result)

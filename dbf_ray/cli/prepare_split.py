@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.cli.options import class_option
+from dbf_ray.data.patches.cut_folder import cut_folder
 from dbf_ray.data.patches.cutting import SplitCounts, SplitSettings, SplitTask, cut_all
-from dbf_ray.data.patches.split import SplitWork, prepare_out, split_work
+from dbf_ray.data.patches.split import split_work
 from dbf_ray.data.readers import find_reader, recognise
 from dbf_ray.errors import ConfigError, DataError
-from dbf_ray.locks import only_writer
 from dbf_ray.machine import usable_cpus
 from dbf_ray.member_help import member_help
-from dbf_ray.progress import Counter
 
 ABOUT = """Cut the images of a data set into patches, as detectors of aerial images are trained on, with
 the objects of each.
@@ -122,61 +121,34 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
         from dbf_ray.cluster.reach import require_ray
 
         require_ray(options.address, "--address")
-    plan = split_work(reader, options.root, options.out, settings, classes)
-    with _ray(options), only_writer(options.out, "splitting", "give another OUT"):
-        removed = prepare_out(plan, options.root, options.out, settings, classes)
-        total = sum(len(task.windows) for task in plan.tasks)
-        print("\n".join(notes_of(plan, total, removed)), file=sys.stderr)
-        counter, counts, failures = Counter(total, "patches"), SplitCounts(), []
-        for done in _run(options, plan.tasks):
-            if isinstance(done, SplitCounts):
-                counts += done
-                counter.add(done.written + done.kept)
-            else:
-                failures.append(str(done))
-                print(f"error: {done}", file=sys.stderr)
-    if failures:
-        raise DataError(
-            f"{len(failures)} of {len(plan.tasks)} parts could not be cut, the first: {failures[0]}; all "
-            "others are done: mend the data, start again"
+    work = split_work(reader, options.root, options.out, settings, classes)
+    with _ray(options):
+        cut = cut_folder(
+            work,
+            options.root,
+            options.out,
+            settings,
+            classes,
+            run=lambda tasks: _run(options, tasks),
+            say=_say,
         )
-    speed = counts.written / max(counter.seconds, 1e-9)
+    counts = cut.counts
+    speed = counts.written / max(cut.seconds, 1e-9)
     print(
         f"{counts.written} patches written, {counts.kept} found done; {counts.objects} objects, {counts.cut} "
-        f"of them cut; {counter.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
+        f"of them cut; {cut.seconds:.1f} s, {speed:.1f} patches/s. They are in {options.out}"
     )
     result = {
         **dataclasses.asdict(counts),
-        "objects_in_no_patch": len(plan.lost),
-        "seconds": counter.seconds,
+        "objects_in_no_patch": len(work.lost),
+        "seconds": cut.seconds,
         "patches_per_second": speed,
     }
     return {**result, "out": str(options.out)}
 
 
-def notes_of(plan: SplitWork, patches: int, removed: int) -> list[str]:
-    """What is worth knowing before the cutting begins."""
-    notes = [f"{len({task.image for task in plan.tasks})} images, {patches} patches"]
-    if plan.together:
-        notes.append(f"note: {', '.join(plan.together)} is made of other splits, its images are cut there")
-    for folder in sorted({file.parent for file in plan.originals}):
-        texts = [text for file, text in plan.originals.items() if file.parent == folder]
-        if not any(texts):
-            notes.append(
-                f"warning: none of {len(texts)} images of {folder.parent} has an object; dbf prepare-data "
-                "check says what is wrong with labels that should have some"
-            )
-    if removed:
-        notes.append(f"note: {removed} patches of images that are gone or have changed are removed")
-    if plan.lost:
-        image, one = plan.lost[0]
-        notes.append(
-            f"note: {len(plan.lost)} objects are in no patch, the first is {one.name} in {image.name}"
-            + (f", line {one.line}" if one.line is not None else "")
-            + ": larger than a window leaves room for, or mostly beyond the image; raise --size, or lower "
-            "--share"
-        )
-    return notes
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _ray(options: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:

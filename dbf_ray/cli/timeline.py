@@ -16,7 +16,7 @@ def forecast_of(spec: RunSpec) -> dict[str, Any]:
     return {
         "policy": spec.policy.name,
         "parameters": spec.policy.parameters(),
-        "epochs": spec.config.training.epochs,
+        "epochs": spec.train.epochs,
         "num_stages": spec.num_stages,
         "blocks": spec.horizon.epochs,
         "block_steps": spec.horizon.block_steps,
@@ -37,7 +37,7 @@ def timeline(spec: RunSpec) -> str:
     """Blocks x stages as text, the budget, and what it costs."""
     horizon, unit = spec.horizon, "epochs"
     lines = [f"policy {spec.policy.name} {spec.policy.parameters() or ''}".rstrip()]
-    if horizon.block_steps * spec.config.training.epochs != horizon.all_steps:
+    if horizon.block_steps * spec.train.epochs != horizon.all_steps:
         unit = f"blocks of {horizon.block_steps} optimizer steps"
     if spec.frozen_prefixes is None or spec.lr_factors is None:
         lines.append("this policy decides while training: its timeline and cost are not known beforehand")

@@ -45,8 +45,9 @@ CONTROLLER_FAILURES = (
 @dataclass(frozen=True)
 class Job:
     """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder,
-    and where MLflow is; its own checkpoint to resume from, or another run's to begin at; what is to be done
-    with each epoch's record and checkpoint on rank 0.
+    where MLflow is; its own checkpoint to resume from, or another run's to begin at; what is to be done with
+    each epoch's record and checkpoint on rank 0; whether objects that cannot be matched are told
+    (:func:`dbf_ray.run.run`).
     """
 
     config: dict[str, Any]
@@ -56,6 +57,7 @@ class Job:
     begin: str | None = None
     after_epoch: Callable[[dict[str, Any], Path | None], None] | None = None
     run: RunFunction | None = field(default=None, repr=False)
+    coverage: bool = True
 
 
 def train_on_ray(
@@ -178,6 +180,7 @@ def _train(job: Job) -> dict[str, Any]:
             on_epoch=partial(_report, before=job.after_epoch if rank == 0 else None),
             resume=checkpoint,
             begin=Path(job.begin) if job.begin and checkpoint is None else None,
+            coverage=job.coverage,
         )
     return {"summary": summary, "records": read_epochs(directory)} if rank == 0 else {}
 

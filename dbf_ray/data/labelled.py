@@ -76,6 +76,7 @@ class LabelledDataset:
         self._boxes: list[Tensor] = []
         self._labels: list[list[int]] = []
         self._difficult: list[list[bool]] = []
+        self._lines: list[list[int | None]] = []
         for item, labels in read_split(reader, root, split):
             place = item.labels or item.image
             self._check_names(labels.objects, place, numbers)
@@ -88,6 +89,7 @@ class LabelledDataset:
                 self._boxes.append(boxes)
                 self._labels.append([numbers[one.name] for one in labels.objects])
                 self._difficult.append([one.difficult for one in labels.objects])
+                self._lines.append([one.line for one in labels.objects])
         self.files = [item.image for item in self.items]
         self.image_ids = [item.name for item in self.items]
         if not self.files:
@@ -120,6 +122,13 @@ class LabelledDataset:
     def flags(self, index: int) -> Flags:
         """Labels and difficult flags of an image's objects."""
         return self._labels[index], self._difficult[index]
+
+    def place(self, index: int, number: int) -> tuple[Path, int | None]:
+        """File and line that an object of an image, the ``number``-th, is labelled in; None where its format
+        has no lines.
+        """
+        item = self.items[index]
+        return item.labels or item.image, self._lines[index][number]
 
     def _check_names(self, objects: Sequence[LabelledObject], file: Path, numbers: dict[str, int]) -> None:
         for one in objects:

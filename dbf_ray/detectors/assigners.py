@@ -138,20 +138,28 @@ def assign_points(
     start = 0
     for shape, stride, (low, high), count in zip(shapes, strides, ranges, counts, strict=True):
         box, cell, offset = _cells_near(boxes, shape, stride, radius)
-        sides = boxes[box, 2:4] / 2
-        distances = torch.cat([sides + offset, sides - offset], -1)
-        furthest = distances.amax(-1)
-        stands = (
-            (offset.abs() < radius * stride).all(-1)
-            & (distances.amin(-1) > 0)
-            & (furthest >= low)
-            & (furthest <= high)
-        )
+        stands = may_stand(offset, boxes[box], radius * stride, low, high)
         best.scatter_reduce_(0, cell[stands] + start, rank[box[stands]], "amin")
         start += count
     if not len(boxes):
         return torch.full_like(best, BACKGROUND)
     return torch.where(best < len(boxes), order[best.clamp(max=len(boxes) - 1)], BACKGROUND)
+
+
+def may_stand(offset: Tensor, boxes: Tensor, reach: float, low: float, high: float) -> Tensor:
+    """Which points [N] may stand for a box, whatever other boxes there are: see :func:`assign_points`.
+
+    Args:
+        offset: of the points from the boxes' centres, along the boxes' own axes [N, 2].
+        boxes: of each point [N, 5].
+        reach: of the centre region, pixels.
+        low, high: least and largest distance to the farthest side, pixels.
+    """
+    sides = boxes[:, 2:4] / 2
+    distances = torch.cat([sides + offset, sides - offset], -1)
+    furthest = distances.amax(-1)
+    inside = (offset.abs() < reach).all(-1) & (distances.amin(-1) > 0)
+    return inside & (furthest >= low) & (furthest <= high)
 
 
 def point_offsets(points: Tensor, boxes: Tensor) -> Tensor:

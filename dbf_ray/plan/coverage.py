@@ -11,24 +11,27 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dbf_ray.detectors import Detector, padded_size
-from dbf_ray.detectors.anchors import HorizontalAnchors, level_shapes
-from dbf_ray.detectors.assigners import assign_by_iou, assign_points
+from dbf_ray.detectors import Detector
+from dbf_ray.detectors.base import SIZE_DIVISOR
 from dbf_ray.detectors.fcos import RotatedFCOS
 from dbf_ray.detectors.retinanet import RotatedRetinaNet
-from dbf_ray.detectors.rpn import RegionProposalNetwork, upright_iou, within
+from dbf_ray.detectors.rpn import RegionProposalNetwork
 from dbf_ray.detectors.two_stage import TwoStageDetector
 from dbf_ray.geometry import circumscribed
+from dbf_ray.plan.kinds import assigns_as
 from dbf_ray.plan.objects import Objects
 from dbf_ray.plan.overlaps import best_overlaps
+from dbf_ray.plan.taken import Placed, anchors_taken, points_taken
 
 FEW_POINTS = 3
+_AT_ONCE = 4000  # objects, and those of one image more
+_PAIRS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,23 @@ class Coverage:
         matched: bool [V, n]: covered.
         strength: float [V, n]: the best IoU of an anchor (0 below .4), or how many points or anchors stand
             for the object.
+        held: float [n], 1; of patches, the share of the objects of its class that a patch holds whole: the
+            others count as not covered.
     """
 
     matched: Tensor
     strength: Tensor
+    held: Tensor
 
     def share(self, which: Tensor | None = None) -> float:
         """Share of (view, object) pairs that are covered; NaN without objects."""
-        chosen = self.matched if which is None else self.matched[:, which]
-        return chosen.float().mean().item() if chosen.numel() else math.nan
+        chosen = self.matched * self.held
+        chosen = chosen if which is None else chosen[:, which]
+        return chosen.mean().item() if chosen.numel() else math.nan
 
     def share_of(self, least: float, which: Tensor | None = None) -> float:
         """Share of pairs with at least this ``strength``."""
-        return Coverage(self.strength >= least, self.strength).share(which)
+        return Coverage(self.strength >= least, self.strength, self.held).share(which)
 
 
 def coverage(detector: Detector, shown: Iterable[Objects], chosen: Tensor) -> Coverage | None:
@@ -59,110 +66,110 @@ def coverage(detector: Detector, shown: Iterable[Objects], chosen: Tensor) -> Co
 
     Args:
         detector: with any weights.
-        shown: the same objects in several views (:func:`.objects.views`).
+        shown: the same objects in one or several views (:func:`.objects.views`).
         chosen: indices of the objects to look at; others take anchors and points from them as in training.
 
     Returns:
         None for a detector of a kind that is not known here.
     """
-    if isinstance(detector, RotatedRetinaNet):
-        strength = [_best_iou(detector, view.pick(chosen)) for view in shown]
-        least: float = detector.positive_iou
+    look: Callable[[Objects, Tensor], Tensor]
+    if isinstance(detector, RotatedRetinaNet) and assigns_as(type(detector), RotatedRetinaNet):
+        look, least = functools.partial(_best_iou, detector), detector.positive_iou
     elif isinstance(detector, TwoStageDetector):
-        strength, least = [_anchors(detector.rpn, view, chosen) for view in shown], 1
-    elif isinstance(detector, RotatedFCOS):
-        strength, least = [_points(detector, view, chosen) for view in shown], 1
+        look, least = functools.partial(_anchors, detector.rpn), 1.0
+    elif isinstance(detector, RotatedFCOS) and assigns_as(type(detector), RotatedFCOS):
+        look, least = functools.partial(_points, detector), 1.0
     else:
         return None
-    stacked = torch.stack(strength)
-    return Coverage(stacked >= least, stacked)
+    found, held = [], torch.ones(len(chosen))
+    for view in shown:
+        found.append(look(view, chosen))
+        if view.held is not None:
+            held = view.held.float()[view.labels[chosen]]
+    strength = torch.stack(found)
+    return Coverage(strength >= least, strength, held)
 
 
 def anchor_shapes(detector: RotatedRetinaNet) -> Tensor:
     """Width and height in strides, and angle in degrees, [A, 3] of a detector's anchors at a cell."""
-    upright, angles = detector.anchors.upright.base, detector.anchors.angles
+    upright, angles = detector.anchors.upright.base.cpu(), detector.anchors.angles.cpu()
     sides = (upright[:, 2:] - upright[:, :2])[:, None].expand(-1, len(angles), 2)
     return torch.cat([sides, angles.expand(len(upright), -1)[..., None]], -1).reshape(-1, 3)
 
 
-def _best_iou(detector: RotatedRetinaNet, objects: Objects) -> Tensor:
-    overlaps = best_overlaps(
-        objects.boxes, grids_of(objects), anchor_shapes(detector), detector.anchors.strides
+def _best_iou(detector: RotatedRetinaNet, objects: Objects, chosen: Tensor) -> Tensor:
+    """The best overlap of an anchor with each chosen object."""
+    some = objects.pick(chosen)
+    return best_overlaps(some.boxes, grids_of(some), anchor_shapes(detector), detector.anchors.strides).amax(
+        -1
     )
-    return overlaps.amax(-1)
 
 
 def grids_of(objects: Objects) -> Tensor:
     """(height, width) [n, 2] of the padded image of each object."""
-    padded = [padded_size([(height, width)]) for height, width in objects.sizes.tolist()]
-    return torch.tensor(padded).reshape(-1, 2)[objects.image]
+    return _padded(objects.sizes)[objects.image]
+
+
+def _padded(sizes: Tensor) -> Tensor:
+    return (sizes + SIZE_DIVISOR - 1) // SIZE_DIVISOR * SIZE_DIVISOR
 
 
 def _points(detector: RotatedFCOS, objects: Objects, chosen: Tensor) -> Tensor:
     """How many points stand for each chosen object."""
-    counts = torch.zeros(len(objects))
-    for image, own in _by_image(objects, chosen):
-        shapes = level_shapes(padded_size([image]), detector.strides)
-        boxes = objects.boxes[own].float()
-        taken = assign_points(shapes, detector.strides, boxes, detector.ranges, detector.center_radius)
-        counts[own] = torch.bincount(taken[taken >= 0], minlength=len(own)).float()
-    return counts[chosen]
+    reach = objects.boxes[:, 2:4].norm(dim=-1, keepdim=True).expand(-1, 2) / 2  # they lie inside of it
+    return _counted(
+        lambda placed: points_taken(placed, detector.strides, detector.ranges, detector.center_radius),
+        objects,
+        chosen,
+        reach,
+    )
 
 
 def _anchors(rpn: RegionProposalNetwork, objects: Objects, chosen: Tensor) -> Tensor:
     """How many anchors of a proposal network stand for each chosen object."""
+    around, least = circumscribed(objects.boxes), max(rpn.negative_iou, 1e-6)
+    # an anchor that shares so much with an object is 1 / least times as long at most, and centred so near
+    reach = (around[:, 2:] - around[:, :2]) * max(1 - least, (1 / least - 1) / 2)
+    return _counted(
+        lambda placed: anchors_taken(placed, rpn.anchors, rpn.positive_iou, rpn.negative_iou),
+        objects,
+        chosen,
+        reach,
+    )
+
+
+def _counted(count: Callable[[Placed], Tensor], objects: Objects, chosen: Tensor, reach: Tensor) -> Tensor:
+    """``count`` of the chosen objects, some images at a time, beside those that may take from them.
+
+    Args:
+        count: of objects on their images.
+        objects, chosen: see :func:`coverage`.
+        reach: [N, 2], how far from an object's centre what stands for it may be, along x and y.
+    """
+    order = torch.nonzero(_concerned(objects, chosen, reach)).squeeze(-1)
+    order = order[objects.image[order].argsort(stable=True)]
     counts = torch.zeros(len(objects))
-    for image, own in _by_image(objects, chosen):
-        boxes = objects.boxes[own].float()
-        anchors = _upright_in_reach(rpn.anchors, boxes, image, rpn.negative_iou)
-        taken = assign_by_iou(
-            functools.partial(upright_iou, anchors),
-            len(anchors),
-            boxes,
-            rpn.positive_iou,
-            rpn.negative_iou,
-            rpn.negative_iou,
-        )
-        counts[own] = torch.bincount(taken[taken >= 0], minlength=len(own)).float()
+    per_image = torch.bincount(objects.image[order], minlength=len(objects.sizes))
+    part_of = (per_image.cumsum(0) - per_image) // _AT_ONCE  # an image is in one part
+    for own in order.split(torch.bincount(part_of[objects.image[order]]).tolist()):
+        images, image = torch.unique(objects.image[own], return_inverse=True)
+        sizes = objects.sizes[images]
+        counts[own] = count(Placed(objects.boxes[own].float(), image, sizes, _padded(sizes))).float()
     return counts[chosen]
 
 
-def _upright_in_reach(grid: HorizontalAnchors, boxes: Tensor, size: tuple[int, int], least: float) -> Tensor:
-    """All anchors [K, 4] of an image that share ``least`` or more with any of the objects [M, 5], in their
-    order; a few more are among them.
-    """
-    padded, found, first = padded_size([size]), [], 0
-    around = circumscribed(boxes)
-    for stride, (rows, columns) in zip(grid.strides, level_shapes(padded, grid.strides), strict=True):
-        for number, base in enumerate(grid.base * stride):
-            sides, own = base[2:] - base[:2], around[:, 2:] - around[:, :2]
-            areas, shared = sides.prod(), torch.minimum(own, sides).prod(-1)
-            able = shared >= least * 0.99 * (own.prod(-1) + areas - shared)
-            # along each axis they share at least this much of the larger side
-            slack = (own + sides) / 2 - least * 0.99 * torch.maximum(own, sides)
-            middle = (around[:, 2:] + around[:, :2]) / 2
-            low = torch.ceil((middle - slack) / stride)[able].clamp(min=0).long()
-            high = torch.floor((middle + slack) / stride)[able].long()
-            high = torch.minimum(high, torch.tensor([columns - 1, rows - 1]))
-            spans = (high - low + 1).clamp(min=0)
-            total = spans.prod(-1)
-            row = torch.repeat_interleave(torch.arange(len(low)), total)
-            within_span = torch.arange(len(row)) - (total.cumsum(0) - total)[row]
-            x = low[row, 0] + within_span % spans[row, 0].clamp(min=1)
-            y = low[row, 1] + within_span // spans[row, 0].clamp(min=1)
-            cells = torch.unique(y * columns + x)
-            corner = torch.stack([cells % columns, cells // columns], -1).float() * stride
-            found.append((first + cells * len(grid.base) + number, corner.repeat(1, 2) + base))
-        first += rows * columns * len(grid.base)
-    order = torch.cat([index for index, _ in found]).argsort()
-    anchors = torch.cat([boxes for _, boxes in found])[order]
-    return anchors[within(anchors, size)]
-
-
-def _by_image(objects: Objects, chosen: Tensor) -> Iterable[tuple[tuple[int, int], Tensor]]:
-    """(height, width) and the indices of all objects of each image that holds a chosen one."""
+def _concerned(objects: Objects, chosen: Tensor, reach: Tensor) -> Tensor:
+    """Which of the objects [N] are chosen, or may share an anchor or point with one that is."""
     order = objects.image.argsort(stable=True)
-    starts = torch.searchsorted(objects.image[order], torch.arange(len(objects.sizes) + 1))
-    for image in objects.image[chosen].unique().tolist():
-        height, width = objects.sizes[image].tolist()
-        yield (height, width), order[starts[image] : starts[image + 1]]
+    per_image = torch.bincount(objects.image, minlength=len(objects.sizes))
+    starts = per_image.cumsum(0) - per_image
+    found = torch.zeros(len(objects), dtype=torch.bool)
+    many = int(per_image[objects.image[chosen]].max()) if len(chosen) else 1
+    for some in chosen.split(max(1, _PAIRS_AT_ONCE // many)):
+        total = per_image[objects.image[some]]
+        one = torch.repeat_interleave(some, total)
+        within = torch.arange(len(one)) - torch.repeat_interleave(total.cumsum(0) - total, total)
+        other = order[starts[objects.image[one]] + within]
+        apart = (objects.boxes[one, :2] - objects.boxes[other, :2]).abs()
+        found[other[(apart <= (reach[one] + reach[other]) * 1.001 + 0.01).all(-1)]] = True
+    return found

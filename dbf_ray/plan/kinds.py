@@ -10,6 +10,13 @@ from dbf_ray.detectors.retinanet import RotatedRetinaNet
 from dbf_ray.detectors.two_stage import TwoStageDetector
 
 
+def assigns_as(kind: type, known: type) -> bool:
+    """Whether a class of detectors assigns as ``known`` does, not by a rule of its own."""
+    return issubclass(kind, known) and all(
+        getattr(kind, name, None) is getattr(known, name, None) for name in ("assign", "match")
+    )
+
+
 def is_two_stage(name: str) -> bool:
     """Whether it has a proposal network."""
     return issubclass(find_detector(name), TwoStageDetector)
@@ -17,12 +24,12 @@ def is_two_stage(name: str) -> bool:
 
 def has_oriented_anchors(name: str) -> bool:
     """Whether it assigns oriented anchors by overlap."""
-    return issubclass(find_detector(name), RotatedRetinaNet)
+    return assigns_as(find_detector(name), RotatedRetinaNet)
 
 
 def has_points(name: str) -> bool:
     """Whether points stand for its objects."""
-    return issubclass(find_detector(name), RotatedFCOS)
+    return assigns_as(find_detector(name), RotatedFCOS)
 
 
 def bare_detector(name: str, backbone: str, options: dict[str, Any], classes: int = 1) -> Detector:

@@ -19,74 +19,78 @@ from dbf_ray.geometry.intersection import frames
 from dbf_ray.geometry.iou import iou_of_pairs
 
 LEAST = 0.4  # overlaps below it are not told apart
-_CELLS_AT_ONCE = 1 << 21
+_PAIRS_AT_ONCE = 1 << 12
 _ROUNDING = 1e-5  # pixels and relative: what a bound may be wrong by in float32
 
 
 def best_overlaps(
     boxes: Tensor, grids: Tensor, shapes: Tensor, strides: Sequence[int], center: float = 0.0
 ) -> Tensor:
-    """The best IoU of each object with each anchor shape, over all cells of all levels.
+    """The best IoU of each object with each anchor shape, over all cells of all levels; see :func:`overlaps`.
+
+    Returns:
+        float32 [M, S]; 0 where it is below :data:`LEAST`.
+    """
+    return overlaps(boxes, grids, shapes, strides, center=center)[0]
+
+
+def overlaps(
+    boxes: Tensor,
+    grids: Tensor,
+    shapes: Tensor,
+    strides: Sequence[int],
+    thresholds: Sequence[float] = (),
+    center: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """What objects share with each anchor shape, over all cells of all levels.
 
     Args:
         boxes: objects [M, 5], pixels and degrees.
         grids: (height, width) [M, 2] in pixels of the area that each object's cells are on.
         shapes: anchors [S, 3]: width and height in strides, angle in degrees.
         strides: of the levels, pixels.
+        thresholds: T of them, each :data:`LEAST` or more.
         center: of an anchor in its cell, in strides from the cell's corner.
 
     Returns:
-        float32 [M, S]; 0 where it is below :data:`LEAST`.
+        The best IoU, float32 [M, S], 0 where it is below :data:`LEAST`; and how many cells have an IoU of a
+        threshold or more, float32 [T, M, S].
     """
-    best = torch.zeros(len(boxes) * len(shapes))
+    best = torch.zeros(len(boxes), len(shapes))
+    counts = torch.zeros(len(thresholds), len(boxes), len(shapes))
     boxes, grids, shapes = boxes.double(), grids.double(), shapes.double()
     for stride in strides:
-        sides = shapes[:, :2] * stride
-        areas, own = sides.prod(-1), boxes[:, 2] * boxes[:, 3]
-        alike = torch.minimum(areas, own[:, None]) >= LEAST * (1 - _ROUNDING) * torch.maximum(
-            areas, own[:, None]
-        )
-        for pairs in torch.nonzero(alike).split(max(1, _CELLS_AT_ONCE // 64)):
-            _improve(best.view(len(boxes), -1), pairs, boxes, grids, shapes, stride, center)
-    return torch.where(best >= LEAST, best, 0.0).view(len(boxes), len(shapes))
+        areas, own = shapes[:, :2].prod(-1) * stride**2, boxes[:, 2] * boxes[:, 3]
+        least = LEAST * (1 - _ROUNDING) * torch.maximum(areas, own[:, None])
+        alike = torch.minimum(areas, own[:, None]) >= least
+        for pairs in torch.nonzero(alike).split(_PAIRS_AT_ONCE):
+            slots, found = _of_pairs(pairs, boxes, grids, shapes, stride, center)
+            best.view(-1).scatter_reduce_(0, slots, found, "amax")
+            for count, threshold in zip(counts, thresholds, strict=True):
+                count.view(-1).index_add_(0, slots, (found >= threshold).float())
+    return torch.where(best >= LEAST, best, 0.0), counts
 
 
-def _improve(
-    best: Tensor, pairs: Tensor, boxes: Tensor, grids: Tensor, shapes: Tensor, stride: int, center: float
-) -> None:
-    """Raise ``best`` [M, S] by what the pairs (object, shape) [P, 2] have on one level."""
+def _of_pairs(
+    pairs: Tensor, boxes: Tensor, grids: Tensor, shapes: Tensor, stride: int, center: float
+) -> tuple[Tensor, Tensor]:
+    """Slots [K] in [M, S] and IoUs [K] of pairs (object, shape) [P, 2], at each cell of a level where it may
+    be :data:`LEAST` or more.
+    """
     anchors = torch.cat([boxes[pairs[:, 0], :2], shapes[pairs[:, 1]]], -1)
     anchors[:, 2:4] *= stride
-    alike = _iou(anchors, boxes[pairs[:, 0]]) >= LEAST  # about one centre, where they share most
+    alike = _iou(anchors, boxes[pairs[:, 0]]) >= LEAST * (1 - _ROUNDING)  # about one centre: the most
     anchors, pairs = anchors[alike], pairs[alike]
     pair, cells = _within_reach(anchors, boxes[pairs[:, 0]], grids[pairs[:, 0]], stride, center)
-    placed = torch.cat([cells, anchors[pair, 2:]], -1)
-    bound = _bound(placed, boxes[pairs[pair, 0]])
-    slot = pairs[pair, 0] * best.shape[1] + pairs[pair, 1]
-    flat, order = best.view(-1), bound.argsort(descending=True)
-    order = order[bound[order] >= LEAST]
-    while len(order):  # the most promising cell of each pair, then those that may still be better
-        first = _firsts(slot[order])
-        chosen = order[first]
-        found = _iou(placed[chosen], boxes[pairs[pair[chosen], 0]])
-        flat[slot[chosen]] = torch.maximum(flat[slot[chosen]], found)
-        rest = torch.ones(len(order), dtype=torch.bool)
-        rest[first] = False
-        order = order[rest]
-        order = order[bound[order] > flat[slot[order]]]
+    placed, own = torch.cat([cells, anchors[pair, 2:]], -1), boxes[pairs[pair, 0]]
+    able = _bound(placed, own) >= LEAST
+    slots = (pairs[:, 0] * len(shapes) + pairs[:, 1])[pair[able]]
+    return slots, _iou(placed[able], own[able]).float()
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:
     index = torch.arange(len(a))
     return iou_of_pairs(frames(a), frames(b), index, index)
-
-
-def _firsts(slots: Tensor) -> Tensor:
-    """Positions [U] at which each of the values of ``slots`` [K] occurs for the first time."""
-    ordered, place = torch.sort(slots, stable=True)
-    new = torch.ones(len(slots), dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return place[new]
 
 
 def _within_reach(

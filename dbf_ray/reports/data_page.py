@@ -16,6 +16,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
 body {{ margin: 0 auto; padding: 22px 28px; max-width: 1500px;
@@ -32,6 +33,16 @@ th {{ color: {muted}; font-weight: normal; }}
 td.number {{ white-space: nowrap; }}
 summary {{ cursor: pointer; padding: 5px 0; }}
 img {{ max-width: 100%; }}
+figure {{ margin: 0; }}
+figcaption {{ overflow-wrap: anywhere; }}
+.wide {{ overflow-x: auto; }}
+.wide img {{ min-width: 720px; }}
+.pair, .scenes {{ display: grid; gap: 14px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 370px), 1fr)); }}
+.scenes {{ grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); }}
+.mark {{ display: inline-block; width: 11px; height: 11px; border: 3px solid; margin: 0 5px 0 12px;
+  vertical-align: -3px; }}
+@media (max-width: 600px) {{ body {{ padding: 14px; }} }}
 </style>
 </head>
 <body>
@@ -42,6 +53,7 @@ img {{ max-width: 100%; }}
 {problems}
 <h2>Statistics</h2>
 {statistics}
+{coverage}
 <h2>Samples</h2>
 {samples}
 </body>
@@ -50,7 +62,11 @@ img {{ max-width: 100%; }}
 
 
 def data_page(
-    report: Mapping[str, Any], meanings: Mapping[str, str], statistics: bytes, samples: bytes | None
+    report: Mapping[str, Any],
+    meanings: Mapping[str, str],
+    statistics: bytes,
+    samples: bytes | None,
+    coverage: str = "",
 ) -> str:
     """The page as text.
 
@@ -60,6 +76,7 @@ def data_page(
         meanings: what each kind of problem means.
         statistics: PNG.
         samples: PNG; None: there is nothing to draw.
+        coverage: that part of the page, see :mod:`.coverage_page`.
     """
     color = _COLORS["error"] if report["errors"] else "#1e8449"
     verdict = f"<b style='color:{color}'>{html.escape(summary(report))}</b>"
@@ -68,10 +85,11 @@ def data_page(
         verdict=verdict,
         notes="".join(f"<p class='muted'>{html.escape(note)}</p>" for note in report["notes"]),
         problems=_problems(report, meanings) or "<p>none</p>",
-        statistics=_image(statistics, "statistics"),
+        statistics=_wide(embedded(statistics, "statistics")),
+        coverage=coverage,
         samples="<p class='muted'>no image has objects</p>"
         if samples is None
-        else _image(samples, "samples"),
+        else _wide(embedded(samples, "samples")),
         ink=INK,
         muted=MUTED,
         grid=GRID,
@@ -120,5 +138,14 @@ def _row(problem: Mapping[str, Any]) -> str:
     )
 
 
-def _image(png: bytes, name: str) -> str:
-    return f"<img alt='{name}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+def _wide(picture: str) -> str:
+    """Where a screen is too narrow for it, it scrolls."""
+    return f"<div class='wide'>{picture}</div>"
+
+
+def embedded(picture: bytes, name: str, kind: str = "png") -> str:
+    """A picture as part of a page."""
+    return (
+        f"<img alt='{html.escape(name, quote=True)}' "
+        f"src='data:image/{kind};base64,{base64.b64encode(picture).decode()}'>"
+    )

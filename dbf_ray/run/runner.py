@@ -19,6 +19,7 @@ from dbf_ray.config import Config, at, dotted
 from dbf_ray.cost import FlopTable
 from dbf_ray.errors import DbfRayError
 from dbf_ray.locks import only_writer
+from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
@@ -45,6 +46,7 @@ def run(
     label: str = "",
     quiet: bool = False,
     table: FlopTable | None = None,
+    coverage: bool = True,
 ) -> dict[str, Any]:
     """Train one configuration.
 
@@ -59,6 +61,8 @@ def run(
         label: put before every line of progress.
         quiet: print no progress.
         table: see :func:`dbf_ray.build.prepare`.
+        coverage: say so before the first epoch, where the detector can't match the objects
+            (:mod:`dbf_ray.plan.uncovered`).
 
     Returns:
         The content of summary.json, on every rank.
@@ -70,8 +74,8 @@ def run(
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     spec = prepare(config, table)
-    data = resumed_data(spec, directory, resume)
-    about = about_run(spec, data)
+    data = resumed_data(spec, directory, resume, config.data.changed == "accept")
+    about = about_run(config, spec, data)
     facts = about["facts"]
     writes = rank() == 0
     with (
@@ -91,6 +95,9 @@ def run(
             how = "resuming" if resume is not None else f"beginning where {known['name']} was"
             training.progress.note(f"{how} after {state.epoch} of {training.epochs} epochs, from {start}")
             for line in data.notes:
+                training.progress.note(line)
+        if writes and coverage and not quiet and state.epoch < training.epochs:
+            for line in uncovered_notes(config, spec):
                 training.progress.note(line)
         if writes:
             data.write(directory)

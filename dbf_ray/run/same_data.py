@@ -110,7 +110,7 @@ def continued(
     return DataRecord(now.splits, (*known, {"after": after, "digest": digest, "changed": phrases}))
 
 
-def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None) -> DataRecord:
+def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None, accept: bool) -> DataRecord:
     """The data of a run in ``directory`` that begins, or goes on from ``checkpoint``. Inside a process group
     every rank must call it; that of rank 0 counts, and whatever is wrong is raised on all.
 
@@ -138,7 +138,7 @@ def resumed_data(spec: RunSpec, directory: Path, checkpoint: Path | None) -> Dat
             whose=f"run {directory.name!r} in {directory.parent}",
             another="give another --name",
             after=f"epoch {len(record.get('epochs', ()))}",
-            accept=spec.config.data.changed == "accept",
+            accept=accept,
             classes=record.get("classes"),
         )
 

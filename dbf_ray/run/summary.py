@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dbf_ray.build import RunSpec
-from dbf_ray.config import to_dict
+from dbf_ray.config import Config, to_dict
 from dbf_ray.data import sizes_of
 from dbf_ray.files import write_bytes
 from dbf_ray.freezing import budget
@@ -26,21 +26,21 @@ from dbf_ray.training.ddp import broadcast_object, rank, world_size
 from dbf_ray.training.loop import LoopState, Training
 
 
-def facts_of(spec: RunSpec) -> dict[str, Any]:
-    """What is known of a run before it trains."""
+def facts_of(config: Config, spec: RunSpec) -> dict[str, Any]:
+    """What is known of a run before it trains; ``spec`` is made from ``config``."""
     return {
-        "name": run_name(spec.config),
+        "name": run_name(config),
         "policy": spec.policy.name,
         "parameters": spec.policy.parameters(),
         "rho": spec.policy.parameters().get("rho"),
-        "seed": spec.config.seed,
+        "seed": config.seed,
         "num_stages": spec.num_stages,
         "frozen_prefixes": spec.frozen_prefixes,
         "budget": spec.budget,
         "compute_ratio": spec.compute_ratio,
         "analytic_ratio": spec.analytic_ratio,
         "backbone_share": spec.backbone_share,
-        "norm_eval": spec.config.detector.norm_eval,
+        "norm_eval": config.detector.norm_eval,
         "expected_hit_rate": None if spec.forecast is None else spec.forecast.hit_rate,
         "eval_split": spec.eval_split,
         "train_images": len(spec.train_set),
@@ -51,11 +51,11 @@ def facts_of(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def about_run(spec: RunSpec, data: DataRecord) -> dict[str, Any]:
+def about_run(config: Config, spec: RunSpec, data: DataRecord) -> dict[str, Any]:
     """What is known of a run before it trains, as the records of its checkpoints hold it."""
-    facts = facts_of(spec) | data.as_facts()
+    facts = facts_of(config, spec) | data.as_facts()
     facts |= {"forked_from": None, "pieces": [piece_of(facts, 0)]}
-    return {"config": to_dict(spec.config), "window": training_window(spec), "facts": facts}
+    return {"config": to_dict(config), "window": training_window(spec), "facts": facts}
 
 
 def piece_of(facts: Mapping[str, Any], epoch: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def training_window(spec: RunSpec) -> int:
     are stored.
     """
     sizes = sizes_of(spec.train_set)
-    return round(statistics.median(max(size) for size in sizes)) if sizes else spec.config.data.image_size
+    return round(statistics.median(max(size) for size in sizes)) if sizes else spec.images.size
 
 
 def draw(directory: Path, state: LoopState, name: str, num_stages: int) -> list[Path]:

@@ -18,6 +18,7 @@ from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.data.digest import Facts, data_facts
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.files import LONGEST_NAME, sha256
+from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
 from dbf_ray.run.summary import versions
 from dbf_ray.search.settings import Beginning
@@ -34,6 +35,7 @@ class CheckedBegin:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self._data: DataRecord | None = None
+        self._first: tuple[Config, RunSpec] | None = None
         self._classes: list[str] = []
 
     def __call__(self, config: Config) -> Beginning:
@@ -43,11 +45,11 @@ class CheckedBegin:
             DbfRayError: it cannot be trained, or its map50 would tell nothing.
         """
         spec = prepare(config)
-        check_scored(spec)
+        check_scored(config, spec)
         data = data_of(spec)
         if self._data is None:
-            self._data, self._classes = data, spec.train_set.classes
-        return Beginning(spec.horizon, origin_of(config, data.digest), checkpoint_bytes(spec))
+            self._data, self._classes, self._first = data, spec.train_set.classes, (config, spec)
+        return Beginning(spec.horizon, origin_of(config, data.digest), checkpoint_bytes(config, spec))
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:
         """The data of the study in ``folder`` with the base ``config``, which begins or goes on: those of its
@@ -81,6 +83,13 @@ class CheckedBegin:
             classes=_classes_of(before),
         )
 
+    def uncovered(self) -> list[str]:
+        """A warning, where the detector of the first configuration, a baseline, can't match its objects; to
+        be asked once.
+        """
+        first, self._first = self._first, None
+        return [] if first is None else uncovered_notes(*first)
+
     def _left_for_the_end(self, config: Config) -> dict[str, Facts]:
         """What val is, on which the front will be evaluated; a warning where that will not work."""
         split = config.data.val_split
@@ -94,9 +103,9 @@ class CheckedBegin:
         return {"val": data_facts(dataset)}
 
 
-def checkpoint_bytes(spec: RunSpec) -> int:
+def checkpoint_bytes(config: Config, spec: RunSpec) -> int:
     """About how large a checkpoint is: weights, their average, and what the optimizer keeps of each."""
-    train = spec.config.training
+    train = config.training
     copies = 1 + {"sgd": 1, "adamw": 2}[train.optimizer] + (train.ema is not None)
     return copies * sum(tensor.nbytes for tensor in spec.detector.state_dict().values())
 

@@ -107,7 +107,7 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     if config.cluster.workers > 1:
         set_environment()
         resumed, begun = (None if path is None else str(path) for path in (resume, begin))
-        return fit(Job(to_dict(config), str(directory), target, resumed, begun, keeping, setup.run))
+        return fit(Job(to_dict(config), str(directory), target, resumed, begun, keeping, setup.run, False))
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(
@@ -117,6 +117,7 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         on_epoch=partial(_report, keeping),
         resume=resume,
         begin=begin,
+        coverage=False,  # the search has looked at its base
     )
 
 

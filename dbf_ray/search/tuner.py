@@ -123,7 +123,8 @@ def search(
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
             data.write(folder)
-            for note in (*data.notes, *begin.warnings):
+            uncovered = [] if len(study.complete()) >= wanted else begin.uncovered()
+            for note in (*data.notes, *begin.warnings, *uncovered):
                 progress(f"study {study_name}: {note}")
         found = _Search(config, folder, study, store, wanted, concurrent, progress, run, space.file)
         return found.execute()

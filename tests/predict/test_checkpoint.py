@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from dbf_ray.build import RunSpec
-from dbf_ray.config import load_config
 from dbf_ray.data import SyntheticDataset, make_target
 from dbf_ray.data.samples import Dataset, Sample, Subset
 from dbf_ray.detectors import make_detector
@@ -32,9 +31,7 @@ class Nothing:
 
 
 def plan_of(train_set: Dataset) -> RunSpec:
-    return cast(
-        "RunSpec", SimpleNamespace(train_set=train_set, config=load_config(None, {"data.image_size": 96}))
-    )
+    return cast("RunSpec", SimpleNamespace(train_set=train_set, images=SimpleNamespace(size=96)))
 
 
 def test_a_run_notes_the_median_long_side_of_its_training_images() -> None:

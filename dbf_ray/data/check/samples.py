@@ -65,9 +65,13 @@ def choose_samples(records: Sequence[ImageRecord], count: int) -> list[Sample]:
 def _sample(record: ImageRecord, row: int) -> Sample:
     assert record.pixels is not None
     x, y = record.objects.boxes[row, :2]
-    height, width = record.pixels.size
-    (left, wide), (top, high) = _span(x, width), _span(y, height)
-    return Sample(record, (left, top, wide, high))
+    return Sample(record, window_about(x, y, record.pixels.size))
+
+
+def window_about(x: float, y: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What is shown of an image (height, width) about a point: (left, top, width, height) in pixels."""
+    (left, wide), (top, high) = _span(x, size[1]), _span(y, size[0])
+    return left, top, wide, high
 
 
 def _span(center: float, length: int) -> tuple[int, int]:

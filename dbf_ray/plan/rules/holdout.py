@@ -9,8 +9,8 @@ SHARE = 0.2
 
 
 def rule(facts: Facts, config: Config) -> list[Choice]:
-    """``data.selection_fraction``, where the folder has no split to evaluate on."""
-    if facts.evaluated is not None:
+    """``data.selection_fraction``, where the folder has no split to evaluate on, and an image to spare."""
+    if facts.evaluated is not None or facts.scenes < 2:
         return []
-    why = "the folder is not divided: this share is held out to evaluate on"
+    why = "the folder has no other split to evaluate on: this share is held out"
     return [Choice("data.selection_fraction", SHARE, why, "held-out images")]

@@ -52,30 +52,36 @@ def warmup_steps(steps: int) -> int:
     return min(MOST_WARMUP, round(WARMUP_SHARE * steps))
 
 
-def rule(facts: Facts, config: Config) -> list[Choice]:
-    """Keys of ``training``, by the batch, the optimizer and how many images there are."""
-    train, images = config.training, len(facts.objects.sizes)
-    if config.data.selection_fraction:
-        images = max(1, round(images * (1 - config.data.selection_fraction)))
+def training_images(facts: Facts, config: Config) -> int:
+    """How many images are trained on: what is held out is not."""
+    images = len(facts.objects.sizes)
+    return max(1, round(images * (1 - config.data.selection_fraction)))
+
+
+def batch_rule(facts: Facts, config: Config) -> list[Choice]:
+    """``training.batch_size``, where the base's is too large; workers and micro-batches share it evenly."""
+    train, images = config.training, training_images(facts, config)
     batch = min(train.batch_size, largest_batch(images))
     parts = config.cluster.workers * train.accumulation
     batch = max(parts, batch - batch % parts)
-    steps = max(1, images // batch)
-    wanted = epochs(steps)
-    found = []
-    if batch != train.batch_size:
-        found.append(Choice("training.batch_size", batch, f"a quarter of {images} images at most", "batch"))
-    rate = learning_rate(train.optimizer, batch, is_two_stage(config.detector.name))
+    if batch == train.batch_size:
+        return []
+    return [Choice("training.batch_size", batch, f"a quarter of {images} images at most", "batch")]
+
+
+def rule(facts: Facts, config: Config) -> list[Choice]:
+    """How fast to train, by the optimizer, the batch and the epochs."""
+    train = config.training
+    steps = max(1, training_images(facts, config) // train.batch_size) * train.epochs
+    rate = learning_rate(train.optimizer, train.batch_size, is_two_stage(config.detector.name))
     return [
-        *found,
-        Choice("training.lr", rate, f"{train.optimizer} at batch {batch}", "learning rate"),
+        Choice("training.lr", rate, f"{train.optimizer} at batch {train.batch_size}", "learning rate"),
         Choice("training.weight_decay", WEIGHT_DECAY[train.optimizer], train.optimizer, "weight decay"),
         Choice("training.schedule", "cosine", "whatever the number of epochs", "learning rate"),
-        Choice("training.epochs", wanted, f"{steps} steps in each, {steps * wanted} in all", "epochs"),
         Choice(
             "training.warmup_steps",
-            warmup_steps(steps * wanted),
-            f"{WARMUP_SHARE:.0%} of {steps * wanted} steps, at most {MOST_WARMUP}",
+            warmup_steps(steps),
+            f"{WARMUP_SHARE:.0%} of {steps} steps, at most {MOST_WARMUP}",
             "warm-up",
         ),
     ]

@@ -7,10 +7,11 @@ from dbf_ray.detectors import with_defaults
 from dbf_ray.plan.choices import Choice, Facts
 from dbf_ray.plan.coverage import FEW_POINTS, Coverage, coverage
 from dbf_ray.plan.kinds import bare_detector, has_oriented_anchors, has_points
-from dbf_ray.plan.objects import drawn, scaled
-from dbf_ray.plan.rules.anchors import MOST_OBJECTS, best_anchors, table_of
+from dbf_ray.plan.objects import drawn_counted, scaled
+from dbf_ray.plan.rules.anchors import MOST_OBJECTS, anchors_for
 
 TOO_FEW = 0.9  # of the objects, covered by 16 anchors a cell
+ROUNDING = 1e-6  # of a share
 FACTORS = (0.5, 0.707, 1.0, 1.414, 2.0)  # of the limits between levels
 
 
@@ -18,11 +19,11 @@ def detector_rule(facts: Facts, config: Config) -> list[Choice]:
     """``detector.name``: rotated FCOS where 16 anchors a cell cover less than 90 % and it covers more."""
     if not has_oriented_anchors(config.detector.name):
         return []
-    anchors, _ = best_anchors(table_of(facts, config))
+    anchors, _ = anchors_for(facts, config)
     if anchors.covered >= TOO_FEW:
         return []
     covered = _covered(facts, config, {}).share()
-    if covered <= anchors.covered:
+    if covered <= anchors.covered + ROUNDING:
         return []
     why = f"16 anchors a cell cover {anchors.covered:.1%} of the objects, points {covered:.1%}"
     return [Choice("detector.name", "rotated_fcos", why, "detector")]
@@ -48,6 +49,6 @@ def rule(facts: Facts, config: Config) -> list[Choice]:
 def _covered(facts: Facts, config: Config, options: dict[str, list[float]]) -> Coverage:
     shown = scaled(facts.objects, config.data.image_size)
     detector = bare_detector("rotated_fcos", config.detector.backbone, options)
-    found = coverage(detector, [shown], drawn(shown, 0, MOST_OBJECTS))
+    found = coverage(detector, [shown], drawn_counted(shown, MOST_OBJECTS))
     assert found is not None
     return found
