@@ -202,7 +202,7 @@ class _Search:
                 if parent is not None:
                     parent.finish(self._files(), failure)
         if failure is not None:
-            reasons = [self.study.last_invalid or "nothing", *self._failures]
+            reasons = [self.study.choosing.last_invalid or "nothing", *self._failures]
             raise TrainingError(
                 f"study {self.name}: not one trial ended well; the last one said: {reasons[-1]}; mend that, "
                 "and the same command goes on"
@@ -225,10 +225,10 @@ class _Search:
                 f"study {self.name}: a baseline has no result; the same command with --trials {complete + 1} "
                 "trains it first"
             )
-        if self.study.invalid_draws:
+        if self.study.choosing.invalid_draws:
             self.show(
-                f"study {self.name}: {self.study.invalid_draws} draws were not valid, the last: "
-                f"{self.study.last_invalid}"
+                f"study {self.name}: {self.study.choosing.invalid_draws} draws were not valid, the last: "
+                f"{self.study.choosing.last_invalid}"
             )
         if complete < self.trials:
             why = "the space has no further setting" if self.study.exhausted else "too many failed"

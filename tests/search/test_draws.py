@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
-from dbf_ray.search import study as study_module
+from dbf_ray.search import choosing
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import DrawError, load_space
@@ -195,14 +195,14 @@ def test_a_space_that_is_valid_for_chance_alone_ends_after_few_trials(
 ) -> None:
     """Valid while it is tried, and never for a trial: the loop that once wrote hundreds of failed trials."""
     study = opened("0")
-    real = study._draws.overrides
+    real = study.choosing._draws.overrides
 
     def raising(trial, config):
         if trial.study is study.optuna:
             raise ConfigError("not this time")
         return real(trial, config)
 
-    monkeypatch.setattr(study._draws, "overrides", raising)
+    monkeypatch.setattr(study.choosing._draws, "overrides", raising)
     assert study.ask() is None
-    assert len(study.optuna.trials) <= 2 * study_module.SAMPLER_TRIES
-    assert "not this time" in study.last_invalid
+    assert len(study.optuna.trials) <= 2 * choosing.SAMPLER_TRIES
+    assert "not this time" in study.choosing.last_invalid

@@ -348,8 +348,8 @@ def test_invalid_draws_of_a_space_that_also_has_valid_ones_are_failed_and_passed
     assert failed
     assert all("rho" in trial.user_attrs["failure"] for trial in failed)
     assert study.exhausted
-    assert study.invalid_draws > len(failed)  # those looked through in the end, too
-    assert "rho" in study.last_invalid
+    assert study.choosing.invalid_draws > len(failed)  # those looked through in the end, too
+    assert "rho" in study.choosing.last_invalid
 
 
 def test_a_broken_study_file_is_a_clear_error(tmp_path):
