@@ -3,6 +3,7 @@ and ranks.
 """
 
 from dbf_ray.evaluation.average_precision import average_precision
-from dbf_ray.evaluation.evaluator import IOU_THRESHOLDS, Evaluator
+from dbf_ray.evaluation.evaluator import Evaluator
+from dbf_ray.evaluation.matches import IOU_THRESHOLDS, Matches
 
-__all__ = ["IOU_THRESHOLDS", "Evaluator", "average_precision"]
+__all__ = ["IOU_THRESHOLDS", "Evaluator", "Matches", "average_precision"]

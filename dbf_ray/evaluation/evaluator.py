@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.evaluation.average_precision import check, class_ap, mean
+from dbf_ray.evaluation.matches import IOU_THRESHOLDS, Matches
 from dbf_ray.evaluation.matching import match_classes, plain
 from dbf_ray.evaluation.merge import NMS_THRESHOLD, as_found, merge_patches
-
-IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-"""0.50, 0.55, ..., 0.95: the thresholds that map50_95 averages over."""
 
 Image = dict[str, dict[str, NDArray[Any]]]
 
@@ -45,6 +43,8 @@ class Evaluator:
         for threshold in self.iou_thresholds:
             check(threshold, "voc12")
         self.classes = list(classes)
+        self.matches: dict[str, Matches] = {}
+        """Of ``compute``, under "", and of ``compute_merged``, under "merged/"."""
         self._images: dict[str, Image] = {}
         self._scales: dict[str, float] = {}
         self._gathered = False
@@ -125,10 +125,11 @@ class Evaluator:
             class; by the area under the curve (VOC2012) except map50_voc07. NaN where there are no objects
             (other than difficult ones) to find, and only there.
         """
-        images = [self._images[image_id] for image_id in sorted(self._images)]
-        matches = match_classes(
-            [image["detections"] for image in images], [image["objects"] for image in images]
-        )
+        names = sorted(self._images)
+        images = [self._images[image_id] for image_id in names]
+        objects = [image["objects"] for image in images]
+        matches = match_classes([image["detections"] for image in images], objects)
+        self.matches[""] = Matches.of(matches, names, self.classes, objects)
 
         def per_class(threshold: float, method: str = "voc12") -> dict[int, float]:
             return {label: class_ap(found, threshold, method) for label, found in matches.items()}
@@ -171,7 +172,9 @@ class Evaluator:
         nothing = as_found(np.zeros((0, 5)), np.zeros(0), np.zeros(0), 1.0)
         for name, objects in originals.items():
             whole.update([merged.get(name, nothing)._asdict()], [{**objects, "image_id": name}])
-        return {f"merged/{name}": value for name, value in whole.compute().items()}
+        metrics = whole.compute()
+        self.matches["merged/"] = whole.matches[""]
+        return {f"merged/{name}": value for name, value in metrics.items()}
 
     def _check_labels(self, labels: NDArray[Any], place: str) -> None:
         wrong = labels[(labels < 0) | (labels >= len(self.classes))]

@@ -32,12 +32,16 @@ class ClassMatches(NamedTuple):
         claimed: [n] number of that object, counted over all images; -1 where there is none.
         difficult: [n] whether that object is difficult.
         objects: how many objects of the class are not difficult.
+        images: [n] number of the image that it is in.
+        scores: [n].
     """
 
     iou: NDArray[np.float64]
     claimed: NDArray[np.int64]
     difficult: NDArray[np.bool_]
     objects: int
+    images: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 def match_classes(
@@ -69,15 +73,21 @@ def match_classes(
     iou, claimed = (torch.cat([claim[part] for claim in claims]) for part in (0, 1))
     scores, labels = (torch.cat([image[part] for image in found]) for part in (1, 2))
     all_labels, all_difficult = (torch.cat([image[part] for image in objects]) for part in (1, 2))
+    images = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(one[1]) for one in found]))
     order = torch.argsort(scores, descending=True, stable=True)
-    iou, claimed, labels = iou[order], claimed[order], labels[order]
+    iou, claimed, labels, images, scores = (part[order] for part in (iou, claimed, labels, images, scores))
     result = {}
     for label, count in zip(*torch.unique(all_labels[~all_difficult], return_counts=True), strict=True):
         mine = labels == label
         ids = claimed[mine]
         is_difficult = all_difficult[ids.clamp(min=0)] & (ids >= 0)
         result[int(label)] = ClassMatches(
-            iou[mine].double().numpy(), ids.numpy(), is_difficult.numpy(), int(count)
+            iou[mine].double().numpy(),
+            ids.numpy(),
+            is_difficult.numpy(),
+            int(count),
+            images[mine].numpy(),
+            scores[mine].float().numpy(),
         )
     return result
 

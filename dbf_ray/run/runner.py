@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.config import Config, at, dotted
 from dbf_ray.cost import FlopTable
 from dbf_ray.errors import DbfRayError
+from dbf_ray.evaluation.matches import MATCHES, write_matches
 from dbf_ray.locks import only_writer
 from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.naming import mlflow_target, run_directory
@@ -101,6 +103,7 @@ def run(
                 training.progress.note(line)
         if writes:
             data.write(directory)
+            training.matched = partial(write_matches, directory / MATCHES)
         active: Sequence[Tracker] = []
         if writes:
             active = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers

@@ -23,7 +23,7 @@ from dbf_ray.cost import Ledger
 from dbf_ray.data import TrainLoader
 from dbf_ray.detectors import Batch, Detector, padded_size
 from dbf_ray.errors import TrainingError
-from dbf_ray.evaluation import Evaluator
+from dbf_ray.evaluation import Evaluator, Matches
 from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import (
     DynamicDDP,
@@ -40,6 +40,7 @@ from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler
 
 GRADIENT_NORM = "gradient_norm"
+Matched = Callable[[Mapping[str, Matches]], None]
 CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look waits for the device
 
 
@@ -52,6 +53,7 @@ class Training:
         micro_batches: into how many these are merged before they are trained; None: they stay as they are.
         frozen: what runs the frozen prefix instead of the backbone itself; None: nothing.
         originals: objects of the images that the evaluated patches were cut from; None: they are no patches.
+        matched: called on every rank with what :attr:`.Evaluator.matches` holds of the last evaluation.
     """
 
     detector: Detector
@@ -75,6 +77,7 @@ class Training:
     frozen: FrozenPrefix | None = None
     micro_batches: MicroBatches | None = None
     originals: Mapping[str, Mapping[str, Any]] | None = None
+    matched: Matched | None = None
 
     @property
     def eval_detector(self) -> Detector:
@@ -128,6 +131,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
             training.classes,
             training.precision,
             training.originals,
+            training.matched if epoch + 1 == training.epochs else None,
         )
         if due
         else {}
@@ -287,9 +291,10 @@ def evaluate(
     classes: list[str],
     precision: str = "float32",
     originals: Mapping[str, Mapping[str, Any]] | None = None,
+    matched: Matched | None = None,
 ) -> dict[str, float]:
     """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode
-    is restored.
+    is restored. ``matched`` gets what matched in which image.
 
     Where the images are patches, ``originals`` are the objects of the images they were cut from, and the
     metrics on these come too, as :meth:`.Evaluator.compute_merged` names them.
@@ -302,7 +307,10 @@ def evaluate(
             evaluator.update(detector(images), targets)
     detector.train(was_training)
     evaluator.gather()
-    return evaluator.compute() | (evaluator.compute_merged(originals) if originals is not None else {})
+    metrics = evaluator.compute() | (evaluator.compute_merged(originals) if originals is not None else {})
+    if matched is not None:
+        matched(evaluator.matches)
+    return metrics
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -96,13 +96,13 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Com
 def searching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options of a search that would have two CPUs and goes as far as the first trial."""
     from dbf_ray.cluster.ray_runtime import Resources
-    from dbf_ray.search import tuner
+    from dbf_ray.search.searching import Searching
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("dbf_ray.search.tuner.available_resources", lambda: Resources(2, 0, "this machine"))
     monkeypatch.setattr(
-        tuner._Search, "execute", lambda self: {"study": self.name, "trials": [], "front": [], "knee": None}
+        Searching, "execute", lambda self: {"study": self.name, "trials": [], "front": [], "knee": None}
     )
     monkeypatch.setattr("dbf_ray.cli.search.closing", lambda *_: "searched")
     return ["--space", "rho", "--search.studies_dir", str(tmp_path / "studies")]

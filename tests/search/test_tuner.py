@@ -200,8 +200,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, failing: set[str]) -> None:
             if failure:
                 self._failures.append(failure)
 
-    monkeypatch.setattr("dbf_ray.search.tuner.connected_ray", no_ray)
-    monkeypatch.setattr("dbf_ray.search.tuner._Search._tune", tell)
+    monkeypatch.setattr("dbf_ray.search.searching.connected_ray", no_ray)
+    monkeypatch.setattr("dbf_ray.search.searching.Searching._tune", tell)
 
 
 def searched_without_ray(tmp_path: Path, trials: int, space: Path = RHO) -> list[str]:

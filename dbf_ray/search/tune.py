@@ -1,0 +1,77 @@
+"""Ray Tune, as a search uses it: it runs what a searcher hands out, and knows nothing that is needed after a
+kill.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from dbf_ray.config import ClusterConfig
+from dbf_ray.errors import TrainingError
+
+# what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
+DRIVER_MEMORY = 64 * 1024**2
+
+
+def run_visits(
+    searcher: Searcher,
+    visit: Callable[[dict[str, Any]], None],
+    *,
+    folder: Path,
+    cluster: ClusterConfig,
+    most: int,
+    at_once: int,
+) -> None:
+    """Run all that ``searcher`` hands out.
+
+    Args:
+        searcher: says what is next, and is told what came of it.
+        visit: what runs in a trial's process.
+        folder: of the study, whose name Tune's own notes carry.
+        cluster: what each visit reserves, and where Tune's notes are.
+        most: visits at most.
+        at_once: of these.
+
+    Raises:
+        TrainingError: Ray Tune stopped.
+    """
+    name = folder.name
+    shutil.rmtree(folder / "tune", ignore_errors=True)  # of a search that was killed
+    tuner = tune.Tuner(
+        tune.with_resources(visit, _resources(cluster)),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=most,
+            max_concurrent_trials=at_once,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            reuse_actors=True,  # a process costs seconds of imports
+        ),
+        run_config=tune.RunConfig(
+            name="tune" if cluster.storage is None else f"{name}-tune",
+            storage_path=cluster.storage or str(folder.absolute()),
+            failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise TrainingError(
+            f"study {name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command continues it"
+        ) from error
+    finally:
+        # Tune's own notes; the study's state is in study.db
+        shutil.rmtree(folder / "tune", ignore_errors=True)
+
+
+def _resources(cluster: ClusterConfig) -> dict[str, float]:
+    if cluster.workers > 1:
+        return {"memory": DRIVER_MEMORY}
+    return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
