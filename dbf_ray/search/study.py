@@ -24,10 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 from dbf_ray.build import resolved
 from dbf_ray.config import differences, identity, make_config, to_dict
 from dbf_ray.errors import ConfigError, DbfRayError
+from dbf_ray.reports.objectives import USUAL, Objectives
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.optuna_study import DIRECTIONS
 from dbf_ray.search.pool import Pool
-from dbf_ray.search.rows import OBJECTIVES, row_of
+from dbf_ray.search.rows import row_of
 from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.sharing import Sharing, Visit
 from dbf_ray.search.spaces import DrawError, SearchSpace
@@ -38,6 +39,7 @@ SAMPLER_TRIES = 10  # suggestions of the sampler that may be known before random
 RANDOM_TRIES = 500  # random ones that may be known before the space counts as exhausted
 MOST_WAITING = 8  # settings that were drawn and wait for states that others are about to reach
 Recover = Callable[[int], Mapping[str, Any] | None]
+Values = Callable[[Setting, Mapping[str, Any]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Study:
         store: Store | None = None,
         sharing: Sharing | None = None,
         done: Callable[[int], int] = lambda number: 0,
+        objectives: Objectives = USUAL,
+        values: Values = lambda setting, summary: {},
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
@@ -106,6 +110,9 @@ class Study:
             store: has the states of settings; None: nothing is shared.
             sharing: which states are shared.
             done: epochs of which a trial has a checkpoint of its own.
+            objectives: by which trials are compared.
+            values: what the study itself says of a trained setting with this summary, by name: costs in its
+                own unit. They count instead of the summary's.
 
         Raises:
             ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
@@ -113,6 +120,7 @@ class Study:
         """
         self.optuna, self.space, self.settings = optuna_study, space, settings
         self.store, self.sharing, self._done = store, sharing or Sharing(0), done
+        self.objectives, self._values = objectives, values
         self.interrupted: list[int] = []
         self.exhausted = False
         self.invalid_draws, self.last_invalid = 0, ""
@@ -171,12 +179,14 @@ class Study:
         """
         row = self._row_of(number).number
         self.sharing.end(number)
-        values = [(summary or {}).get(name) for name in OBJECTIVES]
+        known = dict(summary or {})
+        known |= self._own_values(self._row_of(number), known)
+        values = [known.get(name) for name in self.objectives.names()]
         if failure is None and summary is None:
             failure = "the trial ended without a result"
         if failure is None and (summary or {}).get("stopped_early"):
             failure = "the training was stopped before its last epoch"
-        for name, value in zip(OBJECTIVES, values, strict=True):
+        for name, value in zip(self.objectives.names(), values, strict=True):
             if failure is None and not (isinstance(value, int | float) and math.isfinite(value)):
                 failure = f"{name} must be a finite number, got {value!r}"
         if summary is not None:
@@ -224,7 +234,14 @@ class Study:
         ``folder``: where the trials' run folders are.
         """
         begun = self._begun()
-        return [row_of(begun[number], folder) for number in sorted(begun)]
+        return [
+            row_of(row, folder, self._own_values(row, row.user_attrs.get("result", {})))
+            for _, row in sorted(begun.items())
+        ]
+
+    def _own_values(self, row: FrozenTrial, summary: Mapping[str, Any]) -> Mapping[str, float]:
+        """What the study says of a trained setting."""
+        return self._values(self.settings.make(row.user_attrs["setting"]["overrides"]), summary)
 
     def _begun(self) -> dict[int, FrozenTrial]:
         """Rows by the trials' numbers; of one that failed and was begun again the last."""

@@ -25,13 +25,15 @@ from dbf_ray.errors import TrainingError
 from dbf_ray.files import write_json
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
+from dbf_ray.reports.objectives import Objectives
+from dbf_ray.reports.pareto import Reference
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.summary import versions
 from dbf_ray.search import mlflow_runs
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.optuna_study import open_study
-from dbf_ray.search.progress import SearchProgress, spent, standing
+from dbf_ray.search.progress import SearchProgress, best_accuracy, spent, standing
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Begin, Settings
 from dbf_ray.search.sharing import Sharing
@@ -60,7 +62,8 @@ def search(
     run: RunFunction | None = None,
     begin: Begin | None = None,
 ) -> dict[str, Any]:
-    """Search the space for the best trade-off of map50 (of the last epoch) against compute_ratio.
+    """Search the space for the best trade-off of ``search.accuracy`` (of the last epoch) against
+    ``search.cost``.
 
     Args:
         config: what all trials share.
@@ -119,6 +122,7 @@ def search(
             store=store,
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
+            objectives=Objectives(config.search.accuracy, config.search.cost),
         )
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
@@ -307,13 +311,12 @@ class _Search:
         if failure is not None and parent is not None:
             mlflow_runs.end_trial(self.config, directory, failure)
         result = self._write() if time.monotonic() - self._written > FILES_EVERY else self._result()
-        reporter.end(number, report, failure, result)
+        reporter.end(number, failure, result)
         if parent is not None:
-            scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
             metrics = {
                 "front": float(len(result["front"])),
                 "hypervolume": result["hypervolume"],
-                "best_map50": max(scores, default=None),
+                f"best_{self.study.objectives.accuracy}": best_accuracy(result),
                 "epochs_trained": float(result["epochs_trained"]),
                 "epochs_shared": float(result["epochs_shared"]),
             }
@@ -323,16 +326,21 @@ class _Search:
             )
 
     def _result(self) -> dict[str, Any]:
-        """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
-        study = self.study.optuna
-        fixed = study.user_attrs.get("reference")
+        """The content of pareto.json. The reference is fixed once all baselines are done, and kept for each
+        pair of objectives.
+        """
+        study, objectives = self.study.optuna, self.study.objectives
+        kept = study.user_attrs.get("references", {})
+        fixed = kept.get(" ".join(objectives.names()))
         rows = self.study.rows(self.folder / "trials")
         for row in rows:
             if (value := val_map50(Path(row["run"]))) is not None:
                 row["val_map50"] = value
-        result = study_result(self.name, rows, fixed)
+        reference = None if fixed is None else Reference(*map(tuple, fixed))
+        result = study_result(self.name, rows, reference, objectives)
         if fixed is None and result["reference"] is not None and self.study.baselines_done():
-            study.set_user_attr("reference", list(result["reference"]))
+            fixed = {" ".join(objectives.names()): [result["reference"], result["ideal"]]}
+            study.set_user_attr("references", kept | fixed)
         return result
 
     def _keep(self, result: Mapping[str, Any]) -> None:
