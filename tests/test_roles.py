@@ -43,6 +43,7 @@ ANOTHER = {  # where another value is not simply made of the type
     "detector.name": "rotated_fcos",
     "detector.norm_eval": "sync",
     "freezing.policy": "full",
+    "search.accuracy": "ap50/ship",
     "training.accumulation": 4,
     "training.batch_size": 16,
     "training.milestones": [5],

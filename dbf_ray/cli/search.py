@@ -18,8 +18,8 @@ from dbf_ray.shipped import find_shipped, shipped_files
 from dbf_ray.tracking import resolve_uri
 from dbf_ray.tracking.urls import sqlite_file
 
-ABOUT = """Search freezing policies (and any other key) for the best trade-off of map50 against
-compute_ratio.
+ABOUT = """Search freezing policies (and any other key) for the best trade-off of an accuracy
+(search.accuracy: map50) against a cost (search.cost: compute_ratio).
 
 Every trial is a training; Optuna chooses what to try next. The answer is the Pareto front: trials that no
 other beats in both."""

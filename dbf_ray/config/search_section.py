@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dbf_ray.config.roles import Place, Resource
 from dbf_ray.config.sections import Section
+
+ACCURACIES = ("map50", "map50_95", "map75", "merged/map50")
 
 
 class SearchConfig(Section):
@@ -17,6 +19,19 @@ class SearchConfig(Section):
     trials: Resource[int] = Field(20, ge=1, description="trials to run, baselines included")
     concurrent: Resource[int | None] = Field(
         None, ge=1, description="trials at once; null: as many as the resources hold"
+    )
+    accuracy: Resource[str] = Field(
+        "map50",
+        description="what the front is most accurate in, after the last epoch: map50, map50_95, map75, "
+        "merged/map50 (with evaluation.merge), or ap50/CLASS",
+    )
+    cost: Resource[
+        Literal["compute_ratio", "seconds_ratio", "device_seconds", "energy_joules", "peak_memory_bytes"]
+    ] = Field(
+        "compute_ratio",
+        description="what the front is cheapest in; of the base configuration's full training, known before "
+        "a trial trains: compute_ratio (FLOPs), seconds_ratio (steps timed once per study); measured, known "
+        "only afterwards: device_seconds, energy_joules, peak_memory_bytes",
     )
     studies_dir: Place[Path] = Field(Path("studies"), description="folder of the studies")
     kept_states: Resource[int] = Field(
@@ -31,3 +46,10 @@ class SearchConfig(Section):
         "each trial's last; front: the last of baselines and front alone, without optimizer state; all: of "
         "every epoch",
     )
+
+    @field_validator("accuracy")
+    @classmethod
+    def _is_evaluated(cls, value: str) -> str:
+        if value not in ACCURACIES and not (value.startswith("ap50/") and value != "ap50/"):
+            raise ValueError(f"should be {', '.join(ACCURACIES)} or ap50/CLASS")
+        return value

@@ -8,7 +8,8 @@ import html
 
 import plotly.graph_objects as go
 
-from dbf_ray.reports.plots import X_TITLE, Y_TITLE, ParetoData, ParetoPoint, limits, subtitle
+from dbf_ray.reports.objectives import Objectives, in_figures, title
+from dbf_ray.reports.plots import ParetoData, ParetoPoint, heading, limits, subtitle
 from dbf_ray.reports.style import FRONT, GRID, INK, MUTED, REGION, pale, policy_styles
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -27,7 +28,7 @@ p {{ font-size: 14px; margin: 0 0 4px; max-width: 110ch; line-height: 1.45; }}
 </style>
 </head>
 <body>
-<h1>{title}: accuracy against training compute</h1>
+<h1>{heading}</h1>
 <p class="muted">{subtitle}</p>
 {answer}
 <div class="plot">{plot}</div>
@@ -48,6 +49,7 @@ def pareto_html(data: ParetoData) -> str:
     answer = f"<p><b>Recommended:</b> {html.escape(data.answer)}</p>" if data.answer else ""
     return _PAGE.format(
         title=html.escape(data.study),
+        heading=html.escape(heading(data)),
         subtitle=html.escape(subtitle(data)),
         answer=answer,
         plot=plot,
@@ -82,8 +84,8 @@ def _figure(data: ParetoData) -> go.Figure:
         )
     if data.reference:
         cross = {"symbol": "cross-thin", "size": 10, "line": {"color": MUTED, "width": 1.8}}
-        hover = f"reference point<br>map50: {data.reference[0]:.4f}<br>compute_ratio: {data.reference[1]:.4f}"
-        floor, budget = data.reference
+        (floor, budget), (of, by) = data.reference, data.objectives.names()
+        hover = f"reference point<br>{of}: {in_figures(of, floor, 4)}<br>{by}: {in_figures(by, budget, 4)}"
         text = {"hovertext": hover, "hoverinfo": "text"}
         figure.add_scatter(
             x=[budget],
@@ -103,11 +105,11 @@ def _figure(data: ParetoData) -> go.Figure:
                 _add_points(figure, points, color, symbol, 2 * rank + (not on_front), crowded)
     for knee in (point for point in data.points if point.is_knee):
         ring = {"size": 25, "color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 1.6}}
-        place = {"x": [knee.compute_ratio], "y": [knee.map50]}
+        place = {"x": [knee.cost], "y": [knee.accuracy]}
         figure.add_scatter(
             **place, mode="markers", marker=ring, name="recommended (knee)", hoverinfo="skip", legendrank=1004
         )
-    _style(figure)
+    _style(figure, data.objectives)
     if data.points:
         x_range, y_range = limits(data)
         figure.update_layout(xaxis_range=x_range, yaxis_range=y_range)
@@ -135,8 +137,8 @@ def _add_points(
     fill = color if on_front else ("white" if is_baseline else pale(color))
     edge = {"color": color if is_baseline else "white", "width": 2 if is_baseline else 1}
     figure.add_scatter(
-        x=[point.compute_ratio for point in points],
-        y=[point.map50 for point in points],
+        x=[point.cost for point in points],
+        y=[point.accuracy for point in points],
         mode="markers+text" if strong else "markers",
         name=points[0].policy + ("" if on_front else " (dominated)"),
         marker={"color": fill, "symbol": symbol, "size": 13 if strong else 10, "line": edge},
@@ -161,15 +163,15 @@ def _crowded(data: ParetoData) -> set[int]:
 
     def near(point: ParetoPoint, other: ParetoPoint) -> bool:
         before, under = (
-            (point.compute_ratio - other.compute_ratio) / (right - left),
-            (point.map50 - other.map50) / (high - low),
+            (point.cost - other.cost) / (right - left),
+            (point.accuracy - other.accuracy) / (high - low),
         )
         return other.number != point.number and 0 <= before < 0.08 and abs(under) < 0.06
 
     return {point.number for point in shown if any(near(point, other) for other in shown)}
 
 
-def _style(figure: go.Figure) -> None:
+def _style(figure: go.Figure, objectives: Objectives) -> None:
     axis = {
         "gridcolor": GRID,
         "zeroline": False,
@@ -180,8 +182,8 @@ def _style(figure: go.Figure) -> None:
     figure.update_layout(
         template="none",
         font={"family": _FONT, "color": INK, "size": 13},
-        xaxis=axis | {"title": {"text": X_TITLE, "font": {"size": 14}, "standoff": 14}},
-        yaxis=axis | {"title": {"text": Y_TITLE, "font": {"size": 14}, "standoff": 14}},
+        xaxis=axis | {"title": {"text": title(objectives.cost), "font": {"size": 14}, "standoff": 14}},
+        yaxis=axis | {"title": {"text": title(objectives.accuracy), "font": {"size": 14}, "standoff": 14}},
         margin={"l": 84, "r": 20, "t": 40, "b": 60},
         hoverlabel={"bgcolor": "white", "font": {"color": INK}, "bordercolor": MUTED},
         plot_bgcolor="white",

@@ -1,6 +1,6 @@
-"""Arithmetic of the trade-off between accuracy (more is better) and training compute (less is better).
+"""Arithmetic of the trade-off between an accuracy (more is better) and a cost (less is better).
 
-A point is (map50, compute_ratio). It *dominates* another if it is no worse in both and better in one; the
+A point is (accuracy, cost). It *dominates* another if it is no worse in both and better in one; the
 *front* is what no point dominates (K. Deb, "Multi-Objective Optimization using Evolutionary Algorithms",
 2001, definitions 2.5 and 2.6). Equal points do not dominate each other, so all copies are on the front. A
 point with a missing or non-finite value is on no front and spans nothing.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,58 @@ from dbf_ray.errors import ConfigError
 
 Point = Sequence[float | None]
 _TIE = 1e-12
+MARGIN = 0.1  # of the range, by which the reference lies behind the worst point
+
+
+class Reference(NamedTuple):
+    """What a study's hypervolume is measured from, and in.
+
+    Attributes:
+        worst: (accuracy, cost) behind the worst of some points in both.
+        ideal: (accuracy, cost) of the best of these points in each.
+    """
+
+    worst: tuple[float, float]
+    ideal: tuple[float, float]
+
+    @property
+    def area(self) -> float:
+        """Of the rectangle between the two."""
+        return (self.ideal[0] - self.worst[0]) * (self.worst[1] - self.ideal[1])
+
+
+def reference_of(points: Sequence[tuple[float, float]]) -> Reference:
+    """The reference of finite points: their nadir and a tenth of their range, so that all of them count (H.
+    Ishibuchi et al., "How to Specify a Reference Point in Hypervolume Calculation for Fair Performance
+    Comparison", Evolutionary Computation 26, 2018). Where all are equal in a value, a tenth of that.
+
+    Raises:
+        ConfigError: there is no point, or one is not finite.
+    """
+    values = _array(points)
+    if not len(values) or not np.isfinite(values).all():
+        raise ConfigError(f"a reference needs at least one point, all of them finite, got {list(points)!r}")
+    low, high = values.min(0), values.max(0)
+    span = np.where(high > low, high - low, np.where(high != 0, abs(high), 1.0))
+    return Reference(
+        (float(low[0] - MARGIN * span[0]), float(high[1] + MARGIN * span[1])),
+        (float(high[0]), float(low[1])),
+    )
+
+
+def share_of_ideal(points: Sequence[Point], reference: Reference) -> float:
+    """Hypervolume of ``points`` in that of the reference's ideal, so free of both units: 1 is a setting as
+    accurate as the most accurate and as cheap as the cheapest point that the reference was made of; 0 one
+    that is no better than ``worst`` in both; more than 1 where settings are better still.
+    """
+    return hypervolume(points, reference.worst) / reference.area
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
     """Indices, ascending, of the points that no other point dominates.
 
     Args:
-        points: (map50, compute_ratio) each; the first is maximised, the second minimised.
+        points: (accuracy, cost) each; the first is maximised, the second minimised.
 
     Raises:
         ConfigError: a point does not have two numbers.
@@ -44,7 +90,7 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Sequence[float]) -> float:
-    """Area that the points dominate within the quadrant that ``reference`` = (map50, compute_ratio) bounds.
+    """Area that the points dominate within the quadrant that ``reference`` = (accuracy, cost) bounds.
 
     The S-metric of Zitzler and Thiele ("Multiobjective optimization using evolutionary algorithms - a
     comparative case study", PPSN V, 1998) in two dimensions. Points that are not better than the reference in
@@ -82,7 +128,7 @@ def knee_point(points: Sequence[Point]) -> int:
     front = pareto_front(points)
     if not front:
         raise ConfigError(
-            "a knee needs at least one point with finite map50 and compute_ratio, got none among "
+            "a knee needs at least one point with finite accuracy and cost, got none among "
             f"{len(values)} points"
         )
     low, high = values[front].min(0), values[front].max(0)
@@ -98,11 +144,11 @@ def knee_point(points: Sequence[Point]) -> int:
 
 
 def staircase(points: Sequence[Point], reference: Sequence[float] | None = None) -> list[tuple[float, float]]:
-    """Corners (compute_ratio, map50) of the border of what the front dominates, cheapest first, to be drawn
+    """Corners (cost, accuracy) of the border of what the front dominates, cheapest first, to be drawn
     as a line.
 
     Between two front points the border keeps the accuracy of the cheaper one. With a reference it starts at
-    that accuracy under the cheapest point and ends at that compute_ratio; without, it joins the front's
+    that accuracy under the cheapest point and ends at that cost; without, it joins the front's
     points only.
     """
     values = _array(points)
@@ -128,7 +174,7 @@ def _array(points: Sequence[Point]) -> NDArray[np.float64]:
     rows = []
     for index, point in enumerate(points):
         if len(point) != 2:
-            raise ConfigError(f"a point must be (map50, compute_ratio), got {tuple(point)!r} (point {index})")
+            raise ConfigError(f"a point must be (accuracy, cost), got {tuple(point)!r} (point {index})")
         rows.append([math.nan if value is None else float(value) for value in point])
     return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
@@ -137,6 +183,6 @@ def _reference(reference: Sequence[float]) -> tuple[float, float]:
     values = _array([reference])[0]
     if not np.isfinite(values).all():
         raise ConfigError(
-            f"the reference point must be two finite numbers (map50, compute_ratio), got {tuple(reference)!r}"
+            f"the reference point must be two finite numbers (accuracy, cost), got {tuple(reference)!r}"
         )
     return float(values[0]), float(values[1])

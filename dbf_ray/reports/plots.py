@@ -17,12 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
+from dbf_ray.reports.objectives import Objectives, in_figures, noun, objectives_of, title
 from dbf_ray.reports.pareto import staircase
 from dbf_ray.reports.style import FRONT, INK, MATPLOTLIB, MUTED, REGION, pale, policy_styles
-from dbf_ray.reports.trials import BASELINES, brief, is_complete, parameters
-
-X_TITLE = "compute_ratio: nominal training FLOPs / those of full fine-tuning"
-Y_TITLE = "map50: AP at IoU 0.5 after the last epoch (fraction)"
+from dbf_ray.reports.trials import brief, is_baseline, is_complete, parameters
 
 
 class ParetoPoint(NamedTuple):
@@ -31,8 +29,8 @@ class ParetoPoint(NamedTuple):
     number: int
     policy: str
     label: str
-    compute_ratio: float
-    map50: float
+    cost: float
+    accuracy: float
     on_front: bool
     is_knee: bool
     is_baseline: bool
@@ -40,11 +38,12 @@ class ParetoPoint(NamedTuple):
 
 
 class ParetoData(NamedTuple):
-    """All that the picture shows. ``front`` and ``region`` are corners (compute_ratio, map50); ``region`` is
+    """All that the picture shows. ``front`` and ``region`` are corners (cost, accuracy); ``region`` is
     a closed polygon or empty.
     """
 
     study: str
+    objectives: Objectives
     points: tuple[ParetoPoint, ...]
     unfinished: int
     front: tuple[tuple[float, float], ...]
@@ -57,15 +56,17 @@ class ParetoData(NamedTuple):
 
 def pareto_data(result: Mapping[str, Any]) -> ParetoData:
     """The plain data of the picture, from the content of ``pareto.json``."""
-    shown = [trial for trial in result["trials"] if is_complete(trial)]
-    pairs = [(trial["map50"], trial["compute_ratio"]) for trial in shown]
+    objectives = objectives_of(result)
+    shown = [trial for trial in result["trials"] if is_complete(trial, objectives)]
+    pairs = [objectives.point(trial) or () for trial in shown]
     reference = result["reference"]
     region: list[tuple[float, float]] = staircase(pairs, reference) if reference else []
     if region:
         region += [(region[-1][0], region[0][1]), region[0]]
     return ParetoData(
         study=str(result["study"]),
-        points=tuple(_point(trial, result) for trial in shown),
+        objectives=objectives,
+        points=tuple(_point(trial, result, objectives) for trial in shown),
         unfinished=len(result["trials"]) - len(shown),
         front=tuple(staircase(pairs)),
         region=tuple(region),
@@ -74,6 +75,11 @@ def pareto_data(result: Mapping[str, Any]) -> ParetoData:
         gain=result.get("hypervolume_gain"),
         answer=str(result["answer"].get("text", "")),
     )
+
+
+def heading(data: ParetoData) -> str:
+    """The title of the picture."""
+    return f"{data.study}: accuracy against {noun(data.objectives.cost)}"
 
 
 def subtitle(data: ParetoData) -> str:
@@ -95,11 +101,9 @@ def pareto_png(data: ParetoData, width: float = 10.0, height: float = 5.8, dpi: 
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.08, 0.105, 0.735, 0.755))
         axes.grid(True)
-        axes.set_xlabel(X_TITLE, labelpad=8)
-        axes.set_ylabel(Y_TITLE, labelpad=8)
-        figure.text(
-            0.02, 0.945, f"{data.study}: accuracy against training compute", fontsize=14, fontweight="bold"
-        )
+        axes.set_xlabel(title(data.objectives.cost), labelpad=8)
+        axes.set_ylabel(title(data.objectives.accuracy), labelpad=8)
+        figure.text(0.02, 0.945, heading(data), fontsize=14, fontweight="bold")
         figure.text(0.02, 0.903, subtitle(data), fontsize=10, color=MUTED)
         if data.points:
             _draw(axes, data)
@@ -127,8 +131,8 @@ def _draw(axes: Axes, data: ParetoData) -> None:
             "linewidths": 1.6 if point.is_baseline else 1.0,
         }
         axes.scatter(
-            point.compute_ratio,
-            point.map50,
+            point.cost,
+            point.accuracy,
             s=size,
             c=fill,
             marker=marker,
@@ -137,8 +141,8 @@ def _draw(axes: Axes, data: ParetoData) -> None:
         )
         if point.is_knee:
             axes.scatter(
-                point.compute_ratio,
-                point.map50,
+                point.cost,
+                point.accuracy,
                 s=300,
                 facecolors="none",
                 edgecolors=INK,
@@ -203,11 +207,11 @@ def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, s
 
 
 def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ranges of compute_ratio and map50 to show: all points and the reference, with a margin for the
+    """Ranges of cost and accuracy to show: all points and the reference, with a margin for the
     labels.
     """
-    x = [point.compute_ratio for point in data.points] + ([data.reference[1]] if data.reference else [])
-    y = [point.map50 for point in data.points] + ([data.reference[0]] if data.reference else [])
+    x = [point.cost for point in data.points] + ([data.reference[1]] if data.reference else [])
+    y = [point.accuracy for point in data.points] + ([data.reference[0]] if data.reference else [])
     pad_x, pad_y = (0.08 * ((max(values) - min(values)) or 0.1) for values in (x, y))
     return (min(x) - pad_x, max(x) + pad_x), (min(y) - pad_y, max(y) + 1.5 * pad_y)
 
@@ -221,7 +225,7 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
     renderer = canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     scale = axes.figure.dpi / 72
-    centers = [axes.transData.transform((point.compute_ratio, point.map50)) for point in data.points]
+    centers = [axes.transData.transform((point.cost, point.accuracy)) for point in data.points]
     taken = [Bbox.from_bounds(x - 5 * scale, y - 5 * scale, 10 * scale, 10 * scale) for x, y in centers]
     corners = axes.transData.transform(data.front)
     # the front's pieces, to be kept readable too
@@ -236,7 +240,7 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
                 "ha": ("right", "center", "left")[dx + 1],
                 "va": "bottom" if dy > 0 else "top",
             }
-            place = (point.compute_ratio, point.map50)
+            place = (point.cost, point.accuracy)
             text = axes.annotate(
                 point.label,
                 place,
@@ -256,17 +260,17 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
             text.remove()
 
 
-def _point(trial: Mapping[str, Any], result: Mapping[str, Any]) -> ParetoPoint:
-    known = parameters(trial)
+def _point(trial: Mapping[str, Any], result: Mapping[str, Any], objectives: Objectives) -> ParetoPoint:
+    known, (of, by) = parameters(trial), objectives.names()
     details = [
         f"<b>{trial['policy']}</b>",
         *(f"{'ρ' if key == 'rho' else key}: {brief(value)}" for key, value in known.items()),
     ]
-    details.append(f"map50: {trial['map50']:.4f}")
+    details.append(f"{of}: {in_figures(of, trial[of], 4)}")
     if trial.get("map50_best") is not None:
         details.append(f"map50_best: {trial['map50_best']:.4f}")
-    details.append(f"compute_ratio: {trial['compute_ratio']:.4f}")
-    if trial.get("device_seconds") is not None:
+    details.append(f"{by}: {in_figures(by, trial[by], 4)}")
+    if trial.get("device_seconds") is not None and by != "device_seconds":
         details.append(f"device seconds: {trial['device_seconds']:.1f}")
     details.append(
         f"trial {trial['number']}" + (f", seed {trial['seed']}" if trial.get("seed") is not None else "")
@@ -275,11 +279,11 @@ def _point(trial: Mapping[str, Any], result: Mapping[str, Any]) -> ParetoPoint:
         number=trial["number"],
         policy=str(trial["policy"]),
         label=_short_label(str(trial["policy"]), known),
-        compute_ratio=float(trial["compute_ratio"]),
-        map50=float(trial["map50"]),
+        cost=float(trial[by]),
+        accuracy=float(trial[of]),
         on_front=trial["number"] in result["front"],
         is_knee=trial["number"] == result["knee"],
-        is_baseline=trial["policy"] in BASELINES,
+        is_baseline=is_baseline(trial),
         details=tuple(details),
     )
 

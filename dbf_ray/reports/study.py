@@ -16,12 +16,12 @@ from typing import Any
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_bytes
 from dbf_ray.reports.interactive import pareto_html
-from dbf_ray.reports.pareto import hypervolume, knee_point, pareto_front
+from dbf_ray.reports.objectives import USUAL, Objectives, Point, in_figures, noun
+from dbf_ray.reports.pareto import Reference, knee_point, pareto_front, reference_of, share_of_ideal
 from dbf_ray.reports.plots import pareto_data, pareto_png
-from dbf_ray.reports.trials import BASELINES, is_complete, setting
+from dbf_ray.reports.trials import is_baseline, is_complete, setting
 from dbf_ray.values import finite
 
-OBJECTIVES = {"map50": "maximize", "compute_ratio": "minimize"}
 TRIAL_KEYS = (
     "number",
     "state",
@@ -35,12 +35,13 @@ TRIAL_KEYS = (
     "run",
 )
 OWN_COSTS = ("executed_flops", "device_seconds", "wall_seconds")  # that a study adds up
-_FLOOR_MARGIN = 0.01  # the reference point lies this much map50 under the worse baseline
-_BUDGET = 1.0  # and at the compute_ratio of full fine-tuning
 
 
 def study_result(
-    study: str, trials: Sequence[Mapping[str, Any]], reference: Sequence[float] | None = None
+    study: str,
+    trials: Sequence[Mapping[str, Any]],
+    reference: Reference | None = None,
+    objectives: Objectives = USUAL,
 ) -> dict[str, Any]:
     """The content of ``pareto.json``: plain values that JSON can hold, NaN as None.
 
@@ -48,43 +49,43 @@ def study_result(
         study: the study's name.
         trials: in any order, with the keys of ``TRIAL_KEYS`` as far as known (``number``, ``state`` and
             ``policy`` always); others, such as ``device_seconds``, are kept. Only those of state COMPLETE
-            with finite map50 and compute_ratio count.
-        reference: (map50, compute_ratio) as stored when the study began; by default (map50 of the worse
-            baseline minus 0.01, 1.0), the baselines being the complete trials of the policies ``full`` and
-            ``frozen``. Without any it stays None, and so do the hypervolumes.
+            with both objectives finite count.
+        reference: as stored once the baselines were complete; by default that of the baselines that are.
+            Without any it stays None, and so do the hypervolumes.
+        objectives: by which trials are compared.
 
     Returns:
-        study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone),
-        front (trial numbers, ascending), knee (trial number or None), answer (the recommended setting and, in
-        words, what it saves and costs; empty without a complete trial), epochs_trained (by all trials, those
-        that failed too), epochs_shared (that trials have from others), own (what the trained ones cost),
-        trials.
+        study, objectives, reference (its worst corner), ideal (its best one), hypervolume (by
+        :func:`.share_of_ideal`), hypervolume_gain (over what the baselines span alone), front (trial
+        numbers, ascending), knee (trial number or None), answer (the recommended setting and, in words, what
+        it saves and costs; empty without a complete trial), epochs_trained (by all trials, those that failed
+        too), epochs_shared (that trials have from others), own (what the trained ones cost), trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
             not usable.
     """
     rows = _rows(trials)
-    complete = [row for row in rows if is_complete(row)]
-    baselines = [row for row in complete if row["policy"] in BASELINES]
-    if reference is None and baselines:
-        reference = (min(row["map50"] for row in baselines) - _FLOOR_MARGIN, _BUDGET)
-    volume = hypervolume(_points(complete), reference) if reference is not None else None
-    gain = (
-        volume - hypervolume(_points(baselines), reference)
-        if volume is not None and reference is not None
-        else None
-    )
-    knee = complete[knee_point(_points(complete))] if complete else None
+    complete = [row for row in rows if is_complete(row, objectives)]
+    baselines = [row for row in complete if is_baseline(row)]
+    points, spanned = _points(complete, objectives), _points(baselines, objectives)
+    if reference is None and spanned:
+        reference = reference_of(spanned)
+    volume = gain = None
+    if reference is not None:
+        volume = share_of_ideal(points, reference)
+        gain = volume - share_of_ideal(spanned, reference)
+    knee = complete[knee_point(points)] if complete else None
     return {
         "study": study,
-        "objectives": dict(OBJECTIVES),
-        "reference": [float(value) for value in reference] if reference is not None else None,
+        "objectives": objectives.directions(),
+        "reference": None if reference is None else list(reference.worst),
+        "ideal": None if reference is None else list(reference.ideal),
         "hypervolume": volume,
         "hypervolume_gain": gain,
-        "front": [complete[index]["number"] for index in pareto_front(_points(complete))],
+        "front": [complete[index]["number"] for index in pareto_front(points)],
         "knee": knee["number"] if knee else None,
-        "answer": _answer(knee, complete) if knee else {},
+        "answer": _answer(knee, complete, objectives) if knee else {},
         **_spent(rows),
         "trials": rows,
     }
@@ -156,40 +157,40 @@ def _spent(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _answer(knee: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    answer = {key: knee[key] for key in ("number", "policy", "parameters", "rho", "map50", "compute_ratio")}
+def _answer(
+    knee: Mapping[str, Any], complete: Sequence[Mapping[str, Any]], objectives: Objectives
+) -> dict[str, Any]:
+    answer = {key: knee[key] for key in ("number", "policy", "parameters", "rho", *objectives.names())}
     if knee.get("val_map50") is not None:
         answer["val_map50"] = knee["val_map50"]
     full = next((trial for trial in complete if trial["policy"] == "full"), None)
-    return answer | {"text": _in_words(knee, full)}
+    return answer | {"text": _in_words(knee, full, objectives)}
 
 
-def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
+def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None, objectives: Objectives) -> str:
     """What the recommended setting saves against full fine-tuning, and what it costs."""
-    name = f"{setting(knee)} (trial {knee['number']})"
+    name, (of, by) = f"{setting(knee)} (trial {knee['number']})", objectives.names()
+    accuracy, cost = in_figures(of, knee[of]), in_figures(by, knee[by])
     if full is None:
-        return (
-            f"{name}: map50 {knee['map50']:.3f} at compute_ratio {knee['compute_ratio']:.3f}; no complete "
-            "run of full to compare with."
-        )
+        return f"{name}: {of} {accuracy} at {by} {cost}; no complete run of full to compare with."
     if knee["policy"] == "full":
         return (
             f"{name}: no setting tried stands out on the way from cheap to accurate, so full fine-tuning is "
-            f"the one to keep: map50 {knee['map50']:.3f}."
+            f"the one to keep: {of} {accuracy}."
         )
-    saved = 1 - knee["compute_ratio"] / full["compute_ratio"]
-    change = knee["map50"] - full["map50"]
+    saved = 1 - knee[by] / full[by]
+    change = knee[of] - full[of]
     effect = (
-        "the same map50"
+        f"the same {of}"
         if abs(change) < 5e-4
-        else f"{abs(change):.3f} {'more' if change > 0 else 'less'} map50"
+        else f"{abs(change):.3f} {'more' if change > 0 else 'less'} {of}"
     )
     text = (
-        f"{name}: {100 * saved:.0f} % less training compute than full fine-tuning (compute_ratio "
-        f"{knee['compute_ratio']:.3f}) for {effect} ({knee['map50']:.3f} against {full['map50']:.3f})"
+        f"{name}: {100 * abs(saved):.0f} % {'less' if saved >= 0 else 'more'} {noun(by)} than full "
+        f"fine-tuning ({by} {cost}) for {effect} ({accuracy} against {in_figures(of, full[of])})"
     )
     seconds, full_seconds = knee.get("device_seconds"), full.get("device_seconds")
-    if seconds and full_seconds:
+    if seconds and full_seconds and by != "device_seconds":
         text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
     if knee.get("val_map50") is not None and full.get("val_map50") is not None:
         text += (
@@ -199,8 +200,8 @@ def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
     return text + "."
 
 
-def _points(trials: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    return [(trial["map50"], trial["compute_ratio"]) for trial in trials]
+def _points(trials: Iterable[Mapping[str, Any]], objectives: Objectives) -> list[Point]:
+    return [point for point in map(objectives.point, trials) if point is not None]
 
 
 def _cell(value: Any) -> Any:

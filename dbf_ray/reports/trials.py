@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
+
+from dbf_ray.reports.objectives import Objectives
 
 BASELINES = ("full", "frozen")
 
 
-def is_complete(trial: Mapping[str, Any]) -> bool:
+def is_complete(trial: Mapping[str, Any], objectives: Objectives) -> bool:
     """Whether a trial finished and has both objectives as finite numbers."""
-    values = (trial.get("map50"), trial.get("compute_ratio"))
-    return str(trial["state"]).upper() == "COMPLETE" and all(
-        value is not None and math.isfinite(value) for value in values
-    )
+    return str(trial["state"]).upper() == "COMPLETE" and objectives.point(trial) is not None
+
+
+def is_baseline(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial is one of its space's baselines; where its row does not say, one of ``BASELINES``."""
+    role = trial.get("role")
+    return bool(trial["policy"] in BASELINES if role is None else role == "baseline")
 
 
 def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:

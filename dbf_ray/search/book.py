@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dbf_ray.errors import DbfRayError
-from dbf_ray.reports.objectives import Objectives
+from dbf_ray.reports.objectives import USUAL, Objectives
 from dbf_ray.search.rows import row_of
 from dbf_ray.search.settings import Setting, Settings
 
@@ -53,7 +53,7 @@ class Book:
         self,
         optuna_study: optuna.Study,
         settings: Settings,
-        objectives: Objectives = Objectives(),
+        objectives: Objectives = USUAL,
         values: Values = lambda setting, summary: {},
     ) -> None:
         self.optuna, self.settings, self.objectives, self._values = (
@@ -159,8 +159,10 @@ class Book:
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
         """See :meth:`.study.Study.rows`."""
-        begun = self._begun()
-        return [row_of(begun[number], folder) for number in sorted(begun)]
+        return [
+            row_of(row, folder, self._values(self._setting(row), row.user_attrs.get("result", {})))
+            for _, row in sorted(self._begun().items())
+        ]
 
     def row_of(self, number: int) -> FrozenTrial:
         """The row of a trial; of one that failed and was begun again the last."""

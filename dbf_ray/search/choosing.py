@@ -1,4 +1,4 @@
-"""Which setting is tried next: what Optuna's sampler draws, and where that is known already, what chance does."""
+"""Which setting is tried next: what Optuna draws, and where that is known already, what chance does."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ def parent_run(config: Config, folder: Path, trials: int, space_file: Path) -> A
         "backbone": config.detector.backbone,
         "detector": config.detector.name,
         "data": config.data.name,
+        "accuracy": config.search.accuracy,
+        "cost": config.search.cost,
     }
     parent = MlflowStudy(folder, resolve_uri(config.tracking.uri), folder.name, parameters)
     return parent if parent.run_id else None

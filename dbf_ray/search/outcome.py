@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.reports import study_result, write_study
+from dbf_ray.reports.pareto import Reference
 from dbf_ray.search.study import Study
 from dbf_ray.search.validation import val_map50
 
@@ -21,16 +22,21 @@ class Outcome:
         self._written = 0.0
 
     def result(self) -> dict[str, Any]:
-        """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
-        study = self.study.optuna
-        fixed = study.user_attrs.get("reference")
+        """The content of pareto.json. The reference is fixed once all baselines are done, and kept for each
+        pair of objectives.
+        """
+        study, objectives = self.study.optuna, self.study.objectives
+        kept = study.user_attrs.get("references", {})
+        fixed = kept.get(" ".join(objectives.names()))
         rows = self.study.rows(self.folder / "trials")
         for row in rows:
             if (value := val_map50(Path(row["run"]))) is not None:
                 row["val_map50"] = value
-        result = study_result(self.folder.name, rows, fixed)
+        reference = None if fixed is None else Reference(*map(tuple, fixed))
+        result = study_result(self.folder.name, rows, reference, objectives)
         if fixed is None and result["reference"] is not None and self.study.baselines_done():
-            study.set_user_attr("reference", list(result["reference"]))
+            fixed = {" ".join(objectives.names()): [result["reference"], result["ideal"]]}
+            study.set_user_attr("references", kept | fixed)
         return result
 
     def write(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dbf_ray.progress import duration
+from dbf_ray.reports.objectives import in_figures, objectives_of
 from dbf_ray.search.study import Trial
 
 Print = Callable[[str], None]
@@ -54,9 +55,7 @@ class SearchProgress:
             self._shown = self._clock()
             self._show("running: " + "; ".join(self._running[key] for key in sorted(self._running)))
 
-    def end(
-        self, number: int, report: Mapping[str, Any], failure: str | None, result: Mapping[str, Any]
-    ) -> None:
+    def end(self, number: int, failure: str | None, result: Mapping[str, Any]) -> None:
         """A trial has ended; ``result`` is the study as it stands now (the content of pareto.json). Only
         complete trials count as done.
         """
@@ -66,10 +65,9 @@ class SearchProgress:
         name = f"trial {number} {self._names.get(number, '')}"
         if failure is None:
             self._seconds.append(seconds)
-            summary = report["summary"]
-            outcome = (
-                f"map50 {summary['map50']:.3f}, compute_ratio {summary['compute_ratio']:.3f}, {seconds:.0f} s"
-            )
+            (row,) = (trial for trial in result["trials"] if trial["number"] == number)
+            values = [f"{key} {in_figures(key, row[key])}" for key in objectives_of(result).names()]
+            outcome = f"{', '.join(values)}, {seconds:.0f} s"
         else:
             outcome = f"FAILED: {failure}"
         self._show(f"[{self._done}/{self._total}] {name}: {outcome} | {standing(result)}{self._eta()}")
@@ -96,9 +94,15 @@ def spent(result: Mapping[str, Any]) -> str:
     return text + (f", of which {trained} were trained" if shared else "")
 
 
+def best_accuracy(result: Mapping[str, Any]) -> float | None:
+    """That of the most accurate trial."""
+    points = [objectives_of(result).point(trial) for trial in result["trials"]]
+    return max((point[0] for point in points if point is not None), default=None)
+
+
 def standing(result: Mapping[str, Any]) -> str:
-    """Best map50, size of the front and hypervolume, as far as known."""
-    scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
-    volume = result.get("hypervolume")
-    known = f"best map50 {max(scores):.3f}, front {len(result['front'])}" if scores else "no result yet"
+    """Best accuracy, size of the front and hypervolume, as far as known."""
+    best, volume = best_accuracy(result), result.get("hypervolume")
+    name = objectives_of(result).accuracy
+    known = f"best {name} {best:.3f}, front {len(result['front'])}" if best is not None else "no result yet"
     return known + (f", hypervolume {volume:.4f}" if volume is not None else "")

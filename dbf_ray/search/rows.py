@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,26 @@ from optuna.trial import FrozenTrial, TrialState
 from dbf_ray.reports.study import OWN_COSTS
 from dbf_ray.tracking import read_epochs
 
-OBJECTIVES = ("map50", "compute_ratio")
 
+def row_of(trial: FrozenTrial, folder: Path, values: Mapping[str, float]) -> dict[str, Any]:
+    """The trial as ``dbf_ray.reports.study_result`` takes it.
 
-def row_of(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
-    """The trial as ``dbf_ray.reports.study_result`` takes it; ``folder``: where run folders are."""
+    Args:
+        trial: a row of Optuna's study.
+        folder: where run folders are.
+        values: what the study itself says of the trial, by name, instead of what its summary does.
+    """
     setting, result = trial.user_attrs["setting"], trial.user_attrs.get("result", {})
     more = (
         "map50_best",
         "map75",
         "map50_95",
         "device_seconds",
+        "energy_joules",
+        "peak_memory_bytes",
         "wall_seconds",
         "executed_flops",
         "budget",
-        "peak_memory_bytes",
         "world_size",
         "data_digest",
         "epochs",
@@ -41,8 +47,11 @@ def row_of(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
         "run": str(folder / str(number)),
         "overrides": setting["overrides"],
     }
-    row |= {name: result.get(name) if complete else None for name in OBJECTIVES}
-    row |= {name: result[name] for name in more if name in result}
+    of_parts = [name for name in result if name.startswith(("ap50/", "merged/"))]
+    row |= {name: result[name] for name in (*more, *of_parts) if name in result}
+    row |= {name: result.get(name) if complete else None for name in ("map50", "compute_ratio")}
+    if complete:
+        row |= dict(values)
     if "epochs_trained" not in row:  # what it has of its own all the same
         done = read_epochs(folder / str(number))
         own = [epoch for epoch in done if "inherited" not in epoch]

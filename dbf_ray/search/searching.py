@@ -16,7 +16,7 @@ from dbf_ray.files import write_json
 from dbf_ray.search import mlflow_runs
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.outcome import Outcome
-from dbf_ray.search.progress import SearchProgress, spent, standing
+from dbf_ray.search.progress import SearchProgress, best_accuracy, spent, standing
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial
@@ -178,13 +178,12 @@ class Searching:
         if failure is not None and parent is not None:
             mlflow_runs.end_trial(self.config, directory, failure)
         result = self.outcome.now_and_then()
-        reporter.end(number, report, failure, result)
+        reporter.end(number, failure, result)
         if parent is not None:
-            scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
             metrics = {
                 "front": float(len(result["front"])),
                 "hypervolume": result["hypervolume"],
-                "best_map50": max(scores, default=None),
+                f"best_{self.study.objectives.accuracy}": best_accuracy(result),
                 "epochs_trained": float(result["epochs_trained"]),
                 "epochs_shared": float(result["epochs_shared"]),
             }

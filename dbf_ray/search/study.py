@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from dbf_ray.config import to_dict
-from dbf_ray.reports.objectives import Objectives
+from dbf_ray.reports.objectives import USUAL, Objectives
 from dbf_ray.search.book import Asked, Book, Recover, Values
 from dbf_ray.search.choosing import Choosing
 from dbf_ray.search.draws import Draws
@@ -79,7 +79,7 @@ class Study:
         store: Store | None = None,
         sharing: Sharing | None = None,
         done: Callable[[int], int] = lambda number: 0,
-        objectives: Objectives = Objectives(),
+        objectives: Objectives = USUAL,
         values: Values = lambda setting, summary: {},
     ) -> None:
         """Takes up what an earlier process left: see the module's text.

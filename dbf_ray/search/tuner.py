@@ -17,6 +17,7 @@ from dbf_ray.cluster.reach import cluster_address, require_ray
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.locks import only_writer
+from dbf_ray.reports.objectives import Objectives
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.summary import versions
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
@@ -43,7 +44,8 @@ def search(
     run: RunFunction | None = None,
     begin: Begin | None = None,
 ) -> dict[str, Any]:
-    """Search the space for the best trade-off of map50 (of the last epoch) against compute_ratio.
+    """Search the space for the best trade-off of ``search.accuracy`` (of the last epoch) against
+    ``search.cost``.
 
     Args:
         config: what all trials share.
@@ -102,6 +104,7 @@ def search(
             store=store,
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
+            objectives=Objectives(config.search.accuracy, config.search.cost),
         )
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.reports import hypervolume, knee_point, pareto_front, staircase
+from dbf_ray.reports.pareto import reference_of, share_of_ideal
 
 STUDY = [(0.64, 1.0), (0.30, 0.58), (0.61, 0.62), (0.55, 0.60), (0.50, 0.80)]
 REFERENCE = (0.29, 1.0)
@@ -160,13 +161,31 @@ def test_area_under_the_staircase_is_the_hypervolume(points: Points) -> None:
 
 
 def test_refuses_bad_input() -> None:
-    with pytest.raises(
-        ConfigError, match=r"a point must be \(map50, compute_ratio\), got \(0.5,\) \(point 1\)"
-    ):
+    with pytest.raises(ConfigError, match=r"a point must be \(accuracy, cost\), got \(0.5,\) \(point 1\)"):
         pareto_front([(0.1, 0.2), (0.5,)])
     with pytest.raises(ConfigError, match="two finite numbers"):
         hypervolume(STUDY, (math.nan, 1.0))
-    with pytest.raises(
-        ConfigError, match="at least one point with finite map50 and compute_ratio, got none among 1 points"
-    ):
+    with pytest.raises(ConfigError, match="point with finite accuracy and cost, got none among 1 points"):
         knee_point([(math.nan, 1.0)])
+    with pytest.raises(ConfigError, match="a reference needs at least one point, all of them finite"):
+        reference_of([])
+
+
+@given(points_of, st.floats(0.1, 1e6), st.floats(0.1, 1e6))
+def test_a_share_of_the_ideal_has_no_units(points: Points, accuracy: float, cost: float) -> None:
+    spanned = [(0.7, 1.0), (0.3, 0.6)]
+    scaled = [[(a and a * accuracy, c and c * cost) for a, c in some] for some in (points, spanned)]
+    share = share_of_ideal(points, reference_of(spanned))
+    assert share_of_ideal(scaled[0], reference_of(scaled[1])) == pytest.approx(share, abs=1e-9)
+
+
+def test_what_a_share_of_the_ideal_means() -> None:
+    reference = reference_of([(0.7, 1.0), (0.3, 0.6)])
+    assert reference.worst == pytest.approx((0.26, 1.04))
+    assert share_of_ideal([(0.7, 0.6)], reference) == pytest.approx(1.0)
+    assert share_of_ideal([(0.7, 1.0)], reference) == pytest.approx(0.04 * 0.44 / 0.44**2)  # full adds
+    assert share_of_ideal([(0.7, 1.0), (0.3, 0.6)], reference) == pytest.approx(0.21 / 1.21)
+    assert share_of_ideal([(0.26, 0.3), (0.9, 1.04)], reference) == 0.0
+    alone = reference_of([(0.0, 1.0)])  # a range of nothing, and an accuracy of 0
+    assert alone.worst == pytest.approx((-0.1, 1.1))
+    assert share_of_ideal([(0.0, 1.0)], alone) == 1.0

@@ -14,6 +14,8 @@ import pytest
 from dbf_ray.errors import ConfigError
 from dbf_ray.reports import hypervolume, study_result, write_study
 from dbf_ray.reports import study as study_module
+from dbf_ray.reports.objectives import Objectives
+from dbf_ray.reports.pareto import Reference
 
 Trials = list[dict[str, Any]]
 
@@ -24,6 +26,7 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
         "study",
         "objectives",
         "reference",
+        "ideal",
         "hypervolume",
         "hypervolume_gain",
         "front",
@@ -35,14 +38,31 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
         "trials",
     ]
     assert result["objectives"] == {"map50": "maximize", "compute_ratio": "minimize"}
-    assert result["reference"] == pytest.approx([0.29, 1.0])
+    assert result["reference"] == pytest.approx([0.266, 1.04])
+    assert result["ideal"] == pytest.approx([0.64, 0.60])
     assert result["front"] == [0, 1, 2, 3]
     assert result["knee"] == 3
-    expected = 0.01 * 0.40 + 0.30 * 0.30 + 0.03 * 0.20
-    assert result["hypervolume"] == pytest.approx(expected)
-    assert result["hypervolume_gain"] == pytest.approx(expected - 0.01 * 0.40)
+    whole = (0.64 - 0.266) * (1.04 - 0.60)
+    of_baselines = 0.034 * 0.44 + 0.34 * 0.04
+    expected = 0.034 * 0.44 + 0.30 * 0.34 + 0.03 * 0.24 + 0.01 * 0.04
+    assert result["hypervolume"] == pytest.approx(expected / whole)
+    assert result["hypervolume_gain"] == pytest.approx((expected - of_baselines) / whole)
     pairs = [(t["map50"], t["compute_ratio"]) for t in result["trials"] if t["state"] == "COMPLETE"]
-    assert hypervolume(pairs, result["reference"]) == result["hypervolume"]
+    assert hypervolume(pairs, result["reference"]) / whole == pytest.approx(result["hypervolume"])
+    assert hypervolume(pairs[1:], result["reference"]) < hypervolume(pairs, result["reference"]), "full adds"
+
+
+def test_trials_are_compared_by_the_objectives_that_are_asked_for(trials: Trials) -> None:
+    for row, (score, joules) in zip(trials, [(0.2, 9e3), (0.1, 5e3), (0.3, 8e3), (0.2, 7e3)], strict=False):
+        row |= {"ap50/ship": score, "energy_joules": joules}
+    result = study_result("s", trials, objectives=Objectives("ap50/ship", "energy_joules"))
+    assert result["objectives"] == {"ap50/ship": "maximize", "energy_joules": "minimize"}
+    assert result["front"] == [1, 2, 3]  # what has no energy is on none
+    assert result["reference"] == pytest.approx([0.09, 9400])
+    assert result["answer"]["text"].startswith(
+        "step(rho=2) (trial 2): 11 % less energy than full fine-tuning (energy_joules 8.00 kJ) for 0.100 "
+        "more ap50/ship (0.300 against 0.200)"
+    )
 
 
 def test_epochs_that_were_trained_are_told_from_those_of_others(trials: Trials) -> None:
@@ -94,20 +114,25 @@ def test_answer_in_the_other_cases(trials: Trials) -> None:
     assert "for the same map50" in study_result("s", trials)["answer"]["text"]
 
 
-def test_reference_is_the_worse_baseline_of_those_there_are(trials: Trials) -> None:
+def test_reference_is_behind_the_worst_of_the_baselines_there_are(trials: Trials) -> None:
     trials[0]["map50"] = 0.2
-    assert study_result("s", trials)["reference"] == pytest.approx([0.19, 1.0])
+    assert study_result("s", trials)["reference"] == pytest.approx([0.19, 1.04])
     trials[0]["state"] = "FAIL"
-    assert study_result("s", trials)["reference"] == pytest.approx([0.29, 1.0])
+    assert study_result("s", trials)["reference"] == pytest.approx(
+        [0.27, 0.66]
+    )  # a tenth of the one there is
+    trials[2]["role"], trials[1]["role"] = "baseline", "control"
+    assert study_result("s", trials)["reference"] == pytest.approx([0.567, 0.88])
+    del trials[2]["role"]
     alone = study_result("s", trials[2:])
     assert alone["reference"] is alone["hypervolume"] is alone["hypervolume_gain"] is None
     assert alone["front"] == [2, 3]
 
 
 def test_a_stored_reference_is_kept(trials: Trials) -> None:
-    result = study_result("s", trials, reference=(0.1, 1.0))
-    assert result["reference"] == [0.1, 1.0]
-    assert result["hypervolume"] == pytest.approx(0.2 * 0.4 + 0.3 * 0.3 + 0.03 * 0.2)
+    result = study_result("s", trials, Reference((0.1, 1.0), (0.6, 0.6)))
+    assert (result["reference"], result["ideal"]) == ([0.1, 1.0], [0.6, 0.6])
+    assert result["hypervolume"] == pytest.approx((0.2 * 0.4 + 0.3 * 0.3 + 0.03 * 0.2) / (0.5 * 0.4))
 
 
 def test_study_without_a_complete_trial() -> None:
