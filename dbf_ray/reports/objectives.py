@@ -1,5 +1,5 @@
-"""The two numbers by which a study compares its trials: an accuracy, more of which is better, and a cost, less
-of which is better; each under the name that it has in a trial's row.
+"""The two numbers by which a study compares its trials: an accuracy, more of which is better, and a cost,
+less of which is better; each under the name that it has in a trial's row.
 """
 
 from __future__ import annotations

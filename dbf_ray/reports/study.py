@@ -15,13 +15,15 @@ from typing import Any
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_bytes
+from dbf_ray.reports.answer import TOLERANCE, Resampled, judge
 from dbf_ray.reports.interactive import pareto_html
-from dbf_ray.reports.pareto import hypervolume, knee_point, pareto_front
+from dbf_ray.reports.objectives import Objectives
+from dbf_ray.reports.pareto import hypervolume, pareto_front
 from dbf_ray.reports.plots import pareto_data, pareto_png
-from dbf_ray.reports.trials import BASELINES, is_complete, setting
+from dbf_ray.reports.trials import BASELINES, is_complete, is_control
+from dbf_ray.reports.words import answer_of
 from dbf_ray.values import finite
 
-OBJECTIVES = {"map50": "maximize", "compute_ratio": "minimize"}
 TRIAL_KEYS = (
     "number",
     "state",
@@ -34,13 +36,20 @@ TRIAL_KEYS = (
     "seed",
     "run",
 )
+USUAL = Objectives()
 OWN_COSTS = ("executed_flops", "device_seconds", "wall_seconds")  # that a study adds up
 _FLOOR_MARGIN = 0.01  # the reference point lies this much map50 under the worse baseline
 _BUDGET = 1.0  # and at the compute_ratio of full fine-tuning
 
 
 def study_result(
-    study: str, trials: Sequence[Mapping[str, Any]], reference: Sequence[float] | None = None
+    study: str,
+    trials: Sequence[Mapping[str, Any]],
+    reference: Sequence[float] | None = None,
+    objectives: Objectives = USUAL,
+    *,
+    resampled: Resampled | None = None,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """The content of ``pareto.json``: plain values that JSON can hold, NaN as None.
 
@@ -52,10 +61,14 @@ def study_result(
         reference: (map50, compute_ratio) as stored when the study began; by default (map50 of the worse
             baseline minus 0.01, 1.0), the baselines being the complete trials of the policies ``full`` and
             ``frozen``. Without any it stays None, and so do the hypervolumes.
+        objectives: by which trials are compared.
+        resampled: of trials and their seeds, accuracies on resampled images (:mod:`.answer`).
+        tolerance: a loss of accuracy that does not matter.
 
     Returns:
         study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone),
-        front (trial numbers, ascending), knee (trial number or None), answer (the recommended setting and, in
+        front (trial numbers, ascending), what :mod:`.answer` finds (front_posterior, knee, within, controls,
+        noise), answer (the recommended setting and, in
         words, what it saves and costs; empty without a complete trial), epochs_trained (by all trials, those
         that failed too), epochs_shared (that trials have from others), own (what the trained ones cost),
         trials.
@@ -66,7 +79,7 @@ def study_result(
     """
     rows = _rows(trials)
     complete = [row for row in rows if is_complete(row)]
-    baselines = [row for row in complete if row["policy"] in BASELINES]
+    baselines = [row for row in complete if row["policy"] in BASELINES and not is_control(row)]
     if reference is None and baselines:
         reference = (min(row["map50"] for row in baselines) - _FLOOR_MARGIN, _BUDGET)
     volume = hypervolume(_points(complete), reference) if reference is not None else None
@@ -75,16 +88,18 @@ def study_result(
         if volume is not None and reference is not None
         else None
     )
-    knee = complete[knee_point(_points(complete))] if complete else None
+    front = [complete[index]["number"] for index in pareto_front(_points(complete))]
+    judged = judge(complete, objectives, resampled or {}, tolerance)
+    judged.found["front"] = front
     return {
         "study": study,
-        "objectives": dict(OBJECTIVES),
+        "objectives": objectives.directions(),
         "reference": [float(value) for value in reference] if reference is not None else None,
         "hypervolume": volume,
         "hypervolume_gain": gain,
-        "front": [complete[index]["number"] for index in pareto_front(_points(complete))],
-        "knee": knee["number"] if knee else None,
-        "answer": _answer(knee, complete) if knee else {},
+        "front": front,
+        **judged.found,
+        "answer": answer_of(judged),
         **_spent(rows),
         "trials": rows,
     }
@@ -147,56 +162,14 @@ def _spent(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Epochs that trials have trained themselves, those that they have from others, and what the former
     cost.
     """
-    trained = sum(row.get("epochs_trained") or 0 for row in rows)
-    own = [row.get("own") or {} for row in rows]
+    runs = [run for row in rows for run in (row, *(row.get("seeds") or ()))]
+    trained = sum(run.get("epochs_trained") or 0 for run in runs)
+    own = [run.get("own") or {} for run in runs]
     return {
         "epochs_trained": trained,
-        "epochs_shared": sum(row.get("epochs") or 0 for row in rows) - trained,
+        "epochs_shared": sum(run.get("epochs") or 0 for run in runs) - trained,
         "own": {name: sum(costs.get(name) or 0 for costs in own) for name in OWN_COSTS},
     }
-
-
-def _answer(knee: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    answer = {key: knee[key] for key in ("number", "policy", "parameters", "rho", "map50", "compute_ratio")}
-    if knee.get("val_map50") is not None:
-        answer["val_map50"] = knee["val_map50"]
-    full = next((trial for trial in complete if trial["policy"] == "full"), None)
-    return answer | {"text": _in_words(knee, full)}
-
-
-def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None) -> str:
-    """What the recommended setting saves against full fine-tuning, and what it costs."""
-    name = f"{setting(knee)} (trial {knee['number']})"
-    if full is None:
-        return (
-            f"{name}: map50 {knee['map50']:.3f} at compute_ratio {knee['compute_ratio']:.3f}; no complete "
-            "run of full to compare with."
-        )
-    if knee["policy"] == "full":
-        return (
-            f"{name}: no setting tried stands out on the way from cheap to accurate, so full fine-tuning is "
-            f"the one to keep: map50 {knee['map50']:.3f}."
-        )
-    saved = 1 - knee["compute_ratio"] / full["compute_ratio"]
-    change = knee["map50"] - full["map50"]
-    effect = (
-        "the same map50"
-        if abs(change) < 5e-4
-        else f"{abs(change):.3f} {'more' if change > 0 else 'less'} map50"
-    )
-    text = (
-        f"{name}: {100 * saved:.0f} % less training compute than full fine-tuning (compute_ratio "
-        f"{knee['compute_ratio']:.3f}) for {effect} ({knee['map50']:.3f} against {full['map50']:.3f})"
-    )
-    seconds, full_seconds = knee.get("device_seconds"), full.get("device_seconds")
-    if seconds and full_seconds:
-        text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
-    if knee.get("val_map50") is not None and full.get("val_map50") is not None:
-        text += (
-            f"; on val, which the search did not see: map50 {knee['val_map50']:.3f} against "
-            f"{full['val_map50']:.3f}"
-        )
-    return text + "."
 
 
 def _points(trials: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
