@@ -109,9 +109,9 @@ def _difference(judged: Judged, one: int, other: int) -> str:
 
 
 def _within(judged: Judged) -> str:
-    limit = (
-        f"{judged.tolerance:g} {judged.objectives.accuracy} against the best with {100 * CONFIDENCE:.0f} %"
-    )
+    limit = f"{judged.tolerance:g} {judged.objectives.accuracy} against the best"
+    if is_noisy(judged.draws):
+        limit += f" with {100 * CONFIDENCE:.0f} %"
     if judged.pick is None:
         return (
             f"Which is the cheapest that loses less than {limit} is not resolvable with these images and "

@@ -12,7 +12,7 @@ counts draws: what was drawn twice, was not valid, or waits has none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -94,6 +94,7 @@ class Study:
         store: Store | None = None,
         sharing: Sharing | None = None,
         done: Callable[[int], int] = lambda number: 0,
+        extras: Sequence[Setting] = (),
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
@@ -106,6 +107,7 @@ class Study:
             store: has the states of settings; None: nothing is shared.
             sharing: which states are shared.
             done: epochs of which a trial has a checkpoint of its own.
+            extras: settings that are trained after the baselines, on top of what is wanted.
 
         Raises:
             ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
@@ -134,6 +136,10 @@ class Study:
             for key, made in baselines.items()
             if key in left or key not in self._rows
         ]
+        for made in extras:
+            if made.key in left or made.key not in self._rows:
+                first.append(left.pop(made.key, _Asked(made, None)))
+        self.others: list[Names] = []  # of settings that others than trials are still to train
         self._waiting = [*first, *left.values()]
 
     def ask(self, room: int = MOST_WAITING) -> Trial | Waits | None:
@@ -192,8 +198,19 @@ class Study:
         """Why a trial failed, if it did."""
         return self._row_of(number).user_attrs.get("failure")
 
-    def reached(self, number: int, epochs: int) -> None:
-        """A running trial has done so many epochs."""
+    def visit(self, name: Hashable, names: Names, done: int) -> Visit | None:
+        """How a training that is no trial of the study's begins now, where it has ``done`` epochs itself;
+        None: it waits for what another is about to reach.
+        """
+        have = self.store.names() if self.store is not None else set()
+        if self.sharing.waits(names, have):
+            return None
+        visit = self.sharing.begin(name, names, self._open(), have, done)
+        self.sweep()
+        return visit
+
+    def reached(self, number: Hashable, epochs: int) -> None:
+        """A running trial, or what :meth:`visit` began, has done so many epochs."""
         if self.sharing.reached(number, epochs):
             self.sweep()
 
@@ -217,7 +234,11 @@ class Study:
 
     def baselines(self) -> set[int]:
         """The numbers of the baselines that have begun."""
-        return {number for key, number in self._numbers.items() if key in self._baseline_keys}
+        return self.begun_of(self._baseline_keys)
+
+    def begun_of(self, keys: Collection[str]) -> set[int]:
+        """The numbers of the settings with these keys that have begun."""
+        return {number for key, number in self._numbers.items() if key in keys}
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
         """The trials as ``dbf_ray.reports.study_result`` takes them, one for each setting, by number.
@@ -297,7 +318,7 @@ class Study:
         known = {*self._numbers, *(setting.key for setting in waiting)}
         drawn = self._pool.settings if self.store is not None else []
         pool = [setting for setting in drawn if setting.key not in known]
-        return [setting.states for setting in (*waiting, *pool)]
+        return [*self.others, *(setting.states for setting in (*waiting, *pool))]
 
     def _random_draws(self) -> Iterator[dict[str, Any]]:
         """Parameters of settings that are not known: those of the pool, then drawn at random; ends after
