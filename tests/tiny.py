@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "training.warmup_steps": 2,
     "training.threads": 1,
     "tracking.mlflow": False,
+    "search.controls": [],
 }
 
 

@@ -46,10 +46,36 @@ class SearchConfig(Section):
         "each trial's last; front: the last of baselines and front alone, without optimizer state; all: of "
         "every epoch",
     )
+    controls: Resource[list[float]] = Field(
+        [0.75, 0.5],
+        description="shares of training.epochs for which policy full is trained too, on top of the trials, "
+        "its learning-rate schedule shortened in proportion: what a schedule has to beat; []: none",
+    )
+    seeds_on_front: Resource[int] = Field(
+        1,
+        ge=1,
+        description="seeds with which the front, baselines and controls are trained in the end, the trials' "
+        "own included",
+    )
+    tolerance: Resource[float] = Field(
+        0.005,
+        ge=0,
+        description="a loss of accuracy that does not matter: the answer names the cheapest "
+        "setting within it",
+    )
 
     @field_validator("accuracy")
     @classmethod
     def _is_evaluated(cls, value: str) -> str:
         if value not in ACCURACIES and not (value.startswith("ap50/") and value != "ap50/"):
             raise ValueError(f"should be {', '.join(ACCURACIES)} or ap50/CLASS")
+        return value
+
+    @field_validator("controls")
+    @classmethod
+    def _shares(cls, value: list[float]) -> list[float]:
+        if not all(0 < share < 1 for share in value):
+            raise ValueError(
+                f"controls must be shares of training.epochs above 0 and below 1, as 0.5, got {value}"
+            )
         return value

@@ -64,20 +64,21 @@ class Matches:
             difficult = plain(there["difficult"]).numpy().reshape(-1).astype(bool)
             np.add.at(counts[:, image], labels[~difficult].astype(np.int64), 1)
 
-        def joined(part: str, kind: Any) -> Any:
-            return np.concatenate(
-                [np.zeros(0), *(getattr(found[one], part) for one in sorted(found))]
-            ).astype(kind)
+        every = [found[label] for label in sorted(found)]
 
-        labels = np.repeat(np.array(sorted(found), np.int16), [len(found[one].iou) for one in sorted(found)])
+        def joined(part: str) -> NDArray[Any]:
+            return np.concatenate([np.zeros(0), *(getattr(one, part) for one in every)])
+
         return cls(
-            np.array(names, dtype=np.str_),
-            np.array(classes, dtype=np.str_),
-            counts,
-            labels,
-            *(joined(part, kind) for part, kind in (("images", np.int32), ("scores", np.float32))),
-            *(joined(part, kind) for part, kind in (("iou", np.float32), ("claimed", np.int32))),
-            joined("difficult", np.bool_),
+            names=np.array(names, dtype=np.str_),
+            classes=np.array(classes, dtype=np.str_),
+            objects=counts,
+            labels=np.repeat(np.array(sorted(found), np.int16), [len(one.iou) for one in every]),
+            images=joined("images").astype(np.int32),
+            scores=joined("scores").astype(np.float32),
+            iou=joined("iou").astype(np.float32),
+            claimed=joined("claimed").astype(np.int32),
+            difficult=joined("difficult").astype(np.bool_),
         )
 
     def of_class(self, label: int) -> ClassMatches:

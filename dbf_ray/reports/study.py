@@ -15,11 +15,13 @@ from typing import Any
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_bytes
+from dbf_ray.reports.answer import TOLERANCE, Resampled, judge
 from dbf_ray.reports.interactive import pareto_html
-from dbf_ray.reports.objectives import USUAL, Objectives, Point, in_figures, noun
-from dbf_ray.reports.pareto import Reference, knee_point, pareto_front, reference_of, share_of_ideal
+from dbf_ray.reports.objectives import USUAL, Objectives, Point
+from dbf_ray.reports.pareto import Reference, pareto_front, reference_of, share_of_ideal
 from dbf_ray.reports.plots import pareto_data, pareto_png
-from dbf_ray.reports.trials import is_baseline, is_complete, setting
+from dbf_ray.reports.trials import is_baseline, is_complete, is_control
+from dbf_ray.reports.words import answer_of
 from dbf_ray.values import finite
 
 TRIAL_KEYS = (
@@ -42,6 +44,9 @@ def study_result(
     trials: Sequence[Mapping[str, Any]],
     reference: Reference | None = None,
     objectives: Objectives = USUAL,
+    *,
+    resampled: Resampled | None = None,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """The content of ``pareto.json``: plain values that JSON can hold, NaN as None.
 
@@ -53,13 +58,16 @@ def study_result(
         reference: as stored once the baselines were complete; by default that of the baselines that are.
             Without any it stays None, and so do the hypervolumes.
         objectives: by which trials are compared.
+        resampled: of trials and their seeds, accuracies on resampled images (:mod:`.answer`).
+        tolerance: a loss of accuracy that does not matter.
 
     Returns:
         study, objectives, reference (its worst corner), ideal (its best one), hypervolume (by
         :func:`.share_of_ideal`), hypervolume_gain (over what the baselines span alone), front (trial
-        numbers, ascending), knee (trial number or None), answer (the recommended setting and, in words, what
-        it saves and costs; empty without a complete trial), epochs_trained (by all trials, those that failed
-        too), epochs_shared (that trials have from others), own (what the trained ones cost), trials.
+        numbers, ascending), what :mod:`.answer` finds (front_posterior, knee, within, controls, noise),
+        answer (the recommended setting and, in words, what it saves and costs; empty without a complete
+        trial), epochs_trained (by all trials, those that failed too), epochs_shared (that trials have from
+        others), own (what the trained ones cost), trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
@@ -67,7 +75,7 @@ def study_result(
     """
     rows = _rows(trials)
     complete = [row for row in rows if is_complete(row, objectives)]
-    baselines = [row for row in complete if is_baseline(row)]
+    baselines = [row for row in complete if is_baseline(row) and not is_control(row)]
     points, spanned = _points(complete, objectives), _points(baselines, objectives)
     if reference is None and spanned:
         reference = reference_of(spanned)
@@ -75,7 +83,9 @@ def study_result(
     if reference is not None:
         volume = share_of_ideal(points, reference)
         gain = volume - share_of_ideal(spanned, reference)
-    knee = complete[knee_point(points)] if complete else None
+    front = [complete[index]["number"] for index in pareto_front(points)]
+    judged = judge(complete, objectives, resampled or {}, tolerance)
+    judged.found["front"] = front
     return {
         "study": study,
         "objectives": objectives.directions(),
@@ -83,9 +93,9 @@ def study_result(
         "ideal": None if reference is None else list(reference.ideal),
         "hypervolume": volume,
         "hypervolume_gain": gain,
-        "front": [complete[index]["number"] for index in pareto_front(points)],
-        "knee": knee["number"] if knee else None,
-        "answer": _answer(knee, complete, objectives) if knee else {},
+        "front": front,
+        **judged.found,
+        "answer": answer_of(judged),
         **_spent(rows),
         "trials": rows,
     }
@@ -148,56 +158,14 @@ def _spent(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Epochs that trials have trained themselves, those that they have from others, and what the former
     cost.
     """
-    trained = sum(row.get("epochs_trained") or 0 for row in rows)
-    own = [row.get("own") or {} for row in rows]
+    runs = [run for row in rows for run in (row, *(row.get("seeds") or ()))]
+    trained = sum(run.get("epochs_trained") or 0 for run in runs)
+    own = [run.get("own") or {} for run in runs]
     return {
         "epochs_trained": trained,
-        "epochs_shared": sum(row.get("epochs") or 0 for row in rows) - trained,
+        "epochs_shared": sum(run.get("epochs") or 0 for run in runs) - trained,
         "own": {name: sum(costs.get(name) or 0 for costs in own) for name in OWN_COSTS},
     }
-
-
-def _answer(
-    knee: Mapping[str, Any], complete: Sequence[Mapping[str, Any]], objectives: Objectives
-) -> dict[str, Any]:
-    answer = {key: knee[key] for key in ("number", "policy", "parameters", "rho", *objectives.names())}
-    if knee.get("val_map50") is not None:
-        answer["val_map50"] = knee["val_map50"]
-    full = next((trial for trial in complete if trial["policy"] == "full"), None)
-    return answer | {"text": _in_words(knee, full, objectives)}
-
-
-def _in_words(knee: Mapping[str, Any], full: Mapping[str, Any] | None, objectives: Objectives) -> str:
-    """What the recommended setting saves against full fine-tuning, and what it costs."""
-    name, (of, by) = f"{setting(knee)} (trial {knee['number']})", objectives.names()
-    accuracy, cost = in_figures(of, knee[of]), in_figures(by, knee[by])
-    if full is None:
-        return f"{name}: {of} {accuracy} at {by} {cost}; no complete run of full to compare with."
-    if knee["policy"] == "full":
-        return (
-            f"{name}: no setting tried stands out on the way from cheap to accurate, so full fine-tuning is "
-            f"the one to keep: {of} {accuracy}."
-        )
-    saved = 1 - knee[by] / full[by]
-    change = knee[of] - full[of]
-    effect = (
-        f"the same {of}"
-        if abs(change) < 5e-4
-        else f"{abs(change):.3f} {'more' if change > 0 else 'less'} {of}"
-    )
-    text = (
-        f"{name}: {100 * abs(saved):.0f} % {'less' if saved >= 0 else 'more'} {noun(by)} than full "
-        f"fine-tuning ({by} {cost}) for {effect} ({accuracy} against {in_figures(of, full[of])})"
-    )
-    seconds, full_seconds = knee.get("device_seconds"), full.get("device_seconds")
-    if seconds and full_seconds and by != "device_seconds":
-        text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
-    if knee.get("val_map50") is not None and full.get("val_map50") is not None:
-        text += (
-            f"; on val, which the search did not see: map50 {knee['val_map50']:.3f} against "
-            f"{full['val_map50']:.3f}"
-        )
-    return text + "."
 
 
 def _points(trials: Iterable[Mapping[str, Any]], objectives: Objectives) -> list[Point]:

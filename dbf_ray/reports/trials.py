@@ -21,6 +21,11 @@ def is_baseline(trial: Mapping[str, Any]) -> bool:
     return bool(trial["policy"] in BASELINES if role is None else role == "baseline")
 
 
+def is_control(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial is a shorter full training."""
+    return trial.get("role") == "control"
+
+
 def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a trial's policy; ``rho`` also where only the trial's own field names it."""
     known = dict(trial.get("parameters") or {})
@@ -30,7 +35,9 @@ def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def setting(trial: Mapping[str, Any]) -> str:
-    """A trial's policy with its parameters, for example ``step(rho=4)``."""
+    """A trial's policy with its parameters, for example ``step(rho=4)``; of a control its epochs."""
+    if is_control(trial):
+        return f"{trial['policy']} with {trial['epochs']} epochs"
     inside = ", ".join(f"{key}={brief(value)}" for key, value in parameters(trial).items())
     return f"{trial['policy']}({inside})" if inside else str(trial["policy"])
 

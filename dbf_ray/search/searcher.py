@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -37,9 +37,10 @@ class StudySearcher(Searcher):
         on_begin: Callable[[Trial], None],
         on_epoch: Callable[[int, Mapping[str, Any]], None],
         on_end: Callable[[int, Mapping[str, Any], str | None], None],
+        extras: Collection[str] = (),
     ) -> None:
         """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_end`` the
-        outcome, and the failure if any.
+        outcome, and the failure if any. ``extras``: keys of settings that are not made up for when they fail.
         """
         super().__init__()  # no metric: the study has both objectives
         self._study, self._wanted, self._failures_left = study, wanted, wanted + SPARE
@@ -47,6 +48,7 @@ class StudySearcher(Searcher):
         self.failed_in_a_row = 0
         self._on_begin, self._on_epoch, self._on_end = on_begin, on_epoch, on_end
         self._numbers: dict[str, int] = {}
+        self._extra_keys, self._extras = frozenset(extras), set[int]()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next visit; None: not now, since what is left waits for states that others are about to reach,
@@ -66,6 +68,8 @@ class StudySearcher(Searcher):
         if isinstance(asked, Waits):
             return None
         self._numbers[trial_id] = asked.number
+        if asked.setting.key in self._extra_keys:
+            self._extras.add(asked.number)
         self._on_begin(asked)
         return {
             "number": asked.number,
@@ -91,7 +95,7 @@ class StudySearcher(Searcher):
         failure = last.get("failure") or (DIED if error else None)
         complete = self._study.tell(number, last.get("summary"), failure)
         self._study.sweep()
-        self._wanted -= complete
+        self._wanted -= complete or number in self._extras
         self._failures_left -= not complete
         self.failed_in_a_row = 0 if complete else self.failed_in_a_row + 1
         if not complete and failure is None:

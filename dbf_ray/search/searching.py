@@ -1,29 +1,41 @@
-"""One search in progress: its trials, then what the front needs, and what the person is told."""
+"""One search in progress: its trials, then what the front needs (further seeds, val), and what the person is
+told.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ray.tune.search import Searcher
+
 from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
+from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.train import RunFunction
-from dbf_ray.config import Config
+from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import TrainingError
 from dbf_ray.files import write_json
-from dbf_ray.search import mlflow_runs
+from dbf_ray.search import mlflow_runs, validation
+from dbf_ray.search.in_turn import InTurn
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.outcome import Outcome
-from dbf_ray.search.progress import SearchProgress, best_accuracy, spent, standing
+from dbf_ray.search.progress import SearchProgress, best_accuracy, describe, spent, standing
+from dbf_ray.search.repeats import Repeat, Repeats
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
+from dbf_ray.search.settings import Setting
+from dbf_ray.search.spaces import DrawError
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial
-from dbf_ray.search.trial import TrialSetup, read_result, train_trial
+from dbf_ray.search.trial import Evaluate, TrialSetup, read_result, train_trial
 from dbf_ray.search.tune import run_visits
-from dbf_ray.search.validation import validate_front
+from dbf_ray.search.visits import ListSearcher
 from dbf_ray.tracking import read_summary, write_epochs
+
+MOST = 1_000_000  # visits of a search; its searchers end it
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
@@ -38,38 +50,48 @@ def concurrency(config: Config, wanted: int | None, resources: Resources) -> int
     return max(1, min(fit, wanted or config.search.concurrent or fit))
 
 
-class Searching:
-    """One search in progress.
+@dataclass(frozen=True)
+class Asked:
+    """What a search was asked for.
 
-    Args:
-        config: what all trials share.
-        folder: the study's.
-        study, store: what it knows and has.
-        trials: complete ones that it shall have in the end.
-        concurrent: trials at once that were asked for.
+    Attributes:
+        trials: complete ones that the study shall have in the end, controls not counted.
+        concurrent: at once; None: as many as fit.
         show: called with each line for the person.
-        run: replaces the training, for tests.
+        run, evaluate: replace training and evaluation, for tests.
         space_file: the space's.
+        controls: shorter full trainings, on top of the trials.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        study: Study,
-        store: Store,
-        trials: int,
-        concurrent: int | None,
-        show: Callable[[str], None],
-        run: RunFunction | None,
-        space_file: Path,
-    ) -> None:
-        self.config, self.folder, self.study, self.trials = config, folder, study, trials
-        self.concurrent, self.show = concurrent, show
-        self.store, self.run, self.space_file = store, run, space_file
-        self.name = folder.name
-        self.outcome = Outcome(study, folder)
+    trials: int
+    concurrent: int | None
+    show: Callable[[str], None]
+    run: RunFunction | None
+    evaluate: Evaluate | None
+    space_file: Path
+    controls: list[Setting]
+
+
+class Searching:
+    """One search in progress: of ``study`` in ``folder``, with its ``store``; ``config`` is what its trials
+    share.
+    """
+
+    def __init__(self, config: Config, folder: Path, study: Study, store: Store, asked: Asked) -> None:
+        self.config, self.folder, self.study, self.store, self.asked = config, folder, study, store, asked
+        self.name, self.show = folder.name, asked.show
+        before = study.optuna.user_attrs.get("controls", [])
+        now = [setting.key for setting in asked.controls]
+        if not set(now) <= set(before):
+            study.optuna.set_user_attr("controls", [*before, *(key for key in now if key not in before)])
+        self.control_keys = frozenset({*before, *now})
+        self.repeats = Repeats(study, folder / "trials")
+        self.outcome = Outcome(study, config, folder, self.repeats, self.control_keys)
+        self.repeats.left(config.search.seeds_on_front)  # what an interrupted search left: its states stay
         self._failures: list[str] = []
+        self._ended_well = 0
+        self._refused: DrawError | None = None
+        self._parent: Any = None
 
     def execute(self) -> dict[str, Any]:
         """Search; returns the content of pareto.json.
@@ -77,27 +99,27 @@ class Searching:
         Raises:
             TrainingError: not one trial ended well, or Ray Tune stopped.
         """
-        done = len(self.study.complete())
-        missing = self.trials - done
-        if missing <= 0:
-            self.show(f"study {self.name}: all {self.trials} trials are done")
-            result = self.outcome.write()
-            self._keep(result)
-            return result
+        done = bool(self.study.complete())
+        if not self._anything_left():
+            self.show(f"study {self.name}: all {self.asked.trials} trials are done")
+            return self._finish()
         with connected_ray(self.config.cluster.address) as resources:
-            at_once = min(concurrency(self.config, self.concurrent, resources), missing)
-            self._greet(done, at_once, resources)
-            parent = mlflow_runs.parent_run(self.config, self.folder, self.trials, self.space_file)
-            reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
+            at_once = concurrency(self.config, self.asked.concurrent, resources)
+            if left := self._missing() + len(self._controls_left()):
+                self._greet(min(at_once, left), resources)
+            self._parent = mlflow_runs.parent_run(
+                self.config, self.folder, self.asked.trials, self.asked.space_file
+            )
             failure: str | None = "interrupted"
             try:
-                self._tune(reporter, parent, missing, at_once)
-                ended_well = len(self.study.complete()) - done
-                failure = None if ended_well or (done and not self._failures) else "no trial ended well"
+                self._run_visits(at_once)
+                failure = None if self._ended_well or (done and not self._failures) else "no trial ended well"
             finally:
                 result = self.outcome.write()
-                if parent is not None:
-                    parent.finish(self.outcome.files(self.space_file), failure)
+                if self._parent is not None:
+                    self._parent.finish(self.outcome.files(self.asked.space_file), failure)
+        if self._refused is not None:
+            raise self._refused
         if failure is not None:
             reasons = [self.study.choosing.last_invalid or "nothing", *self._failures]
             raise TrainingError(
@@ -105,52 +127,93 @@ class Searching:
                 "and the same command goes on"
             )
         self._say_what_is_missing()
-        if self.run is None:
-            validate_front(result, self.folder / "trials", self.config, self.show)
-            result = self.outcome.write()
-        self._keep(result)
+        result = self._finish()
         self.show(f"study {self.name}: {standing(result)}; {spent(result)}")
         return result
 
-    def _say_what_is_missing(self) -> None:
-        """Failed trials, and why there are fewer complete ones than wanted."""
-        if self._failures:
-            self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
-        complete = len(self.study.complete())
-        if not self.study.baselines_done():
-            self.show(
-                f"study {self.name}: a baseline has no result; the same command with --trials {complete + 1} "
-                "trains it first"
-            )
-        if self.study.choosing.invalid_draws:
-            self.show(
-                f"study {self.name}: {self.study.choosing.invalid_draws} draws were not valid, the last: "
-                f"{self.study.choosing.last_invalid}"
-            )
-        if complete < self.trials:
-            why = "the space has no further setting" if self.study.exhausted else "too many failed"
-            self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
+    def _finish(self) -> dict[str, Any]:
+        """The content of pareto.json, written, with what the study now has; checkpoints as ``search.keep``
+        says.
+        """
+        result = self.outcome.write()
+        if self.config.search.keep == "front":
+            kept = {*validation.reported(result), *self.study.baselines()}
+            self.store.sweep(())
+            keep_only(kept, result, self.folder / "trials")
+        return result
 
-    def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
-        target = mlflow_runs.target(self.config, self.name, parent)
-        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), self.store, target, self.run)
-        searcher = StudySearcher(
-            self.study,
-            missing,
-            partial(self._begin, reporter=reporter),
-            partial(reporter.epoch, epochs=self.config.training.epochs),
-            partial(self._end, reporter=reporter, parent=parent),
-        )
+    def _missing(self) -> int:
+        """Trials to do, without controls."""
+        complete = [trial.user_attrs["setting"]["key"] for trial in self.study.complete()]
+        return max(0, self.asked.trials - sum(key not in self.control_keys for key in complete))
+
+    def _controls_left(self) -> list[Setting]:
+        complete = {trial.user_attrs["setting"]["key"] for trial in self.study.complete()}
+        return [setting for setting in self.asked.controls if setting.key not in complete]
+
+    def _anything_left(self) -> bool:
+        """Whether anything is still to be trained or evaluated."""
+        if self._missing() or self._controls_left():
+            return True
+        return bool(self._repeats_left(set())) or bool(self._to_validate())
+
+    def _repeats_left(self, tried: set[str]) -> list[Repeat]:
+        """Repeats to do that this call has not tried; more are decided once those that were have ended."""
+        seeds = self.config.search.seeds_on_front
+        if seeds == 1:
+            return []
+        while True:
+            if left := [repeat for repeat in self.repeats.left(seeds) if repeat.name not in tried]:
+                return left
+            also = self.study.baselines() | self.study.begun_of(self.control_keys)
+            if not self.repeats.decide(self.outcome.result(), seeds, also):
+                return []
+
+    def _to_validate(self) -> list[tuple[Path, Path]]:
+        here = cluster_address(self.config.cluster.address) is None
+        return validation.to_validate(self.outcome.result(), self.config, self.show, here)
+
+    def _run_visits(self, at_once: int) -> None:
+        target = mlflow_runs.target(self.config, self.name, self._parent)
+        trials, (run, evaluate) = self.folder.absolute() / "trials", (self.asked.run, self.asked.evaluate)
+        setup = TrialSetup(self.name, str(trials), self.store, target, run, evaluate)
         run_visits(
-            searcher,
+            InTurn(self._searchers(at_once)),
             partial(train_trial, setup=setup),
             folder=self.folder,
             cluster=self.config.cluster,
-            most=StudySearcher.most(missing),
+            most=MOST,
             at_once=at_once,
         )
-        if searcher.refused is not None:
-            raise searcher.refused
+
+    def _searchers(self, at_once: int) -> Iterator[Searcher]:
+        """Trials, then repeats of the front, then val: each made when the one before is done."""
+        wanted = self._missing() + len(self._controls_left())
+        if wanted:
+            yield from self._trials(wanted, at_once)
+        if not self.study.complete() or self._refused is not None:
+            return
+        tried: set[str] = set()
+        while repeats := self._repeats_left(tried):
+            tried |= {repeat.name for repeat in repeats}
+            self.show(f"study {self.name}: {len(repeats)} trainings with further seeds to do")
+            yield ListSearcher(repeats, self._begin_repeat, self._epoch_of_repeat, self._end_repeat)
+        if left := self._to_validate():
+            yield ListSearcher(left, self._begin_validation, lambda *_: None, self._end_validation)
+
+    def _trials(self, wanted: int, at_once: int) -> Iterator[Searcher]:
+        done = len(self.study.complete())
+        reporter = SearchProgress(self.show, done=done, total=done + wanted, concurrent=at_once)
+        searcher = StudySearcher(
+            self.study,
+            wanted,
+            partial(self._begin, reporter=reporter),
+            partial(reporter.epoch, epochs=self.config.training.epochs),
+            partial(self._end, reporter=reporter),
+            self.control_keys,
+        )
+        yield searcher
+        self._refused = searcher.refused
         if searcher.failed_in_a_row >= IN_A_ROW:
             self.show(f"study {self.name}: stopped after {IN_A_ROW} failures one after the other")
 
@@ -161,25 +224,12 @@ class Searching:
         reporter.begin(trial)
 
     def _end(
-        self,
-        number: int,
-        report: Mapping[str, Any],
-        failure: str | None,
-        *,
-        reporter: SearchProgress,
-        parent: Any,
+        self, number: int, report: Mapping[str, Any], failure: str | None, *, reporter: SearchProgress
     ) -> None:
-        directory = self.folder / "trials" / str(number)
-        if failure is not None:
-            self._failures.append(failure)
-        if failure is None and read_summary(directory) is None:  # trained on another machine
-            write_epochs(directory, report["records"])
-            write_json(directory / "summary.json", report["summary"])
-        if failure is not None and parent is not None:
-            mlflow_runs.end_trial(self.config, directory, failure)
+        self._take(self.folder / "trials" / str(number), report, failure)
         result = self.outcome.now_and_then()
         reporter.end(number, failure, result)
-        if parent is not None:
+        if self._parent is not None:
             metrics = {
                 "front": float(len(result["front"])),
                 "hypervolume": result["hypervolume"],
@@ -187,30 +237,92 @@ class Searching:
                 "epochs_trained": float(result["epochs_trained"]),
                 "epochs_shared": float(result["epochs_shared"]),
             }
-            parent.progress(
+            self._parent.progress(
                 len(self.study.complete()),
                 {key: value for key, value in metrics.items() if value is not None},
             )
 
-    def _keep(self, result: Mapping[str, Any]) -> None:
-        """What stays of the checkpoints when the search has ended."""
-        if self.config.search.keep == "front":
-            self.store.sweep(())
-            keep_only({*result["front"], *self.study.baselines()}, result, self.folder / "trials")
+    def _take(self, directory: Path, report: Mapping[str, Any], failure: str | None) -> None:
+        """What a training's process reported last."""
+        if failure is not None:
+            self._failures.append(failure)
+        self._ended_well += failure is None
+        if failure is None and read_summary(directory) is None:  # trained on another machine
+            write_epochs(directory, report["records"])
+            write_json(directory / "summary.json", report["summary"])
+        if failure is not None and self._parent is not None:
+            mlflow_runs.end_trial(self.config, directory, failure)
 
-    def _greet(self, done: int, at_once: int, resources: Resources) -> None:
-        cluster = self.config.cluster
+    def _begin_repeat(self, repeat: Repeat) -> dict[str, Any] | None:
+        assignment = self.repeats.begin(repeat)
+        if assignment is not None:
+            self.show(f"{_named(repeat)}: started")
+        return assignment
+
+    def _epoch_of_repeat(self, repeat: Repeat, report: Mapping[str, Any]) -> None:
+        self.study.reached(repeat.name, report["epoch"] + 1)
+
+    def _end_repeat(self, repeat: Repeat, report: Mapping[str, Any], failure: str | None) -> None:
+        self.repeats.end(repeat)
+        self._take(self.folder / "trials" / repeat.name, report, failure)
+        of = self.outcome.objectives.accuracy
+        said = f"FAILED: {failure}" if failure is not None else f"{of} {report['summary'].get(of)}"
+        self.show(f"{_named(repeat)}: {said}")
+
+    def _begin_validation(self, left: tuple[Path, Path]) -> dict[str, Any]:
+        folder, checkpoint = left
+        number, _, seed = folder.name.partition("-seed-")
+        assignment = {"number": int(number), "config": to_dict(self.config), "validate": str(checkpoint)}
+        return assignment | ({"seed": int(seed)} if seed else {})
+
+    def _end_validation(
+        self, left: tuple[Path, Path], report: Mapping[str, Any], failure: str | None
+    ) -> None:
+        folder, _ = left
+        if failure is not None:
+            self.show(f"trial {folder.name}: not evaluated on val: {failure}")
+        else:
+            self.show(validation.record(folder, report["metrics"]))
+
+    def _say_what_is_missing(self) -> None:
+        """Failed trials, and why there are fewer complete ones than wanted."""
+        if self._failures:
+            self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
+        complete, wanted = self.asked.trials - self._missing(), self.asked.trials
+        if not self.study.baselines_done():
+            self.show(
+                f"study {self.name}: a baseline has no result; the same command with --trials {complete + 1} "
+                "trains it first"
+            )
+        if self.study.choosing.invalid_draws:
+            self.show(
+                f"study {self.name}: {self.study.choosing.invalid_draws} draws were not valid, the last: "
+                f"{self.study.choosing.last_invalid}"
+            )
+        if complete < wanted:
+            why = "the space has no further setting" if self.study.exhausted else "too many failed"
+            self.show(f"study {self.name}: {why}; it ends with {complete} of {wanted} trials")
+
+    def _greet(self, at_once: int, resources: Resources) -> None:
+        cluster, controls = self.config.cluster, len(self._controls_left())
         workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (
             f" and {cluster.workers} GPUs" if cluster.gpu else ""
         )
+        more = f" and {controls} shorter full trainings" if controls else ""
         self.show(
-            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each "
-            f"on {workers} ({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
+            f"study {self.name}: {self._missing()} of {self.asked.trials} trials{more} to do, {at_once} at "
+            f"once, each on {workers} ({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
         )
-        if self.concurrent and at_once < min(self.concurrent, self.trials - done):
-            self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
+        wanted = self.asked.concurrent
+        if wanted and at_once < min(wanted, self._missing() + controls):
+            self.show(f"study {self.name}: {wanted} at once do not fit, {at_once} do")
         if self.study.interrupted:
             self.show(
                 f"study {self.name}: goes on with the interrupted trials "
                 f"{', '.join(map(str, self.study.interrupted))}"
             )
+
+
+def _named(repeat: Repeat) -> str:
+    setting = describe(repeat.setting.policy, repeat.setting.parameters)
+    return f"trial {repeat.number} {setting}, seed {repeat.seed}"

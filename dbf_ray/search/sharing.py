@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 
 from dbf_ray.search.states import Names, deepest, leaves, wanted
@@ -34,7 +34,7 @@ class Sharing:
 
     def __init__(self, most: int, every: bool = False) -> None:
         self.most, self.every = most, every
-        self._running: dict[int, tuple[Visit, int]] = {}  # a trial's visit, and the epochs it has done
+        self._running: dict[Hashable, tuple[Visit, int]] = {}  # a trial's visit, and the epochs it has done
 
     def waits(self, names: Names, have: Collection[str]) -> bool:
         """Whether a running trial is about to reach a state on a setting's way, beyond what the store has: it
@@ -43,7 +43,7 @@ class Sharing:
         return deepest(names, self._coming()) > deepest(names, have)
 
     def begin(
-        self, number: int, names: Names, open_: Collection[Names], have: Collection[str], done: int = 0
+        self, number: Hashable, names: Names, open_: Collection[Names], have: Collection[str], done: int = 0
     ) -> Visit:
         """Trial ``number`` begins, or goes on where it has ``done`` epochs itself."""
         found = [epoch for epoch in range(len(names) - 1, 0, -1) if names[epoch] in have]
@@ -57,7 +57,7 @@ class Sharing:
         self._running[number] = visit, first
         return visit
 
-    def reached(self, number: int, epochs: int) -> bool:
+    def reached(self, number: Hashable, epochs: int) -> bool:
         """A running trial has done so many epochs, and published what it was to keep of them; whether it was
         to keep the last.
         """
@@ -67,7 +67,7 @@ class Sharing:
         self._running[number] = visit, epochs
         return epochs in visit.keep
 
-    def end(self, number: int) -> None:
+    def end(self, number: Hashable) -> None:
         """A trial has ended, however it did."""
         self._running.pop(number, None)
 

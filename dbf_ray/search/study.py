@@ -8,7 +8,7 @@ space of which nothing can be trained is refused before the first trial.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Study:
         done: Callable[[int], int] = lambda number: 0,
         objectives: Objectives = USUAL,
         values: Values = lambda setting, summary: {},
+        extras: Sequence[Setting] = (),
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
@@ -94,6 +95,7 @@ class Study:
             sharing: which states are shared.
             done: epochs of which a trial has a checkpoint of its own.
             objectives, values: see :class:`.book.Book`.
+            extras: settings that are trained after the baselines, on top of what is wanted.
 
         Raises:
             ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
@@ -118,6 +120,10 @@ class Study:
             for key, made in baselines.items()
             if key in left or key not in self.book.lines
         ]
+        for made in extras:
+            if made.key in left or made.key not in self.book.lines:
+                first.append(left.pop(made.key, Asked(made, None)))
+        self.others: list[Names] = []  # of settings that others than trials are still to train
         self.choosing = Choosing(self.book, draws, pool, settings, seed)
         self.choosing.waiting = [*first, *left.values()]
 
@@ -168,8 +174,19 @@ class Study:
         """Why a trial failed, if it did."""
         return self.book.row_of(number).user_attrs.get("failure")
 
-    def reached(self, number: int, epochs: int) -> None:
-        """A running trial has done so many epochs."""
+    def visit(self, name: Hashable, names: Names, done: int) -> Visit | None:
+        """How a training that is no trial of the study's begins now, where it has ``done`` epochs itself;
+        None: it waits for what another is about to reach.
+        """
+        have = self.store.names() if self.store is not None else set()
+        if self.sharing.waits(names, have):
+            return None
+        visit = self.sharing.begin(name, names, self._open(), have, done)
+        self.sweep()
+        return visit
+
+    def reached(self, number: Hashable, epochs: int) -> None:
+        """A running trial, or what :meth:`visit` began, has done so many epochs."""
         if self.sharing.reached(number, epochs):
             self.sweep()
 
@@ -189,7 +206,11 @@ class Study:
 
     def baselines(self) -> set[int]:
         """The numbers of the baselines that have begun."""
-        return {number for key, number in self.book.numbers.items() if key in self._baseline_keys}
+        return self.begun_of(self._baseline_keys)
+
+    def begun_of(self, keys: Collection[str]) -> set[int]:
+        """The numbers of the settings with these keys that have begun."""
+        return {number for key, number in self.book.numbers.items() if key in keys}
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
         """The trials as ``dbf_ray.reports.study_result`` takes them, one for each setting, by number.
@@ -208,4 +229,4 @@ class Study:
     def _open(self) -> list[Names]:
         """Names of states of the settings that may still begin."""
         left = self.choosing.left() if self.store is not None else [a.setting for a in self.choosing.waiting]
-        return [setting.states for setting in left]
+        return [*self.others, *(setting.states for setting in left)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,17 @@ import torch
 
 from dbf_ray.cluster.ray_runtime import set_environment
 from dbf_ray.cluster.train import Job, RunFunction, fit
-from dbf_ray.config import Config, to_dict
+from dbf_ray.config import Config, elsewhere, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, WeightsError
+from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
 from dbf_ray.search.store import Store
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
-from dbf_ray.training.checkpoint import read_record
+from dbf_ray.training.checkpoint import read_record, whole_checkpoint
 from dbf_ray.values import finite
+
+Evaluate = Callable[[Path, Config], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,16 @@ class TrialSetup:
     store: Store
     mlflow: MlflowTarget | None = None
     run: RunFunction | None = None
+    evaluate: Evaluate | None = None
 
-    def directory(self, number: int) -> Path:
-        """The run folder of a trial."""
-        return Path(self.folder) / str(number)
+    def directory(self, name: str) -> Path:
+        """The run folder of a trial or one of its repeats."""
+        return Path(self.folder) / name
+
+
+def name_of(number: int, seed: int | None = None) -> str:
+    """The name of a trial's folder, or of that of its repeat with another seed."""
+    return str(number) if seed is None else f"{number}-seed-{seed}"
 
 
 @dataclass(frozen=True)
@@ -66,20 +75,23 @@ class Keeping:
 
 def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
     """The Tune trainable: trains, reports each epoch, and last its outcome, ``{"summary", "records"}`` or
-    ``{"failure"}``, as JSON text.
+    ``{"failure"}``, as JSON text. Where the assignment says ``validate``, it evaluates the last checkpoint of
+    a trial that is done, and the outcome is ``{"metrics"}``.
 
     Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason
     reaches the study. It begins at the deepest of the trial's own last checkpoint, where it was interrupted,
     and the states on its way that the store has.
     """
-    number = assignment["number"]
-    directory = setup.directory(number)
+    directory = setup.directory(name_of(assignment["number"], assignment.get("seed")))
     directory.mkdir(parents=True, exist_ok=True)
     outcome: dict[str, Any]
     try:
         with _log_file(directory / "log.txt"):
-            summary = read_result(directory) or _train(assignment, setup, directory)
-        outcome = {"summary": summary, "records": read_epochs(directory)}
+            if "validate" in assignment:
+                outcome = {"metrics": _validate(assignment, setup, directory)}
+            else:
+                summary = read_result(directory) or _train(assignment, setup, directory)
+                outcome = {"summary": summary, "records": read_epochs(directory)}
     except DbfRayError as error:
         outcome = {"failure": str(error)}
     except Exception as error:  # one broken trial must not end a search
@@ -95,7 +107,8 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 
 def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> dict[str, Any]:
     config, number = Config.model_validate(assignment["config"]), assignment["number"]
-    config = config.model_copy(update={"name": f"{setup.study}-{number}", "runs_dir": directory.parent})
+    name = f"{setup.study}-{directory.name}"
+    config = config.model_copy(update={"name": name, "runs_dir": directory.parent})
     keeping = Keeping(setup.store, dict(assignment["keep"]))
     resume, begin = _resume(config, directory), None
     done = 0 if resume is None else epochs_done(resume)
@@ -103,7 +116,7 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         resume, begin = None, found
     elif resume is not None:  # it may have been killed before it published this
         keeping({"epoch": done - 1}, resume)
-    target = _target(setup.mlflow, number, config, begin)
+    target = _target(setup.mlflow, number, assignment.get("seed"), config, begin)
     if config.cluster.workers > 1:
         set_environment()
         resumed, begun = (None if path is None else str(path) for path in (resume, begin))
@@ -119,6 +132,22 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         begin=begin,
         coverage=False,  # the search has looked at its base
     )
+
+
+def _validate(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> dict[str, Any]:
+    """Metrics on val of the last checkpoint of the training in ``directory``; and which one it is."""
+    study = Config.model_validate(assignment["config"])
+    torch.set_num_threads(study.training.threads or study.cluster.cpus_per_worker)
+    checkpoint = whole_checkpoint(Path(assignment["validate"]))
+    metrics = (setup.evaluate or metrics_of)(checkpoint, trial_config(checkpoint, study))
+    return {**metrics, "checkpoint": str(checkpoint)}
+
+
+def trial_config(checkpoint: Path, study: Config) -> Config:
+    """The configuration that a checkpoint was trained with, with the places and resources of the study."""
+    trained = config_of(checkpoint)
+    changes = elsewhere(trained, study)  # nothing of them is for Ray: an evaluation needs no workers
+    return with_overrides(trained, {k: v for k, v in changes.items() if not k.startswith("cluster.")})
 
 
 def _deepest(store: Store, states: Sequence[str]) -> Path | None:
@@ -159,13 +188,15 @@ def _report(keeping: Keeping, record: dict[str, Any], checkpoint: Path | None) -
 
 
 def _target(
-    mlflow: MlflowTarget | None, number: int, config: Config, begin: Path | None
+    mlflow: MlflowTarget | None, number: int, seed: int | None, config: Config, begin: Path | None
 ) -> MlflowTarget | None:
     if mlflow is None:
         return None
     inside = ", ".join(f"{name}={value}" for name, value in config.freezing.parameters.items())
     name = f"{number}: {config.freezing.policy}" + (f"({inside})" if inside else "")
     tags = {**mlflow.tags, "dbf_ray.trial": str(number)}
+    if seed is not None:
+        name, tags = f"{name}, seed {seed}", {**tags, "dbf_ray.repeat": str(seed)}
     if begin is not None:
         tags |= {
             "dbf_ray.forked_from": str(read_record(begin)["facts"]["name"]),

@@ -21,15 +21,21 @@ from dbf_ray.reports.objectives import Objectives
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.summary import versions
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.controls import controls_of
 from dbf_ray.search.optuna_study import open_study
-from dbf_ray.search.searching import Searching, concurrency
+from dbf_ray.search.searching import Asked, Searching, concurrency
 from dbf_ray.search.settings import Begin, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, rehearse
-from dbf_ray.search.trial import read_result
+from dbf_ray.search.trial import Evaluate, read_result
 from dbf_ray.training.checkpoint import newest_epoch
+
+SELECTED_ON_VAL = (
+    "warning: trials are compared on val, and the same figures are reported, which is too kind to the best "
+    "of them; --data.selection_fraction 0.2 compares them on images held out of train, and val is seen once"
+)
 
 
 def search(
@@ -43,6 +49,7 @@ def search(
     progress: Callable[[str], None] = print,
     run: RunFunction | None = None,
     begin: Begin | None = None,
+    evaluate: Evaluate | None = None,
 ) -> dict[str, Any]:
     """Search the space for the best trade-off of ``search.accuracy`` (of the last epoch) against
     ``search.cost``.
@@ -57,7 +64,8 @@ def search(
             else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
-        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+        run, begin, evaluate: replace :func:`dbf_ray.run.run`, the check of the detector, and the evaluation
+            on val, for tests.
 
     Returns:
         The content of pareto.json.
@@ -74,7 +82,7 @@ def search(
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
     check_trials_known(folder)
-    if not _is_done(folder, wanted):
+    if not _is_done(folder, wanted, config):
         require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
@@ -82,6 +90,7 @@ def search(
     settings = Settings(config, begin)
     for baseline in space.baselines:
         settings.make(baseline)
+    controls = [settings.make(overrides) for overrides in controls_of(config)]
     data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
     if not (folder / "study.db").exists():
         rehearse(space, settings)
@@ -105,21 +114,32 @@ def search(
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
             objectives=Objectives(config.search.accuracy, config.search.cost),
+            extras=controls,
         )
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
             data.write(folder)
-            uncovered = [] if len(study.complete()) >= wanted else begin.uncovered()
-            for note in (*data.notes, *begin.warnings, *uncovered):
+            new = [] if len(study.complete()) >= wanted else begin.uncovered()
+            if len(study.complete()) < wanted and config.data.selection_fraction == 0:
+                new.append(SELECTED_ON_VAL)
+            for note in (*data.notes, *begin.warnings, *new):
                 progress(f"study {study_name}: {note}")
-        found = Searching(config, folder, study, store, wanted, concurrent, progress, run, space.file)
-        return found.execute()
+        asked = Asked(wanted, concurrent, progress, run, evaluate, space.file, controls)
+        return Searching(config, folder, study, store, asked).execute()
 
 
-def _is_done(folder: Path, wanted: int) -> bool:
-    """Whether the study has the trials that are wanted, as far as its files say: it is then only shown."""
+def _is_done(folder: Path, wanted: int, config: Config) -> bool:
+    """Whether the study has all that is wanted, as far as its files say: it is then only shown."""
     try:
-        trials = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["trials"]
-        return sum(trial["state"] == "COMPLETE" for trial in trials) >= wanted
+        result = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))
+        trials = [trial for trial in result["trials"] if trial["state"] == "COMPLETE"]
+        controls = sum(trial["role"] == "control" for trial in trials)
+        front = [trial for trial in trials if trial["number"] in result["front"]]
+        return (
+            len(trials) - controls >= wanted
+            and controls >= len(controls_of(config))
+            and all(len(trial["seeds"]) >= config.search.seeds_on_front - 1 for trial in front)
+            and (config.data.selection_fraction == 0 or all("val_map50" in trial for trial in front))
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False

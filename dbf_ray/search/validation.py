@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.config import Config, elsewhere, with_overrides
-from dbf_ray.errors import DbfRayError
-from dbf_ray.evaluate import config_of, metrics_of
+from dbf_ray.config import Config
+from dbf_ray.errors import WeightsError
 from dbf_ray.files import write_json
 from dbf_ray.tracking import read_summary
 from dbf_ray.training.checkpoint import whole_checkpoint
@@ -20,51 +19,53 @@ from dbf_ray.values import finite
 FILE = "val.json"
 
 
-def validate_front(
-    result: Mapping[str, Any],
-    folder: Path,
-    config: Config,
-    show: Callable[[str], None],
-    evaluate: Callable[[Path, Config], dict[str, float]] = metrics_of,
-) -> None:
-    """Evaluate the last checkpoint of each trial on the front on val, once; its metrics go to the trial's
-    ``val.json``.
-
-    Does nothing where trials were compared on val itself. A checkpoint that is not on this machine is left
-    out, with a line that says so.
+def reported(result: Mapping[str, Any]) -> set[int]:
+    """The trials whose val figures are reported: the front, observed and believed, and what is recommended.
 
     Args:
         result: content of pareto.json.
-        folder: where the trials' run folders are.
-        config: the study's; what a trial drew (image size, backbone) is read from its checkpoint.
-        show: called with each line for the person.
-        evaluate: of a checkpoint folder and a configuration to metrics.
+    """
+    named = (result["knee"], result["within"]["number"])
+    return {*result["front"], *result["front_posterior"], *(one for one in named if one is not None)}
+
+
+def to_validate(
+    result: Mapping[str, Any], config: Config, show: Callable[[str], None], here: bool = True
+) -> list[tuple[Path, Path]]:
+    """What is still to be evaluated on val: run folders, of repeats too, with their last checkpoints.
+
+    Nothing where trials were compared on val itself.
+
+    Args:
+        result: content of pareto.json.
+        config: the study's.
+        show: called with a line for each whose checkpoint is not there.
+        here: whether checkpoints are looked for on this machine; else they may be on another.
     """
     if config.data.selection_fraction == 0:
-        return
-    for number in result["front"]:
-        trial = folder / str(number)
-        summary = read_summary(trial)
-        if summary is None or (trial / FILE).exists():
+        return []
+    numbers, left = reported(result), []
+    rows = [row for row in result["trials"] if row["number"] in numbers]
+    for folder in (Path(run["run"]) for row in rows for run in (row, *row["seeds"])):
+        summary = read_summary(folder)
+        if summary is None or (folder / FILE).exists() or not summary.get("checkpoint"):
             continue
+        checkpoint = Path(str(summary["checkpoint"]))
         try:
-            checkpoint = whole_checkpoint(Path(str(summary["checkpoint"])))
-            metrics = finite(evaluate(checkpoint, _trial_config(checkpoint, config)))
-        except DbfRayError as error:
-            show(f"trial {number}: not evaluated on val: {error}")
-            continue
-        write_json(trial / FILE, {**metrics, "checkpoint": str(checkpoint)})
-        show(
-            f"trial {number}, on the front: val map50 {_text(metrics['map50'])} (selection map50 "
-            f"{_text(summary['map50'])})"
-        )
+            left.append((folder, whole_checkpoint(checkpoint) if here else checkpoint))
+        except WeightsError as error:
+            show(f"trial {folder.name}: not evaluated on val: {error}")
+    return left
 
 
-def _trial_config(checkpoint: Path, config: Config) -> Config:
-    """The configuration that the checkpoint was trained with, with the places and resources of the study."""
-    trained = config_of(checkpoint)
-    changes = elsewhere(trained, config)  # nothing of them is for Ray: an evaluation needs no workers
-    return with_overrides(trained, {k: v for k, v in changes.items() if not k.startswith("cluster.")})
+def record(folder: Path, metrics: Mapping[str, Any]) -> str:
+    """Keep what val said of the training in ``folder``; returns a line about it."""
+    write_json(folder / FILE, finite(dict(metrics)))
+    summary = read_summary(folder) or {}
+    return (
+        f"trial {folder.name}, on the front: val map50 {_text(metrics['map50'])} (selection map50 "
+        f"{_text(summary.get('map50'))})"
+    )
 
 
 def val_map50(trial: Path) -> float | None:

@@ -74,7 +74,14 @@ def arithmetic_run(config, *, directory, trackers=None, on_epoch=None, resume=No
 def base(tmp_path: Path, **changes: Any) -> Config:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     return with_overrides(
-        Config(), {"training.epochs": EPOCHS, "tracking.uri": uri, "cluster.max_failures": 0, **changes}
+        Config(),
+        {
+            "training.epochs": EPOCHS,
+            "tracking.uri": uri,
+            "cluster.max_failures": 0,
+            "search.controls": [],
+            **changes,
+        },
     )
 
 
@@ -192,16 +199,18 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, failing: set[str]) -> None:
     def no_ray(*_: Any, **__: Any) -> Iterator[Resources]:
         yield Resources(2, 0, "here")
 
-    def tell(self: Any, reporter: Any, parent: Any, missing: int, at_once: int) -> None:
+    def tell(self: Any, at_once: int) -> None:
+        missing = self._missing() + len(self._controls_left())
         while missing > 0 and (asked := self.study.ask()) is not None:
             failure = "no weights" if asked.setting.policy in failing else None
-            summary = {"map50": 0.5, "compute_ratio": 0.5}
+            summary = {"map50": 0.5, "compute_ratio": 0.5, "epochs": EPOCHS}
             missing -= self.study.tell(asked.number, None if failure else summary, failure)
+            self._ended_well += not failure
             if failure:
                 self._failures.append(failure)
 
     monkeypatch.setattr("dbf_ray.search.searching.connected_ray", no_ray)
-    monkeypatch.setattr("dbf_ray.search.searching.Searching._tune", tell)
+    monkeypatch.setattr("dbf_ray.search.searching.Searching._run_visits", tell)
 
 
 def searched_without_ray(tmp_path: Path, trials: int, space: Path = RHO) -> list[str]:
