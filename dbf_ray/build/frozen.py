@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import PIL
@@ -107,34 +109,31 @@ def check_memory(
         )
 
 
-def cache_forecast(
+CacheForecaster = Callable[[Sequence[int]], Forecast]
+"""Of the effective frozen prefix of each epoch, or of some in a row, to what the feature cache will do."""
+
+
+def cache_forecaster(
     frozen: FrozenSettings,
     images: ImageSettings,
     train_set: Dataset,
     table: FlopTable,
     horizon: Horizon,
-    prefixes: list[int] | None,
     *,
     epochs: int,
     batch_size: int,
     workers: int,
-) -> Forecast | None:
-    """What the feature cache will do, where there is one that can hit and whole epochs have a known
-    prefix.
+) -> CacheForecaster | None:
+    """What says what the feature cache will do, where there is one that can hit and a prefix holds for whole
+    epochs.
     """
     steps = horizon.all_steps // epochs
-    if (
-        frozen.cache == "off"
-        or prefixes is None
-        or horizon.block_steps % steps
-        or images.augmentation.switched_on
-    ):
+    if frozen.cache == "off" or horizon.block_steps % steps or images.augmentation.switched_on:
         return None
-    blocks_epochs = horizon.block_steps // steps
     side, always = images.square, horizon.always_frozen
     itemsize = STORED[frozen.cache_dtype].itemsize
-    return forecast(
-        [prefix for prefix in prefixes for _ in range(blocks_epochs)][:epochs],
+    return partial(
+        forecast,
         always_frozen=always,
         images=len(train_set),
         share=steps * batch_size / len(train_set),

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 
 from dbf_ray.build.data import Feeding, choose_device, feeding, make_datasets, steps_per_epoch
 from dbf_ray.build.detector import build_detector, detector_options
-from dbf_ray.build.frozen import FrozenSettings, cache_forecast, check_memory, frozen_settings
+from dbf_ray.build.frozen import (
+    CacheForecaster,
+    FrozenSettings,
+    cache_forecaster,
+    check_memory,
+    frozen_settings,
+)
 from dbf_ray.build.images import ImageSettings, image_settings
 from dbf_ray.build.scored import why_unscored
 from dbf_ray.config import Config, TrainingConfig
@@ -49,7 +57,7 @@ class RunSpec:
         flops: nominal FLOPs per image with the first 0..K stages frozen, forward and backward.
         prefix_shares: share of the backbone's forward FLOPs in the first 0..K stages.
         backbone_share: b, the backbone's share of forward FLOPs.
-        forecast: what the feature cache will do; None without one, or where the timeline is not known.
+        cache: says what the feature cache will do; None without one, or where blocks are not whole epochs.
     """
 
     train: TrainingConfig
@@ -74,7 +82,15 @@ class RunSpec:
     flops: list[StepFlops]
     prefix_shares: list[float]
     backbone_share: float
-    forecast: Forecast | None = None
+    cache: CacheForecaster | None = None
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """What the feature cache will do; None without one, or where the timeline is not known."""
+        if self.cache is None or self.frozen_prefixes is None:
+            return None
+        epochs = self.horizon.block_steps * self.train.epochs // self.horizon.all_steps
+        return self.cache([n for n in self.frozen_prefixes for _ in range(epochs)][: self.train.epochs])
 
     @property
     def num_stages(self) -> int:
@@ -119,6 +135,13 @@ class RunSpec:
     def analytic_cost_of(self, prefixes: list[int], steps: list[int] | None = None) -> float:
         """The same by the rule backward = 2 x forward."""
         return analytic_ratio(prefixes, self.backbone_share, self.prefix_shares, self.always_frozen, steps)
+
+    @property
+    def hits(self) -> Callable[[int, int], float]:
+        """Of a prefix and so many steps in a row with it, the expected share of images whose frozen features
+        come from the cache; 0 where that is not known.
+        """
+        return partial(_expected_hits, self.cache, self.horizon.all_steps // self.train.epochs)
 
     @property
     def _weights(self) -> list[int]:
@@ -194,18 +217,22 @@ def prepare(config: Config, table: FlopTable | None = None) -> RunSpec:
         flops=flops,
         prefix_shares=table.prefix_shares(images.square, images.square),
         backbone_share=table.backbone_share(images.square, images.square),
-        forecast=cache_forecast(
+        cache=cache_forecaster(
             frozen,
             images,
             train_set,
             table,
             horizon,
-            prefixes,
             epochs=train.epochs,
             batch_size=train.batch_size,
             workers=config.cluster.workers,
         ),
     )
+
+
+def _expected_hits(cache: CacheForecaster | None, steps_per_epoch: int, prefix: int, steps: int) -> float:
+    epochs, rest = divmod(steps, steps_per_epoch)
+    return 0.0 if cache is None or rest or not prefix else cache([prefix] * epochs).hit_rate
 
 
 def blocks(config: Config, steps: int, flops_per_prefix: list[int], always_frozen: int) -> Horizon:

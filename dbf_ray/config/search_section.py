@@ -23,7 +23,7 @@ class SearchConfig(Section):
     accuracy: Resource[str] = Field(
         "map50",
         description="what the front is most accurate in, after the last epoch: map50, map50_95, map75, "
-        "merged/map50 (with evaluation.merge), or ap50/CLASS",
+        "merged/map50 (where images are patches), or ap50/CLASS",
     )
     cost: Resource[
         Literal["compute_ratio", "seconds_ratio", "device_seconds", "energy_joules", "peak_memory_bytes"]

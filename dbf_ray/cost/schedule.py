@@ -8,9 +8,45 @@ size. What really ran (other padded shapes, caches, repeats after a restart) is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dbf_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Optimizer steps in a row with the same stages frozen.
+
+    Attributes:
+        prefix: how many are.
+        steps: optimizer steps.
+        hits: share of images whose frozen features come from a cache.
+    """
+
+    prefix: int
+    steps: int
+    hits: float = 0.0
+
+
+def stretches(
+    prefixes: Sequence[int],
+    steps: Sequence[int],
+    hits: Callable[[int, int], float] = lambda prefix, steps: 0.0,
+) -> list[Stretch]:
+    """The stretches of a timeline.
+
+    Args:
+        prefixes: effective prefix of each block.
+        steps: optimizer steps of each.
+        hits: of a prefix and so many steps in a row with it, the share of images that a cache will serve.
+    """
+    found = []
+    for prefix, row in itertools.groupby(zip(prefixes, steps, strict=True), key=lambda block: block[0]):
+        count = sum(steps for _, steps in row)
+        found.append(Stretch(prefix, count, hits(prefix, count) if prefix else 0.0))
+    return found
 
 
 def compute_ratio(

@@ -105,12 +105,16 @@ class Costs:
         each = max(second - first, LEAST_GROWTH[self.device] * second)
         always = max(0.0, first - each)
         computing = micro_batches * (always + each * area * images)
-        return self._beside(computing, self._load(again=True) * images * micro_batches)
+        return self.with_loading(computing, images * micro_batches)
+
+    def with_loading(self, computing: float, images: int) -> float:
+        """Seconds of work of which so many images are loaded for the second time or later."""
+        return self._beside(computing, self._load(again=True) * images)
 
     def evaluation_seconds_of(self, workers: int = 1) -> float:
         """Of one evaluation of all images by so many workers."""
         images = math.ceil(self.eval_images / workers)
-        return self._beside(FOUND * self.evaluation_seconds * images, self._load(again=True) * images)
+        return self.with_loading(FOUND * self.evaluation_seconds * images, images)
 
     def first_seconds(self, workers: int = 1) -> float:
         """What the first epoch takes longer, where images are decoded only in it."""

@@ -13,8 +13,9 @@ import gc
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import psutil
@@ -64,26 +65,43 @@ def measure(config: Config, say: Callable[[str], None] = lambda _: None, limit: 
         DbfRayError: the data or the configuration cannot be used.
     """
     clock = Clock(limit)
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(cuda), threads_of(config), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a training says it
-        spec = prepare(measured_config(config))
-        training = build_training(spec, quiet=True)
+    with measuring(config, measured_config(config)) as (spec, training):
         say(
             f"measuring real steps on {training.device.type} at {spec.images.largest} px, {limit:g} s at most"
         )
-        found = _Measurement(spec, training, clock, several=config.cluster.workers > 1).costs()
-    del training
-    gc.collect()
-    if found.device == "cuda":
-        torch.cuda.empty_cache()
+        found = Measurement(spec, training, clock, several=config.cluster.workers > 1).costs()
+        del training
     for batch, seconds, most in zip(BATCHES, found.step_seconds, found.step_bytes, strict=True):
         say(f"batch {batch}: {seconds:.2f} s a step, {gigabytes(most)}")
     return found
 
 
-def measured_config(config: Config) -> Config:
-    """``config`` as one worker trains all of it, step by step and slowly; weights only from a file."""
+@contextlib.contextmanager
+def measuring(
+    config: Config, measured: Config, features: Path | None = None
+) -> Iterator[tuple[RunSpec, Training]]:
+    """A training to measure, on the threads that a worker of ``config`` has; nothing is left of it.
+
+    Args:
+        config: what is meant.
+        measured: what is built, of :func:`measured_config`.
+        features: folder for a feature cache on disk.
+    """
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(cuda), threads_of(config), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a training says it
+        spec = prepare(measured)
+        yield spec, build_training(spec, features=features, quiet=True)
+        del spec
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measured_config(config: Config, freezing: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """``config`` as one worker trains all of it, step by step and slowly; weights only from a file.
+    ``freezing``: what that section says.
+    """
     values = to_dict(config)
     weights = config.detector.weights_backbone
     here = weights is not None and Path(weights).expanduser().is_file()
@@ -95,7 +113,7 @@ def measured_config(config: Config) -> Config:
         "compile": False,
         "lr": 1e-9,
     }
-    return make_config(values | {"freezing": {}, "cluster": {}}, "what is measured")
+    return make_config(values | {"freezing": dict(freezing), "cluster": {}}, "what is measured")
 
 
 @contextlib.contextmanager
@@ -123,7 +141,7 @@ class _Steps(NamedTuple):
         return min(OUT_OF_MEMORY, self.bytes[place][2])
 
 
-class _Measurement:
+class Measurement:
     """One measurement, within the time of ``clock``."""
 
     def __init__(self, spec: RunSpec, training: Training, clock: Clock, *, several: bool = False) -> None:

@@ -106,6 +106,7 @@ def summarize(
         "epochs": len(state.records),
         "frozen_prefixes": prefixes,
         "budget": budget(prefixes, spec.num_stages),
+        "steps_per_prefix": {str(prefix): count for prefix, count in sorted(steps.items())},
         **{key: last.get(key) for key in ("map50", "map50_voc07", "map75", "map50_95")},
         "map50_best": max((s for s in scores if s == s), default=None),
         **{key: value for key, value in last.items() if key.startswith(("ap50/", "merged/"))},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from dbf_ray.files import LONGEST_NAME, sha256
 from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
 from dbf_ray.run.summary import versions
+from dbf_ray.search.compared import check_accuracy
 from dbf_ray.search.settings import Beginning
 
 
@@ -46,10 +48,16 @@ class CheckedBegin:
         """
         spec = prepare(config)
         check_scored(config, spec)
+        check_accuracy(config, spec)
         data = data_of(spec)
         if self._data is None:
             self._data, self._classes, self._first = data, spec.train_set.classes, (config, spec)
-        return Beginning(spec.horizon, origin_of(config, data.digest), checkpoint_bytes(config, spec))
+        return Beginning(
+            spec.horizon,
+            origin_of(config, data.digest),
+            checkpoint_bytes(config, spec),
+            functools.cache(spec.hits),
+        )
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:
         """The data of the study in ``folder`` with the base ``config``, which begins or goes on: those of its

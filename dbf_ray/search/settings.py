@@ -26,11 +26,14 @@ class Beginning:
         horizon: its blocks, their steps, stages, costs.
         origin: what it begins with beside its configuration: digests of its data and weights, versions.
         checkpoint_bytes: of one of its checkpoints, about.
+        hits: of a frozen prefix and so many steps in a row with it, the expected share of images whose
+            features come from the cache.
     """
 
     horizon: Horizon
     origin: Mapping[str, Any]
     checkpoint_bytes: int = 0
+    hits: Callable[[int, int], float] = lambda prefix, steps: 0.0
 
 
 Begin = Callable[[Config], Beginning]
@@ -107,9 +110,8 @@ class Settings:
         """How a run of ``config`` begins."""
         tree = to_dict(config)
         training = {key: tree["training"][key] for key in ("epochs", "batch_size", "accumulation")}
-        asked = json.dumps(
-            [tree["data"], tree["detector"], training, tree["freezing"]["interval"]], sort_keys=True
-        )
+        freezing = {key: tree["freezing"][key] for key in ("interval", "cache", "cache_dtype", "cache_gb")}
+        asked = json.dumps([tree["data"], tree["detector"], training, freezing], sort_keys=True)
         if (
             asked not in self._known
         ):  # of one seed, so that its data's digest does not depend on who asks first

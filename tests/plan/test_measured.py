@@ -16,7 +16,7 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.plan import measured
 from dbf_ray.plan.costs import Budget, Costs
 from dbf_ray.plan.job import plan_data
-from dbf_ray.plan.measured import Clock, _Measurement, measure, measured_config, threads_of
+from dbf_ray.plan.measured import Clock, Measurement, measure, measured_config, threads_of
 from dbf_ray.plan.plan import RULES
 from dbf_ray.training.loop import backward
 from dbf_ray.training.micro_batches import OUT_OF_MEMORY, rehearse
@@ -31,7 +31,7 @@ def test_memory_of_other_batches_is_as_predicted() -> None:
     config = measured_config(tiny_config(**WIDE))
     found, spec = measure(config), prepare(config)
     training = build_training(spec, quiet=True)
-    taken = _Measurement(spec, training, Clock(60))
+    taken = Measurement(spec, training, Clock(60))
     first, second = (taken.view[0, index] for index in taken.typical[:2])
     taken._step([first], 64)
     for images, parts in ((1, 2), (2, 2), (4, 2), (8, 2), (2, 4)):
