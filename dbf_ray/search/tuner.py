@@ -33,7 +33,7 @@ from dbf_ray.search.kept import keep_only
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.progress import SearchProgress, spent, standing
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
-from dbf_ray.search.settings import Begin, Settings
+from dbf_ray.search.settings import Begin, Settings, StudyBegin
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
@@ -72,7 +72,7 @@ def search(
             else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
-        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector (:mod:`dbf_ray.search.own`).
 
     Returns:
         The content of pareto.json.
@@ -97,7 +97,7 @@ def search(
     settings = Settings(config, begin)
     for baseline in space.baselines:
         settings.make(baseline)
-    data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
+    data = begin.study_data(config, folder) if isinstance(begin, StudyBegin) else None
     if not (folder / "study.db").exists():
         rehearse(space, settings)
     with contextlib.ExitStack() as held:
@@ -121,7 +121,7 @@ def search(
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
         )
         save_config(config, folder / "config.yaml")
-        if data is not None and isinstance(begin, CheckedBegin):
+        if data is not None and isinstance(begin, StudyBegin):
             data.write(folder)
             uncovered = [] if len(study.complete()) >= wanted else begin.uncovered()
             for note in (*data.notes, *begin.warnings, *uncovered):
