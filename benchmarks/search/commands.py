@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.search import compare, overhead, task
 from benchmarks.search.record import Recording
-from benchmarks.search.world import load_world, write_facts
+from benchmarks.search.world import load_world, observed_front, write_facts
 from dbf_ray.cli.options import make_parser, parse, print_json
 from dbf_ray.config import with_overrides
 from dbf_ray.errors import ConfigError
@@ -21,7 +21,7 @@ from dbf_ray.search.checked import CheckedBegin
 
 
 def record_command(arguments: Sequence[str]) -> dict[str, Any]:
-    """Record learning curves of one training seed. With --data.root those of ships, else of the demo's scenes."""
+    """Record learning curves of one training seed: of ships with --data.root, else of the demo's scenes."""
     sections = ("", "data", "detector", "training")
     parser = make_parser("python -m benchmarks.search record", str(record_command.__doc__), sections=sections)
     parser.add_argument("--out", type=Path, required=True, help="the table (CSV); facts beside it (JSON)")
@@ -76,7 +76,7 @@ def replay_command(arguments: Sequence[str]) -> dict[str, Any]:
         load_world(options.file),
         options.trainings,
         options.searches,
-        _named(options.reported) or compare.observed_front,
+        _named(options.reported) or observed_front,
         _named(options.answer),
         options.seen,
     )

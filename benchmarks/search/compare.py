@@ -216,8 +216,8 @@ def table_text(result: Mapping[str, Any]) -> str:
         f"{', '.join(map(str, result['training_seeds']))}, {result['search_seeds']} search seeds each. "
         f"Exhaustive: {ceiling:.3f} with {alone} epochs, {min(shared)} shared. Truth: {result['truth']}.",
         "",
-        f"| sampler | workers | shared | {' | '.join(f'{one} trainings' for one in columns)} | epochs to 95 % of "
-        "exhaustive | share of its epochs | reached |",
+        f"| sampler | workers | shared | {' | '.join(f'{one} trainings' for one in columns)} | "
+        "epochs to 95 % of exhaustive | share of its epochs | reached |",
         "|---|---:|---|" + "---:|" * (len(columns) + 3),
     ]
     for row in result["rows"]:
@@ -227,20 +227,18 @@ def table_text(result: Mapping[str, Any]) -> str:
         cells += [*reached, f"{row['reached_95']:.2f}"]
         who = [row["sampler"], str(row["workers"]), "yes" if row["share"] else "no"]
         lines.append(f"| {' | '.join([*who, *cells])} |")
-    lines += [
-        "",
-        f"| of | over | difference at {result['differences'][0]['trainings']} trainings |",
-        "|---|---|---:|",
-    ]
-    lines += [f"| {one['of']} | {one['over']} | {_cell(one)} |" for one in result["differences"]]
+    for place, one in enumerate(result["differences"]):
+        if place == 0:
+            lines += ["", f"| of | over | difference at {one['trainings']} trainings |", "|---|---|---:|"]
+        lines.append(f"| {one['of']} | {one['over']} | {_cell(one)} |")
     honest = [row for row in result["rows"] if row["honesty"]]
     if honest:
         lines += ["", "| sampler | coverage of 90 % bands | Brier score of P(front) | on the front |"]
         lines += ["|---|---:|---:|---:|"]
         for row in honest:
-            who, said = Way(row["sampler"], row["workers"], row["share"]), row["honesty"]
+            way, said = Way(row["sampler"], row["workers"], row["share"]), row["honesty"]
             lines.append(
-                f"| {who} | {said['coverage']:.2f} | {said['brier']:.3f} | {said['base_rate']:.2f} |"
+                f"| {way} | {said['coverage']:.2f} | {said['brier']:.3f} | {said['base_rate']:.2f} |"
             )
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """Trains settings as a tree, each state once, and writes their learning curves to a table as it goes.
 
-A setting begins at the deepest state on its way that is there, as in a search (:mod:`dbf_ray.search.sharing`);
-processes wait for what another is about to reach. Killed at any moment, the same command goes on.
+A setting begins at the deepest state on its way that is there, as in a search
+(:mod:`dbf_ray.search.sharing`); processes wait for what another is about to reach. Killed at any moment, the
+same command goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class Recording:
     folder: Path
     seed: int
     train: Train = field(default_factory=lambda: train_one)
+    executor: Callable[[int], Executor] = field(default_factory=lambda: processes_of)
     say: Callable[[str], None] = print
 
     def run(self, processes: int, hours: float | None = None) -> dict[str, Any]:
@@ -74,8 +76,7 @@ class Recording:
         store, sharing = Store(self.folder / "states", code_versions(versions())), Sharing(KEPT)
         store.tidy()
         running: dict[Future[list[dict[str, Any]]], tuple[int, Setting]] = {}
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with self.executor(processes) as pool:
             while left or running:
                 over = hours is not None and time.monotonic() - begun > 3600 * hours
                 while left and len(running) < processes and not over:
@@ -146,6 +147,11 @@ class Recording:
             f"{setting_text(setting.overrides)}: {own} epochs; {trained} of {todo}, {each:.1f} s each, about "
             f"{duration(each * max(0, todo - trained))} left"
         )
+
+
+def processes_of(count: int) -> Executor:
+    """New processes to train in."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 def nominal(setting: Setting, horizon: Horizon) -> list[float]:
