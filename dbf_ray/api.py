@@ -7,9 +7,9 @@ dictionaries; None stands for the defaults. Keys to change are keyword arguments
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from torch import Tensor
 
@@ -75,13 +75,19 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
 
 
 def search_schedules(
-    config: ConfigLike,
-    space: str | Path,
+    config: ConfigLike = None,
+    space: str | Path = "rho",
     *,
     study: str | None = None,
     trials: int | None = None,
     concurrent: int | None = None,
     progress: Callable[[str], None] | None = None,
+    train: Callable[..., Any] | None = None,
+    num_stages: int | None = None,
+    epochs: int | None = None,
+    costs: Sequence[float] | None = None,
+    version: str | None = None,
+    signals: Collection[str] = (),
     **overrides: Any,
 ) -> dict[str, Any]:
     """Search freezing policies (and any other key) for the best trade-off of map50 against compute_ratio.
@@ -89,11 +95,19 @@ def search_schedules(
     Args:
         config, overrides: what all trials share, see :mod:`dbf_ray.api`.
         space: a Python file, or the name of a shipped one; search_spaces/rho.py explains how to write one.
-        study: its name and folder in ``search.studies_dir``; None: the space's and data set's names. An
-            existing one is resumed.
+        study: its name and folder in ``search.studies_dir``; None: the space's and data set's names (or the
+            function's). An existing one is resumed.
         trials: complete trials to have in the end; None: ``search.trials``.
         concurrent: trials at once; None: ``search.concurrent``, else as many as fit.
         progress: takes each line for a person; None: they go to stderr.
+        train: your own training function, of any model, instead of the detector's; docs/own-training.md says
+            how it is called. What follows is for it alone:
+        num_stages: K, stages that your model can freeze.
+        epochs: E; None: ``training.epochs``.
+        costs: what an epoch costs with the first 0..K stages frozen, K + 1 numbers in any one unit.
+        version: what your function is called; None: a digest of its source. Give another one whenever it
+            trains otherwise: beginnings are shared, and studies go on, within one version.
+        signals: names of what it reports to its FreezingSchedule in every epoch, for adaptive policies.
 
     Returns:
         The content of the study's pareto.json.
@@ -104,18 +118,48 @@ def search_schedules(
     Example:
         >>> pareto = dbf_ray.search_schedules("demo", "rho", trials=6)
         >>> print(pareto["answer"]["text"])
+        >>> dbf_ray.search_schedules(train=mine, num_stages=4, epochs=12, costs=[1, .8, .6, .5, .4])
     """
     from dbf_ray.search import search
+    from dbf_ray.search.own import OwnBegin, own_config, own_training
+    from dbf_ray.search.own_run import OwnRun
 
     config, file = as_config(config, **overrides), find_shipped("search space", space)
+    given = {"num_stages": num_stages, "epochs": epochs, "costs": costs, "version": version}
+    options: dict[str, Any] = {}
+    if train is None:
+        if alone := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(
+                f"{alone[0]} is for one's own training function, got {given[alone[0]]!r} without train; give "
+                "train=..., or a configuration instead"
+            )
+        study = study or study_name(file, config)
+    else:
+        if missing := [name for name in ("num_stages", "costs") if given[name] is None]:
+            raise ConfigError(
+                f"one's own training function needs num_stages and costs, {missing[0]} is missing; give "
+                f"{missing[0]}=..."
+            )
+        own = own_training(
+            train,
+            epochs=config.training.epochs if epochs is None else epochs,
+            num_stages=cast(int, num_stages),
+            costs=cast(Sequence[float], costs),
+            version=version,
+            signals=signals,
+        )
+        config = own_config(config, own)
+        study = study or f"{file.stem}-{safe_name(getattr(train, '__name__', 'own'))}"
+        options = {"run": OwnRun(own), "begin": OwnBegin(own)}
     return search(
         config,
         file,
-        study_name=study or study_name(file, config),
+        study_name=study,
         trials=trials,
         concurrent=concurrent,
         studies_dir=config.search.studies_dir,
         progress=progress or print_line,
+        **options,
     )
 
 

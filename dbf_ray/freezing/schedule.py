@@ -126,13 +126,23 @@ class FreezingSchedule:
         state = {"epoch": self.epoch, **decision, "memory": self._memory, "reported": self._reported}
         return copy.deepcopy({**self._identity(), "epochs": self._horizon.epochs, **state})
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], replay: bool = False) -> None:
         """Undo of :meth:`state_dict`. The next :meth:`begin_epoch`, of the same epoch or the next, freezes.
+
+        Args:
+            state: what :meth:`state_dict` gave.
+            replay: it may be of another policy that has decided the same in each epoch so far, as where the
+                trials of a search begin at each other's checkpoints. What this policy remembers is then made
+                anew of its own decisions. Policies that decide by signals are resumed as without.
 
         Raises:
             ConfigError: the state is of another policy, seed or number of stages; or of another number of
-                epochs, with which the policy would have decided otherwise so far.
+                epochs, with which the policy would have decided otherwise so far; or, to be replayed, of a
+                policy that decided otherwise in its last epoch.
         """
+        if replay and not self.policy.needs_signals:
+            self._replay(state)
+            return
         for key, own in self._identity().items():
             if state.get(key) != own:
                 raise ConfigError(
@@ -144,6 +154,19 @@ class FreezingSchedule:
         factors = state["lr_factors"]
         self._decision = Decision(state["num_frozen"], None if factors is None else tuple(factors))
         self.epoch, self._memory, self._reported = state["epoch"], state["memory"], state["reported"]
+
+    def _replay(self, state: Mapping[str, Any]) -> None:
+        epoch = state["epoch"]
+        decided, memory = self.policy.replay(self._horizon, epoch + 1)
+        frozen = decided[-1].num_frozen if decided else 0
+        if state["num_frozen"] != frozen or state["num_stages"] != self._horizon.num_stages:
+            raise ConfigError(
+                f"a state to be replayed must be of a policy that decided the same, but it froze "
+                f"{state['num_frozen']} of {state['num_stages']} stages in epoch {epoch}, and policy "
+                f"{self.policy.name} freezes {frozen} of {self._horizon.num_stages}; begin anew without it"
+            )
+        self._decision = decided[-1] if decided else Decision(0)
+        self.epoch, self._memory, self._reported = epoch, memory, {}
 
     def _identity(self) -> dict[str, Any]:
         kept = {"seed": self._horizon.seed, "num_stages": self._horizon.num_stages}

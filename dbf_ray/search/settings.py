@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from dbf_ray.config import Config, key_of, to_dict, with_overrides
+from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import Horizon, Policy, make_policy
 from dbf_ray.search.states import Shaping, held, shaping, state_names
 
@@ -28,15 +30,52 @@ class Beginning:
         checkpoint_bytes: of one of its checkpoints, about.
         hits: of a frozen prefix and so many steps in a row with it, the expected share of images whose
             features come from the cache.
+        signals: that its policy may decide by; None: all there are.
     """
 
     horizon: Horizon
     origin: Mapping[str, Any]
     checkpoint_bytes: int = 0
     hits: Callable[[int, int], float] = lambda prefix, steps: 0.0
+    signals: Collection[str] | None = None
 
 
 Begin = Callable[[Config], Beginning]
+
+
+class Record(Protocol):
+    """What of a study's data, or of what else its trainings are made of, has to stay the same.
+
+    Attributes:
+        notes: lines about it for the person.
+    """
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See the class."""
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the study's folder."""
+
+
+@runtime_checkable
+class StudyBegin(Protocol):
+    """A :data:`Begin` that knows what has to stay the same while a study goes on.
+
+    Attributes:
+        warnings: lines for the person about what it has looked at.
+    """
+
+    warnings: list[str]
+
+    def __call__(self, config: Config) -> Beginning:
+        """See :data:`Begin`."""
+
+    def study_data(self, config: Config, folder: Path) -> Record:
+        """It, as it is now; refuses if the study in ``folder`` began with another."""
+
+    def uncovered(self) -> list[str]:
+        """Warnings that cost a look at the data; to be asked once."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +140,12 @@ class Settings:
         }
         beginning, shape = self.beginning(config), shaping(config)
         horizon = beginning.horizon
+        missing = [] if beginning.signals is None else {*policy.needs_signals} - {*beginning.signals}
+        if missing:
+            raise ConfigError(
+                f"policy {policy.name} decides by {', '.join(sorted(missing))}, which the training does not "
+                f"report; name it in signals=[...] if it does, or search other policies"
+            )
         policy.check(horizon)
         key = key_of({**shape.always, "freezing": _freezing(shape, policy, horizon)})
         names = state_names(shape, policy, horizon, config.training.epochs, beginning.origin)

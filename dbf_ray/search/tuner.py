@@ -24,7 +24,7 @@ from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known,
 from dbf_ray.search.controls import controls_of
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.searching import Asked, Searching, concurrency
-from dbf_ray.search.settings import Begin, Settings
+from dbf_ray.search.settings import Begin, Settings, StudyBegin
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
@@ -64,8 +64,8 @@ def search(
             else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
-        run, begin, evaluate: replace :func:`dbf_ray.run.run`, the check of the detector, and the evaluation
-            on val, for tests.
+        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector (:mod:`dbf_ray.search.own`).
+        evaluate: replaces the evaluation on val, for tests.
 
     Returns:
         The content of pareto.json.
@@ -91,7 +91,7 @@ def search(
     for baseline in space.baselines:
         settings.make(baseline)
     controls = [settings.make(overrides) for overrides in controls_of(config)]
-    data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
+    data = begin.study_data(config, folder) if isinstance(begin, StudyBegin) else None
     if not (folder / "study.db").exists():
         rehearse(space, settings)
     with contextlib.ExitStack() as held:
@@ -117,7 +117,7 @@ def search(
             extras=controls,
         )
         save_config(config, folder / "config.yaml")
-        if data is not None and isinstance(begin, CheckedBegin):
+        if data is not None and isinstance(begin, StudyBegin):
             data.write(folder)
             new = [] if len(study.complete()) >= wanted else begin.uncovered()
             if len(study.complete()) < wanted and config.data.selection_fraction == 0:

@@ -1,0 +1,1 @@
+"""A table of recorded learning curves, and searches replayed on it."""
