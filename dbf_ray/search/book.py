@@ -21,6 +21,7 @@ from dbf_ray.search.rows import row_of
 from dbf_ray.search.settings import Setting, Settings
 
 Recover = Callable[[int], Mapping[str, Any] | None]
+MAP50_BY_FLOPS = Objectives()
 Values = Callable[[Setting, Mapping[str, Any]], Mapping[str, float]]
 
 
@@ -53,7 +54,7 @@ class Book:
         self,
         optuna_study: optuna.Study,
         settings: Settings,
-        objectives: Objectives = Objectives(),
+        objectives: Objectives = MAP50_BY_FLOPS,
         values: Values = lambda setting, summary: {},
     ) -> None:
         self.optuna, self.settings, self.objectives, self._values = (
@@ -102,7 +103,7 @@ class Book:
         number = self.numbers.get(setting.key)
         again = number is not None
         if number is None:
-            number = 1 + max(self.numbers.values(), default=-1)
+            number = self.numbers_taken()
         if "number" not in self.trials()[row].user_attrs:
             self.note(row, "number", number)
         self.lines[setting.key], self.numbers[setting.key] = row, number
@@ -156,6 +157,23 @@ class Book:
             for trial in self.trials()
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs
         ]
+
+    def point(self, setting: Setting, summary: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Accuracy and cost of a trained setting."""
+        return self.objectives.point({**summary, **self._values(setting, summary)})
+
+    def numbers_taken(self) -> int:
+        """How many numbers have been given: the next one."""
+        return 1 + max(self._begun(), default=-1)
+
+    def points(self) -> dict[str, tuple[Setting, tuple[float, float]]]:
+        """Settings that were trained, with accuracy and cost, by their keys."""
+        found = {}
+        for row in self.complete():
+            setting = self._setting(row)
+            if (point := self.point(setting, row.user_attrs["result"])) is not None:
+                found[setting.key] = setting, point
+        return found
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
         """See :meth:`.study.Study.rows`."""

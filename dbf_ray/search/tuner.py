@@ -30,6 +30,7 @@ from dbf_ray.run.summary import versions
 from dbf_ray.search import mlflow_runs
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.kept import keep_only
+from dbf_ray.search.known import Known
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.progress import SearchProgress, spent, standing
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
@@ -40,6 +41,7 @@ from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial, rehearse
 from dbf_ray.search.trial import TrialSetup, read_result, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
+from dbf_ray.search.wanted import SECONDS, TRIALS, budget_of, check_budget, options_of, trials_by_default
 from dbf_ray.tracking import read_summary, write_epochs
 from dbf_ray.training.checkpoint import newest_epoch
 
@@ -66,7 +68,7 @@ def search(
         config: what all trials share.
         space_file: see :mod:`dbf_ray.search.spaces`; or the name of a shipped one.
         study_name: names the folder, the Optuna study and the MLflow experiment.
-        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed
+        trials: complete trials that the study shall have in the end; None: as ``config.search`` says. Failed
             ones are made up for, within bounds (:class:`StudySearcher`).
         concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``,
             else as many as fit.
@@ -89,7 +91,7 @@ def search(
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
     check_trials_known(folder)
-    if not _is_done(folder, wanted):
+    if wanted is None or not _is_done(folder, wanted):
         require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
@@ -98,28 +100,37 @@ def search(
     for baseline in space.baselines:
         settings.make(baseline)
     data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
+    check_budget(config, space, settings)
+    known = None if config.search.known is None else Known(config.search.known, folder, config, data)
+    options = options_of(config, settings)
     if not (folder / "study.db").exists():
-        rehearse(space, settings)
+        rehearse(space, settings, **options)
     with contextlib.ExitStack() as held:
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
-        optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
+        optuna_study = open_study(
+            folder.absolute() / "study.db", study_name, trials=wanted or TRIALS, seed=config.seed
+        )
         store = Store(folder.absolute() / "states", code_versions(versions()))
         store.tidy()
-        trial_folders = folder / "trials"
+        trial_folders = folder.absolute() / "trials"
         study = Study(
             optuna_study,
             space,
             settings,
-            seed=config.seed,
+            **options,
             recover=lambda number: read_result(trial_folders / str(number)),
             store=store,
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
+            bring=lambda book, pool: None if known is None else known.bring(book, pool, store, trial_folders),
         )
+        searched = optuna_study.user_attrs.get(SECONDS, 0.0)
+        study.budget = budget_of(config, study.rows(trial_folders), searched)
+        wanted = wanted or trials_by_default(config, space, study.known_settings())
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
             data.write(folder)
@@ -175,6 +186,7 @@ class _Search:
             show,
         )
         self.store, self.run, self.space_file = store, run, space_file
+        self.bounded = study.budget.text() == ""
         self.name = folder.name
         self._written = 0.0
         self._failures: list[str] = []
@@ -191,7 +203,8 @@ class _Search:
             at_once = min(concurrency(self.config, self.concurrent, resources), missing)
             self._greet(done, at_once, resources)
             parent = mlflow_runs.parent_run(self.config, self.folder, self.trials, self.space_file)
-            reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
+            total = self.trials if self.bounded else None
+            reporter = SearchProgress(self.show, done=done, total=total, concurrent=at_once)
             failure: str | None = "interrupted"
             try:
                 self._tune(reporter, parent, missing, at_once)
@@ -202,7 +215,9 @@ class _Search:
                 if parent is not None:
                     parent.finish(self._files(), failure)
         if failure is not None:
-            reasons = [self.study.choosing.last_invalid or "nothing", *self._failures]
+            budget = self.study.budget
+            nothing = budget.stopped_text() if budget.stopped else "nothing"
+            reasons = [self.study.choosing.last_invalid or nothing, *self._failures]
             raise TrainingError(
                 f"study {self.name}: not one trial ended well; the last one said: {reasons[-1]}; mend that, "
                 "and the same command goes on"
@@ -212,7 +227,8 @@ class _Search:
             validate_front(result, self.folder / "trials", self.config, self.show)
             result = self._write()
         self._keep(result)
-        self.show(f"study {self.name}: {standing(result)}; {spent(result)}")
+        stopped = f"; {self.study.budget.stopped_text()}" if self.study.budget.stopped else ""
+        self.show(f"study {self.name}: {standing(result)}; {spent(result)}{stopped}")
         return result
 
     def _say_what_is_missing(self) -> None:
@@ -230,7 +246,7 @@ class _Search:
                 f"study {self.name}: {self.study.choosing.invalid_draws} draws were not valid, the last: "
                 f"{self.study.choosing.last_invalid}"
             )
-        if complete < self.trials:
+        if complete < self.trials and not self.study.budget.stopped:
             why = "the space has no further setting" if self.study.exhausted else "too many failed"
             self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
 
@@ -306,6 +322,7 @@ class _Search:
             write_json(directory / "summary.json", report["summary"])
         if failure is not None and parent is not None:
             mlflow_runs.end_trial(self.config, directory, failure)
+        self.study.optuna.set_user_attr(SECONDS, self.study.budget.seconds)
         result = self._write() if time.monotonic() - self._written > FILES_EVERY else self._result()
         reporter.end(number, report, failure, result)
         if parent is not None:
