@@ -1,4 +1,4 @@
-"""Which rule to freeze by, and with what parameters: schedules of the whole backbone, schedules by stages,
+"""Which rule to freeze by, and with what parameters? Schedules of the whole backbone, schedules by stages,
 and the controls.
 
 ``rho.py`` explains what a search space is. A smaller learning rate is a baseline here, and budgets at random

@@ -1,5 +1,5 @@
-"""How often to train the backbone: the period rho of the policy ``step``, between the baselines ``full`` and
-``frozen``.
+"""How often does the backbone have to be trained? All periods rho of the policy ``step``, between the
+baselines ``full`` and ``frozen``.
 
 A search space is a Python file with two names, and ``dbf search --space FILE`` reads it:
 
@@ -21,6 +21,14 @@ space(trial) or space(trial, config)
 
     ``config`` is the configuration that the overrides are laid over.
 
+SAMPLER
+    Optional: what is tried next, if nobody says so (``grid``: all settings; docs/search.md has the others).
+
+CONSTRAINTS
+    Optional: draws that are no settings, as words and a function of parameters that has to hold::
+
+        CONSTRAINTS = {"phase < rho": lambda phase, rho: phase < rho}
+
 Settings that train the same are trained once, however they are written; when nothing new is left to draw, the
 search ends.
 """
@@ -28,6 +36,7 @@ search ends.
 from typing import Any
 
 BASELINES = [{"freezing.policy": "full"}, {"freezing.policy": "frozen"}]
+SAMPLER = "grid"
 
 LARGEST_RHO = (
     20  # with more epochs than this, longer periods are hardly different from training in epoch 0 only

@@ -32,6 +32,7 @@ APART = {"reports": {"errors", "files", "values"}}  # reads records alone; searc
 ONLY_IN = {
     "ray": {"cluster", "search"},
     "optuna": {"search"},
+    "sklearn": {"search"},
     "mlflow": {"tracking"},
     "matplotlib": {"reports"},
     "plotly": {"reports"},

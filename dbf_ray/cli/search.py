@@ -14,6 +14,8 @@ from dbf_ray.api import search_schedules, study_name
 from dbf_ray.cli.options import Options, make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config
 from dbf_ray.reports.tables import text_table
+from dbf_ray.search.samplers import SAMPLERS
+from dbf_ray.search.spaces import question
 from dbf_ray.shipped import find_shipped, shipped_files
 from dbf_ray.tracking import resolve_uri
 from dbf_ray.tracking.urls import sqlite_file
@@ -33,6 +35,13 @@ Trained first are the space's baselines (full and frozen). What several settings
 first epoch on is trained once. A study leaves studies/NAME/: study.db
 (Optuna), trials.csv, pareto.json, pareto.html, pareto.png and trials/NUMBER/, a complete run folder each.
 How to write a space: see search_spaces/rho.py."""
+SHORT = {
+    "sampler": ("NAME", f"what is tried next: {', '.join(SAMPLERS)}"),
+    "epochs": ("N", "epochs to train at most, by all trials of the study; none begins that would exceed it"),
+    "hours": ("H", "hours to search at most, all calls together"),
+    "max-compute-ratio": ("C", "leave out settings that cost more"),
+    "known": ("DIR", "use results and states of an earlier study, studies/NAME, of the same configuration"),
+}
 SECTIONS = ("", "data", "detector", "freezing", "training", "evaluation", "cluster", "tracking", "search")
 
 
@@ -55,8 +64,8 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
         "--space",
         required=True,
         metavar="FILE",
-        help="search space: a Python file such as search_spaces/rho.py, or the name of a shipped one "
-        f"({', '.join(shipped_files('search space'))})",
+        help="search space: a Python file such as search_spaces/rho.py, or the name of a shipped one: "
+        + " ".join(f"{name}: {question(file)}" for name, file in shipped_files("search space").items()),
     )
     parser.add_argument(
         "--study",
@@ -73,6 +82,9 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
     parser.add_argument(
         "--concurrent", type=_positive, metavar="K", help="trials at once; short for --search.concurrent"
     )
+    for name, (metavar, words) in SHORT.items():
+        key = f"search.{name.replace('-', '_')}"
+        parser.add_argument(f"--{name}", dest=key, metavar=metavar, help=f"{words}; short for --{key}")
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -102,7 +102,7 @@ class Book:
         number = self.numbers.get(setting.key)
         again = number is not None
         if number is None:
-            number = 1 + max(self.numbers.values(), default=-1)
+            number = self.numbers_taken()
         if "number" not in self.trials()[row].user_attrs:
             self.note(row, "number", number)
         self.lines[setting.key], self.numbers[setting.key] = row, number
@@ -156,6 +156,23 @@ class Book:
             for trial in self.trials()
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs
         ]
+
+    def point(self, setting: Setting, summary: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Accuracy and cost of a trained setting."""
+        return self.objectives.point({**summary, **self._values(setting, summary)})
+
+    def numbers_taken(self) -> int:
+        """How many numbers have been given: the next one."""
+        return 1 + max(self._begun(), default=-1)
+
+    def points(self) -> dict[str, tuple[Setting, tuple[float, float]]]:
+        """Settings that were trained, with accuracy and cost, by their keys."""
+        found = {}
+        for row in self.complete():
+            setting = self._setting(row)
+            if (point := self.point(setting, row.user_attrs["result"])) is not None:
+                found[setting.key] = setting, point
+        return found
 
     def rows(self, folder: Path) -> list[dict[str, Any]]:
         """See :meth:`.study.Study.rows`."""

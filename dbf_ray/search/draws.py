@@ -1,16 +1,16 @@
-"""What a space may draw: Optuna keeps a parameter's kind, whether it is drawn on a log scale, and its choices
-and their order as they were first drawn in a study. A range may become wider or narrower, and parameters may
-come and go.
+"""What a space may draw: in a study that goes on, the same parameters from the same distributions as when it
+began, but for ranges of integers, which may have become wider.
 
-Optuna notices another kind while a trial is open, and then in every trial. Here each draw is looked at before
-Optuna makes it.
+Optuna notices another kind of parameter or other choices while a trial is open, and then in every trial. Here
+each draw is looked at before Optuna makes it. To compare two versions of a space, what the first drew is
+drawn again: the distributions that it meets on the way have to be the same.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -20,12 +20,18 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
     check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
 )
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.spaces import DrawError, Overrides, SearchSpace
+
+Record = list[tuple[dict[str, Any], dict[str, str]]]
+"""Draws: parameters, and the distributions that they are from, as Optuna's JSON."""
 
 REPLAYED = 200  # earlier trials that are drawn again, to come through the branches that they came through
 BY_CHANCE = 50
@@ -34,25 +40,37 @@ BY_CHANCE = 50
 class Draws:
     """Draws of one space, each looked at first."""
 
-    def __init__(self, space: SearchSpace, study: str, trials: Iterable[FrozenTrial]) -> None:
-        """``trials``: what the study of that name has drawn so far."""
+    def __init__(
+        self, space: SearchSpace, study: str, trials: Iterable[FrozenTrial], record: Record | None = None
+    ) -> None:
+        """``trials``: what the study of that name has drawn so far; ``record``: what was rehearsed when it
+        began.
+        """
         self._space, self._study = space, study
         self._before: dict[str, BaseDistribution] = {}
         self._now: dict[str, BaseDistribution] = {}
-        self._branches: dict[str, dict[str, Any]] = {}  # parameters of a trial for each way through the space
+        self._replayed: Mapping[str, BaseDistribution] = {}  # what is being drawn again was drawn from these
+        branches: dict[str, tuple[dict[str, Any], Mapping[str, BaseDistribution]]] = {}
         for trial in trials:
             self._before |= trial.distributions
             choices = [
                 [name, trial.params[name] if isinstance(drawn, CategoricalDistribution) else None]
                 for name, drawn in sorted(trial.distributions.items())
             ]
-            self._branches[json.dumps(choices)] = trial.params
+            if trial.params and "setting" in trial.user_attrs:  # drawn to its end
+                branches[json.dumps(choices)] = trial.params, trial.distributions
+        rehearsed = [
+            (params, {name: json_to_distribution(text) for name, text in texts.items()})
+            for params, texts in record or []
+        ]
+        self._again = [*list(branches.values())[-REPLAYED:], *rehearsed]
 
     def overrides(self, trial: optuna.Trial, config: Any) -> Overrides:
         """What the space returns for ``trial``.
 
         Raises:
             DrawError: a parameter is not as it was before in the study, or Optuna could not keep it.
+            NotAllowedError: a constraint of the space leaves it out.
             ConfigError: the function raises, or does not return a mapping of dotted keys.
         """
         suggest = trial._suggest  # every suggest_* comes through here
@@ -62,30 +80,70 @@ class Draws:
             return suggest(name, drawn)
 
         trial._suggest = looked_at  # type: ignore
-        return self._space.overrides(trial, config)
+        found = self._space.overrides(trial, config)
+        self._space.check_constraints(trial.params)
+        return found
 
-    def rehearse(self, config: Any) -> None:
-        """Draw in a scratch study: what earlier trials drew, whose branches chance may miss, and by chance.
+    def rehearse(self, config: Any) -> Record:
+        """Draw in a scratch study: what was drawn before, which has to be met again, and by chance. Returns
+        what chance drew.
 
         Raises:
-            DrawError: as :meth:`overrides`.
+            DrawError: as :meth:`overrides`; what the study drew is drawn from other distributions now; a
+                constraint names what is never drawn.
         """
         scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=RandomSampler(seed=0))
-        for params in [*list(self._branches.values())[-REPLAYED:], *[{}] * BY_CHANCE]:
+        drawn: list[optuna.Trial] = []
+        for params, before in [*self._again, *[({}, {})] * BY_CHANCE]:
             scratch.enqueue_trial(params)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a value outside of a range that is narrower now
-                try:
-                    self.overrides(scratch.ask(), config)
-                except DrawError:
-                    raise
-                except ConfigError:  # this branch has no valid setting (any more); others may have
-                    continue
+            drawn.append(scratch.ask())
+            self._replayed = before
+            try:
+                self.overrides(drawn[-1], config)
+            except DrawError:
+                raise
+            except ConfigError:  # this branch has no valid setting (any more); others may have
+                continue
+            finally:
+                self._replayed = {}
+            if before:
+                self._same_names(before, drawn[-1].distributions)
+        self._can_be_constrained({name for trial in drawn for name in trial.params})
+        return [
+            (trial.params, {name: distribution_to_json(one) for name, one in trial.distributions.items()})
+            for trial in drawn[len(self._again) :]
+        ]
+
+    def setting(self, trial: optuna.Trial, settings: Settings) -> Setting:
+        """The setting that the space makes of ``trial``."""
+        return settings.make(self.overrides(trial, settings.config))
+
+    def _same_names(
+        self, before: Mapping[str, BaseDistribution], now: Mapping[str, BaseDistribution]
+    ) -> None:
+        for name in (*(one for one in before if one not in now), *(one for one in now if one not in before)):
+            was = f"drawn {name!r} from {_text(before[name])}" if name in before else f"not drawn {name!r}"
+            its = f"it is {_text(now[name])}" if name in now else "it is not drawn"
+            raise DrawError(
+                f"{self._space.file}: the study {self._study!r} has {was}, and now {its}; draw it as before "
+                "to continue it, or give another --study"
+            )
+
+    def _can_be_constrained(self, drawn: set[str]) -> None:
+        """Refuse a constraint on what is not drawn, as of a name that is misspelt."""
+        for words, holds in self._space.constraints.items():
+            if missing := [name for name in inspect.signature(holds).parameters if name not in drawn]:
+                raise DrawError(
+                    f"{self._space.file}: a constraint's arguments must be names of parameters, but "
+                    f"{words!r} has {missing[0]!r}, and what is drawn are {', '.join(sorted(drawn))}"
+                )
 
     def _look(self, name: str, drawn: BaseDistribution) -> None:
         self._can_be_kept(name, drawn)
         before = self._before.get(name, drawn)
-        if not _goes_on(before, drawn):
+        replayed = self._replayed.get(name, drawn)
+        before = replayed if not _contains(drawn, replayed) else before
+        if not (_goes_on(before, drawn) and _contains(drawn, replayed)):
             raise DrawError(
                 f"{self._space.file}: the study {self._study!r} has drawn {name!r} from {_text(before)}, "
                 f"and now it is {_text(drawn)}; draw it as before{_order(before, drawn)} to continue it, "
@@ -134,6 +192,19 @@ def _goes_on(before: BaseDistribution, now: BaseDistribution) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _contains(now: BaseDistribution, before: BaseDistribution) -> bool:
+    """Whether two distributions are the same, or ``now`` a wider range of integers."""
+    if isinstance(now, CategoricalDistribution) or isinstance(before, CategoricalDistribution):
+        return _goes_on(before, now)
+    if not (isinstance(now, IntDistribution) and isinstance(before, IntDistribution)):
+        return now == before
+    return (
+        (now.log, now.step) == (before.log, before.step)
+        and now.low <= before.low <= before.high <= now.high
+        and (before.low - now.low) % now.step == 0
+    )
 
 
 def _order(before: BaseDistribution, now: BaseDistribution) -> str:

@@ -14,12 +14,14 @@ from dbf_ray.progress import duration
 from dbf_ray.run.summary import versions
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.draws import Draws
+from dbf_ray.search.nominal import ceiling
 from dbf_ray.search.pool import MOST, Pool
 from dbf_ray.search.settings import Begin, Setting, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.states import deepest
 from dbf_ray.search.store import Store
+from dbf_ray.search.wanted import trials_by_default
 from dbf_ray.tracking import read_epochs
 
 
@@ -38,7 +40,7 @@ def forecast_search(
         config: what all trials share.
         space_file: the space, or the name of a shipped one.
         study_name: the study, which need not be there.
-        trials: complete trials to have in the end; None: ``config.search.trials``.
+        trials: complete trials to have in the end; None: as ``config.search`` says.
         begin: replaces the check of the detector, for tests.
 
     Returns:
@@ -53,11 +55,11 @@ def forecast_search(
     folder = config.search.studies_dir / study_name
     check_trials_known(folder)
     space, settings = load_space(space_file), Settings(config, begin or CheckedBegin())
-    pool = Pool(Draws(space, study_name, []), settings, config.seed)
+    pool = Pool(Draws(space, study_name, []), settings, config.seed, ceiling(config, settings))
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
     known = _complete(folder, settings)
-    wanted = trials or config.search.trials
+    wanted = trials or config.search.trials or trials_by_default(config, space, len(every))
     left = [setting for key, setting in every.items() if key not in known]
     chosen = left[: max(0, wanted - len(known))]
     store = Store(folder / "states", code_versions(versions()))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 
 from dbf_ray.errors import ConfigError, DbfRayError
-from dbf_ray.search.draws import Draws
+from dbf_ray.search.draws import Draws, Record
 from dbf_ray.search.settings import Setting, Settings
-from dbf_ray.search.spaces import DrawError
+from dbf_ray.search.spaces import DrawError, NotAllowedError
 
 FIRST_TRIES = 50  # that may be invalid before the space is refused
 MOST = 512  # settings of a pool,
-STALE = 150  # which is all there is after so many draws without a new one
+STALE, STALE_EACH = 150, 8  # which is all there is after so many draws without a new one, or so many each
 BEGUN = 8  # kinds of runs that are checked for a pool; each takes as long as a run's check does
 
 
@@ -28,10 +29,38 @@ class Pool:
         draws: of the space.
         settings: makes settings out of what was drawn.
         seed: of the pool, which is the same each time.
+        check: raises :class:`.spaces.NotAllowedError` for a setting that is to be left out.
+
+    Attributes:
+        complete: the pool is all there is, as far as chance can tell.
+        distributions: of a setting's parameters, by its key.
     """
 
-    def __init__(self, draws: Draws, settings: Settings, seed: int) -> None:
-        self._draws, self._settings, self._seed = draws, settings, seed
+    def __init__(
+        self,
+        draws: Draws,
+        settings: Settings,
+        seed: int,
+        check: Callable[[Setting], None] = lambda setting: None,
+    ) -> None:
+        self._draws, self._settings, self._seed, self._check = draws, settings, seed, check
+        self.complete = False
+        self.distributions: dict[str, dict[str, BaseDistribution]] = {}
+        self._left_out: NotAllowedError | None = None
+
+    def setting(self, trial: optuna.Trial) -> Setting:
+        """The setting that the space makes of ``trial``.
+
+        Raises:
+            DbfRayError: it makes none, or one that is left out.
+        """
+        try:
+            setting = self._draws.setting(trial, self._settings)
+            self._check(setting)
+        except NotAllowedError as error:
+            self._left_out = error
+            raise
+        return setting
 
     def draw(self, seed: int) -> Iterator[tuple[dict[str, Any], Setting | DbfRayError]]:
         """Random draws in a scratch study, without end: parameters, and the setting that they make or the
@@ -44,13 +73,13 @@ class Pool:
         while True:
             trial = scratch.ask()
             try:
-                drawn: Setting | DbfRayError = self._settings.make(
-                    self._draws.overrides(trial, self._settings.config)
-                )
+                drawn: Setting | DbfRayError = self.setting(trial)
             except DrawError:
                 raise
             except DbfRayError as error:
                 drawn = error
+            if isinstance(drawn, Setting):
+                self.distributions.setdefault(drawn.key, dict(trial.distributions))
             yield dict(trial.params), drawn
 
     @property
@@ -66,20 +95,25 @@ class Pool:
         for place, (params, drawn) in enumerate(self.draw(self._seed)):
             if isinstance(drawn, Setting) and drawn.key not in found:
                 found[drawn.key], last = (params, drawn), place
-            if len(found) == MOST or place - last > STALE or self._settings.begun - begun > BEGUN:
+            self.complete = place - last > max(STALE, STALE_EACH * len(found))
+            if len(found) == MOST or self.complete or self._settings.begun - begun > BEGUN:
                 break
         return list(found.values())
 
-    def check(self, file: Any) -> None:
-        """Refuse a space (of ``file``) that has changed its choices, and one that draws no valid setting in
-        FIRST_TRIES tries: the search would train the baselines and then have nothing to do.
+    def check(self, file: Any) -> Record:
+        """Refuse a space (of ``file``) that has changed its distributions, and one that draws no valid
+        setting in FIRST_TRIES tries: the search would train the baselines and then have nothing to do.
+        Returns what is to be compared when the study goes on.
         """
-        self._draws.rehearse(self._settings.config)
-        reason = ""
+        record, reason = self._draws.rehearse(self._settings.config), ""
         for _, drawn in islice(self.draw(self._seed), FIRST_TRIES):
             if not isinstance(drawn, DbfRayError):
-                return
+                return record
             reason = str(drawn)
+        if self._left_out is not None:  # few are allowed, or none
+            if self.drawn:
+                return record
+            raise ConfigError(f"{file}: no setting of the space is left: {self._left_out}")
         raise ConfigError(
             f"{file}: space(trial) must draw valid settings, but none of {FIRST_TRIES} was; the last: "
             f"{reason}"

@@ -24,7 +24,7 @@ class SearchProgress:
         show: Print,
         *,
         done: int,
-        total: int,
+        total: int | None,
         concurrent: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,10 +70,11 @@ class SearchProgress:
             outcome = f"{', '.join(values)}, {seconds:.0f} s"
         else:
             outcome = f"FAILED: {failure}"
-        self._show(f"[{self._done}/{self._total}] {name}: {outcome} | {standing(result)}{self._eta()}")
+        of = "" if self._total is None else f"/{self._total}"
+        self._show(f"[{self._done}{of}] {name}: {outcome} | {standing(result)}{self._eta()}")
 
     def _eta(self) -> str:
-        left = self._total - self._done
+        left = (self._total or 0) - self._done
         if left <= 0 or not self._seconds:
             return ""
         seconds = sum(self._seconds) / len(self._seconds) * left / self._concurrent

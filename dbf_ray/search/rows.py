@@ -57,5 +57,7 @@ def row_of(trial: FrozenTrial, folder: Path, values: Mapping[str, float]) -> dic
         own = [epoch for epoch in done if "inherited" not in epoch]
         spent = {name: sum(epoch.get(name) or 0 for epoch in own) for name in OWN_COSTS}
         row |= {"epochs": len(done), "epochs_trained": len(own), "own": spent}
+    if (known := trial.user_attrs.get("known")) is not None:  # trained by another study
+        row |= {"known": known, "epochs_trained": 0, "own": dict.fromkeys(OWN_COSTS, 0)}
     failure = {} if complete else {"failure": trial.user_attrs.get("failure")}
     return row | {"seeds": [], **{key: value for key, value in failure.items() if value is not None}}

@@ -33,6 +33,7 @@ from dbf_ray.search.study import Study, Trial
 from dbf_ray.search.trial import Evaluate, TrialSetup, read_result, train_trial
 from dbf_ray.search.tune import run_visits
 from dbf_ray.search.visits import ListSearcher
+from dbf_ray.search.wanted import SECONDS
 from dbf_ray.tracking import read_summary, write_epochs
 
 MOST = 1_000_000  # visits of a search; its searchers end it
@@ -121,14 +122,17 @@ class Searching:
         if self._refused is not None:
             raise self._refused
         if failure is not None:
-            reasons = [self.study.choosing.last_invalid or "nothing", *self._failures]
+            budget = self.study.budget
+            nothing = budget.stopped_text() if budget.stopped else "nothing"
+            reasons = [self.study.choosing.last_invalid or nothing, *self._failures]
             raise TrainingError(
                 f"study {self.name}: not one trial ended well; the last one said: {reasons[-1]}; mend that, "
                 "and the same command goes on"
             )
         self._say_what_is_missing()
         result = self._finish()
-        self.show(f"study {self.name}: {standing(result)}; {spent(result)}")
+        stopped = f"; {self.study.budget.stopped_text()}" if self.study.budget.stopped else ""
+        self.show(f"study {self.name}: {standing(result)}; {spent(result)}{stopped}")
         return result
 
     def _finish(self) -> dict[str, Any]:
@@ -203,7 +207,8 @@ class Searching:
 
     def _trials(self, wanted: int, at_once: int) -> Iterator[Searcher]:
         done = len(self.study.complete())
-        reporter = SearchProgress(self.show, done=done, total=done + wanted, concurrent=at_once)
+        total = None if self.study.budget.text() else done + wanted
+        reporter = SearchProgress(self.show, done=done, total=total, concurrent=at_once)
         searcher = StudySearcher(
             self.study,
             wanted,
@@ -227,6 +232,7 @@ class Searching:
         self, number: int, report: Mapping[str, Any], failure: str | None, *, reporter: SearchProgress
     ) -> None:
         self._take(self.folder / "trials" / str(number), report, failure)
+        self.study.optuna.set_user_attr(SECONDS, self.study.budget.seconds)
         result = self.outcome.now_and_then()
         reporter.end(number, failure, result)
         if self._parent is not None:
@@ -299,7 +305,7 @@ class Searching:
                 f"study {self.name}: {self.study.choosing.invalid_draws} draws were not valid, the last: "
                 f"{self.study.choosing.last_invalid}"
             )
-        if complete < wanted:
+        if complete < wanted and not self.study.budget.stopped:
             why = "the space has no further setting" if self.study.exhausted else "too many failed"
             self.show(f"study {self.name}: {why}; it ends with {complete} of {wanted} trials")
 

@@ -3,7 +3,8 @@
 
 ``space(trial)`` or ``space(trial, config)`` draws with ``trial.suggest_*`` and returns overrides, dotted
 configuration key -> value. ``BASELINES`` lists overrides that are trained first, whether or not the space
-could draw them.
+could draw them. ``SAMPLER`` may name the sampler that serves it best, and ``CONSTRAINTS`` may say which draws
+are no settings: words -> a function of parameters, called with those of its arguments' names.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import importlib.util
 import inspect
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError
+from dbf_ray.search.samplers import SAMPLERS
 from dbf_ray.shipped import find_shipped, shipped_files
 
 Overrides = dict[str, Any]
@@ -30,13 +32,24 @@ class DrawError(ConfigError):
     """A space draws what its study cannot keep: a fault of the space, not of one draw."""
 
 
+class NotAllowedError(ConfigError):
+    """A draw is no setting of the space: a constraint, or what the person asked for, leaves it out."""
+
+
 @dataclass(frozen=True)
 class SearchSpace:
-    """A loaded search-space file."""
+    """A loaded search-space file.
+
+    Attributes:
+        sampler: that serves it best; None: as its costs say.
+        constraints: words, and a function of parameters that is false for draws to leave out.
+    """
 
     file: Path
     draw: Callable[..., Any]
     baselines: list[Overrides]
+    sampler: str | None = None
+    constraints: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def overrides(self, trial: Any, config: Config) -> Overrides:
         """What ``space`` returns for an Optuna trial, checked.
@@ -55,6 +68,25 @@ class SearchSpace:
         return _checked(
             drawn, f"{self.file}: space(trial) must return a mapping of dotted configuration keys to values"
         )
+
+    def check_constraints(self, params: Mapping[str, Any]) -> None:
+        """Refuse what the constraints leave out; one that names a parameter which was not drawn says nothing.
+
+        Raises:
+            NotAllowedError: with the constraint's words.
+            ConfigError: a constraint raises.
+        """
+        for words, holds in self.constraints.items():
+            names = inspect.signature(holds).parameters
+            try:
+                allowed = not names.keys() <= params.keys() or holds(**{name: params[name] for name in names})
+            except (Exception, SystemExit) as error:
+                place = _line_in(self.file, error)
+                raise ConfigError(
+                    f"{place}: the constraint {words!r} raised {type(error).__name__}: {error}"
+                ) from error
+            if not allowed:
+                raise NotAllowedError(f"{self.file}: the constraint {words!r} leaves out {dict(params)}")
 
 
 def load_space(file: str | Path) -> SearchSpace:
@@ -79,7 +111,27 @@ def load_space(file: str | Path) -> SearchSpace:
             f"{file} must define a list BASELINES (it may be empty), found {baselines!r}; {HINT}"
         )
     rule = f"{file}: each of BASELINES must be a mapping of dotted configuration keys to values"
-    return SearchSpace(file, draw, [_checked(baseline, rule) for baseline in baselines])
+    sampler = getattr(module, "SAMPLER", None)
+    if sampler is not None and sampler not in SAMPLERS:
+        raise ConfigError(f"{file}: SAMPLER must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
+    constraints = _constraints(file, getattr(module, "CONSTRAINTS", {}))
+    return SearchSpace(file, draw, [_checked(baseline, rule) for baseline in baselines], sampler, constraints)
+
+
+def question(file: Path) -> str:
+    """Which question a space answers: what its docstring begins with."""
+    words = " ".join((ast.get_docstring(ast.parse(file.read_bytes())) or "").split())
+    return words[: words.find("?") + 1]
+
+
+def _constraints(file: Path, given: Any) -> Mapping[str, Callable[..., Any]]:
+    fits = isinstance(given, Mapping) and all(isinstance(key, str) and callable(given[key]) for key in given)
+    if not fits:
+        raise ConfigError(
+            f"{file}: CONSTRAINTS must be a mapping of words to functions of parameters, such as "
+            f"{{'phase < rho': lambda phase, rho: phase < rho}}, got {given!r}"
+        )
+    return dict(given)
 
 
 def _module(file: Path) -> ModuleType:

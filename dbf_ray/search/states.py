@@ -12,7 +12,6 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from dataclasses import dataclass
 from typing import Any
 
-from dbf_ray.build import resolved
 from dbf_ray.config import Config, FreezingConfig, identity, key_of, role_of
 from dbf_ray.freezing import Decision, Horizon, Policy
 
@@ -37,6 +36,8 @@ class Shaping:
 
 def shaping(config: Config) -> Shaping:
     """What shapes the training of ``config``, but for its policy and interval: a timeline says both."""
+    from dbf_ray.build import resolved  # loads torch, which names alone do not need
+
     shape, fields = identity(resolved(config)), FreezingConfig.model_fields
     matters = {f"freezing.{name}": role_of(field).matters for name, field in fields.items()}
     thawed, frozen = (

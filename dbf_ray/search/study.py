@@ -19,15 +19,18 @@ from optuna.trial import FrozenTrial
 from dbf_ray.config import to_dict
 from dbf_ray.reports.objectives import USUAL, Objectives
 from dbf_ray.search.book import Asked, Book, Recover, Values
+from dbf_ray.search.budget import Budget
 from dbf_ray.search.choosing import Choosing
 from dbf_ray.search.draws import Draws
+from dbf_ray.search.features import CostOf
 from dbf_ray.search.optuna_study import DIRECTIONS
 from dbf_ray.search.pool import Pool
 from dbf_ray.search.same_study import check_same
+from dbf_ray.search.samplers.tpe import Tpe
 from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.sharing import Sharing, Visit
 from dbf_ray.search.spaces import SearchSpace
-from dbf_ray.search.states import Names
+from dbf_ray.search.states import Names, deepest
 from dbf_ray.search.store import Store
 
 MOST_WAITING = 8  # settings that were drawn and wait for states that others are about to reach
@@ -55,14 +58,20 @@ class Waits:
     """Nothing can begin now: what is left waits for states that running trials are about to reach."""
 
 
-def rehearse(space: SearchSpace, settings: Settings) -> None:
+def rehearse(space: SearchSpace, settings: Settings, **options: Any) -> None:
     """Refuse what :class:`Study` would refuse of a study that is new, before there is a file.
 
     Raises:
-        ConfigError: a baseline is not valid, or nothing that ``space`` draws is.
+        ConfigError: a baseline is not valid, or nothing that ``space`` draws is; the sampler (of
+            ``options``, which are :class:`Study`'s) cannot serve it.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    Study(optuna.create_study(directions=list(DIRECTIONS)), space, settings)
+    Study(optuna.create_study(directions=list(DIRECTIONS)), space, settings, **options)
+
+
+def _epochs_left(setting: Setting, have: set[str], own: int) -> int:
+    """Epochs that its trial would train, which has done ``own`` itself."""
+    return len(setting.states) - 1 - max(own, deepest(setting.states, have))
 
 
 class Study:
@@ -82,6 +91,11 @@ class Study:
         objectives: Objectives = USUAL,
         values: Values = lambda setting, summary: {},
         extras: Sequence[Setting] = (),
+        costs: CostOf = lambda setting: None,
+        sampler: str | None = Tpe.name,
+        leave_out: Callable[[Setting], None] = lambda setting: None,
+        budget: Budget | None = None,
+        bring: Callable[[Book, Pool], None] = lambda book, pool: None,
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
@@ -96,22 +110,35 @@ class Study:
             done: epochs of which a trial has a checkpoint of its own.
             objectives, values: see :class:`.book.Book`.
             extras: settings that are trained after the baselines, on top of what is wanted.
+            costs: of a setting before it is trained; None where that is not known.
+            sampler: what is tried next; None: the space's sampler, or the one for its costs.
+            leave_out: raises :class:`.spaces.NotAllowedError` for a setting that shall not be trained, though
+                the space draws it; baselines are.
+            budget: beside the number of trials.
+            bring: enters results of an earlier study (:meth:`.known.Known.bring`).
 
         Raises:
-            ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
-                is not valid, or nothing that ``space`` draws is. The study is then as it was.
+            ConfigError: the study was begun with another configuration or has drawn from other distributions,
+                a baseline is not valid, or nothing that ``space`` draws is; the sampler cannot serve the
+                space. The study is then as it was.
         """
         self.space, self.settings, self.objectives = space, settings, objectives
         self.store, self.sharing, self._done = store, sharing or Sharing(0), done
-        self.exhausted = False
+        self.exhausted, self.budget = False, budget or Budget()
+        self._running: dict[int, Setting] = {}
         self.book = Book(optuna_study, settings, objectives, values)
         check_same(optuna_study, settings.config, space)
-        draws = Draws(space, optuna_study.study_name, self.book.trials())
-        pool = Pool(draws, settings, seed)
-        pool.check(space.file)
+        draws = Draws(
+            space, optuna_study.study_name, self.book.trials(), optuna_study.user_attrs.get("draws")
+        )
+        pool = Pool(draws, settings, seed, leave_out)
+        record = pool.check(space.file)
+        self.choosing = Choosing(self.book, pool, space, costs, sampler, seed)
         if not self.book.trials():
             optuna_study.set_user_attr("config", to_dict(settings.config))
             optuna_study.set_user_attr("baselines", space.baselines)
+            optuna_study.set_user_attr("draws", record)
+        bring(self.book, pool)
         left = {asked.setting.key: asked for asked in self.book.take_up(recover)}
         baselines = {made.key: made for made in map(settings.make, space.baselines)}
         self._baseline_keys = set(baselines)
@@ -124,7 +151,6 @@ class Study:
             if made.key in left or made.key not in self.book.lines:
                 first.append(left.pop(made.key, Asked(made, None)))
         self.others: list[Names] = []  # of settings that others than trials are still to train
-        self.choosing = Choosing(self.book, draws, pool, settings, seed)
         self.choosing.waiting = [*first, *left.values()]
 
     @property
@@ -138,25 +164,57 @@ class Study:
         return self.book.interrupted
 
     def ask(self, room: int = MOST_WAITING) -> Trial | Waits | None:
-        """The next trial to train, or None when the space has nothing new: ``exhausted`` is then true.
+        """The next trial to train, or None when the space has nothing new, and ``exhausted`` is true, or the
+        budget has no room for what it has, and ``budget.stopped`` is.
 
         Args:
             room: at most so many settings are drawn that have to wait.
         """
         have = self.store.names() if self.store is not None else set()
-        waiting, looked = self.choosing.waiting, 0
+        waiting, looked, choosing = self.choosing.waiting, 0, self.choosing
         while True:
             for place in range(looked, len(waiting)):
-                if not self.sharing.waits(waiting[place].setting.states, have):
+                if self._may_begin(waiting[place].setting, have):
                     return self._begin(waiting.pop(place), have)
             looked = len(waiting)
+            if not choosing.sampler.draws:
+                return self._ask_pool(have)
             if looked >= min(room, MOST_WAITING):
-                return Waits()
-            drawn = self.choosing.draw()
+                return self._nothing_now()
+            drawn = choosing.draw()
             if drawn is None:
                 self.exhausted = True
-                return Waits() if waiting else None
+                return self._nothing_now() if waiting else None
             waiting.append(drawn)
+
+    def _ask_pool(self, have: set[str]) -> Trial | Waits | None:
+        """What the sampler chooses of the pool."""
+        while left := self.choosing.settings():
+            ready = {setting.key for setting in left if self._may_begin(setting, have)}
+            if not ready:
+                return self._nothing_now()
+            asked = self.choosing.choose(ready, self._running.values(), have)
+            if asked is not None:
+                return self._begin(asked, have)
+            if self.choosing.settings() == left:  # the sampler wants none
+                break
+        self.exhausted = not self.choosing.waiting
+        return self._nothing_now() if self.choosing.waiting else None
+
+    def _may_begin(self, setting: Setting, have: set[str]) -> bool:
+        """Whether it need not wait, and the budget has room for it."""
+        number = self.book.numbers.get(setting.key)
+        own = 0 if number is None else self._done(number)
+        return not self.sharing.waits(setting.states, have) and self.budget.fits(
+            _epochs_left(setting, have, own)
+        )
+
+    def _nothing_now(self) -> Waits | None:
+        """Wait while trials run; where none does it is the budget that has no room."""
+        if self._running:
+            return Waits()
+        self.budget.stopped = True
+        return None
 
     def tell(self, number: int, summary: Mapping[str, Any] | None, failure: str | None = None) -> bool:
         """Record how trial ``number`` ended; True if it counts as complete.
@@ -168,6 +226,8 @@ class Study:
                 training that was stopped, is a failure too.
         """
         self.sharing.end(number)
+        self.budget.end(number)
+        self._running.pop(number, None)
         return self.book.tell(number, summary, failure)
 
     def failure_of(self, number: int) -> str | None:
@@ -187,6 +247,7 @@ class Study:
 
     def reached(self, number: Hashable, epochs: int) -> None:
         """A running trial, or what :meth:`visit` began, has done so many epochs."""
+        self.budget.epoch(number)
         if self.sharing.reached(number, epochs):
             self.sweep()
 
@@ -212,6 +273,11 @@ class Study:
         """The numbers of the settings with these keys that have begun."""
         return {number for key, number in self.book.numbers.items() if key in keys}
 
+    def known_settings(self) -> int:
+        """How many settings there are, as far as is known: of the pool, baselines, and what was begun."""
+        pool = {setting.key for setting in self.choosing.pool.settings}
+        return len(pool | self._baseline_keys | {*self.book.numbers})
+
     def rows(self, folder: Path) -> list[dict[str, Any]]:
         """The trials as ``dbf_ray.reports.study_result`` takes them, one for each setting, by number.
         ``folder``: where the trials' run folders are.
@@ -222,7 +288,10 @@ class Study:
         """Give a setting its number, if it has none, and say how it is trained."""
         setting = asked.setting
         number, again = self.book.begin(asked)
-        visit = self.sharing.begin(number, setting.states, self._open(), have, self._done(number))
+        done = self._done(number)
+        self._running[number] = setting
+        self.budget.begin(number, _epochs_left(setting, have, done))
+        visit = self.sharing.begin(number, setting.states, self._open(), have, done)
         self.sweep()
         return Trial(number, setting, visit, again)
 

@@ -19,17 +19,20 @@ from dbf_ray.config import Config, save_config
 from dbf_ray.locks import only_writer
 from dbf_ray.reports.objectives import Objectives
 from dbf_ray.run import mlflow_target
+from dbf_ray.run.same_data import DataRecord
 from dbf_ray.run.summary import versions
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.controls import controls_of
+from dbf_ray.search.known import Known
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.searching import Asked, Searching, concurrency
-from dbf_ray.search.settings import Begin, Settings, StudyBegin
+from dbf_ray.search.settings import Begin, Record, Settings, StudyBegin
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, rehearse
 from dbf_ray.search.trial import Evaluate, read_result
+from dbf_ray.search.wanted import SECONDS, TRIALS, budget_of, check_budget, options_of, trials_by_default
 from dbf_ray.training.checkpoint import newest_epoch
 
 SELECTED_ON_VAL = (
@@ -58,7 +61,7 @@ def search(
         config: what all trials share.
         space_file: see :mod:`dbf_ray.search.spaces`; or the name of a shipped one.
         study_name: names the folder, the Optuna study and the MLflow experiment.
-        trials: complete trials that the study shall have in the end; None: ``config.search.trials``. Failed
+        trials: complete trials that the study shall have in the end; None: as ``config.search`` says. Failed
             ones are made up for, within bounds (:class:`StudySearcher`).
         concurrent: trials at once, at most as many as the resources hold; None: ``config.search.concurrent``,
             else as many as fit.
@@ -82,40 +85,48 @@ def search(
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
     check_trials_known(folder)
-    if not _is_done(folder, wanted, config):
+    if wanted is None or not _is_done(folder, wanted, config):
         require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
     begin = begin or CheckedBegin()
     settings = Settings(config, begin)
-    for baseline in space.baselines:
-        settings.make(baseline)
+    baselines = [settings.make(baseline) for baseline in space.baselines]
     controls = [settings.make(overrides) for overrides in controls_of(config)]
     data = begin.study_data(config, folder) if isinstance(begin, StudyBegin) else None
+    check_budget(config, space, [*baselines, *controls])
+    known = None if config.search.known is None else _known(config.search.known, folder, config, begin, data)
+    options = options_of(config, settings)
     if not (folder / "study.db").exists():
-        rehearse(space, settings)
+        rehearse(space, settings, **options)
     with contextlib.ExitStack() as held:
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
-        optuna_study = open_study(folder.absolute() / "study.db", study_name, trials=wanted, seed=config.seed)
+        optuna_study = open_study(
+            folder.absolute() / "study.db", study_name, trials=wanted or TRIALS, seed=config.seed
+        )
         store = Store(folder.absolute() / "states", code_versions(versions()))
         store.tidy()
-        trial_folders = folder / "trials"
+        trial_folders = folder.absolute() / "trials"
         study = Study(
             optuna_study,
             space,
             settings,
-            seed=config.seed,
+            **options,
             recover=lambda number: read_result(trial_folders / str(number)),
             store=store,
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
             objectives=Objectives(config.search.accuracy, config.search.cost),
             extras=controls,
+            bring=lambda book, pool: None if known is None else known.bring(book, pool, store, trial_folders),
         )
+        searched = optuna_study.user_attrs.get(SECONDS, 0.0)
+        study.budget = budget_of(config, study.rows(trial_folders), searched)
+        wanted = wanted or trials_by_default(config, space, study.known_settings())
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, StudyBegin):
             data.write(folder)
@@ -143,3 +154,12 @@ def _is_done(folder: Path, wanted: int, config: Config) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _known(earlier: Path, folder: Path, config: Config, begin: Begin, data: Record | None) -> Known:
+    """The earlier study, which must have trained the same on the same."""
+    if isinstance(data, DataRecord):
+        return Known(earlier, folder, config, data)
+    if isinstance(begin, StudyBegin):
+        begin.study_data(config, earlier)
+    return Known(earlier, folder, config)

@@ -117,11 +117,15 @@ MEMBERS = [
     Member(
         "random_budget",
         some(
-            budget=st.integers(0, 1)
+            budget=st.integers(0, 1), draw=st.none() | st.integers(0, 9)
         ),  # any larger one by a test of its own, which knows the number of epochs
         second.random_budget,
         [({"budget": 0}, 3, 4, [4, 4, 4]), ({"budget": 3}, 3, 4, [0, 0, 0]), ({"budget": 1}, 1, 1, [0])],
-        [({"budget": -1}, ["budget", ">= 0", "-1"]), ({"budget": 1.0}, ["integer", "1.0"])],
+        [
+            ({"budget": -1}, ["budget", ">= 0", "-1"]),
+            ({"budget": 1.0}, ["integer", "1.0"]),
+            ({"budget": 1, "draw": -1}, ["draw", ">= 0", "-1"]),
+        ],
         trained={"budget": 3},
     ),
     Member(

@@ -45,14 +45,15 @@ def listed(epochs: int, num_stages: int, seed: int, /, **parameters: Any) -> lis
     return timeline
 
 
-def draw(name: str, seed: int, epoch: int) -> Fraction:
+def chance(name: str, seed: int | str, epoch: int) -> Fraction:
     """The upper 53 bits of sha256's first eight bytes, of "name/seed/epoch", over 2**53."""
     digits = hashlib.sha256(f"{name}/{seed}/{epoch}".encode()).hexdigest()[:16]
     return Fraction(int(digits, 16) // 2**11, 2**53)
 
 
-def random_budget(epochs: int, num_stages: int, seed: int, budget: int) -> list[int]:
-    left = {epoch: draw("random_budget", seed, epoch) for epoch in range(epochs)}
+def random_budget(epochs: int, num_stages: int, seed: int, budget: int, draw: int | None = None) -> list[int]:
+    lot = seed if draw is None else f"draw/{draw}"
+    left = {epoch: chance("random_budget", lot, epoch) for epoch in range(epochs)}
     trained = set()
     for _ in range(budget):
         smallest = min(left, key=lambda epoch: (left[epoch], epoch))
@@ -62,7 +63,7 @@ def random_budget(epochs: int, num_stages: int, seed: int, budget: int) -> list[
 
 
 def bernoulli(epochs: int, num_stages: int, seed: int, p: float) -> list[int]:
-    return where({e for e in range(epochs) if draw("bernoulli", seed, e) < Fraction(p)}, epochs, num_stages)
+    return where({e for e in range(epochs) if chance("bernoulli", seed, e) < Fraction(p)}, epochs, num_stages)
 
 
 def front(epochs: int, num_stages: int, seed: int, budget: int) -> list[int]:

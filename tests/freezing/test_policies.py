@@ -260,6 +260,17 @@ def test_a_random_budget_is_spent_exactly(epochs: int, seed: int, data: st.DataO
         make_policy("random_budget", budget=epochs + 1).decisions(epochs, 4, seed)
 
 
+def test_a_draw_of_its_own_is_the_same_with_all_seeds_and_each_is_another() -> None:
+    drawn = [
+        [make_policy("random_budget", budget=5, draw=draw).decisions(12, 4, seed) for seed in (0, 7)]
+        for draw in (0, 1, 2)
+    ]
+    assert all(one == two for one, two in drawn)
+    assert len({tuple(one) for one, _ in drawn}) == 3
+    by_seed = make_policy("random_budget", budget=5).decisions(12, 4, 0)
+    assert [epoch for epoch, prefix in enumerate(by_seed) if prefix == 0] == [0, 3, 6, 8, 9]  # as ever
+
+
 def test_chance_is_even() -> None:
     """Over many seeds every epoch is drawn as often, and different seeds draw differently."""
     drawn = [make_policy("random_budget", budget=3).decisions(10, 4, seed) for seed in range(2000)]

@@ -10,6 +10,7 @@ from typing import Any
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.files import write_json
 from dbf_ray.freezing import make_policy
+from dbf_ray.search.known import Known
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.sharing import Sharing
@@ -17,6 +18,7 @@ from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial
 from dbf_ray.search.trial import Keeping, _deepest, epochs_done, read_result
+from dbf_ray.search.wanted import budget_of, options_of
 from dbf_ray.training.checkpoint import newest_epoch, newest_whole, save_checkpoint
 from tests.search.begins import four_stages
 
@@ -31,21 +33,36 @@ class FakeSearch:
     """
 
     def __init__(
-        self, folder: Path, space: Path, epochs: int, trained: Counter[tuple[str, int]], most: int = 16
+        self,
+        folder: Path,
+        space: Path,
+        epochs: int,
+        trained: Counter[tuple[str, int]],
+        most: int = 16,
+        known: Path | None = None,
+        **search: Any,
     ) -> None:
-        config = with_overrides(Config(), {"training.epochs": epochs})
+        search = {"sampler": "tpe", **search}
+        config = with_overrides(
+            Config(), {"training.epochs": epochs, **{f"search.{key}": value for key, value in search.items()}}
+        )
         self.trials, self.epochs, self.trained = folder / "trials", epochs, trained
         self.store = Store(folder / "states", VERSIONS)
         self.store.tidy()
+        settings = Settings(config, four_stages)
+        earlier = None if known is None else Known(known, folder, config)
         self.study = Study(
-            open_study(folder / "study.db", "test", trials=8, seed=0),
+            open_study(folder / "study.db", folder.name, trials=8, seed=0),
             load_space(space),
-            Settings(config, four_stages),
+            settings,
+            **options_of(config, settings),
             recover=lambda number: read_result(self.trials / str(number)),
             store=self.store,
             sharing=Sharing(most),
             done=lambda number: newest_epoch(self.trials / str(number) / "checkpoints"),
+            bring=lambda book, pool: earlier.bring(book, pool, self.store, self.trials) if earlier else None,
         )
+        self.study.budget = budget_of(config, self.study.rows(self.trials), 0.0)
         self.running: dict[int, tuple[Trial, Keeping, int]] = {}
         self.largest = 0
 

@@ -62,6 +62,10 @@ REFUSED = {
     "float to choices": ("trial.suggest_float('x', 1, 9)", CHOICES([1.0, 9.0])),
     "choices to integer": (CHOICES([1, 2]), "trial.suggest_int('x', 1, 2)"),
     "log": ("trial.suggest_float('x', 1, 9)", "trial.suggest_float('x', 1, 9, log=True)"),
+    "wider numbers": ("trial.suggest_float('x', 1, 9)", "trial.suggest_float('x', 1, 10)"),
+    "narrower": ("trial.suggest_int('x', 1, 9)", "trial.suggest_int('x', 3, 4)"),
+    "steps": ("trial.suggest_int('x', 1, 9)", "trial.suggest_int('x', 1, 9, step=4)"),
+    "a parameter less": (CHOICES(["a", "b"]), "'a'"),
     "no log": ("trial.suggest_int('x', 1, 9, log=True)", "trial.suggest_int('x', 1, 9)"),
 }
 
@@ -102,11 +106,12 @@ def test_the_refusal_says_what_it_was_and_what_it_is(opened: Opened) -> None:
 
 GOES_ON = {
     "wider": ("trial.suggest_int('x', 1, 9)", "trial.suggest_int('x', 1, 20)"),
-    "narrower": ("trial.suggest_float('x', 1, 9)", "trial.suggest_float('x', 3, 4)"),
-    "steps": ("trial.suggest_int('x', 1, 9)", "trial.suggest_int('x', 1, 9, step=4)"),
-    "a parameter more": ("0", CHOICES(["a", "b"])),
-    "a parameter less": (CHOICES(["a", "b"]), "'a'"),
-    "a conditional one": (CHOICES([1, 2]), f"{CHOICES([1, 2])} and trial.suggest_float('y', 0, 1)"),
+    "wider in steps": ("trial.suggest_int('x', 5, 9, step=4)", "trial.suggest_int('x', 1, 13, step=4)"),
+    "one that depends on it": (
+        "trial.suggest_int('y', 0, trial.suggest_int('x', 1, 9))",
+        "trial.suggest_int('y', 0, trial.suggest_int('x', 0, 20))",
+    ),
+    "other code": (CHOICES([1, 2]), CHOICES([1, 2]) + " + 0"),
 }
 
 
@@ -117,6 +122,16 @@ def test_what_optuna_can_take_goes_on(opened: Opened, case: str) -> None:
     study = opened(now)
     assert train(study, 2) == 2
     assert {trial.state for trial in study.optuna.trials} == {TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize("now", [f"({CHOICES([1, 2])}, trial.suggest_float('y', 0, 1))", CHOICES([1, 2])])
+def test_a_parameter_that_comes_or_goes_is_refused_though_nothing_was_trained_with_it(
+    opened: Opened, now: str
+) -> None:
+    both = f"{CHOICES([1, 2])} == 1 and trial.suggest_float('y', 0, 1)"
+    train(opened(both), 1)
+    with pytest.raises(ConfigError, match=r"drawn 'y'.*, and now it is .*; draw it as before to continue"):
+        opened(now)
 
 
 def test_a_change_in_a_branch_that_chance_misses_is_found_by_what_was_drawn_before(opened: Opened) -> None:
@@ -195,14 +210,14 @@ def test_a_space_that_is_valid_for_chance_alone_ends_after_few_trials(
 ) -> None:
     """Valid while it is tried, and never for a trial: the loop that once wrote hundreds of failed trials."""
     study = opened("0")
-    real = study.choosing._draws.overrides
+    real = study.choosing.pool._draws.overrides
 
     def raising(trial, config):
         if trial.study is study.optuna:
             raise ConfigError("not this time")
         return real(trial, config)
 
-    monkeypatch.setattr(study.choosing._draws, "overrides", raising)
+    monkeypatch.setattr(study.choosing.pool._draws, "overrides", raising)
     assert study.ask() is None
     assert len(study.optuna.trials) <= 2 * choosing.SAMPLER_TRIES
     assert "not this time" in study.choosing.last_invalid

@@ -25,19 +25,22 @@ def uniform(*key: int | str) -> float:
 
 
 class RandomBudget(Schedule):
-    """n(t) = 0 in exactly ``budget`` epochs drawn without replacement by the seed, else K: as many unfrozen
-    epochs as ``step``, at random places.
+    """n(t) = 0 in exactly ``budget`` epochs drawn without replacement, else K: as many unfrozen epochs as
+    ``step``, at random places.
 
     The epochs with the ``budget`` smallest of E random numbers are drawn, so that all sets are equally
     likely.
 
     Args:
         budget: unfrozen epochs, 0..E.
+        draw: which draw, the same whatever the run's seed is, so that one draw can be trained with several
+            seeds; None: by the run's seed.
     """
 
     name = "random_budget"
 
     budget: NonNegativeInt
+    draw: NonNegativeInt | None = None
 
     def check(self, horizon: Horizon) -> None:
         """Refuse to draw more epochs than there are."""
@@ -50,7 +53,8 @@ class RandomBudget(Schedule):
     def num_frozen(self, t: int, horizon: Horizon) -> int:
         """Train the backbone if this epoch was drawn."""
         self.check(horizon)
-        return 0 if t in _draw(self.budget, horizon.epochs, horizon.seed) else horizon.num_stages
+        key = (horizon.seed,) if self.draw is None else ("draw", self.draw)
+        return 0 if t in _draw(self.budget, horizon.epochs, *key) else horizon.num_stages
 
 
 class Bernoulli(Schedule):
@@ -70,6 +74,6 @@ class Bernoulli(Schedule):
 
 
 @functools.lru_cache(maxsize=8)
-def _draw(budget: int, epochs: int, seed: int) -> frozenset[int]:
-    numbers = {t: uniform(RandomBudget.name, seed, t) for t in range(epochs)}
+def _draw(budget: int, epochs: int, *key: int | str) -> frozenset[int]:
+    numbers = {t: uniform(RandomBudget.name, *key, t) for t in range(epochs)}
     return frozenset(sorted(numbers, key=lambda t: (numbers[t], t))[:budget])
