@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dbf_ray.reports.answer import CONFIDENCE, SECONDS, Judged, is_noisy
+from dbf_ray.reports.objectives import in_figures, noun
 from dbf_ray.reports.statistics import interval
 from dbf_ray.reports.trials import is_control, setting
 
@@ -68,8 +69,8 @@ def _saves(judged: Judged, place: int) -> str:
     mean, cost = judged.draws.center, judged.draws.costs
     if judged.full is None:
         return (
-            f"{named(row)}: {of} {mean[place]:.3f} at {by} {cost[place]:.3f}; no complete run of full to "
-            "compare with."
+            f"{named(row)}: {of} {mean[place]:.3f} at {by} {in_figures(by, cost[place])}; no complete run of "
+            "full to compare with."
         )
     if place == judged.full:
         return (
@@ -80,15 +81,14 @@ def _saves(judged: Judged, place: int) -> str:
     saved, change = 1 - cost[place] / cost[judged.full], mean[place] - mean[judged.full]
     effect = f"{abs(change):.3f} {'more' if change > 0 else 'less'} {of}"
     less = "less" if saved >= 0 else "more"
-    noun = "training compute" if by == "compute_ratio" else by
     name = named(row)
     text = (
-        f"{name}: {100 * abs(saved):.0f} % {less} {noun} than full fine-tuning ({by} {cost[place]:.3f}) "
-        f"for {f'the same {of}' if abs(change) < 5e-4 else effect} ({mean[place]:.3f} against "
-        f"{mean[judged.full]:.3f}{_difference(judged, place, judged.full)})"
+        f"{name}: {100 * abs(saved):.0f} % {less} {noun(by)} than full fine-tuning ({by} "
+        f"{in_figures(by, cost[place])}) for {f'the same {of}' if abs(change) < 5e-4 else effect} "
+        f"({mean[place]:.3f} against {mean[judged.full]:.3f}{_difference(judged, place, judged.full)})"
     )
     seconds, full_seconds = row.get(SECONDS), full.get(SECONDS)
-    if seconds and full_seconds:
+    if seconds and full_seconds and by != SECONDS:
         text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
     if row.get("val_map50") is not None and full.get("val_map50") is not None:
         text += (
@@ -117,8 +117,9 @@ def _within(judged: Judged) -> str:
             f"Which is the cheapest that loses less than {limit} is not resolvable with these images and "
             f"seeds; {_more(judged, 'within')}."
         )
-    row, cost = judged.rows[judged.pick], judged.draws.costs[judged.pick]
-    return f"The cheapest that loses less than {limit}: {named(row)}, {judged.objectives.cost} {cost:.3f}."
+    row, by = judged.rows[judged.pick], judged.objectives.cost
+    cost = judged.draws.costs[judged.pick]
+    return f"The cheapest that loses less than {limit}: {named(row)}, {by} {in_figures(by, cost)}."
 
 
 def _more(judged: Judged, what: str) -> str:
