@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -179,6 +180,15 @@ def check_trials_known(folder: Path) -> None:
         f"the study {folder.name!r} has trials in {folder / 'trials'}, but {file} {why}; put the one that it "
         "had back there, or give another --study"
     )
+
+
+def is_done(folder: Path, wanted: int) -> bool:
+    """Whether the study has the trials that are wanted, as far as its files say: it is then only shown."""
+    try:
+        trials = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["trials"]
+        return sum(trial["state"] == "COMPLETE" for trial in trials) >= wanted
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _splits_of(stored_data: Mapping[str, Any]) -> Mapping[str, Any]:

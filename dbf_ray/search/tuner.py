@@ -7,7 +7,6 @@ pareto.json, pareto.html and pareto.png. The same name again trains what is miss
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -26,20 +25,30 @@ from dbf_ray.files import write_json
 from dbf_ray.locks import only_writer
 from dbf_ray.reports import study_result, write_study
 from dbf_ray.reports.objectives import Objectives
-from dbf_ray.reports.pareto import Reference
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.summary import versions
 from dbf_ray.search import mlflow_runs
-from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions, is_done
+from dbf_ray.search.compared import check_measured
+from dbf_ray.search.cost import Costs
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.progress import SearchProgress, best_accuracy, spent, standing
+from dbf_ray.search.rows import keep_reference, kept_reference
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Begin, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial, rehearse
+from dbf_ray.search.timing import (
+    Timer,
+    Timings,
+    check_measured_by_ray,
+    kinds,
+    measured_by_ray,
+    needs_timing,
+)
 from dbf_ray.search.trial import TrialSetup, read_result, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking import read_summary, write_epochs
@@ -61,6 +70,7 @@ def search(
     progress: Callable[[str], None] = print,
     run: RunFunction | None = None,
     begin: Begin | None = None,
+    timer: Timer = measured_by_ray,
 ) -> dict[str, Any]:
     """Search the space for the best trade-off of ``search.accuracy`` (of the last epoch) against
     ``search.cost``.
@@ -75,7 +85,8 @@ def search(
             else as many as fit.
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
-        run, begin: replace :func:`dbf_ray.run.run` and the check of the detector, for tests.
+        run, begin, timer: replace :func:`dbf_ray.run.run`, the check of the detector, and what times steps
+            for ``search.cost seconds_ratio``, for tests.
 
     Returns:
         The content of pareto.json.
@@ -92,10 +103,11 @@ def search(
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
     check_trials_known(folder)
-    if not _is_done(folder, wanted):
+    if not is_done(folder, wanted):
         require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
+        check_measured(config)
     begin = begin or CheckedBegin()
     settings = Settings(config, begin)
     for baseline in space.baselines:
@@ -103,9 +115,13 @@ def search(
     data = begin.study_data(config, folder) if isinstance(begin, CheckedBegin) else None
     if not (folder / "study.db").exists():
         rehearse(space, settings)
+    timings = Timings(folder)
+    untimed = timings.missing(kinds(space, settings, study_name)) if needs_timing(config) else []
     with contextlib.ExitStack() as held:
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
+            if cluster_address(config.cluster.address) is not None:
+                check_measured_by_ray(config)
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
@@ -113,6 +129,10 @@ def search(
         store = Store(folder.absolute() / "states", code_versions(versions()))
         store.tidy()
         trial_folders = folder / "trials"
+        if untimed:
+            held.enter_context(connected_ray(config.cluster.address))
+            timings.time(untimed, timer, progress)
+        costs = Costs(settings, config.search.cost, timings.seconds)
         study = Study(
             optuna_study,
             space,
@@ -123,6 +143,7 @@ def search(
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
             objectives=Objectives(config.search.accuracy, config.search.cost),
+            values=costs.values,
         )
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
@@ -144,15 +165,6 @@ def concurrency(config: Config, wanted: int | None, resources: Resources) -> int
     require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
     fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
     return max(1, min(fit, wanted or config.search.concurrent or fit))
-
-
-def _is_done(folder: Path, wanted: int) -> bool:
-    """Whether the study has the trials that are wanted, as far as its files say: it is then only shown."""
-    try:
-        trials = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["trials"]
-        return sum(trial["state"] == "COMPLETE" for trial in trials) >= wanted
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 class _Search:
@@ -330,17 +342,14 @@ class _Search:
         pair of objectives.
         """
         study, objectives = self.study.optuna, self.study.objectives
-        kept = study.user_attrs.get("references", {})
-        fixed = kept.get(" ".join(objectives.names()))
+        fixed = kept_reference(study, objectives)
         rows = self.study.rows(self.folder / "trials")
         for row in rows:
             if (value := val_map50(Path(row["run"]))) is not None:
                 row["val_map50"] = value
-        reference = None if fixed is None else Reference(*map(tuple, fixed))
-        result = study_result(self.name, rows, reference, objectives)
+        result = study_result(self.name, rows, fixed, objectives)
         if fixed is None and result["reference"] is not None and self.study.baselines_done():
-            fixed = {" ".join(objectives.names()): [result["reference"], result["ideal"]]}
-            study.set_user_attr("references", kept | fixed)
+            keep_reference(study, objectives, result)
         return result
 
     def _keep(self, result: Mapping[str, Any]) -> None:
