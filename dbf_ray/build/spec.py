@@ -22,7 +22,7 @@ from dbf_ray.build.frozen import (
 from dbf_ray.build.images import ImageSettings, image_settings
 from dbf_ray.build.scored import why_unscored
 from dbf_ray.config import Config, TrainingConfig
-from dbf_ray.cost import FlopTable, StepFlops, analytic_ratio, compute_ratio
+from dbf_ray.cost import FlopTable, StepFlops, Stretch, analytic_ratio, compute_ratio, stretches
 from dbf_ray.data import Dataset
 from dbf_ray.detectors import Detector
 from dbf_ray.freezing import Horizon, Policy, budget, make_policy
@@ -135,6 +135,13 @@ class RunSpec:
     def analytic_cost_of(self, prefixes: list[int], steps: list[int] | None = None) -> float:
         """The same by the rule backward = 2 x forward."""
         return analytic_ratio(prefixes, self.backbone_share, self.prefix_shares, self.always_frozen, steps)
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """What the timeline comes to; of a policy that decides while it trains as if it never froze."""
+        if self.frozen_prefixes is None:
+            return [Stretch(self.always_frozen, self.horizon.all_steps)]
+        return stretches(self.frozen_prefixes, self._weights, self.hits)
 
     @property
     def hits(self) -> Callable[[int, int], float]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbf_ray.build import RunSpec
+from dbf_ray.plan.costs import gigabytes
+from dbf_ray.plan.stage_times import StageTimes
+from dbf_ray.progress import duration
 from dbf_ray.run.runner import notes_of
 
 COLUMNS = 120  # of a drawn timeline at most
@@ -64,6 +68,42 @@ def timeline(spec: RunSpec) -> str:
         f"{len(spec.train_set)} training images, {len(spec.eval_set)} to evaluate on ({spec.eval_split})"
     )
     return "\n".join(lines)
+
+
+def timed(spec: RunSpec, times: StageTimes, workers: int) -> dict[str, Any]:
+    """What a run takes by steps that were timed: seconds and bytes of tensors."""
+    evaluations = math.ceil(spec.train.epochs / spec.evaluate_every)
+    return {
+        "seconds": times.training_seconds(spec.stretches, evaluations, workers),
+        "memory_bytes": times.memory(spec.stretches),
+        "seconds_ratio": None
+        if spec.frozen_prefixes is None
+        else sum(map(times.seconds, spec.stretches)) / (spec.horizon.all_steps * times.step_seconds(0)),
+        "step_seconds": [times.step_seconds(n) for n in range(spec.num_stages + 1)],
+        "cached_step_seconds": [times.step_seconds(n, 1.0) for n in range(spec.num_stages + 1)]
+        if times.cached
+        else None,
+        "step_bytes": list(times.step_bytes),
+        "timed": "whole steps" if times.whole else "small images",
+    }
+
+
+def time_lines(spec: RunSpec, found: Mapping[str, Any]) -> list[str]:
+    """The same as text."""
+    prefixes = range(spec.always_frozen, spec.num_stages + 1)
+    lines = ["steps timed     seconds" + ("    cached" if found["cached_step_seconds"] else "") + "   memory"]
+    for n in prefixes:
+        cached = found["cached_step_seconds"]
+        known = f" {cached[n]:9.3f}" if cached else ""
+        lines.append(f"{n:13d} {found['step_seconds'][n]:9.3f}{known} {gigabytes(found['step_bytes'][n]):>8}")
+    most = "at most " if spec.frozen_prefixes is None else "about "
+    ratio = "" if found["seconds_ratio"] is None else f" (seconds_ratio {found['seconds_ratio']:.3f})"
+    rough = "" if found["timed"] == "whole steps" else ", roughly, since only small images were timed"
+    return [
+        *lines,
+        f"time {most}{duration(found['seconds'])}{ratio}, evaluations included; memory of tensors up to "
+        f"{gigabytes(found['memory_bytes'])}{rough}",
+    ]
 
 
 def drawn(prefixes: Sequence[int], num_stages: int, unit: str) -> list[str]:

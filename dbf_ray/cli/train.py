@@ -10,9 +10,10 @@ from typing import Any
 from dbf_ray.api import train_detector, wants_ray
 from dbf_ray.build import prepare
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
-from dbf_ray.cli.timeline import forecast_of, timeline
+from dbf_ray.cli.timeline import forecast_of, time_lines, timed, timeline
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
+from dbf_ray.plan.stage_times import FORECAST_LIMIT, time_stages
 from dbf_ray.progress import print_line
 from dbf_ray.run import run_directory
 
@@ -47,15 +48,19 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> 
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print the timeline and its cost, and train nothing",
+        help="check everything, print the timeline, its cost, and time and memory by real steps (half a "
+        "minute), and train nothing",
     )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
     if options.dry_run:
         wants_ray(config)
-        spec = prepare(_with_weights_that_are_there(config))
-        print(timeline(spec))
-        result = forecast_of(spec)
+        config = _with_weights_that_are_there(config)
+        spec = prepare(config)
+        print(timeline(spec), flush=True)
+        found = timed(spec, time_stages(config, FORECAST_LIMIT), config.cluster.workers)
+        print("\n".join(time_lines(spec, found)))
+        result = forecast_of(spec) | found
     else:
         result = train_detector(config)
         print(report(result, config))

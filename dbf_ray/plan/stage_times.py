@@ -32,6 +32,7 @@ from dbf_ray.training.micro_batches import OUT_OF_MEMORY, MicroBatch, MicroBatch
 
 ROUNDS = (2, 5)  # in which each way has its turn, at least and at most; one before them is not timed
 LIMIT = 60.0  # seconds after which no further round is begun
+FORECAST_LIMIT = 20.0  # the same for a forecast alone
 RUN_BY = ("engine", "engine_precision", "engine_compile", "cache", "cache_dtype", "cache_gb", "cache_dir")
 
 
@@ -54,8 +55,8 @@ class StageTimes:
             it.
         images: in a step.
         rounds: how often each way was timed.
-        whole: whether images had their full size; else they had a quarter of it, for lack of time or memory,
-            and pixels are counted.
+        whole: whether steps were whole; else they were of one image of a quarter of the side, for lack of
+            time or memory, and pixels are counted.
         costs: of loading and evaluating.
     """
 
@@ -147,14 +148,14 @@ class _StageMeasurement(Measurement):
             self.training.micro_batches = MicroBatches(round(train.micro_batch_gb * 1e9), self.side)
         size = self.spec.images.size
         side = size if whole else -(-size // SHRINK // SIZE_DIVISOR) * SIZE_DIVISOR
-        times, most = self._turns(
-            ways, self._parts(part, train.accumulation, side), self.side if whole else side
-        )
-        pixels = (size / side) ** 2
+        parts = self._parts(part, train.accumulation, side) if whole else self._parts(1, 1, side)
+        times, most = self._turns(ways, parts, self.side if whole else side)
+        pixels = 1.0 if whole else images * (size / side) ** 2
         plain = {way.prefix: pixels * statistics.median(times[way]) for way in ways if not way.cached}
         cached = {way.prefix: pixels * statistics.median(times[way]) for way in ways if way.cached}
-        prepared = images * 3 * 4 * (size**2 - side**2)  # as float32
-        peaks = {n: min(OUT_OF_MEMORY, self._peak(found, pixels) + prepared) for n, found in most.items()}
+        grown = 1.0 if whole else pixels / train.accumulation
+        prepared = 0 if whole else 3 * 4 * (images * size**2 - side**2)  # as float32
+        peaks = {n: min(OUT_OF_MEMORY, self._peak(found, grown) + prepared) for n, found in most.items()}
         return StageTimes(
             plain=by_prefix(plain, stages),
             cached=by_prefix(plain | cached, stages) if cached else (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.same_data import DataRecord, continued, data_of, stored
 from dbf_ray.run.summary import versions
 from dbf_ray.search.compared import check_accuracy
+from dbf_ray.search.controls import controls_of
 from dbf_ray.search.settings import Beginning
 
 
@@ -179,6 +181,23 @@ def check_trials_known(folder: Path) -> None:
         f"the study {folder.name!r} has trials in {folder / 'trials'}, but {file} {why}; put the one that it "
         "had back there, or give another --study"
     )
+
+
+def is_done(folder: Path, wanted: int, config: Config) -> bool:
+    """Whether the study has all that is wanted, as far as its files say: it is then only shown."""
+    try:
+        result = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))
+        trials = [trial for trial in result["trials"] if trial["state"] == "COMPLETE"]
+        controls = sum(trial["role"] == "control" for trial in trials)
+        front = [trial for trial in trials if trial["number"] in result["front"]]
+        return (
+            len(trials) - controls >= wanted
+            and controls >= len(controls_of(config))
+            and all(len(trial["seeds"]) >= config.search.seeds_on_front - 1 for trial in front)
+            and (config.data.selection_fraction == 0 or all("val_map50" in trial for trial in front))
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _splits_of(stored_data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -35,6 +35,7 @@ class Costs:
     def __init__(self, settings: Settings, cost: str = "compute_ratio", seconds: Seconds | None = None):
         self._settings, self._cost, self._seconds = settings, cost, seconds
         self._full: dict[str, float | None] = {}
+        self._known: dict[tuple[str, str], float | None] = {}
 
     def known(self, setting: Setting) -> float | None:
         """A setting's cost before it is trained, in the unit of ``cost``; None where that is measured, and of
@@ -46,6 +47,11 @@ class Costs:
         """The same in another unit."""
         if cost not in RATIOS:
             return None
+        if (cost, setting.key) not in self._known:
+            self._known[cost, setting.key] = self._ahead(cost, setting)
+        return self._known[cost, setting.key]
+
+    def _ahead(self, cost: str, setting: Setting) -> float | None:
         beginning = self._settings.beginning(setting.config)
         ahead = planned(setting.config, beginning)
         return None if ahead is None else self._ratio(cost, setting.config, beginning, ahead)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.config import Config
 from dbf_ray.errors import DbfRayError
+from dbf_ray.plan.costs import gigabytes
 from dbf_ray.progress import duration
 from dbf_ray.run.summary import versions
+from dbf_ray.search.ahead import Ahead
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.nominal import ceiling
@@ -21,8 +22,8 @@ from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.states import deepest
 from dbf_ray.search.store import Store
+from dbf_ray.search.timing import Timer, measured_briefly
 from dbf_ray.search.wanted import trials_by_default
-from dbf_ray.tracking import read_epochs
 
 
 def forecast_search(
@@ -32,6 +33,7 @@ def forecast_search(
     study_name: str,
     trials: int | None = None,
     begin: Begin | None = None,
+    timer: Timer | None = measured_briefly,
 ) -> dict[str, Any]:
     """What the trials that a study still lacks would train. Which settings a sampler will choose is not known
     before, so they are the baselines and random ones, the same each time.
@@ -42,11 +44,13 @@ def forecast_search(
         study_name: the study, which need not be there.
         trials: complete trials to have in the end; None: as ``config.search`` says.
         begin: replaces the check of the detector, for tests.
+        timer: times real steps that the study has not timed itself; None: nothing does.
 
     Returns:
         ``trials`` to do, ``settings`` that the space has (``settings_are_all``: no more), ``epochs`` of all
         these trials, ``epochs_trained`` of them, ``checkpoint_bytes`` of one, ``disk_bytes`` at most in the
-        end, and ``seconds`` on one worker, None before a trial of the study has been timed.
+        end, ``seconds`` of one trial at a time, without its start, and ``memory_bytes`` of tensors in one, at
+        most; None where nothing was timed.
 
     Raises:
         DbfRayError: the configuration, data or space cannot be used.
@@ -64,11 +68,12 @@ def forecast_search(
     chosen = left[: max(0, wanted - len(known))]
     store = Store(folder / "states", code_versions(versions()))
     epochs = sum(len(setting.states) - 1 for setting in chosen)
-    trained = _trained(chosen, left[len(chosen) :], store.names(), config.search.kept_states)
+    begun = _trained(chosen, left[len(chosen) :], store.names(), config.search.kept_states)
+    trained = epochs - sum(begun)
+    ahead = Ahead(settings, folder, timer)
     size = settings.beginning(config).checkpoint_bytes
     kept = {"front": 0, "states": config.search.kept_states, "all": epochs}[config.search.keep]
     each = 1 if config.search.keep == "front" else config.training.keep_checkpoints
-    seconds = _seconds_an_epoch(folder)
     return {
         "trials": len(chosen),
         "settings": len(every),
@@ -77,7 +82,8 @@ def forecast_search(
         "epochs_trained": trained,
         "checkpoint_bytes": size,
         "disk_bytes": size * (kept + each * max(wanted, len(known))),
-        "seconds": None if seconds is None else seconds * trained,
+        "seconds": ahead.seconds(chosen, begun),
+        "memory_bytes": ahead.memory(chosen),
     }
 
 
@@ -90,22 +96,25 @@ def forecast_text(study: str, found: dict[str, Any]) -> str:
         f"disk: up to {found['disk_bytes'] / 1e9:.2f} GB in checkpoints of "
         f"{found['checkpoint_bytes'] / 1e9:.3f} GB (search.keep, search.kept_states)",
     ]
-    if found["seconds"] is None:
-        return "\n".join([*lines, "time: not known before the study's first trial"])
-    return "\n".join([*lines, f"time: about {duration(found['seconds'])} with one trial at a time"])
+    if found["memory_bytes"] is not None:
+        lines.append(
+            f"time: about {duration(found['seconds'])} with one trial at a time, by real steps that were "
+            f"timed; memory: up to {gigabytes(found['memory_bytes'])} of tensors in a trial"
+        )
+    return "\n".join(lines)
 
 
-def _trained(chosen: Sequence[Setting], others: Sequence[Setting], have: set[str], most: int) -> int:
-    """Epochs that are trained if the settings come one after the other."""
-    sharing, trained = Sharing(most), 0
+def _trained(chosen: Sequence[Setting], others: Sequence[Setting], have: set[str], most: int) -> list[int]:
+    """The epochs at which the settings begin if they come one after the other."""
+    sharing, begun = Sharing(most), []
     open_ = [setting.states for setting in (*chosen, *others)]
     for number, setting in enumerate(chosen):
         open_.pop(0)
-        trained += len(setting.states) - 1 - deepest(setting.states, have)
+        begun.append(deepest(setting.states, have))
         have = have | {*sharing.begin(number, setting.states, open_, have).keep.values()}
         sharing.end(number)
         have &= sharing.needed(open_, have)
-    return trained
+    return begun
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -126,10 +135,3 @@ def _complete(folder: Path, settings: Settings) -> set[str]:
         except DbfRayError:  # of another configuration, which the search itself will refuse
             continue
     return keys
-
-
-def _seconds_an_epoch(folder: Path) -> float | None:
-    """The mean over the epochs that the study's trials have trained themselves."""
-    records = [record for row in _rows(folder) for record in read_epochs(Path(row["run"]))]
-    own = [record["wall_seconds"] for record in records if "inherited" not in record]
-    return statistics.fmean(own) if own else None

@@ -12,10 +12,10 @@ from typing import Any
 from dbf_ray.config import Config
 from dbf_ray.evaluation.matches import MATCHES
 from dbf_ray.reports import study_result, write_study
-from dbf_ray.reports.pareto import Reference
 from dbf_ray.search.controls import over_the_base
 from dbf_ray.search.evidence import Evidence
 from dbf_ray.search.repeats import Repeats
+from dbf_ray.search.rows import keep_reference, kept_reference
 from dbf_ray.search.study import Study
 from dbf_ray.search.validation import val_map50
 
@@ -48,20 +48,18 @@ class Outcome:
         pair of objectives.
         """
         study, objectives = self.study.optuna, self.study.objectives
-        kept = study.user_attrs.get("references", {})
-        fixed = kept.get(" ".join(objectives.names()))
+        fixed = kept_reference(study, objectives)
         rows = self.rows()
         result = study_result(
             self.folder.name,
             rows,
-            None if fixed is None else Reference(*map(tuple, fixed)),
+            fixed,
             objectives,
             resampled=self._evidence.of(rows),
             tolerance=self.config.search.tolerance,
         )
         if fixed is None and result["reference"] is not None and self.study.baselines_done():
-            fixed = {" ".join(objectives.names()): [result["reference"], result["ideal"]]}
-            study.set_user_attr("references", kept | fixed)
+            keep_reference(study, objectives, result)
         return result
 
     def rows(self) -> list[dict[str, Any]]:

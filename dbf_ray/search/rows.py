@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dbf_ray.reports.objectives import Objectives
+from dbf_ray.reports.pareto import Reference
 from dbf_ray.reports.study import OWN_COSTS
 from dbf_ray.tracking import read_epochs
 
@@ -61,3 +64,17 @@ def row_of(trial: FrozenTrial, folder: Path, values: Mapping[str, float]) -> dic
         row |= {"known": known, "epochs_trained": 0, "own": dict.fromkeys(OWN_COSTS, 0)}
     failure = {} if complete else {"failure": trial.user_attrs.get("failure")}
     return row | {"seeds": [], **{key: value for key, value in failure.items() if value is not None}}
+
+
+def kept_reference(study: optuna.Study, objectives: Objectives) -> Reference | None:
+    """What a study's hypervolume is measured from with these objectives, once :func:`keep_reference` fixed
+    it.
+    """
+    kept = study.user_attrs.get("references", {}).get(" ".join(objectives.names()))
+    return None if kept is None else Reference(*map(tuple, kept))
+
+
+def keep_reference(study: optuna.Study, objectives: Objectives, result: Mapping[str, Any]) -> None:
+    """Fix the reference of a result for these objectives, so that later hypervolumes can be compared."""
+    now = {" ".join(objectives.names()): [result["reference"], result["ideal"]]}
+    study.set_user_attr("references", study.user_attrs.get("references", {}) | now)

@@ -7,7 +7,6 @@ pareto.json, pareto.html and pareto.png. The same name again trains what is miss
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,10 @@ from dbf_ray.reports.objectives import Objectives
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.same_data import DataRecord
 from dbf_ray.run.summary import versions
-from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions, is_done
+from dbf_ray.search.compared import check_measured
 from dbf_ray.search.controls import controls_of
+from dbf_ray.search.cost import Costs
 from dbf_ray.search.known import Known
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.searching import Asked, Searching, concurrency
@@ -31,6 +32,14 @@ from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, rehearse
+from dbf_ray.search.timing import (
+    Timer,
+    Timings,
+    check_measured_by_ray,
+    kinds,
+    measured_by_ray,
+    needs_timing,
+)
 from dbf_ray.search.trial import Evaluate, read_result
 from dbf_ray.search.wanted import SECONDS, TRIALS, budget_of, check_budget, options_of, trials_by_default
 from dbf_ray.training.checkpoint import newest_epoch
@@ -53,6 +62,7 @@ def search(
     run: RunFunction | None = None,
     begin: Begin | None = None,
     evaluate: Evaluate | None = None,
+    timer: Timer = measured_by_ray,
 ) -> dict[str, Any]:
     """Search the space for the best trade-off of ``search.accuracy`` (of the last epoch) against
     ``search.cost``.
@@ -68,7 +78,8 @@ def search(
         studies_dir: where the study's folder is.
         progress: called with each line for the person.
         run, begin: replace :func:`dbf_ray.run.run` and the check of the detector (:mod:`dbf_ray.search.own`).
-        evaluate: replaces the evaluation on val, for tests.
+        evaluate, timer: replace the evaluation on val, and what times steps for ``search.cost
+            seconds_ratio``, for tests.
 
     Returns:
         The content of pareto.json.
@@ -85,10 +96,11 @@ def search(
     mlflow_target(config)  # refuses a URI that is none before anything is written
     space, folder = load_space(space_file), studies_dir / study_name
     check_trials_known(folder)
-    if wanted is None or not _is_done(folder, wanted, config):
+    if wanted is None or not is_done(folder, wanted, config):
         require_ray(config.cluster.address)
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
+        check_measured(config)
     begin = begin or CheckedBegin()
     settings = Settings(config, begin)
     baselines = [settings.make(baseline) for baseline in space.baselines]
@@ -99,9 +111,13 @@ def search(
     options = options_of(config, settings)
     if not (folder / "study.db").exists():
         rehearse(space, settings, **options)
+    timings = Timings(folder)
+    untimed = timings.missing(kinds(space, settings, study_name)) if needs_timing(config) else []
     with contextlib.ExitStack() as held:
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
+            if cluster_address(config.cluster.address) is not None:
+                check_measured_by_ray(config)
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
@@ -111,6 +127,10 @@ def search(
         store = Store(folder.absolute() / "states", code_versions(versions()))
         store.tidy()
         trial_folders = folder.absolute() / "trials"
+        if untimed:
+            held.enter_context(connected_ray(config.cluster.address))
+            timings.time(untimed, timer, progress)
+        costs = Costs(settings, config.search.cost, timings.seconds)
         study = Study(
             optuna_study,
             space,
@@ -121,6 +141,7 @@ def search(
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
             objectives=Objectives(config.search.accuracy, config.search.cost),
+            values=costs.values,
             extras=controls,
             bring=lambda book, pool: None if known is None else known.bring(book, pool, store, trial_folders),
         )
@@ -137,23 +158,6 @@ def search(
                 progress(f"study {study_name}: {note}")
         asked = Asked(wanted, concurrent, progress, run, evaluate, space.file, controls)
         return Searching(config, folder, study, store, asked).execute()
-
-
-def _is_done(folder: Path, wanted: int, config: Config) -> bool:
-    """Whether the study has all that is wanted, as far as its files say: it is then only shown."""
-    try:
-        result = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))
-        trials = [trial for trial in result["trials"] if trial["state"] == "COMPLETE"]
-        controls = sum(trial["role"] == "control" for trial in trials)
-        front = [trial for trial in trials if trial["number"] in result["front"]]
-        return (
-            len(trials) - controls >= wanted
-            and controls >= len(controls_of(config))
-            and all(len(trial["seeds"]) >= config.search.seeds_on_front - 1 for trial in front)
-            and (config.data.selection_fraction == 0 or all("val_map50" in trial for trial in front))
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _known(earlier: Path, folder: Path, config: Config, begin: Begin, data: Record | None) -> Known:

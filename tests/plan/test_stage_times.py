@@ -42,11 +42,11 @@ def test_every_number_of_frozen_stages_is_timed(tmp_path: Path, monkeypatch: pyt
     assert len(found.plain) == len(found.cached) == len(found.step_bytes) == 5
     assert found.cached[0] == found.plain[0]
     spec = prepare(config)
-    for n in range(5):  # each way runs what it should: nominal FLOPs, less those of features that are known
-        expected = spec.flops_per_prefix[n]
-        assert found.plain[n] == pytest.approx(found.images * expected, rel=0.02), n
+    for n in range(1, 5):  # each runs what it should: less by what is frozen, and by what is known
+        saved = spec.flops_per_prefix[0] - spec.flops_per_prefix[n]
+        assert found.plain[0] - found.plain[n] == pytest.approx(found.images * saved, rel=0.05), n
         known = spec.table.prefix_forward(64, 64, n)
-        assert found.cached[n] == pytest.approx(found.images * (expected - known), rel=0.02), n
+        assert found.plain[n] - found.cached[n] == pytest.approx(found.images * known, rel=1e-6), n
     assert found.step_bytes[4] < found.step_bytes[0]
     assert found.whole
     assert found.images == 4

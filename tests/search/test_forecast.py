@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from dbf_ray.config import Config, with_overrides
+from dbf_ray.cost import Stretch
 from dbf_ray.errors import ConfigError
+from dbf_ray.plan.costs import Costs
+from dbf_ray.plan.stage_times import StageTimes
 from dbf_ray.search import forecast_search, forecast_text
+from dbf_ray.search.ahead import after
 from dbf_ray.search.settings import Beginning
-from dbf_ray.tracking import write_epochs
 from tests.search.begins import four_stages
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -23,21 +26,33 @@ def begin(config: Config) -> Beginning:
     return dataclasses.replace(four_stages(config), checkpoint_bytes=10**8)
 
 
+def timer(config: Config) -> dict[str, Any]:
+    """A step takes a second, a frozen one half."""
+    costs = Costs("cpu", 64, (1.0, 2.0), (1, 1), (1, 1), (1, 1), 0.0, 0.0, 2.0, (1, 1), 0, True, 8, 1, (4, 4))
+    plain, most = (1.0, 1.0, 1.0, 1.0, 0.5), (9 * 10**8, 1, 1, 1, 5 * 10**8)
+    return {"times": StageTimes(plain, (), most, 4, 3, True, costs).as_dict()}
+
+
 def forecast(folder: Path, trials: int, space: str = "rho", **changes: Any) -> dict[str, Any]:
     where = {"search.studies_dir": str(folder.parent)}
     config = with_overrides(Config(), {"training.epochs": 12, **where, **changes})
-    return forecast_search(config, SPACES / f"{space}.py", study_name=folder.name, trials=trials, begin=begin)
+    return forecast_search(
+        config, SPACES / f"{space}.py", study_name=folder.name, trials=trials, begin=begin, timer=timer
+    )
 
 
 def test_all_of_rho(tmp_path: Path) -> None:
     found = forecast(tmp_path / "s", 20)
     assert (found["trials"], found["settings"], found["settings_are_all"]) == (13, 13, True)
-    assert (found["epochs"], found["epochs_trained"], found["seconds"]) == (156, 90, None)
+    assert (found["epochs"], found["epochs_trained"], found["memory_bytes"]) == (156, 90, 9 * 10**8)
     assert found["disk_bytes"] == 10**8 * (16 + 2 * 20)
+    evaluations = 90 * 1.5 * 2.0  # one image, 2 s untrained
+    assert 45 + evaluations < found["seconds"] < 90 + evaluations
     text = forecast_text("s", found)
     assert "13 trials to do, of a space with 13 settings: 156 epochs, of which about 90 are to be" in text
     assert "up to 5.60 GB in checkpoints of 0.100 GB" in text
-    assert text.endswith("time: not known before the study's first trial")
+    assert "time: about " in text
+    assert text.endswith("memory: up to 0.9 GB of tensors in a trial")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,22 +64,30 @@ def test_what_is_kept_counts(tmp_path: Path) -> None:
     assert forecast(tmp_path, 5, **{"search.keep": "all"})["disk_bytes"] == 10**8 * (60 + 10)
 
 
-def test_a_study_that_goes_on_trains_what_it_lacks_and_has_timed_an_epoch(tmp_path: Path) -> None:
+def test_time_is_of_the_epochs_that_are_trained(tmp_path: Path) -> None:
+    evaluation = 1.5 * 2.0
+    one = forecast(tmp_path, 1)  # full
+    assert one["seconds"] == pytest.approx(12 * (1.0 + evaluation))
+    two = forecast(tmp_path, 2, **{"search.kept_states": 0})
+    assert two["seconds"] == pytest.approx(12 * (1.0 + evaluation) + 12 * (0.5 + evaluation))
+    parts = [Stretch(0, 3), Stretch(4, 5, 0.5)]
+    assert after(parts, 0) == parts
+    assert after(parts, 4) == [Stretch(4, 4, 0.5)]
+    assert after(parts, 8) == []
+
+
+def test_a_study_that_goes_on_trains_what_it_lacks(tmp_path: Path) -> None:
     rows = [
         {"state": "COMPLETE", "overrides": {"freezing.policy": policy}, "run": str(tmp_path / policy)}
         for policy in ("full", "frozen")
     ]
-    for seconds, row in enumerate(rows, start=10):
-        own = [{"epoch": epoch, "wall_seconds": seconds} for epoch in range(12)]
-        write_epochs(Path(row["run"]), [own[0] | {"inherited": "s-9", "wall_seconds": 99}, *own[1:]])
     (tmp_path / "pareto.json").write_text(json.dumps({"trials": rows}))
     found = forecast(tmp_path, 4)
     assert (found["trials"], found["epochs"]) == (2, 24)
     assert 12 < found["epochs_trained"] < 24
-    assert found["seconds"] == pytest.approx(10.5 * found["epochs_trained"])
-    assert "time: about " in forecast_text("s", found)
     done = forecast(tmp_path, 2)
-    assert (done["trials"], done["epochs_trained"]) == (0, 0)
+    assert (done["trials"], done["epochs_trained"], done["seconds"]) == (0, 0, 0)
+    assert "time" not in forecast_text("s", done)
 
 
 def test_a_large_space_has_at_least_what_was_drawn(tmp_path: Path) -> None:
@@ -73,7 +96,7 @@ def test_a_large_space_has_at_least_what_was_drawn(tmp_path: Path) -> None:
         "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lr': "
         "trial.suggest_float('lr', 1e-4, 1e-2)}"
     )
-    found = forecast_search(Config(), space, study_name="s", trials=3, begin=begin)
+    found = forecast_search(Config(), space, study_name="s", trials=3, begin=begin, timer=None)
     assert (found["settings"], found["settings_are_all"]) == (513, False)
     assert found["epochs"] == found["epochs_trained"] == 36
     assert "at least 513 settings" in forecast_text("s", found)
