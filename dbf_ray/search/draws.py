@@ -27,7 +27,6 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
 from dbf_ray.errors import ConfigError
-from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.spaces import DrawError, Overrides, SearchSpace
 
 Record = list[tuple[dict[str, Any], dict[str, str]]]
@@ -113,10 +112,6 @@ class Draws:
             (trial.params, {name: distribution_to_json(one) for name, one in trial.distributions.items()})
             for trial in drawn[len(self._again) :]
         ]
-
-    def setting(self, trial: optuna.Trial, settings: Settings) -> Setting:
-        """The setting that the space makes of ``trial``."""
-        return settings.make(self.overrides(trial, settings.config))
 
     def _same_names(
         self, before: Mapping[str, BaseDistribution], now: Mapping[str, BaseDistribution]

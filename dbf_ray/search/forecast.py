@@ -16,7 +16,7 @@ from dbf_ray.search.ahead import Ahead
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.nominal import ceiling
-from dbf_ray.search.pool import MOST, Pool
+from dbf_ray.search.pool import Pool
 from dbf_ray.search.settings import Begin, Setting, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
@@ -77,7 +77,7 @@ def forecast_search(
     return {
         "trials": len(chosen),
         "settings": len(every),
-        "settings_are_all": len(pool.settings) < MOST,
+        "settings_are_all": pool.complete,
         "epochs": epochs,
         "epochs_trained": trained,
         "checkpoint_bytes": size,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -17,8 +19,10 @@ from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.spaces import DrawError, NotAllowedError
 
 FIRST_TRIES = 50  # that may be invalid before the space is refused
-MOST = 512  # settings of a pool,
-STALE, STALE_EACH = 150, 8  # which is all there is after so many draws without a new one, or so many each
+MOST, MOST_DRAWS = 512, 2500  # settings of a pool, and draws for it,
+STALE = range(150, 301)  # which is all there is after so many draws without a new one,
+STALE_EACH = 8  # and so many for each that was found, within these bounds
+SCRATCH = 64  # draws of one scratch study, since Optuna looks through all of them at each
 BEGUN = 8  # kinds of runs that are checked for a pool; each takes as long as a run's check does
 
 
@@ -47,6 +51,7 @@ class Pool:
         self.complete = False
         self.distributions: dict[str, dict[str, BaseDistribution]] = {}
         self._left_out: NotAllowedError | None = None
+        self._made: dict[str, Setting] = {}
 
     def setting(self, trial: optuna.Trial) -> Setting:
         """The setting that the space makes of ``trial``.
@@ -55,7 +60,11 @@ class Pool:
             DbfRayError: it makes none, or one that is left out.
         """
         try:
-            setting = self._draws.setting(trial, self._settings)
+            overrides = self._draws.overrides(trial, self._settings.config)
+            drawn = json.dumps(overrides, sort_keys=True, default=repr)
+            if drawn not in self._made:  # a discrete space draws each again and again
+                self._made[drawn] = self._settings.make(overrides)
+            setting = self._made[drawn]
             self._check(setting)
         except NotAllowedError as error:
             self._left_out = error
@@ -69,8 +78,10 @@ class Pool:
         Raises:
             DrawError: the space draws what its study cannot keep.
         """
-        scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=RandomSampler(seed=seed))
-        while True:
+        sampler = RandomSampler(seed=seed)
+        for place in itertools.count():
+            if place % SCRATCH == 0:
+                scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
             trial = scratch.ask()
             try:
                 drawn: Setting | DbfRayError = self.setting(trial)
@@ -95,8 +106,9 @@ class Pool:
         for place, (params, drawn) in enumerate(self.draw(self._seed)):
             if isinstance(drawn, Setting) and drawn.key not in found:
                 found[drawn.key], last = (params, drawn), place
-            self.complete = place - last > max(STALE, STALE_EACH * len(found))
-            if len(found) == MOST or self.complete or self._settings.begun - begun > BEGUN:
+            self.complete = place - last > min(max(STALE[0], STALE_EACH * len(found)), STALE[-1])
+            enough = len(found) == MOST or place + 1 == MOST_DRAWS
+            if enough or self.complete or self._settings.begun - begun > BEGUN:
                 break
         return list(found.values())
 

@@ -40,9 +40,10 @@ class FakeSearch:
         trained: Counter[tuple[str, int]],
         most: int = 16,
         known: Path | None = None,
+        most_epochs: int | None = None,
         **search: Any,
     ) -> None:
-        search = {"sampler": "tpe", **search}
+        search = {"sampler": "tpe", "epochs": most_epochs, **search}
         config = with_overrides(
             Config(), {"training.epochs": epochs, **{f"search.{key}": value for key, value in search.items()}}
         )
