@@ -160,8 +160,8 @@ class Comparison:
         }
 
     def _differences(self, found: Mapping[Way, Mapping[Pair, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Paired differences of the score at 12 trainings: each sampler's over the others', all else equal;
-        and of sharing.
+        """Paired differences of the score at 12 trainings: the last sampler's over the others', all else
+        equal; and of sharing over not sharing.
         """
         at = max(one for one in AT if one <= min(12, self.trainings))
         scores = {
@@ -171,7 +171,7 @@ class Comparison:
         return [
             {"of": str(one), "over": str(other), "trainings": at, **paired(scores[one], scores[other])}
             for one, other in itertools.permutations(scores, 2)
-            if _differ_by_one(one, other)
+            if _is_told(one, other, list(scores)[-1].sampler)
         ]
 
 
@@ -186,10 +186,11 @@ def _search(way: Way, pair: Pair) -> dict[str, Any]:
     return _opened[0].one(way, pair)
 
 
-def _differ_by_one(one: Way, other: Way) -> bool:
-    """Whether a difference is told: of two samplers, or of sharing over not sharing."""
-    same = (one.workers, one.share) == (other.workers, other.share)
-    return same or ((one.sampler, one.workers, one.share) == (other.sampler, other.workers, True))
+def _is_told(one: Way, other: Way, best: str) -> bool:
+    """Whether a difference is told: of the sampler ``best`` over another, or of sharing over not sharing."""
+    if (one.workers, one.share) == (other.workers, other.share):
+        return one.sampler == best
+    return (one.sampler, one.workers, one.share) == (other.sampler, other.workers, True)
 
 
 def told_at(steps: Sequence[Step], epochs: int) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from dbf_ray.config import Config, load_config, to_dict, with_overrides
 from dbf_ray.errors import DataError
 from dbf_ray.search.checked import CheckedBegin
@@ -13,23 +15,25 @@ from dbf_ray.search.pool import Pool
 from dbf_ray.search.settings import Begin, Setting, Settings
 from dbf_ray.search.spaces import load_space
 
-PLANNED_SIZE = 256  # pixels that hrsc_planned.yaml's anchors are for
+PLANNED_SCALE = 256 / 640  # of images as they are stored, that hrsc_planned.yaml's anchors are for
 SPACES = ("rho", "policies")
-IMAGES, VAL_IMAGES, SIZE = 160, 100, 192  # see docs/results/search.md
+IMAGES, VAL_IMAGES, SIZE = 240, 100, 128  # see docs/results/search.md
 
 
 def ships(root: Path, folder: Path, *, images: int, val_images: int, size: int) -> Config:
-    """HRSC2016's ships at ``size`` pixels: a fixed part of the images, spread over all, copied to ``folder``
-    unless it is there.
+    """HRSC2016's ships, or windows of these images, at ``size`` pixels: a fixed part of the images that have
+    an object which counts, spread over all, copied to ``folder`` unless it is there.
 
     Raises:
-        DataError: ``root`` has fewer images with ships.
+        DataError: ``root`` has fewer such images.
     """
     for split, count in (("train", images), ("val", val_images)):
         if not (folder / split).exists():
             _spread(root / split, folder / split, count)
     config = load_config("hrsc_planned")
-    scales = [scale * size / PLANNED_SIZE for scale in to_dict(config)["detector"]["anchor_scales"]]
+    stored = max(Image.open(next((folder / "train" / "images").iterdir())).size)
+    factor = size / stored / PLANNED_SCALE
+    scales = [scale * factor for scale in to_dict(config)["detector"]["anchor_scales"]]
     return with_overrides(
         config,
         {
@@ -79,7 +83,7 @@ def settings_of(config: Config, count: int, begin: Begin | None = None) -> list[
 
 
 def _spread(source: Path, target: Path, count: int) -> None:
-    labels = [file for file in sorted((source / "labelTxt").glob("*.txt")) if file.read_text().strip()]
+    labels = [file for file in sorted((source / "labelTxt").glob("*.txt")) if _counts(file.read_text())]
     if len(labels) < count:
         raise DataError(
             f"{source} must have {count} images with objects, it has {len(labels)}; give fewer by --images "
@@ -95,3 +99,8 @@ def _spread(source: Path, target: Path, count: int) -> None:
         shutil.copy(label, partial / "labelTxt")
         shutil.copy(image, partial / "images")
     partial.rename(target)
+
+
+def _counts(text: str) -> bool:
+    """Whether one of a file's objects is not difficult."""
+    return any(line.split()[-1:] == ["0"] for line in text.splitlines())

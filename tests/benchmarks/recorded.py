@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.record import nominal
-from benchmarks.search.replay import Step
 from benchmarks.search.table import Row, append_rows, setting_text
 from benchmarks.search.task import settings_of
 from benchmarks.search.world import World, write_facts
@@ -96,11 +94,3 @@ def clairvoyant(world: World, training: int, seed: int) -> Clairvoyant:
 
 
 MAKERS: dict[str, Callable[..., Any]] = {"random": chance, "clairvoyant": clairvoyant}
-
-
-def last(steps: Sequence[Step]) -> Step:
-    return steps[-1]
-
-
-def overrides_of(text: str) -> dict[str, Any]:
-    return dict(json.loads(text))

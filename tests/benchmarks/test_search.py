@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.search.__main__ import command
 from benchmarks.search.compare import Comparison, table_text
 from benchmarks.search.overhead import Clock, summary
 from benchmarks.search.record import Recording
-from benchmarks.search.replay import replay
+from benchmarks.search.replay import Step, replay
 from benchmarks.search.samplers import RecordedTpe
 from benchmarks.search.statistics import Band, epochs_to, honesty, interval, paired, score_at
 from benchmarks.search.table import COLUMNS, read_rows, setting_text
 from benchmarks.search.task import ships
 from benchmarks.search.world import World, load_world, observed_front
+from dbf_ray.config import load_config, to_dict
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.reports.pareto import pareto_front
 from dbf_ray.search.sharing import Visit
@@ -28,6 +30,7 @@ from dbf_ray.search.store import Store
 from dbf_ray.search.trial import Keeping
 from dbf_ray.training.checkpoint import save_checkpoint
 from tests.benchmarks import recorded
+from tests.tiny import write_image
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +147,6 @@ def test_bands_that_are_true_are_honest(world: World) -> None:
 
 
 def test_curves_of_scores() -> None:
-    from benchmarks.search.replay import Step
-
     steps = [Step(12, (0,)), Step(20, (0, 1)), Step(31, (0, 1, 2))]
     scores = [0.1, 0.5, 0.9]
     assert [score_at(steps, scores, epochs) for epochs in (11, 12, 30, 99)] == [0.0, 0.1, 0.5, 0.9]
@@ -230,16 +231,16 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_the_small_task_is_a_fixed_part_of_the_images(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        for kind, end in (("images", "png"), ("labelTxt", "txt")):
-            (tmp_path / split / kind).mkdir(parents=True)
-            for number in range(6):
-                (tmp_path / split / kind / f"{number}.{end}").write_text("x" if number % 3 else "")
+        for number in range(6):
+            write_image(tmp_path / split, str(number), Image.new("RGB", (320, 200)), (10, 10, 90, 40))
+            if number % 3 == 0:
+                (tmp_path / split / "labelTxt" / f"{number}.txt").write_text("1 1 9 1 9 5 1 5 ship 2\n")
     config = ships(tmp_path, tmp_path / "part", images=2, val_images=1, size=128)
     assert [file.stem for file in sorted((tmp_path / "part/train/images").iterdir())] == ["1", "4"]
-    assert (
-        config.detector.model_extra
-        == ships(tmp_path, tmp_path / "part", images=2, val_images=1, size=128).detector.model_extra
-    )
+    planned = to_dict(load_config("hrsc_planned"))["detector"]["anchor_scales"]
+    assert to_dict(config)["detector"]["anchor_scales"] == pytest.approx(planned)  # .4 of 320 as of 640
+    double = ships(tmp_path, tmp_path / "part", images=2, val_images=1, size=256)
+    assert to_dict(double)["detector"]["anchor_scales"] == pytest.approx([2 * one for one in planned])
     with pytest.raises(DataError, match="must have 5 images with objects, it has 4"):
         ships(tmp_path, tmp_path / "other", images=5, val_images=1, size=128)
 
