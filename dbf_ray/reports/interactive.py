@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dbf_ray.reports.plots import X_TITLE, Y_TITLE, ParetoData, ParetoPoint, limits, subtitle
 from dbf_ray.reports.style import FRONT, GRID, INK, MUTED, REGION, pale, policy_styles
+from dbf_ray.reports.uncertainty import add_uncertainty
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _PAGE = """<!DOCTYPE html>
@@ -80,6 +81,7 @@ def _figure(data: ParetoData) -> go.Figure:
             hoverinfo="skip",
             legendrank=1001,
         )
+    add_uncertainty(figure, data.uncertainty)
     if data.reference:
         cross = {"symbol": "cross-thin", "size": 10, "line": {"color": MUTED, "width": 1.8}}
         hover = f"reference point<br>map50: {data.reference[0]:.4f}<br>compute_ratio: {data.reference[1]:.4f}"
@@ -105,7 +107,7 @@ def _figure(data: ParetoData) -> go.Figure:
         ring = {"size": 25, "color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 1.6}}
         place = {"x": [knee.compute_ratio], "y": [knee.map50]}
         figure.add_scatter(
-            **place, mode="markers", marker=ring, name="recommended (knee)", hoverinfo="skip", legendrank=1004
+            **place, mode="markers", marker=ring, name="recommended", hoverinfo="skip", legendrank=1004
         )
     _style(figure)
     if data.points:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -19,7 +19,15 @@ from matplotlib.transforms import Bbox
 
 from dbf_ray.reports.pareto import staircase
 from dbf_ray.reports.style import FRONT, INK, MATPLOTLIB, MUTED, REGION, pale, policy_styles
-from dbf_ray.reports.trials import BASELINES, brief, is_complete, parameters
+from dbf_ray.reports.trials import (
+    BASELINES,
+    brief,
+    is_complete,
+    is_control,
+    mean_accuracy,
+    parameters,
+)
+from dbf_ray.reports.uncertainty import Uncertainty, draw_uncertainty, uncertainty_of
 
 X_TITLE = "compute_ratio: nominal training FLOPs / those of full fine-tuning"
 Y_TITLE = "map50: AP at IoU 0.5 after the last epoch (fraction)"
@@ -53,12 +61,13 @@ class ParetoData(NamedTuple):
     hypervolume: float | None
     gain: float | None
     answer: str
+    uncertainty: Uncertainty = Uncertainty()
 
 
 def pareto_data(result: Mapping[str, Any]) -> ParetoData:
     """The plain data of the picture, from the content of ``pareto.json``."""
     shown = [trial for trial in result["trials"] if is_complete(trial)]
-    pairs = [(trial["map50"], trial["compute_ratio"]) for trial in shown]
+    pairs = [(mean_accuracy(trial), trial["compute_ratio"]) for trial in shown]
     reference = result["reference"]
     region: list[tuple[float, float]] = staircase(pairs, reference) if reference else []
     if region:
@@ -73,6 +82,7 @@ def pareto_data(result: Mapping[str, Any]) -> ParetoData:
         hypervolume=result["hypervolume"],
         gain=result.get("hypervolume_gain"),
         answer=str(result["answer"].get("text", "")),
+        uncertainty=uncertainty_of(result),
     )
 
 
@@ -114,6 +124,7 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     if data.region:
         axes.fill(*zip(*data.region, strict=True), color=REGION, linewidth=0, zorder=1)
     axes.plot(*zip(*data.front, strict=True), color=FRONT, linewidth=1.8, zorder=3, solid_joinstyle="miter")
+    beside = draw_uncertainty(axes, data.uncertainty)
     if data.reference:
         floor, budget = data.reference
         axes.plot(budget, floor, marker="+", color=MUTED, markersize=9, markeredgewidth=1.4, zorder=3)
@@ -149,7 +160,7 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     axes.set_xlim(x_range)
     axes.set_ylim(y_range)
     _label(axes, data, {name: style[0] for name, style in styles.items()})
-    _legend(axes, data, styles)
+    _legend(axes, data, styles, beside)
     arrow = {"arrowstyle": "->", "color": MUTED}
     axes.annotate(
         "better",
@@ -163,7 +174,9 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     )
 
 
-def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, str]]) -> None:
+def _legend(
+    axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, str]], beside: Sequence[Line2D]
+) -> None:
     """Beside the plot, so that it never hides a point: policies, then what lines, areas and rings mean."""
 
     def mark(marker: str, face: str, edge: str, size: float, label: str) -> Line2D:
@@ -190,7 +203,9 @@ def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, s
         entries.append(Patch(facecolor=REGION, label="hypervolume"))
     if data.reference:
         entries.append(mark("+", MUTED, MUTED, 9, "reference point"))
-    entries.append(mark("o", "none", INK, 13, "recommended (knee)"))
+    entries += beside
+    if any(point.is_knee for point in data.points):
+        entries.append(mark("o", "none", INK, 13, "recommended"))
     axes.legend(
         handles=entries,
         loc="upper left",
@@ -208,6 +223,7 @@ def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:
     """
     x = [point.compute_ratio for point in data.points] + ([data.reference[1]] if data.reference else [])
     y = [point.map50 for point in data.points] + ([data.reference[0]] if data.reference else [])
+    y += [end for _, low, high in data.uncertainty.bars for end in (low, high)]
     pad_x, pad_y = (0.08 * ((max(values) - min(values)) or 0.1) for values in (x, y))
     return (min(x) - pad_x, max(x) + pad_x), (min(y) - pad_y, max(y) + 1.5 * pad_y)
 
@@ -265,6 +281,12 @@ def _point(trial: Mapping[str, Any], result: Mapping[str, Any]) -> ParetoPoint:
     details.append(f"map50: {trial['map50']:.4f}")
     if trial.get("map50_best") is not None:
         details.append(f"map50_best: {trial['map50_best']:.4f}")
+    if "front_probability" in trial:
+        low, high = trial["accuracy_interval"]
+        details += [
+            f"90 %: {low:.4f} to {high:.4f}, {1 + len(trial.get('seeds') or ())} seeds",
+            f"on the front: {trial['front_probability']:.2f}",
+        ]
     details.append(f"compute_ratio: {trial['compute_ratio']:.4f}")
     if trial.get("device_seconds") is not None:
         details.append(f"device seconds: {trial['device_seconds']:.1f}")
@@ -274,12 +296,12 @@ def _point(trial: Mapping[str, Any], result: Mapping[str, Any]) -> ParetoPoint:
     return ParetoPoint(
         number=trial["number"],
         policy=str(trial["policy"]),
-        label=_short_label(str(trial["policy"]), known),
+        label=f"{trial['epochs']} epochs" if is_control(trial) else _short_label(str(trial["policy"]), known),
         compute_ratio=float(trial["compute_ratio"]),
-        map50=float(trial["map50"]),
+        map50=float(mean_accuracy(trial)),
         on_front=trial["number"] in result["front"],
-        is_knee=trial["number"] == result["knee"],
-        is_baseline=trial["policy"] in BASELINES,
+        is_knee=trial["number"] == result["answer"].get("number"),
+        is_baseline=trial["policy"] in BASELINES and not is_control(trial),
         details=tuple(details),
     )
 

@@ -18,8 +18,9 @@ from dbf_ray.files import write_bytes
 from dbf_ray.reports.answer import TOLERANCE, Resampled, judge
 from dbf_ray.reports.interactive import pareto_html
 from dbf_ray.reports.objectives import Objectives
-from dbf_ray.reports.pareto import hypervolume, pareto_front
+from dbf_ray.reports.pareto import hypervolume
 from dbf_ray.reports.plots import pareto_data, pareto_png
+from dbf_ray.reports.statistics import front_of
 from dbf_ray.reports.trials import BASELINES, is_complete, is_control
 from dbf_ray.reports.words import answer_of
 from dbf_ray.values import finite
@@ -67,9 +68,9 @@ def study_result(
 
     Returns:
         study, objectives, reference, hypervolume, hypervolume_gain (over what the baselines span alone),
-        front (trial numbers, ascending), what :mod:`.answer` finds (front_posterior, knee, within, controls,
-        noise), answer (the recommended setting and, in
-        words, what it saves and costs; empty without a complete trial), epochs_trained (by all trials, those
+        front (trial numbers, ascending, by means over seeds), what :mod:`.answer` finds (front_posterior,
+        knee, within, controls, noise), answer (the recommended setting and, in words, what it saves and
+        costs; empty without a complete trial), epochs_trained (by all trials, those
         that failed too), epochs_shared (that trials have from others), own (what the trained ones cost),
         trials.
 
@@ -88,8 +89,8 @@ def study_result(
         if volume is not None and reference is not None
         else None
     )
-    front = [complete[index]["number"] for index in pareto_front(_points(complete))]
     judged = judge(complete, objectives, resampled or {}, tolerance)
+    front = [complete[place]["number"] for place in front_of(judged.draws.center, judged.draws.costs)]
     judged.found["front"] = front
     return {
         "study": study,
