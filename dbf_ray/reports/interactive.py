@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from dbf_ray.reports.objectives import Objectives, in_figures, title
 from dbf_ray.reports.plots import ParetoData, ParetoPoint, heading, limits, subtitle
 from dbf_ray.reports.style import FRONT, GRID, INK, MUTED, REGION, pale, policy_styles
+from dbf_ray.reports.uncertainty import add_uncertainty
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 _PAGE = """<!DOCTYPE html>
@@ -82,6 +83,7 @@ def _figure(data: ParetoData) -> go.Figure:
             hoverinfo="skip",
             legendrank=1001,
         )
+    add_uncertainty(figure, data.uncertainty)
     if data.reference:
         cross = {"symbol": "cross-thin", "size": 10, "line": {"color": MUTED, "width": 1.8}}
         (floor, budget), (of, by) = data.reference, data.objectives.names()
@@ -107,7 +109,7 @@ def _figure(data: ParetoData) -> go.Figure:
         ring = {"size": 25, "color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 1.6}}
         place = {"x": [knee.cost], "y": [knee.accuracy]}
         figure.add_scatter(
-            **place, mode="markers", marker=ring, name="recommended (knee)", hoverinfo="skip", legendrank=1004
+            **place, mode="markers", marker=ring, name="recommended", hoverinfo="skip", legendrank=1004
         )
     _style(figure, data.objectives)
     if data.points:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -20,7 +20,8 @@ from matplotlib.transforms import Bbox
 from dbf_ray.reports.objectives import Objectives, in_figures, noun, objectives_of, title
 from dbf_ray.reports.pareto import staircase
 from dbf_ray.reports.style import FRONT, INK, MATPLOTLIB, MUTED, REGION, pale, policy_styles
-from dbf_ray.reports.trials import brief, is_baseline, is_complete, parameters
+from dbf_ray.reports.trials import brief, is_baseline, is_complete, is_control, mean_accuracy, parameters
+from dbf_ray.reports.uncertainty import Uncertainty, draw_uncertainty, uncertainty_of
 
 
 class ParetoPoint(NamedTuple):
@@ -52,13 +53,14 @@ class ParetoData(NamedTuple):
     hypervolume: float | None
     gain: float | None
     answer: str
+    uncertainty: Uncertainty = Uncertainty()
 
 
 def pareto_data(result: Mapping[str, Any]) -> ParetoData:
     """The plain data of the picture, from the content of ``pareto.json``."""
     objectives = objectives_of(result)
     shown = [trial for trial in result["trials"] if is_complete(trial, objectives)]
-    pairs = [objectives.point(trial) or () for trial in shown]
+    pairs = [(mean_accuracy(trial, objectives.accuracy), trial[objectives.cost]) for trial in shown]
     reference = result["reference"]
     region: list[tuple[float, float]] = staircase(pairs, reference) if reference else []
     if region:
@@ -74,6 +76,7 @@ def pareto_data(result: Mapping[str, Any]) -> ParetoData:
         hypervolume=result["hypervolume"],
         gain=result.get("hypervolume_gain"),
         answer=str(result["answer"].get("text", "")),
+        uncertainty=uncertainty_of(result),
     )
 
 
@@ -118,6 +121,7 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     if data.region:
         axes.fill(*zip(*data.region, strict=True), color=REGION, linewidth=0, zorder=1)
     axes.plot(*zip(*data.front, strict=True), color=FRONT, linewidth=1.8, zorder=3, solid_joinstyle="miter")
+    beside = draw_uncertainty(axes, data.uncertainty)
     if data.reference:
         floor, budget = data.reference
         axes.plot(budget, floor, marker="+", color=MUTED, markersize=9, markeredgewidth=1.4, zorder=3)
@@ -153,7 +157,7 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     axes.set_xlim(x_range)
     axes.set_ylim(y_range)
     _label(axes, data, {name: style[0] for name, style in styles.items()})
-    _legend(axes, data, styles)
+    _legend(axes, data, styles, beside)
     arrow = {"arrowstyle": "->", "color": MUTED}
     axes.annotate(
         "better",
@@ -167,7 +171,9 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     )
 
 
-def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, str]]) -> None:
+def _legend(
+    axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, str]], beside: Sequence[Line2D]
+) -> None:
     """Beside the plot, so that it never hides a point: policies, then what lines, areas and rings mean."""
 
     def mark(marker: str, face: str, edge: str, size: float, label: str) -> Line2D:
@@ -194,7 +200,9 @@ def _legend(axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, s
         entries.append(Patch(facecolor=REGION, label="hypervolume"))
     if data.reference:
         entries.append(mark("+", MUTED, MUTED, 9, "reference point"))
-    entries.append(mark("o", "none", INK, 13, "recommended (knee)"))
+    entries += beside
+    if any(point.is_knee for point in data.points):
+        entries.append(mark("o", "none", INK, 13, "recommended"))
     axes.legend(
         handles=entries,
         loc="upper left",
@@ -212,6 +220,7 @@ def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:
     """
     x = [point.cost for point in data.points] + ([data.reference[1]] if data.reference else [])
     y = [point.accuracy for point in data.points] + ([data.reference[0]] if data.reference else [])
+    y += [end for _, low, high in data.uncertainty.bars for end in (low, high)]
     pad_x, pad_y = (0.08 * ((max(values) - min(values)) or 0.1) for values in (x, y))
     return (min(x) - pad_x, max(x) + pad_x), (min(y) - pad_y, max(y) + 1.5 * pad_y)
 
@@ -269,6 +278,12 @@ def _point(trial: Mapping[str, Any], result: Mapping[str, Any], objectives: Obje
     details.append(f"{of}: {in_figures(of, trial[of], 4)}")
     if trial.get("map50_best") is not None:
         details.append(f"map50_best: {trial['map50_best']:.4f}")
+    if "front_probability" in trial:
+        low, high = trial["accuracy_interval"]
+        details += [
+            f"90 %: {low:.4f} to {high:.4f}, {1 + len(trial.get('seeds') or ())} seeds",
+            f"on the front: {trial['front_probability']:.2f}",
+        ]
     details.append(f"{by}: {in_figures(by, trial[by], 4)}")
     if trial.get("device_seconds") is not None and by != "device_seconds":
         details.append(f"device seconds: {trial['device_seconds']:.1f}")
@@ -278,12 +293,12 @@ def _point(trial: Mapping[str, Any], result: Mapping[str, Any], objectives: Obje
     return ParetoPoint(
         number=trial["number"],
         policy=str(trial["policy"]),
-        label=_short_label(str(trial["policy"]), known),
+        label=f"{trial['epochs']} epochs" if is_control(trial) else _short_label(str(trial["policy"]), known),
         cost=float(trial[by]),
-        accuracy=float(trial[of]),
+        accuracy=float(mean_accuracy(trial, of)),
         on_front=trial["number"] in result["front"],
-        is_knee=trial["number"] == result["knee"],
-        is_baseline=is_baseline(trial),
+        is_knee=trial["number"] == result["answer"].get("number"),
+        is_baseline=is_baseline(trial) and not is_control(trial),
         details=tuple(details),
     )
 

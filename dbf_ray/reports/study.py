@@ -17,9 +17,10 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_bytes
 from dbf_ray.reports.answer import TOLERANCE, Resampled, judge
 from dbf_ray.reports.interactive import pareto_html
-from dbf_ray.reports.objectives import USUAL, Objectives, Point
-from dbf_ray.reports.pareto import Reference, pareto_front, reference_of, share_of_ideal
+from dbf_ray.reports.objectives import USUAL, Objectives
+from dbf_ray.reports.pareto import Reference, reference_of, share_of_ideal
 from dbf_ray.reports.plots import pareto_data, pareto_png
+from dbf_ray.reports.statistics import front_of
 from dbf_ray.reports.trials import is_baseline, is_complete, is_control
 from dbf_ray.reports.words import answer_of
 from dbf_ray.values import finite
@@ -64,10 +65,10 @@ def study_result(
     Returns:
         study, objectives, reference (its worst corner), ideal (its best one), hypervolume (by
         :func:`.share_of_ideal`), hypervolume_gain (over what the baselines span alone), front (trial
-        numbers, ascending), what :mod:`.answer` finds (front_posterior, knee, within, controls, noise),
-        answer (the recommended setting and, in words, what it saves and costs; empty without a complete
-        trial), epochs_trained (by all trials, those that failed too), epochs_shared (that trials have from
-        others), own (what the trained ones cost), trials.
+        numbers, ascending; all these by means over seeds), what :mod:`.answer` finds (front_posterior, knee,
+        within, controls, noise), answer (the recommended setting and, in words, what it saves and costs;
+        empty without a complete trial), epochs_trained (by all trials, those that failed too), epochs_shared
+        (that trials have from others), own (what the trained ones cost), trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
@@ -75,16 +76,19 @@ def study_result(
     """
     rows = _rows(trials)
     complete = [row for row in rows if is_complete(row, objectives)]
-    baselines = [row for row in complete if is_baseline(row) and not is_control(row)]
-    points, spanned = _points(complete, objectives), _points(baselines, objectives)
+    judged = judge(complete, objectives, resampled or {}, tolerance)
+    means, costs = judged.draws.center, judged.draws.costs
+    points = list(zip(means.tolist(), costs.tolist(), strict=True))
+    spanned = [
+        point for point, row in zip(points, complete, strict=True) if is_baseline(row) and not is_control(row)
+    ]
     if reference is None and spanned:
         reference = reference_of(spanned)
     volume = gain = None
     if reference is not None:
         volume = share_of_ideal(points, reference)
         gain = volume - share_of_ideal(spanned, reference)
-    front = [complete[index]["number"] for index in pareto_front(points)]
-    judged = judge(complete, objectives, resampled or {}, tolerance)
+    front = [complete[place]["number"] for place in front_of(means, costs)]
     judged.found["front"] = front
     return {
         "study": study,
@@ -166,10 +170,6 @@ def _spent(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "epochs_shared": sum(run.get("epochs") or 0 for run in runs) - trained,
         "own": {name: sum(costs.get(name) or 0 for costs in own) for name in OWN_COSTS},
     }
-
-
-def _points(trials: Iterable[Mapping[str, Any]], objectives: Objectives) -> list[Point]:
-    return [point for point in map(objectives.point, trials) if point is not None]
 
 
 def _cell(value: Any) -> Any:

@@ -26,6 +26,11 @@ def is_control(trial: Mapping[str, Any]) -> bool:
     return trial.get("role") == "control"
 
 
+def mean_accuracy(trial: Mapping[str, Any], name: str = "map50") -> float:
+    """The mean over a complete trial's seeds, as far as it is known."""
+    return float(trial.get("accuracy_mean", trial[name]))
+
+
 def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a trial's policy; ``rho`` also where only the trial's own field names it."""
     known = dict(trial.get("parameters") or {})

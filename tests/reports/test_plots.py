@@ -105,7 +105,7 @@ def test_html_holds_every_point(trials: Trials) -> None:
     assert {trace["name"] for trace in traces} >= {
         "hypervolume",
         "front",
-        "recommended (knee)",
+        "recommended",
         "reference point",
     }
 

@@ -1,4 +1,4 @@
-"""A study that chooses from its pool: with all samplers, within budgets, and with what another study knows."""
+"""A study that chooses from its pool: all samplers, within budgets, and with what another study knows."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_ceiling_below_all_is_refused_and_the_one_it_names_works() -> None:
     assert 0.35 < named < 0.4
     config, settings = settings_of(max_compute_ratio=named)
     rehearse(load_space(RHO), settings, leave_out=ceiling(config, settings))
-    with pytest.raises(ConfigError, match="known before training, which that of policy .* is not; leave it"):
+    with pytest.raises(ConfigError, match=r"known before training, which that of policy .* is not; leave it"):
         rehearse(load_space("adaptive"), settings, leave_out=ceiling(config, settings))
 
 
