@@ -13,6 +13,7 @@ from dbf_ray.errors import DbfRayError
 from dbf_ray.progress import duration
 from dbf_ray.run.summary import versions
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.controls import controls_of
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.pool import MOST, Pool
 from dbf_ray.search.settings import Begin, Setting, Settings
@@ -58,8 +59,11 @@ def forecast_search(
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
     known = _complete(folder, settings)
     wanted = trials or config.search.trials
-    left = [setting for key, setting in every.items() if key not in known]
-    chosen = left[: max(0, wanted - len(known))]
+    controls = {made.key: made for made in map(settings.make, controls_of(config))}
+    left = [setting for key, setting in every.items() if key not in known and key not in controls]
+    missing = max(0, wanted - len(known - controls.keys()))
+    chosen = [*left[:missing], *(setting for key, setting in controls.items() if key not in known)]
+    left = [*chosen, *left[missing:]]
     store = Store(folder / "states", code_versions(versions()))
     epochs = sum(len(setting.states) - 1 for setting in chosen)
     trained = _trained(chosen, left[len(chosen) :], store.names(), config.search.kept_states)

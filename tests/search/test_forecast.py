@@ -25,7 +25,7 @@ def begin(config: Config) -> Beginning:
 
 def forecast(folder: Path, trials: int, space: str = "rho", **changes: Any) -> dict[str, Any]:
     where = {"search.studies_dir": str(folder.parent)}
-    config = with_overrides(Config(), {"training.epochs": 12, **where, **changes})
+    config = with_overrides(Config(), {"training.epochs": 12, "search.controls": [], **where, **changes})
     return forecast_search(config, SPACES / f"{space}.py", study_name=folder.name, trials=trials, begin=begin)
 
 
@@ -39,6 +39,11 @@ def test_all_of_rho(tmp_path: Path) -> None:
     assert "up to 5.60 GB in checkpoints of 0.100 GB" in text
     assert text.endswith("time: not known before the study's first trial")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shorter_full_trainings_come_on_top(tmp_path: Path) -> None:
+    found = forecast(tmp_path, 13, **{"search.controls": [0.75, 0.5]})
+    assert (found["trials"], found["epochs"], found["epochs_trained"]) == (15, 156 + 15, 90 + 15)
 
 
 def test_what_is_kept_counts(tmp_path: Path) -> None:
@@ -73,7 +78,8 @@ def test_a_large_space_has_at_least_what_was_drawn(tmp_path: Path) -> None:
         "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lr': "
         "trial.suggest_float('lr', 1e-4, 1e-2)}"
     )
-    found = forecast_search(Config(), space, study_name="s", trials=3, begin=begin)
+    config = with_overrides(Config(), {"search.controls": []})
+    found = forecast_search(config, space, study_name="s", trials=3, begin=begin)
     assert (found["settings"], found["settings_are_all"]) == (513, False)
     assert found["epochs"] == found["epochs_trained"] == 36
     assert "at least 513 settings" in forecast_text("s", found)
