@@ -47,6 +47,7 @@ ANOTHER = {  # where another value is not simply made of the type
     "training.accumulation": 4,
     "training.batch_size": 16,
     "training.milestones": [5],
+    "search.controls": [0.9],
 }
 SPACE = """
 BASELINES = [{'freezing.policy': 'full'}]

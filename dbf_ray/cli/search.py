@@ -31,8 +31,9 @@ EPILOG = """examples:
         --data.selection_fraction 0.2 --space rho --trials 12 --study my-rho
   resume an interrupted study, or add trials to it: the same command, with a larger --trials
 
-Trained first are the space's baselines (full and frozen). What several settings have in common from their
-first epoch on is trained once. A study leaves studies/NAME/: study.db
+Trained first are the space's baselines (full and frozen), and full for fewer epochs (--search.controls),
+which a schedule has to beat. What several settings have in common from their first epoch on is trained
+once. A study leaves studies/NAME/: study.db
 (Optuna), trials.csv, pareto.json, pareto.html, pareto.png and trials/NUMBER/, a complete run folder each.
 How to write a space: see search_spaces/rho.py."""
 SHORT = {
@@ -58,7 +59,11 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf search") ->
 def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | None) -> Options:
     """The options of a command that searches."""
     parser = make_parser(
-        prog, about, epilog, SECTIONS, "--space FILE [--study NAME] [--trials N] [--concurrent K] [--dry-run]"
+        prog,
+        about,
+        epilog,
+        SECTIONS,
+        "--space FILE [--study NAME] [--trials N] [--concurrent K] [--seeds-on-front N] [--dry-run]",
     )
     parser.add_argument(
         "--space",
@@ -86,6 +91,13 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
         key = f"search.{name.replace('-', '_')}"
         parser.add_argument(f"--{name}", dest=key, metavar=metavar, help=f"{words}; short for --{key}")
     parser.add_argument(
+        "--seeds-on-front",
+        type=_positive,
+        metavar="N",
+        help="in the end train front, baselines and controls with N seeds each; short for "
+        "--search.seeds_on_front",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check configuration, data and space, say how many epochs, how much disk and time it takes, and "
@@ -97,6 +109,8 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
 def execute(parsed: Options) -> dict[str, Any]:
     """Search as the options say."""
     options, overrides = parsed
+    if options.seeds_on_front is not None:
+        overrides = {**overrides, "search.seeds_on_front": options.seeds_on_front}
     config = load_config(options.config, overrides)
     if options.dry_run:
         return _forecast(config, options)
@@ -128,6 +142,8 @@ def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
     lines = ["", text_table(result), ""]
     if result.get("answer") and result["answer"].get("text"):
         lines += [result["answer"]["text"], ""]
+    if command := (result.get("answer") or {}).get("command"):
+        lines += [f"train it: {command}"]
     lines += [
         f"files: {folder / 'pareto.html'}  {folder / 'pareto.png'}  {folder / 'pareto.json'}  "
         f"{folder / 'trials.csv'}"

@@ -290,6 +290,8 @@ def _point(trial: Mapping[str, Any], result: Mapping[str, Any], objectives: Obje
     details.append(
         f"trial {trial['number']}" + (f", seed {trial['seed']}" if trial.get("seed") is not None else "")
     )
+    if trial.get("command"):
+        details.append(f"<i>{trial['command']}</i>")
     return ParetoPoint(
         number=trial["number"],
         policy=str(trial["policy"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dbf_ray.reports.answer import CONFIDENCE, SECONDS, Judged, is_noisy
+from dbf_ray.reports.answer import CONFIDENCE, SECONDS, Judged, is_noisy, mean_of
 from dbf_ray.reports.objectives import in_figures, noun
 from dbf_ray.reports.statistics import interval
 from dbf_ray.reports.trials import is_control, setting
@@ -87,14 +87,12 @@ def _saves(judged: Judged, place: int) -> str:
         f"{in_figures(by, cost[place])}) for {f'the same {of}' if abs(change) < 5e-4 else effect} "
         f"({mean[place]:.3f} against {mean[judged.full]:.3f}{_difference(judged, place, judged.full)})"
     )
-    seconds, full_seconds = row.get(SECONDS), full.get(SECONDS)
-    if seconds and full_seconds and by != SECONDS:
+    seconds, full_seconds = mean_of(row, SECONDS), mean_of(full, SECONDS)
+    if seconds > 0 and full_seconds > 0 and by != SECONDS:
         text += f"; measured: {seconds:.0f} s of training against {full_seconds:.0f} s"
     if row.get("val_map50") is not None and full.get("val_map50") is not None:
-        text += (
-            f"; on val, which the search did not see: map50 {row['val_map50']:.3f} against "
-            f"{full['val_map50']:.3f}"
-        )
+        on_val, full_on_val = mean_of(row, "val_map50"), mean_of(full, "val_map50")
+        text += f"; on val, which the search did not see: map50 {on_val:.3f} against {full_on_val:.3f}"
     return text + "."
 
 
@@ -147,30 +145,41 @@ def _shorter(judged: Judged) -> str:
     if not judged.found["controls"]:
         return ""
     cost = judged.objectives.cost
-    known = {
-        place: above[cost]["probability"]
-        for place in schedules_on_front(judged)
-        if (above := judged.rows[place].get("above_shorter") or {}).get(cost) is not None
-    }
+    schedules, known = schedules_on_front(judged), _beating(judged, cost)
     by = AXES.get(cost, cost)
     lines = "; ".join(
-        f"{setting(judged.rows[place])} {above_in_words(judged.rows[place])}" for place in sorted(known)
+        f"{setting(judged.rows[place])} {above_in_words(judged.rows[place])}"
+        for place in schedules
+        if judged.rows[place].get("above_shorter")
     )
     said = (
         f" (probability of lying above full trainings cut short, and by how much: {lines})" if lines else ""
     )
-    if not schedules_on_front(judged):
+    if not schedules:
         return "Train shorter instead: no schedule is on the front beside full trainings cut short."
     if not known:
-        return (
-            "Whether to train shorter instead is not known: the front is cheaper than the shortest control."
-        )
-    if max(known.values()) <= 1 - CONFIDENCE:
-        return f"Train shorter instead: by {by} no schedule beats a full training cut short{said}."
-    if max(known.values()) < CONFIDENCE:
-        return f"By {by} no schedule is told from a full training cut short{said}."
-    best = ", ".join(setting(judged.rows[place]) for place, share in known.items() if share >= CONFIDENCE)
-    return f"By {by} {best} beats a full training cut short{said}."
+        text = "Whether to train shorter instead is not known: the front is cheaper than the shortest control"
+    elif max(known.values()) <= 1 - CONFIDENCE:
+        text = f"Train shorter instead: by {by} no schedule beats a full training cut short"
+    elif max(known.values()) < CONFIDENCE:
+        text = f"By {by} no schedule is told from a full training cut short"
+    else:
+        text = f"By {by} {_surely(judged, known)} beats a full training cut short"
+    seconds = _beating(judged, SECONDS) if cost != SECONDS else {}
+    if sure := _surely(judged, seconds):
+        text += f"; by seconds {sure} {'does' if known else 'beats it'}"
+    return f"{text}{said}."
+
+
+def _beating(judged: Judged, axis: str) -> dict[int, float]:
+    """How probably schedules on the front beat a full training cut short, of those of which it is known."""
+    above = {place: judged.rows[place].get("above_shorter") or {} for place in schedules_on_front(judged)}
+    return {place: found[axis]["probability"] for place, found in above.items() if axis in found}
+
+
+def _surely(judged: Judged, known: Mapping[int, float]) -> str:
+    """Names of those that do with CONFIDENCE."""
+    return ", ".join(setting(judged.rows[place]) for place, share in known.items() if share >= CONFIDENCE)
 
 
 def _chance(judged: Judged) -> str:

@@ -14,6 +14,7 @@ from dbf_ray.progress import duration
 from dbf_ray.run.summary import versions
 from dbf_ray.search.ahead import Ahead
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.controls import controls_of
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.nominal import ceiling
 from dbf_ray.search.pool import Pool
@@ -63,9 +64,12 @@ def forecast_search(
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
     known = _complete(folder, settings)
+    controls = {made.key: made for made in map(settings.make, controls_of(config))}
     wanted = trials or config.search.trials or trials_by_default(config, space, len(every))
-    left = [setting for key, setting in every.items() if key not in known]
-    chosen = left[: max(0, wanted - len(known))]
+    left = [setting for key, setting in every.items() if key not in known and key not in controls]
+    missing = max(0, wanted - len(known - controls.keys()))
+    chosen = [*left[:missing], *(setting for key, setting in controls.items() if key not in known)]
+    left = [*chosen, *left[missing:]]
     store = Store(folder / "states", code_versions(versions()))
     epochs = sum(len(setting.states) - 1 for setting in chosen)
     begun = _trained(chosen, left[len(chosen) :], store.names(), config.search.kept_states)

@@ -166,7 +166,7 @@ def test_a_dry_run_says_what_it_would_train_and_leaves_nothing(
     tiny: list[str], searched: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(tmp_path.rglob("*"))
-    options = ["--space", "rho", "--training.epochs", "4", "--dry-run", "--json"]
+    options = ["--space", "rho", "--training.epochs", "4", "--search.controls", "[]", "--dry-run", "--json"]
     assert run_command(search.command, [*tiny, *options]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == (

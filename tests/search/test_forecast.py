@@ -35,7 +35,7 @@ def timer(config: Config) -> dict[str, Any]:
 
 def forecast(folder: Path, trials: int, space: str = "rho", **changes: Any) -> dict[str, Any]:
     where = {"search.studies_dir": str(folder.parent)}
-    config = with_overrides(Config(), {"training.epochs": 12, **where, **changes})
+    config = with_overrides(Config(), {"training.epochs": 12, "search.controls": [], **where, **changes})
     return forecast_search(
         config, SPACES / f"{space}.py", study_name=folder.name, trials=trials, begin=begin, timer=timer
     )
@@ -54,6 +54,11 @@ def test_all_of_rho(tmp_path: Path) -> None:
     assert "time: about " in text
     assert text.endswith("memory: up to 0.9 GB of tensors in a trial")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shorter_full_trainings_come_on_top(tmp_path: Path) -> None:
+    found = forecast(tmp_path, 13, **{"search.controls": [0.75, 0.5]})
+    assert (found["trials"], found["epochs"], found["epochs_trained"]) == (15, 156 + 15, 90 + 15)
 
 
 def test_what_is_kept_counts(tmp_path: Path) -> None:
@@ -96,7 +101,8 @@ def test_a_large_space_has_at_least_what_was_drawn(tmp_path: Path) -> None:
         "BASELINES = [{'freezing.policy': 'full'}]\ndef space(trial):\n    return {'training.lr': "
         "trial.suggest_float('lr', 1e-4, 1e-2)}"
     )
-    found = forecast_search(Config(), space, study_name="s", trials=3, begin=begin, timer=None)
+    config = with_overrides(Config(), {"search.controls": []})
+    found = forecast_search(config, space, study_name="s", trials=3, begin=begin, timer=None)
     assert (found["settings"], found["settings_are_all"]) == (513, False)
     assert found["epochs"] == found["epochs_trained"] == 36
     assert "at least 513 settings" in forecast_text("s", found)

@@ -1,48 +1,51 @@
-"""Val is evaluated once, for the front, and only where the search selected on other images."""
+"""Val is evaluated once, for the front, and only where the search selected on other images (that it is by
+trials in Ray: test_after_trials.py).
+"""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dbf_ray.config import Config, to_dict, with_overrides
-from dbf_ray.errors import WeightsError
 from dbf_ray.files import write_json
-from dbf_ray.search.validation import val_map50, validate_front
+from dbf_ray.search.trial import trial_config
+from dbf_ray.search.validation import record, to_validate, val_map50
 from dbf_ray.training.checkpoint import save_checkpoint
-from dbf_ray.training.manifest import seal
 from tests.training.damage import flipped, made
+
+SELECTING = with_overrides(Config(), {"data.selection_fraction": 0.2})
 
 
 @pytest.fixture
 def trials(tmp_path: Path) -> Path:
-    for number in range(3):
+    for number, name in enumerate(("0", "1", "2", "2-seed-1")):
         drawn = with_overrides(Config(), {"data.root": "/moved", "data.image_size": 128 + 64 * number})
         checkpoint = save_checkpoint(
-            tmp_path / str(number) / "checkpoints", 1, {}, {"config": to_dict(drawn), "epochs": []}
+            tmp_path / name / "checkpoints", 1, {}, {"config": to_dict(drawn), "epochs": []}
         )
-        write_json(tmp_path / str(number) / "summary.json", {"map50": 0.5, "checkpoint": str(checkpoint)})
+        write_json(tmp_path / name / "summary.json", {"map50": 0.5, "checkpoint": str(checkpoint)})
     return tmp_path
 
 
-def test_the_front_is_evaluated_once(trials: Path) -> None:
-    config = with_overrides(Config(), {"data.selection_fraction": 0.2})
-    said: list[str] = []
-    asked: list[str] = []
+def result(folder: Path, *front: int) -> dict:
+    rows = [{"number": number, "run": str(folder / str(number)), "seeds": []} for number in range(3)]
+    rows[2]["seeds"] = [{"run": str(folder / "2-seed-1")}]
+    within = {"number": None}
+    return {"front": [*front], "front_posterior": [], "knee": None, "within": within, "trials": rows}
 
-    def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
-        number = checkpoint.parents[1].name
-        asked.append(number)
-        return {"map50": 0.4 + int(number) / 10, "ap50/none": float("nan")}
 
-    for _ in range(2):
-        validate_front({"front": [0, 2]}, trials, config, said.append, evaluate)
-    assert asked == ["0", "2"]
-    assert [val_map50(trials / str(number)) for number in range(3)] == [0.4, None, pytest.approx(0.6)]
-    assert said[1] == "trial 2, on the front: val map50 0.600 (selection map50 0.500)"
+def test_the_front_is_evaluated_once_with_all_its_seeds(trials: Path) -> None:
+    left = to_validate(result(trials, 0, 2), SELECTING, print)
+    assert [folder.name for folder, _ in left] == ["0", "2", "2-seed-1"]
+    line = record(trials / "2", {"map50": 0.6, "ap50/none": float("nan")})
+    assert line == "trial 2, on the front: val map50 0.600 (selection map50 0.500)"
+    assert [val_map50(trials / name) for name in ("0", "2")] == [None, 0.6]
+    left = to_validate(result(trials, 0, 2), SELECTING, print)
+    assert [folder.name for folder, _ in left] == ["0", "2-seed-1"]
+    believed = {**result(trials), "front_posterior": [1], "knee": 0, "within": {"number": 1}}
+    assert [folder.name for folder, _ in to_validate(believed, SELECTING, print)] == ["0", "1"]
 
 
 @pytest.mark.parametrize("root", [None, "/here"])
@@ -50,59 +53,30 @@ def test_each_trial_is_evaluated_as_it_was_trained_on_the_study_s_data_and_devic
     trials: Path, root: str | None
 ) -> None:
     config = with_overrides(
-        Config(),
-        {"data.selection_fraction": 0.2, "data.root": root, "training.device": "cpu", "data.image_size": 512},
+        SELECTING,
+        {"data.root": root, "training.device": "cpu", "data.image_size": 512, "cluster.workers": 2},
     )
-    used: list[tuple[int, str | None, str]] = []
-
-    def evaluate(_: Path, own: Config) -> dict[str, float]:
+    used = []
+    for _, checkpoint in to_validate(result(trials, 0, 1), config, print):
+        own = trial_config(checkpoint, config)
         used.append((own.data.image_size, own.data.root and str(own.data.root), own.training.device))
-        return {"map50": 0.4}
-
-    validate_front({"front": [0, 2]}, trials, config, print, evaluate)
-    assert used == [(128, root, "cpu"), (256, root, "cpu")]
+        assert own.cluster.workers == 1
+    assert used == [(128, root, "cpu"), (192, root, "cpu")]
 
 
 def test_nothing_is_evaluated_where_trials_were_compared_on_val(trials: Path) -> None:
-    def evaluate(*_: Any) -> dict[str, float]:
-        raise AssertionError("val was evaluated twice")
-
-    validate_front({"front": [0]}, trials, Config(), print, evaluate)
-    assert val_map50(trials / "0") is None
+    assert to_validate(result(trials, 0), Config(), print) == []
 
 
-def test_a_checkpoint_that_is_not_here_is_named(trials: Path) -> None:
-    config = with_overrides(Config(), {"data.selection_fraction": 0.2})
-    said: list[str] = []
-
-    def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
-        raise WeightsError(f"{checkpoint} is not a checkpoint")
-
-    validate_front({"front": [1]}, trials, config, said.append, evaluate)
-    assert "trial 1: not evaluated on val" in said[0]
-    assert val_map50(trials / "1") is None
-
-
-def test_the_newest_whole_checkpoint_is_evaluated_and_noted(trials: Path) -> None:
-    config, folder = with_overrides(Config(), {"data.selection_fraction": 0.2}), trials / "0" / "checkpoints"
+def test_a_checkpoint_that_is_torn_is_passed_over_or_named(trials: Path) -> None:
+    folder = trials / "0" / "checkpoints"
     older, newer = made(folder, 1, 2)
     write_json(trials / "0" / "summary.json", {"map50": 0.5, "checkpoint": str(newer)})
-    for checkpoint in (older, newer):
-        (checkpoint / "record.json").write_text(json.dumps({"config": to_dict(Config()), "epochs": []}))
-        seal(checkpoint)
     flipped("checkpoint.pt")(newer)
-    asked: list[Path] = []
-
-    def evaluate(checkpoint: Path, _: Config) -> dict[str, float]:
-        asked.append(checkpoint)
-        return {"map50": 0.4}
-
     with pytest.warns(UserWarning, match="is used instead"):
-        validate_front({"front": [0]}, trials, config, print, evaluate)
-    assert asked == [older]
-    assert json.loads((trials / "0" / "val.json").read_text()) == {"map50": 0.4, "checkpoint": str(older)}
-    (trials / "0" / "val.json").unlink()
+        assert to_validate(result(trials, 0), SELECTING, print) == [(trials / "0", older)]
     flipped("checkpoint.pt")(older)
     said: list[str] = []
-    validate_front({"front": [0]}, trials, config, said.append, evaluate)
+    assert to_validate(result(trials, 0), SELECTING, said.append) == []
     assert "trial 0: not evaluated on val" in said[0]
+    assert to_validate(result(trials, 0), SELECTING, print, here=False) == [(trials / "0", newer)]
