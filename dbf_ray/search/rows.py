@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,19 @@ from dbf_ray.reports.study import OWN_COSTS
 from dbf_ray.tracking import read_epochs
 
 OBJECTIVES = ("map50", "compute_ratio")
+
+
+def fault_of(summary: Mapping[str, Any] | None) -> str | None:
+    """Why the summary of a trial is no result; None: it is one."""
+    if summary is None:
+        return "the trial ended without a result"
+    if summary.get("stopped_early"):
+        return "the training was stopped before its last epoch"
+    for name in OBJECTIVES:
+        value = summary.get(name)
+        if not (isinstance(value, int | float) and math.isfinite(value)):
+            return f"{name} must be a finite number, got {value!r}"
+    return None
 
 
 def row_of(trial: FrozenTrial, folder: Path) -> dict[str, Any]:

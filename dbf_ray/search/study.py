@@ -11,7 +11,6 @@ counts draws: what was drawn twice, was not valid, or waits has none.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
@@ -27,7 +26,7 @@ from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.optuna_study import DIRECTIONS
 from dbf_ray.search.pool import Pool
-from dbf_ray.search.rows import OBJECTIVES, row_of
+from dbf_ray.search.rows import OBJECTIVES, fault_of, row_of
 from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.sharing import Sharing, Visit
 from dbf_ray.search.spaces import DrawError, SearchSpace
@@ -94,6 +93,7 @@ class Study:
         store: Store | None = None,
         sharing: Sharing | None = None,
         done: Callable[[int], int] = lambda number: 0,
+        leave: Callable[[int, Names], None] = lambda number, names: None,
     ) -> None:
         """Takes up what an earlier process left: see the module's text.
 
@@ -106,13 +106,16 @@ class Study:
             store: has the states of settings; None: nothing is shared.
             sharing: which states are shared.
             done: epochs of which a trial has a checkpoint of its own.
+            leave: makes what a trial that fails has trained a state of the store; names are those of its
+                states.
 
         Raises:
             ConfigError: the study was begun with another configuration or has drawn other choices, a baseline
                 is not valid, or nothing that ``space`` draws is. The study is then as it was.
         """
         self.optuna, self.space, self.settings = optuna_study, space, settings
-        self.store, self.sharing, self._done = store, sharing or Sharing(0), done
+        self.store, self.sharing, self._done, self._leave = store, sharing or Sharing(0), done, leave
+        self._states: dict[int, Names] = {}  # of trials that were begun here
         self.interrupted: list[int] = []
         self.exhausted = False
         self.invalid_draws, self.last_invalid = 0, ""
@@ -149,7 +152,8 @@ class Study:
         looked = 0
         while True:
             for place in range(looked, len(self._waiting)):
-                if not self.sharing.waits(self._waiting[place].setting.states, have):
+                setting = self._waiting[place].setting
+                if not self.sharing.waits(setting.states, have, self._done_before(setting)):
                     return self._begin(self._waiting.pop(place), have)
             looked = len(self._waiting)
             if looked >= min(room, MOST_WAITING):
@@ -171,21 +175,16 @@ class Study:
         """
         row = self._row_of(number).number
         self.sharing.end(number)
-        values = [(summary or {}).get(name) for name in OBJECTIVES]
-        if failure is None and summary is None:
-            failure = "the trial ended without a result"
-        if failure is None and (summary or {}).get("stopped_early"):
-            failure = "the training was stopped before its last epoch"
-        for name, value in zip(OBJECTIVES, values, strict=True):
-            if failure is None and not (isinstance(value, int | float) and math.isfinite(value)):
-                failure = f"{name} must be a finite number, got {value!r}"
+        failure = failure or fault_of(summary)
         if summary is not None:
             self._set(row, "result", dict(summary))
-        if failure is not None:
-            self._set(row, "failure", failure[:2000])
+        if failure is not None or summary is None:
+            if number in self._states:
+                self._leave(number, self._states[number])
+            self._set(row, "failure", str(failure)[:2000])
             self.optuna.tell(row, state=TrialState.FAIL)
             return False
-        self.optuna.tell(row, values=[float(value) for value in values if value is not None])
+        self.optuna.tell(row, values=[float(summary[name]) for name in OBJECTIVES])
         return True
 
     def failure_of(self, number: int) -> str | None:
@@ -246,9 +245,15 @@ class Study:
         if "number" not in self._trials()[row].user_attrs:
             self._set(row, "number", number)
         self._rows[setting.key], self._numbers[setting.key] = row, number
+        self._states[number] = setting.states
         visit = self.sharing.begin(number, setting.states, self._open(), have, self._done(number))
         self.sweep()
         return Trial(number, setting, visit, again)
+
+    def _done_before(self, setting: Setting) -> int:
+        """Epochs of which a setting has a checkpoint of its own."""
+        number = self._numbers.get(setting.key)
+        return 0 if number is None else self._done(number)
 
     def _draw(self) -> _Asked | None:
         """A setting that is not known, from the sampler if it has one in a few tries, else at random."""
@@ -292,9 +297,10 @@ class Study:
             self.optuna.tell(row, state=TrialState.FAIL)
 
     def _open(self) -> list[Names]:
-        """Names of states of the settings that may still begin."""
+        """Names of states of the settings that may still begin, or begin again since they failed."""
         waiting = [asked.setting for asked in self._waiting]
-        known = {*self._numbers, *(setting.key for setting in waiting)}
+        begun = [trial for trial in self._begun().values() if trial.state != TrialState.FAIL]
+        known = {setting.key for setting in waiting} | {row.user_attrs["setting"]["key"] for row in begun}
         drawn = self._pool.settings if self.store is not None else []
         pool = [setting for setting in drawn if setting.key not in known]
         return [setting.states for setting in (*waiting, *pool)]

@@ -32,13 +32,14 @@ from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known,
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.progress import SearchProgress, spent, standing
+from dbf_ray.search.rows import fault_of
 from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Begin, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial, rehearse
-from dbf_ray.search.trial import TrialSetup, read_result, train_trial
+from dbf_ray.search.trial import TrialSetup, leave, read_result, train_trial
 from dbf_ray.search.validation import val_map50, validate_front
 from dbf_ray.tracking import read_summary, write_epochs
 from dbf_ray.training.checkpoint import newest_epoch
@@ -119,6 +120,7 @@ def search(
             store=store,
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
             done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
+            leave=lambda number, names: leave(store, trial_folders / str(number), names),
         )
         save_config(config, folder / "config.yaml")
         if data is not None and isinstance(begin, CheckedBegin):
@@ -285,7 +287,8 @@ class _Search:
 
     def _begin(self, trial: Trial, *, reporter: SearchProgress) -> None:
         directory = self.folder / "trials" / str(trial.number)
-        if trial.again and read_result(directory) is not None:  # without a number: anew
+        ended = read_result(directory)
+        if trial.again and ended is not None and fault_of(ended) is not None:  # without a number: anew
             shutil.rmtree(directory)
         reporter.begin(trial)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial
-from dbf_ray.search.trial import Keeping, _deepest, epochs_done, read_result
+from dbf_ray.search.trial import Keeping, _deepest, epochs_done, leave, read_result
 from dbf_ray.training.checkpoint import newest_epoch, newest_whole, save_checkpoint
 from tests.search.begins import four_stages
 
@@ -31,10 +32,18 @@ class FakeSearch:
     """
 
     def __init__(
-        self, folder: Path, space: Path, epochs: int, trained: Counter[tuple[str, int]], most: int = 16
+        self,
+        folder: Path,
+        space: Path,
+        epochs: int,
+        trained: Counter[tuple[str, int]],
+        most: int = 16,
+        fails: Mapping[int, int] = {},
     ) -> None:
+        """``fails``: the epochs after which trials fail, by their numbers."""
         config = with_overrides(Config(), {"training.epochs": epochs})
         self.trials, self.epochs, self.trained = folder / "trials", epochs, trained
+        self.fails = fails
         self.store = Store(folder / "states", VERSIONS)
         self.store.tidy()
         self.study = Study(
@@ -45,6 +54,7 @@ class FakeSearch:
             store=self.store,
             sharing=Sharing(most),
             done=lambda number: newest_epoch(self.trials / str(number) / "checkpoints"),
+            leave=lambda number, names: leave(self.store, self.trials / str(number), names),
         )
         self.running: dict[int, tuple[Trial, Keeping, int]] = {}
         self.largest = 0
@@ -87,7 +97,11 @@ class FakeSearch:
             self.study.reached(number, done)
             self.largest = max(self.largest, len(self.store.names()))
         self.running[number] = asked, keeping, done
-        if done == self.epochs:
+        if done == self.fails.get(number):
+            self.study.tell(number, None, "the disk is full")
+            del self.running[number]
+            self.study.sweep()
+        elif done == self.epochs:
             summary = summary_of(asked, self.epochs)
             write_json(self.trials / str(number) / "summary.json", summary)
             self.study.tell(number, summary)
