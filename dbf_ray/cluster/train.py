@@ -173,6 +173,8 @@ def _train(job: Job) -> dict[str, Any]:
         if checkpoint is not None and rank == 0:
             records = record_of(checkpoint)
             write_epochs(directory, records)  # this may be another machine than the one the run began on
+            if job.after_epoch is not None:  # it may have been killed before that
+                job.after_epoch(records[-1], checkpoint)
         summary = run(
             config,
             directory=directory,

@@ -111,24 +111,29 @@ class Book:
     def tell(self, number: int, summary: Mapping[str, Any] | None, failure: str | None = None) -> bool:
         """Record how trial ``number`` ended; True if it counts as complete. See :meth:`.study.Study.tell`."""
         row = self.row_of(number).number
-        known = dict(summary or {})
-        if summary is not None:
-            known |= self._values(self._setting(self.row_of(number)), known)
-        values = [known.get(name) for name in self.objectives.names()]
-        if failure is None and summary is None:
-            failure = "the trial ended without a result"
-        if failure is None and (summary or {}).get("stopped_early"):
-            failure = "the training was stopped before its last epoch"
-        for name, value in zip(self.objectives.names(), values, strict=True):
-            if failure is None and not (isinstance(value, int | float) and math.isfinite(value)):
-                failure = f"{name} must be a finite number, got {value!r}"
+        setting = self._setting(self.row_of(number))
+        failure = failure or self.fault_of(setting, summary)
         if summary is not None:
             self.note(row, "result", dict(summary))
-        if failure is not None:
-            self.fail(row, failure)
+        point = None if failure is not None else self.point(setting, summary or {})
+        if point is None:
+            self.fail(row, str(failure))
             return False
-        self.optuna.tell(row, values=[float(value) for value in values if value is not None])
+        self.optuna.tell(row, values=list(point))
         return True
+
+    def fault_of(self, setting: Setting, summary: Mapping[str, Any] | None) -> str | None:
+        """Why the summary of a trained setting is no result; None: it is one."""
+        if summary is None:
+            return "the trial ended without a result"
+        if summary.get("stopped_early"):
+            return "the training was stopped before its last epoch"
+        known = {**summary, **self._values(setting, summary)}
+        for name in self.objectives.names():
+            value = known.get(name)
+            if not (isinstance(value, int | float) and math.isfinite(value)):
+                return f"{name} must be a finite number, got {value!r}"
+        return None
 
     def fail(self, row: int, why: str) -> None:
         """Close a row."""
@@ -160,6 +165,11 @@ class Book:
     def point(self, setting: Setting, summary: Mapping[str, Any]) -> tuple[float, float] | None:
         """Accuracy and cost of a trained setting."""
         return self.objectives.point({**summary, **self._values(setting, summary)})
+
+    def begun_well(self) -> set[str]:
+        """Keys of the settings that have begun, but for those that failed."""
+        begun = self._begun().values()
+        return {row.user_attrs["setting"]["key"] for row in begun if row.state != TrialState.FAIL}
 
     def numbers_taken(self) -> int:
         """How many numbers have been given: the next one."""

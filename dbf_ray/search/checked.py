@@ -161,10 +161,12 @@ def check_trials_known(folder: Path) -> None:
     would take their checkpoints for its own.
 
     Raises:
-        ConfigError: the file is gone, is empty, or holds a study of another name, as in a folder renamed.
+        ConfigError: the file is gone, is empty, holds a study of another name, as in a folder renamed, or is
+            older than the trials are, as a copy put back.
     """
     file = folder / "study.db"
-    if not any(entry.name.isdecimal() for entry in (folder / "trials").glob("*")):
+    there = {int(entry.name) for entry in (folder / "trials").glob("*") if entry.name.isdecimal()}
+    if not there:
         return
     why = "is not there" if not file.exists() else "is empty"
     if file.exists() and file.stat().st_size:
@@ -172,11 +174,15 @@ def check_trials_known(folder: Path) -> None:
             read_only = f"file:{quote(bytes(file))}?mode=ro"
             with contextlib.closing(sqlite3.connect(read_only, uri=True)) as opened:
                 names = [str(name) for (name,) in opened.execute("SELECT study_name FROM studies")]
+                numbers = "SELECT value_json FROM trial_user_attributes WHERE key = 'number'"
+                there -= {int(number) for (number,) in opened.execute(numbers)}
         except sqlite3.Error:  # whoever opens it says so
             return
-        if folder.name in names:
+        if folder.name in names and not there:
             return
         why = f"is of the study {names[0]!r}" if names else "holds no study"
+        if folder.name in names:
+            why = f"knows no trial {min(there)}"
     raise ConfigError(
         f"the study {folder.name!r} has trials in {folder / 'trials'}, but {file} {why}; put the one that it "
         "had back there, or give another --study"

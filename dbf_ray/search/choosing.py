@@ -92,9 +92,11 @@ class Choosing:
         return None if place is None else self._ask_optuna(pairs[place][0])
 
     def left(self) -> list[Setting]:
-        """The settings that may still begin, as far as they are known: those that wait, and the pool's."""
+        """The settings that may still begin, or begin again since they failed, as far as they are known:
+        those that wait, and the pool's.
+        """
         waiting = [asked.setting for asked in self.waiting]
-        known = {*self.book.numbers, *(setting.key for setting in waiting)}
+        known = {*self.book.begun_well(), *(setting.key for setting in waiting)}
         return [*waiting, *(setting for setting in self.pool.settings if setting.key not in known)]
 
     def _told(self) -> list[Told]:

@@ -224,8 +224,9 @@ class Searching:
 
     def _begin(self, trial: Trial, *, reporter: SearchProgress) -> None:
         directory = self.folder / "trials" / str(trial.number)
-        if trial.again and read_result(directory) is not None:  # without a number: anew
-            shutil.rmtree(directory)
+        ended = read_result(directory)
+        if trial.again and ended is not None and self.study.book.fault_of(trial.setting, ended) is not None:
+            shutil.rmtree(directory)  # anew
         reporter.begin(trial)
 
     def _end(

@@ -36,17 +36,17 @@ class Sharing:
         self.most, self.every = most, every
         self._running: dict[Hashable, tuple[Visit, int]] = {}  # a trial's visit, and the epochs it has done
 
-    def waits(self, names: Names, have: Collection[str]) -> bool:
-        """Whether a running trial is about to reach a state on a setting's way, beyond what the store has: it
-        would get there no sooner by itself.
+    def waits(self, names: Names, have: Collection[str], done: int = 0) -> bool:
+        """Whether a running trial is about to reach a state on a setting's way, beyond what the store has and
+        the ``done`` epochs that it has itself: it would get there no sooner by itself.
         """
-        return deepest(names, self._coming()) > deepest(names, have)
+        return self.most > 0 and deepest(names, self._coming()) > max(done, deepest(names, have))
 
     def begin(
         self, number: Hashable, names: Names, open_: Collection[Names], have: Collection[str], done: int = 0
     ) -> Visit:
         """Trial ``number`` begins, or goes on where it has ``done`` epochs itself."""
-        found = [epoch for epoch in range(len(names) - 1, 0, -1) if names[epoch] in have]
+        found = [epoch for epoch in range(len(names) - 1, 0, -1) if self.most and names[epoch] in have]
         first = max(done, *found[:1], 0)
         left = range(1, len(names)) if self.every else sorted(leaves(names, open_))
         keep = {epoch: names[epoch] for epoch in left if epoch >= first and names[epoch] not in have}
@@ -54,7 +54,8 @@ class Sharing:
             chosen = wanted(open_, [*sorted({*have, *self._coming()}), *keep.values()], self.most)
             keep = {epoch: state for epoch, state in keep.items() if state in chosen}
         visit = Visit(tuple(names[epoch] for epoch in found), keep)
-        self._running[number] = visit, first
+        # what it has done and did not publish it publishes when its process is there
+        self._running[number] = visit, first - (first in keep)
         return visit
 
     def reached(self, number: Hashable, epochs: int) -> bool:

@@ -7,8 +7,10 @@ Trials publish; only the search itself removes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,14 +50,15 @@ class Store:
             return True
         if not self._alike(read_record(checkpoint).get("facts") or {}):
             return False
-        partial = self.folder / f"{PARTIAL}{name}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for file in (*FILES, MANIFEST):
-            _link(checkpoint / file, partial / file)
-        flush(partial)
-        self._remove(name)  # torn, else it would be there
-        partial.rename(self[name])
+        partial = self.folder / f"{PARTIAL}{name}-{uuid.uuid4().hex}"
+        try:
+            partial.mkdir(parents=True)
+            for file in (*FILES, MANIFEST):
+                _link(checkpoint / file, partial / file)
+            flush(partial)
+            self._put(partial, name)
+        finally:  # a full disk
+            shutil.rmtree(partial, ignore_errors=True)
         flush(self.folder)
         return True
 
@@ -82,10 +85,20 @@ class Store:
             elif entry.name not in whole:
                 self._remove(entry.name)
 
+    def _put(self, partial: Path, name: str) -> None:
+        try:
+            partial.rename(self[name])
+        except OSError:
+            if fault_of(self[name], contents=False) is None:  # another process was quicker
+                return
+            self._remove(name)
+            partial.rename(self[name])
+
     def _remove(self, name: str) -> None:
-        if self[name].exists():
-            trash = self.folder / f"{TRASH}{name}"
-            shutil.rmtree(trash, ignore_errors=True)
+        """What cannot be removed stays: a search must not end for it."""
+        trash = self.folder / f"{TRASH}{name}"
+        shutil.rmtree(trash, ignore_errors=True)
+        with contextlib.suppress(OSError):
             self[name].rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
 

@@ -88,6 +88,7 @@ class Study:
         store: Store | None = None,
         sharing: Sharing | None = None,
         done: Callable[[int], int] = lambda number: 0,
+        leave: Callable[[int, Names], None] = lambda number, names: None,
         objectives: Objectives = USUAL,
         values: Values = lambda setting, summary: {},
         extras: Sequence[Setting] = (),
@@ -108,6 +109,8 @@ class Study:
             store: has the states of settings; None: nothing is shared.
             sharing: which states are shared.
             done: epochs of which a trial has a checkpoint of its own.
+            leave: makes what a trial that fails has trained a state of the store; names are those of its
+                states.
             objectives, values: see :class:`.book.Book`.
             extras: settings that are trained after the baselines, on top of what is wanted.
             costs: of a setting before it is trained; None where that is not known.
@@ -123,7 +126,7 @@ class Study:
                 space. The study is then as it was.
         """
         self.space, self.settings, self.objectives = space, settings, objectives
-        self.store, self.sharing, self._done = store, sharing or Sharing(0), done
+        self.store, self.sharing, self._done, self._leave = store, sharing or Sharing(0), done, leave
         self.exhausted, self.budget = False, budget or Budget()
         self._running: dict[int, Setting] = {}
         self.book = Book(optuna_study, settings, objectives, values)
@@ -205,9 +208,8 @@ class Study:
         """Whether it need not wait, and the budget has room for it."""
         number = self.book.numbers.get(setting.key)
         own = 0 if number is None else self._done(number)
-        return not self.sharing.waits(setting.states, have) and self.budget.fits(
-            _epochs_left(setting, have, own)
-        )
+        waits = self.sharing.waits(setting.states, have, own)
+        return not waits and self.budget.fits(_epochs_left(setting, have, own))
 
     def _nothing_now(self) -> Waits | None:
         """Wait while trials run; where none does it is the budget that has no room."""
@@ -227,8 +229,11 @@ class Study:
         """
         self.sharing.end(number)
         self.budget.end(number)
-        self._running.pop(number, None)
-        return self.book.tell(number, summary, failure)
+        running = self._running.pop(number, None)
+        complete = self.book.tell(number, summary, failure)
+        if not complete and running is not None:
+            self._leave(number, running.states)
+        return complete
 
     def failure_of(self, number: int) -> str | None:
         """Why a trial failed, if it did."""
@@ -239,7 +244,7 @@ class Study:
         None: it waits for what another is about to reach.
         """
         have = self.store.names() if self.store is not None else set()
-        if self.sharing.waits(names, have):
+        if self.sharing.waits(names, have, done):
             return None
         visit = self.sharing.begin(name, names, self._open(), have, done)
         self.sweep()
@@ -296,6 +301,6 @@ class Study:
         return Trial(number, setting, visit, again)
 
     def _open(self) -> list[Names]:
-        """Names of states of the settings that may still begin."""
+        """Names of states of the settings that may still begin, or begin again since they failed."""
         left = self.choosing.left() if self.store is not None else [a.setting for a in self.choosing.waiting]
         return [*self.others, *(setting.states for setting in left)]

@@ -23,9 +23,10 @@ from dbf_ray.errors import DbfRayError, WeightsError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
+from dbf_ray.search.states import Names
 from dbf_ray.search.store import Store
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
-from dbf_ray.training.checkpoint import read_record, whole_checkpoint
+from dbf_ray.training.checkpoint import list_checkpoints, newest_epoch, read_record, whole_checkpoint
 from dbf_ray.values import finite
 
 Evaluate = Callable[[Path, Config], dict[str, float]]
@@ -71,6 +72,19 @@ class Keeping:
                 self.store.publish(checkpoint, state)
             except (OSError, DbfRayError) as error:
                 warnings.warn(f"state {state} cannot be kept for other trials: {error}", stacklevel=2)
+
+
+def leave(store: Store, directory: Path, names: Names) -> None:
+    """Make the newest checkpoint of a trial that failed a state: what it has trained others need not train.
+
+    Args:
+        store: of the study.
+        directory: the trial's run folder.
+        names: of its states.
+    """
+    checkpoints = list_checkpoints(directory / "checkpoints")
+    if done := newest_epoch(directory / "checkpoints"):
+        Keeping(store, {done: names[done]})({"epoch": done - 1}, checkpoints[-1])
 
 
 def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:

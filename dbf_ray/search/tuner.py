@@ -40,7 +40,7 @@ from dbf_ray.search.timing import (
     measured_by_ray,
     needs_timing,
 )
-from dbf_ray.search.trial import Evaluate, read_result
+from dbf_ray.search.trial import Evaluate, leave, read_result
 from dbf_ray.search.wanted import SECONDS, TRIALS, budget_of, check_budget, options_of, trials_by_default
 from dbf_ray.training.checkpoint import newest_epoch
 
@@ -144,6 +144,7 @@ def search(
             values=costs.values,
             extras=controls,
             bring=lambda book, pool: None if known is None else known.bring(book, pool, store, trial_folders),
+            leave=lambda number, names: leave(store, trial_folders / str(number), names),
         )
         searched = optuna_study.user_attrs.get(SECONDS, 0.0)
         study.budget = budget_of(config, study.rows(trial_folders), searched)

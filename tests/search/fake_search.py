@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, Trial
-from dbf_ray.search.trial import Keeping, _deepest, epochs_done, read_result
+from dbf_ray.search.trial import Keeping, _deepest, epochs_done, leave, read_result
 from dbf_ray.search.wanted import budget_of, options_of
 from dbf_ray.training.checkpoint import newest_epoch, newest_whole, save_checkpoint
 from tests.search.begins import four_stages
@@ -41,13 +42,16 @@ class FakeSearch:
         most: int = 16,
         known: Path | None = None,
         most_epochs: int | None = None,
+        fails: Mapping[int, int] = {},
         **search: Any,
     ) -> None:
+        """``fails``: the epochs after which trials fail, by their numbers."""
         search = {"sampler": "tpe", "epochs": most_epochs, **search}
         config = with_overrides(
             Config(), {"training.epochs": epochs, **{f"search.{key}": value for key, value in search.items()}}
         )
         self.trials, self.epochs, self.trained = folder / "trials", epochs, trained
+        self.fails = fails
         self.store = Store(folder / "states", VERSIONS)
         self.store.tidy()
         settings = Settings(config, four_stages)
@@ -62,6 +66,7 @@ class FakeSearch:
             sharing=Sharing(most),
             done=lambda number: newest_epoch(self.trials / str(number) / "checkpoints"),
             bring=lambda book, pool: earlier.bring(book, pool, self.store, self.trials) if earlier else None,
+            leave=lambda number, names: leave(self.store, self.trials / str(number), names),
         )
         self.study.budget = budget_of(config, self.study.rows(self.trials), 0.0)
         self.running: dict[int, tuple[Trial, Keeping, int]] = {}
@@ -105,7 +110,11 @@ class FakeSearch:
             self.study.reached(number, done)
             self.largest = max(self.largest, len(self.store.names()))
         self.running[number] = asked, keeping, done
-        if done == self.epochs:
+        if done == self.fails.get(number):
+            self.study.tell(number, None, "the disk is full")
+            del self.running[number]
+            self.study.sweep()
+        elif done == self.epochs:
             summary = summary_of(asked, self.epochs)
             write_json(self.trials / str(number) / "summary.json", summary)
             self.study.tell(number, summary)

@@ -134,6 +134,37 @@ def test_killed_at_any_one_operation_the_same_command_ends_with_the_same(
     assert last > 50
 
 
+def two(folder: Path) -> Path:
+    """A space of two settings, which are one until epoch 6 of 8."""
+    space = folder / "two.py"
+    space.write_text(
+        "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': "
+        "trial.suggest_categorical('rho', [6, 8])}"
+    )
+    return space
+
+
+def test_what_a_trial_that_failed_has_trained_is_trained_by_nobody_else(tmp_path: Path) -> None:
+    trained = Trained()
+    search = FakeSearch(tmp_path, two(tmp_path), 8, trained, fails={0: 4})
+    search.run(2, most_trials=2)
+    assert [row["state"] for row in search.study.rows(search.trials)] == ["FAIL", "COMPLETE"]
+    assert (trained.total(), set(owners(trained).values())) == (8, {1})
+    again = FakeSearch(tmp_path, two(tmp_path), 8, trained)  # goes on where it was, or where the other was
+    again.run(2, most_trials=1)
+    assert len(again.values()) == 2
+    assert set(owners(trained).values()) == {1}
+    assert again.store.names() == set()
+
+
+def test_nothing_is_shared_where_no_state_is_to_be_kept_though_some_are_there() -> None:
+    names = [f"a{epoch}" for epoch in range(4)]
+    for every in (False, True):
+        sharing = Sharing(0, every=every)
+        assert sharing.begin(0, names, [names], {"a1"}).begins == ()
+        assert not sharing.waits(names, {"a1"})
+
+
 def test_what_a_running_trial_begins_at_is_never_swept() -> None:
     names = [f"a{epoch}" for epoch in range(5)]
     sharing = Sharing(4)
@@ -157,8 +188,26 @@ def test_what_a_trial_is_about_to_reach_is_waited_for_until_it_was_there_or_the_
     assert not sharing.waits(other, set())
 
 
+def test_what_a_trial_publishes_when_it_goes_on_is_waited_for_until_its_next_epoch() -> None:
+    way, other = [f"a{epoch}" for epoch in range(6)], ["a0", "a1", "a2", "a3", "b4", "b5"]
+    sharing = Sharing(4)
+    assert sharing.begin(0, way, [other], {"a2"}, done=3).keep == {3: "a3"}  # killed before it published
+    assert sharing.waits(other, {"a2"})
+    assert not sharing.waits(other, {"a2", "a3"})
+    sharing.reached(0, 4)
+    assert not sharing.waits(other, {"a2"})
+
+
+def test_a_trial_that_is_further_than_a_running_one_does_not_wait_for_it() -> None:
+    way, other = [f"a{epoch}" for epoch in range(6)], ["a0", "a1", "a2", "a3", "b4", "b5"]
+    sharing = Sharing(4)
+    assert sharing.begin(0, way, [other], set()).keep == {3: "a3"}
+    assert sharing.waits(other, set(), done=2)
+    assert not sharing.waits(other, set(), done=3)
+
+
 def test_all_states_are_kept_where_that_is_asked_for() -> None:
     names = [f"a{epoch}" for epoch in range(4)]
-    sharing = Sharing(0, every=True)
+    sharing = Sharing(1, every=True)
     assert sharing.begin(0, names, [], {"a1"}).keep == {2: "a2", 3: "a3"}
     assert sharing.needed([], {"a1", "x"}) == {"a1", "x"}

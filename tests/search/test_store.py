@@ -58,6 +58,47 @@ def test_a_state_that_is_there_is_left_alone_and_a_torn_one_replaced(tmp_path, s
     assert load_checkpoint(store["a"])[0] == {"epoch": 3}
 
 
+def test_two_processes_publish_one_state(tmp_path, store, monkeypatch):
+    other = Store(store.folder, VERSIONS)
+    theirs, ours = checkpoint(tmp_path / "theirs", 1), checkpoint(tmp_path / "ours", 2)
+    monkeypatch.setattr("dbf_ray.search.store.flush", lambda _: None)
+    real, turns = os.link, [lambda: other.publish(theirs, "a")]
+
+    def link(*arguments: Any) -> None:
+        if turns:
+            turns.pop()()
+        real(*arguments)
+
+    monkeypatch.setattr(os, "link", link)
+    assert store.publish(ours, "a")
+    assert load_checkpoint(store["a"])[0] == {"epoch": 1}
+    assert [entry.name for entry in store.folder.iterdir()] == ["a"]
+
+
+def test_a_full_disk_leaves_nothing_half_made(tmp_path, store, monkeypatch):
+    first = checkpoint(tmp_path, 1)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.publish(first, "a")
+    assert list(store.folder.iterdir()) == []
+
+
+def test_a_state_that_cannot_be_removed_stays(tmp_path, store, monkeypatch):
+    store.publish(checkpoint(tmp_path, 1), "a")
+
+    def busy(*_: Any) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    store.sweep(())
+    assert store.whole("a")
+
+
 def test_what_its_name_does_not_say_is_no_state(tmp_path, store):
     changed = [{"after": "epoch 1"}]
     older = [{"epoch": 0, "versions": {"torch": "1"}}, {"epoch": 1, "versions": VERSIONS}]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dbf_ray.cluster import train
 from dbf_ray.config import Config, to_dict
 from dbf_ray.search import trial
 from dbf_ray.search.store import Store
@@ -22,7 +25,8 @@ VERSIONS = {"dbf-ray": "1", "torch": "2"}
 def save(trials: Path, number: int, epochs: int, versions: Mapping[str, str] = VERSIONS) -> Path:
     """A checkpoint of a trial, with nothing in it but how far it is."""
     facts = {"name": f"s-{number}", "pieces": [{"epoch": 0, "versions": versions}]}
-    record = {"config": to_dict(Config()), "facts": facts, "epochs": [{}] * epochs}
+    done = [{"epoch": epoch} for epoch in range(epochs)]
+    record = {"config": to_dict(Config()), "facts": facts, "epochs": done}
     return save_checkpoint(trials / str(number) / "checkpoints", epochs, {"epoch": epochs}, record)
 
 
@@ -72,6 +76,36 @@ def test_one_that_was_killed_before_it_published_does_so_when_it_goes_on(tmp_pat
     own = save(tmp_path, 4, 5)
     assert go_on(tmp_path, store, {5: "mine5", 6: "mine6"})["resume"] == own
     assert store.names() == {"after2", "after4", "mine5", "mine6"}
+
+
+def test_a_worker_group_that_was_killed_before_it_published_does_so_when_it_goes_on(
+    tmp_path, store, monkeypatch
+):
+    own = save(tmp_path, 4, 5)
+    context = SimpleNamespace(get_world_rank=lambda: 0)
+    monkeypatch.setattr("ray.train.get_context", lambda: context)
+    monkeypatch.setattr(train, "checkpoint_to_resume", lambda *_: contextlib.nullcontext(own))
+    seen: list[Path | None] = []
+
+    def run(config: Config, *, resume: Path | None, begin: Path | None, **_: Any) -> Any:
+        seen.extend((resume, begin))
+        return {}
+
+    keeping = trial.Keeping(store, {5: "mine5"})
+    begin = str(store["after4"])
+    job = train.Job(to_dict(Config()), str(tmp_path / "4"), begin=begin, after_epoch=keeping, run=run)
+    train._train(job)
+    assert seen == [own, None]
+    assert store.names() == {"after2", "after4", "mine5"}
+
+
+def test_a_trial_that_failed_leaves_what_it_has_trained(tmp_path, store):
+    names = [f"mine{epoch}" for epoch in range(7)]
+    trial.leave(store, tmp_path / "4", names)  # nothing
+    save(tmp_path, 4, 3)
+    save(tmp_path, 4, 5)
+    trial.leave(store, tmp_path / "4", names)
+    assert store.names() == {"after2", "after4", "mine5"}
 
 
 def test_a_state_that_is_torn_or_gone_is_passed_over(tmp_path, store):

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from dbf_ray.cluster.ray_runtime import Resources
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import ConfigError, ResourceError, TrainingError
 from dbf_ray.search import concurrency, search
+from dbf_ray.search.settings import Settings
+from dbf_ray.search.study import Trial
+from dbf_ray.search.tuner import _Search
 from tests.search.begins import four_stages
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -265,7 +269,25 @@ def test_trials_that_the_study_file_does_not_know_are_not_taken_for_its_own(tmp_
             searched_without_ray(tmp_path, 3)
         assert (file.read_bytes() if file.exists() else None) == content
     file.write_bytes(kept)
+    (tmp_path / "s" / "trials" / "7").mkdir()  # begun since then
+    with pytest.raises(ConfigError, match=r"study\.db knows no trial 7; put the one that it had back there"):
+        searched_without_ray(tmp_path, 3)
+    (tmp_path / "s" / "trials" / "7").rmdir()
     searched_without_ray(tmp_path, 3)
+
+
+@pytest.mark.parametrize(("map50", "stays"), [(0.5, True), (None, False)])
+def test_of_trials_that_failed_those_that_have_a_result_are_not_trained_anew(map50, stays, tmp_path):
+    """As where the process died after its last epoch."""
+    folder = tmp_path / "trials" / "3"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"map50": map50, "compute_ratio": 0.5}))
+    setting = Settings(Config(), four_stages).make({"freezing.policy": "full"})
+    told: list[Trial] = []
+    reporter = SimpleNamespace(begin=told.append)
+    _Search._begin(SimpleNamespace(folder=tmp_path), Trial(3, setting, again=True), reporter=reporter)
+    assert len(told) == 1
+    assert folder.exists() == stays
 
 
 def test_a_baseline_that_failed_is_trained_first_by_the_command_that_is_named(tmp_path, monkeypatch):
