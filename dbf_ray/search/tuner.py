@@ -30,7 +30,7 @@ from dbf_ray.run.summary import versions
 from dbf_ray.search import mlflow_runs
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions, is_done
 from dbf_ray.search.compared import check_measured
-from dbf_ray.search.cost import Costs
+from dbf_ray.search.cost import RATIOS, Costs
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.progress import SearchProgress, best_accuracy, spent, standing
@@ -377,6 +377,8 @@ class _Search:
             f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each "
             f"on {workers} ({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
         )
+        if (cost := self.config.search.cost) not in RATIOS:
+            self.show(f"study {self.name}: {cost} is measured, so it is known of no setting before it trains")
         if self.concurrent and at_once < min(self.concurrent, self.trials - done):
             self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
         if self.study.interrupted:
