@@ -20,6 +20,7 @@ from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import TrainingError
 from dbf_ray.files import write_json
 from dbf_ray.search import mlflow_runs, validation
+from dbf_ray.search.cost import RATIOS
 from dbf_ray.search.in_turn import InTurn
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.outcome import Outcome
@@ -320,6 +321,8 @@ class Searching:
             f"study {self.name}: {self._missing()} of {self.asked.trials} trials{more} to do, {at_once} at "
             f"once, each on {workers} ({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
         )
+        if (cost := self.config.search.cost) not in RATIOS:
+            self.show(f"study {self.name}: {cost} is measured, so it is known of no setting before it trains")
         wanted = self.asked.concurrent
         if wanted and at_once < min(wanted, self._missing() + controls):
             self.show(f"study {self.name}: {wanted} at once do not fit, {at_once} do")
