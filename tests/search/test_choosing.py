@@ -1,4 +1,4 @@
-"""A study that chooses from its pool: all samplers, within budgets, and with what another study knows."""
+"""A study that chooses from its pool: with each sampler, within budgets, with what another study knows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from dbf_ray.search.known import Known
 from dbf_ray.search.nominal import ceiling
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
-from dbf_ray.search.study import rehearse
+from dbf_ray.search.study import Trial, rehearse
 from dbf_ray.search.wanted import check_budget, trials_by_default
+from tests.search import fake_search
 from tests.search.begins import four_stages
-from tests.search.fake_search import FakeSearch
+from tests.search.fake_search import FakeSearch, summary_of
 from tests.search.test_sharing import Trained, owners
 
 RHO, POLICIES, LR = "rho", "policies", "lr.py"
@@ -96,7 +97,7 @@ def test_a_wider_range_of_integers_goes_on_with_a_new_pool_and_the_states_it_has
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_search_stops_at_its_epochs_and_goes_on_with_more(workers: int, tmp_path: Path) -> None:
-    search, trained = fake(tmp_path / "s", RHO, 12, sampler=None, epochs=50)
+    search, trained = fake(tmp_path / "s", RHO, 12, sampler=None, most_epochs=50)
     search.run(workers)
     assert 50 - 12 < trained.total() <= 50
     assert search.study.budget.stopped
@@ -104,6 +105,9 @@ def test_a_search_stops_at_its_epochs_and_goes_on_with_more(workers: int, tmp_pa
     assert search.study.budget.trained == trained.total()
     assert search.study.budget.stopped_text().startswith("stopped at its budget of 50 epochs, with ")
     assert search.values()  # all that began are complete
+    more = FakeSearch(tmp_path / "s", load_space(RHO).file, 12, trained, sampler=None, most_epochs=90)
+    more.run(workers)
+    assert (len(more.values()), trained.total()) == (13, 90)
 
 
 def test_hours_are_counted_by_how_long_an_epoch_takes() -> None:
@@ -200,9 +204,8 @@ def test_what_an_earlier_study_knows_is_trained_by_nobody_again(tmp_path: Path) 
     first.run(most_trials=6)
     before = trained.total()
     assert first.store.names()
-    more = FakeSearch(
-        tmp_path / "more", load_space(RHO).file, 8, trained, known=tmp_path / "first", sampler=None
-    )
+    options: dict[str, Any] = {"known": tmp_path / "first", "sampler": None}
+    more = FakeSearch(tmp_path / "more", load_space(RHO).file, 8, trained, **options)
     assert more.store.names() == first.store.names()
     assert more.study.baselines_done()
     assert len(more.study.complete()) == 6
@@ -217,9 +220,7 @@ def test_what_an_earlier_study_knows_is_trained_by_nobody_again(tmp_path: Path) 
     assert trained.total() - before == more.study.budget.trained
     summaries = [tmp_path / study / "trials" / "3" / "summary.json" for study in ("first", "more")]
     assert os.path.samefile(*summaries)
-    again = FakeSearch(
-        tmp_path / "more", load_space(RHO).file, 8, trained, known=tmp_path / "first", sampler=None
-    )
+    again = FakeSearch(tmp_path / "more", load_space(RHO).file, 8, trained, **options)
     assert len(again.values()) == len(rows) == 9
 
 
@@ -235,11 +236,14 @@ def test_a_known_study_of_another_base_is_refused_with_what_differs(tmp_path: Pa
         Known(tmp_path / "first", tmp_path / "first", Config())
 
 
-def test_a_known_study_that_other_code_has_trained_is_refused(tmp_path: Path) -> None:
+def test_a_known_study_that_other_code_has_trained_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def older(asked: Trial, epochs: int) -> dict[str, Any]:
+        return {**summary_of(asked, epochs), "versions": {"torch": "1.0", "dbf-ray": "0.1"}}
+
+    monkeypatch.setattr(fake_search, "summary_of", older)
     first, _ = fake(tmp_path / "first", RHO, 8, sampler=None)
     first.run(most_trials=1)
-    row = first.study.complete()[0]
-    old = {**row.user_attrs["result"], "versions": {"torch": "1.0", "dbf-ray": "0.1"}}
-    first.study.book.note(row.number, "result", old)
     with pytest.raises(ConfigError, match=r"trial 0 of .*first was by \{.*'torch': '1\.0'.*\}, now \{"):
         fake(tmp_path / "more", RHO, 8, known=tmp_path / "first")
