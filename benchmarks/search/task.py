@@ -42,6 +42,7 @@ def ships(root: Path, folder: Path, *, images: int, val_images: int, size: int) 
             "data.flips": [],  # one view of each image, so that a feature cache always hits
             "data.pad_to": "square",
             "detector.anchor_scales": scales,
+            "training.lr": 6e-4,
             "training.warmup_steps": max(1, images * 12 // 4 // 20),
         },
     )

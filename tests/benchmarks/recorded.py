@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ def begin(config: Config) -> Beginning:
     return Beginning(Horizon(config.training.epochs, STAGES, config.seed, costs=COSTS), {})
 
 
+@functools.cache
 def settings(seed: int, count: int = 30) -> list[Setting]:
     return settings_of(base(seed), count, begin)
 

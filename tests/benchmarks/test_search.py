@@ -183,7 +183,7 @@ class Trainer:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_recording_trains_each_state_once_and_goes_on_after_a_kill(tmp_path: Path, processes: int) -> None:
-    settings = recorded.settings(0)
+    settings = recorded.settings(0)[:16]
     horizon = recorded.begin(recorded.base(0)).horizon
     said: list[str] = []
 
@@ -220,7 +220,7 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
     file.write_text(",".join(COLUMNS) + "\nx,0,0,bad,s,1,1\n")
     with pytest.raises(DataError, match="line 2: could not convert"):
         read_rows(file)
-    recorded.write_table(tmp_path / "table.csv")
+    recorded.write_table(tmp_path / "table.csv", seeds=[0])
     lines = (tmp_path / "table.csv").read_text().splitlines()
     (tmp_path / "table.csv").write_text("\n".join(line for line in lines if "lr_scale" not in line) + "\n")
     with pytest.raises(DataError, match="must have the baselines of policies"):
