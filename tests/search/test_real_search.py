@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from ray import cloudpickle
 
 from dbf_ray.config import with_overrides
+from dbf_ray.evaluation.matches import read_matches
 from dbf_ray.run import run as real_run
 from dbf_ray.search import search
 from tests import tiny
@@ -95,6 +96,20 @@ def test_a_search_over_rho(uri, tmp_path):
         ]
         assert [record["epoch"] for record in records] == [0, 1, 2]
         assert records[-1]["map50"] == pytest.approx(trial["map50"])  # the objective is the last epoch's
+
+    for trial in trials.values():  # what was kept of single images is the evaluator's own figure, to the bit
+        matches = read_matches(Path(trial["matches"]))
+        assert matches is not None
+        assert matches.metric("map50") == trial["map50"]
+        assert trial["seeds"] == []
+    more = with_overrides(config, {"search.seeds_on_front": 2, "tracking.mlflow": False})
+    repeated = search(more, RHO, run=narrow_run, **{**options, "trials": 4})
+    seeds = [run for trial in repeated["trials"] for run in trial["seeds"]]
+    assert len(seeds) >= 2
+    assert {(run["seed"], run["state"], run["epochs"]) for run in seeds} == {(1, "COMPLETE", 3)}
+    assert sum(run["epochs_trained"] for run in seeds) < 3 * len(seeds)  # their beginnings are shared, too
+    assert repeated["epochs_trained"] == 9 + sum(run["epochs_trained"] for run in seeds)
+    assert repeated["noise"]["seed_sd"] is not None
 
     assert ray.cluster_resources()["CPU"] == 2
     for _ in range(100):  # what a search held is free soon after it
