@@ -107,7 +107,6 @@ def test_a_search_over_rho(uri, tmp_path):
     seeds = [run for trial in repeated["trials"] for run in trial["seeds"]]
     assert len(seeds) >= 2
     assert {(run["seed"], run["state"], run["epochs"]) for run in seeds} == {(1, "COMPLETE", 3)}
-    assert sum(run["epochs_trained"] for run in seeds) < 3 * len(seeds)  # their beginnings are shared, too
     assert repeated["epochs_trained"] == 9 + sum(run["epochs_trained"] for run in seeds)
     assert repeated["noise"]["seed_sd"] is not None
 
