@@ -128,7 +128,7 @@ class Book:
             return "the trial ended without a result"
         if summary.get("stopped_early"):
             return "the training was stopped before its last epoch"
-        known = {**summary, **self._values(setting, summary)}
+        known = self.values_of(setting, summary)
         for name in self.objectives.names():
             value = known.get(name)
             if not (isinstance(value, int | float) and math.isfinite(value)):
@@ -162,9 +162,13 @@ class Book:
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs
         ]
 
+    def values_of(self, setting: Setting, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """The summary of a trained setting, with what the study itself says of it."""
+        return {**summary, **self._values(setting, summary)}
+
     def point(self, setting: Setting, summary: Mapping[str, Any]) -> tuple[float, float] | None:
         """Accuracy and cost of a trained setting."""
-        return self.objectives.point({**summary, **self._values(setting, summary)})
+        return self.objectives.point(self.values_of(setting, summary))
 
     def begun_well(self) -> set[str]:
         """Keys of the settings that have begun, but for those that failed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from dbf_ray.config import Config
@@ -31,11 +30,3 @@ def controls_of(config: Config) -> list[dict[str, Any]]:
     shares = sorted(config.search.controls, reverse=True)
     made = [control_overrides(config, share) for share in shares]
     return [one for place, one in enumerate(made) if one is not None and one not in made[:place]]
-
-
-def over_the_base(row: Mapping[str, Any], config: Config) -> float | None:
-    """compute_ratio of a control's row over the base's full training: of as many images an epoch, for fewer
-    epochs.
-    """
-    ratio = row.get("compute_ratio")
-    return None if ratio is None else ratio * row["epochs"] / config.training.epochs

@@ -13,10 +13,11 @@ from dbf_ray.plan.costs import gigabytes
 from dbf_ray.progress import duration
 from dbf_ray.run.summary import versions
 from dbf_ray.search.ahead import Ahead
+from dbf_ray.search.ceiling import ceiling
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
 from dbf_ray.search.controls import controls_of
+from dbf_ray.search.cost import Costs
 from dbf_ray.search.draws import Draws
-from dbf_ray.search.nominal import ceiling
 from dbf_ray.search.pool import Pool
 from dbf_ray.search.settings import Begin, Setting, Settings
 from dbf_ray.search.sharing import Sharing
@@ -60,7 +61,7 @@ def forecast_search(
     folder = config.search.studies_dir / study_name
     check_trials_known(folder)
     space, settings = load_space(space_file), Settings(config, begin or CheckedBegin())
-    pool = Pool(Draws(space, study_name, []), settings, config.seed, ceiling(config, settings))
+    pool = Pool(Draws(space, study_name, []), settings, config.seed, ceiling(config, Costs(settings)))
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
     known = _complete(folder, settings)

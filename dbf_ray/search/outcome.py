@@ -12,7 +12,6 @@ from typing import Any
 from dbf_ray.config import Config
 from dbf_ray.evaluation.matches import MATCHES
 from dbf_ray.reports import study_result, write_study
-from dbf_ray.search.controls import over_the_base
 from dbf_ray.search.evidence import Evidence
 from dbf_ray.search.repeats import Repeats
 from dbf_ray.search.rows import keep_reference, kept_reference
@@ -78,8 +77,6 @@ class Outcome:
                 run["matches"] = str(file) if file.exists() else None
                 if (value := val_map50(Path(run["run"]))) is not None:
                     run["val_map50"] = value
-                if row["role"] == "control":
-                    run["compute_ratio"] = over_the_base(run, self.config)
             row["command"] = self.command(row)
         return rows
 

@@ -128,7 +128,8 @@ class Repeats:
                 "state": "FAIL" if summary is None else "COMPLETE",
                 "run": str(folder),
             }
-            entry |= {name: (summary or {}).get(name) for name in names}
+            values = {} if summary is None else self.study.book.values_of(self._setting(row, seed), summary)
+            entry |= {name: values.get(name) for name in names}
             entry |= {
                 "epochs": len(epochs),
                 "epochs_trained": len(own),

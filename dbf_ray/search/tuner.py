@@ -108,9 +108,9 @@ def search(
     data = begin.study_data(config, folder) if isinstance(begin, StudyBegin) else None
     check_budget(config, space, [*baselines, *controls])
     known = None if config.search.known is None else _known(config.search.known, folder, config, begin, data)
-    options = options_of(config, settings)
-    if not (folder / "study.db").exists():
-        rehearse(space, settings, **options)
+    if not (folder / "study.db").exists():  # seconds, once they are timed, are known where FLOPs are
+        in_flops = Costs(settings, "compute_ratio" if needs_timing(config) else config.search.cost)
+        rehearse(space, settings, **options_of(config, in_flops))
     timings = Timings(folder)
     untimed = timings.missing(kinds(space, settings, study_name)) if needs_timing(config) else []
     with contextlib.ExitStack() as held:
@@ -135,7 +135,7 @@ def search(
             optuna_study,
             space,
             settings,
-            **options,
+            **options_of(config, costs),
             recover=lambda number: read_result(trial_folders / str(number)),
             store=store,
             sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),

@@ -9,21 +9,22 @@ from typing import Any
 from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError
 from dbf_ray.search.budget import Budget
-from dbf_ray.search.nominal import ceiling, nominal_ratio
-from dbf_ray.search.settings import Setting, Settings
+from dbf_ray.search.ceiling import ceiling
+from dbf_ray.search.cost import Costs
+from dbf_ray.search.settings import Setting
 from dbf_ray.search.spaces import SearchSpace
 
 TRIALS = 20
 SECONDS = "searched_seconds"  # what Optuna's study calls how long it was searched
 
 
-def options_of(config: Config, settings: Settings) -> dict[str, Any]:
+def options_of(config: Config, costs: Costs) -> dict[str, Any]:
     """Of :class:`.study.Study`: what is tried next."""
     return {
         "seed": config.seed,
         "sampler": config.search.sampler,
-        "costs": nominal_ratio(settings),
-        "leave_out": ceiling(config, settings),
+        "costs": costs.known,
+        "leave_out": ceiling(config, costs),
     }
 
 

@@ -139,7 +139,7 @@ def test_a_search_says_it_once_of_its_base(
     config = load_config(None, on_files(root))
     (tmp_path / "s").mkdir()  # where a folder is, Ray is started for the trials alone
     said: list[str] = []
-    monkeypatch.setattr(tuner._Search, "execute", stop)
+    monkeypatch.setattr(tuner.Searching, "execute", stop)
     space = Path(__file__).parents[2] / "search_spaces" / "rho.py"
     with pytest.raises(StoppedError):
         search(config, space, study_name="s", studies_dir=tmp_path, progress=said.append)

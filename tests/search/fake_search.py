@@ -11,6 +11,7 @@ from typing import Any
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.files import write_json
 from dbf_ray.freezing import make_policy
+from dbf_ray.search.cost import Costs
 from dbf_ray.search.known import Known
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.settings import Settings
@@ -60,7 +61,7 @@ class FakeSearch:
             open_study(folder / "study.db", folder.name, trials=8, seed=0),
             load_space(space),
             settings,
-            **options_of(config, settings),
+            **options_of(config, Costs(settings)),
             recover=lambda number: read_result(self.trials / str(number)),
             store=self.store,
             sharing=Sharing(most),

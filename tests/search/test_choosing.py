@@ -11,8 +11,9 @@ import pytest
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.search.budget import Budget
+from dbf_ray.search.ceiling import ceiling
+from dbf_ray.search.cost import Costs
 from dbf_ray.search.known import Known
-from dbf_ray.search.nominal import ceiling
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.study import Trial, rehearse
@@ -143,10 +144,11 @@ def settings_of(**search: Any) -> tuple[Config, Settings]:
 
 
 def test_a_budget_that_does_not_hold_the_baselines_is_refused_and_the_one_it_names_works() -> None:
-    config, settings = settings_of(epochs=23)
+    (config, settings), space = settings_of(epochs=23), load_space(RHO)
+    first = [settings.make(baseline) for baseline in space.baselines]
     with pytest.raises(ConfigError, match=r"search\.epochs must be at least 24, .* got 23; give --epochs 24"):
-        check_budget(config, load_space(RHO), settings)
-    check_budget(settings_of(epochs=24)[0], load_space(RHO), settings)
+        check_budget(config, space, first)
+    check_budget(settings_of(epochs=24)[0], space, first)
 
 
 def test_how_many_trials_where_nobody_said() -> None:
@@ -171,13 +173,13 @@ def test_a_ceiling_leaves_out_what_costs_more_but_no_baseline(tmp_path: Path) ->
 def test_a_ceiling_below_all_is_refused_and_the_one_it_names_works() -> None:
     config, settings = settings_of(max_compute_ratio=0.3)
     with pytest.raises(ConfigError, match=r"no setting of the space is left: .* got 0\.3; give") as refused:
-        rehearse(load_space(RHO), settings, leave_out=ceiling(config, settings))
+        rehearse(load_space(RHO), settings, leave_out=ceiling(config, Costs(settings)))
     named = float(str(refused.value).rsplit("--max-compute-ratio ")[1].split()[0])
     assert 0.35 < named < 0.4
     config, settings = settings_of(max_compute_ratio=named)
-    rehearse(load_space(RHO), settings, leave_out=ceiling(config, settings))
+    rehearse(load_space(RHO), settings, leave_out=ceiling(config, Costs(settings)))
     with pytest.raises(ConfigError, match=r"known before training, which that of policy .* is not; leave it"):
-        rehearse(load_space("adaptive"), settings, leave_out=ceiling(config, settings))
+        rehearse(load_space("adaptive"), settings, leave_out=ceiling(config, Costs(settings)))
 
 
 def test_a_space_that_a_sampler_cannot_serve_is_refused_before_there_is_a_file() -> None:

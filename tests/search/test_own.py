@@ -61,7 +61,7 @@ def test_a_small_classifier_on_two_workers_shares_its_beginnings_to_the_bit(
     two_cpus: None, example: ModuleType, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    keys = {"search.studies_dir": str(tmp_path), "tracking.mlflow": False}
+    keys = {"search.studies_dir": str(tmp_path), "tracking.mlflow": False, "search.controls": []}
     result = example.find_schedule(trials=7, concurrent=2, progress=said.append, **keys)
     assert {row["state"] for row in result["trials"]} == {"COMPLETE"}
     assert len(result["trials"]) == 7  # full, frozen, step(2..6)

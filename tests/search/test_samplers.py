@@ -14,8 +14,8 @@ import pytest
 from dbf_ray.config import Config, with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import make_policy
+from dbf_ray.search.cost import Costs
 from dbf_ray.search.features import Candidates, trained_per_quarter
-from dbf_ray.search.nominal import nominal_ratio
 from dbf_ray.search.samplers import SAMPLERS, Candidate, Facts, Told, make_sampler
 from dbf_ray.search.samplers.cost import Cost
 from dbf_ray.search.settings import Setting, Settings
@@ -35,7 +35,7 @@ def made(overrides: list[Overrides], epochs: int = 12, **changes: object) -> tup
 
 def candidates(overrides: list[Overrides], epochs: int = 12) -> list[Candidate]:
     found, settings = made(overrides, epochs)
-    known = Candidates(settings, found, nominal_ratio(settings))
+    known = Candidates(settings, found, Costs(settings).known)
     return [known.of(one) for one in found]
 
 
@@ -87,7 +87,7 @@ def test_what_else_is_drawn_is_scaled_or_has_a_number_for_each_value() -> None:
 
 def test_a_known_cost_is_over_the_base_whatever_the_setting_draws() -> None:
     found, settings = made([FULL, FROZEN, step(2), {**FULL, "training.epochs": 6}])
-    ratio = nominal_ratio(settings)
+    ratio = Costs(settings).known
     assert [ratio(one) for one in found] == pytest.approx([1, 1 / 3, 2 / 3, 1 / 2])
 
 
@@ -105,7 +105,7 @@ def space_pool(name: str, count: int) -> list[Candidate]:
     space, (_, settings) = load_space(name), made([])
     drawn = [settings.make(space.overrides(new_trial(seed), settings.config)) for seed in range(count)]
     found = [*{one.key: one for one in [*map(settings.make, space.baselines), *drawn]}.values()]
-    known = Candidates(settings, found, nominal_ratio(settings))
+    known = Candidates(settings, found, Costs(settings).known)
     return [known.of(one) for one in found]
 
 

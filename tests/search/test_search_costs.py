@@ -54,7 +54,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: list[int]) -
     def no_ray(*_: Any, **__: Any) -> Iterator[Resources]:
         yield Resources(2, 0, "here")
 
-    def tell(self: Any, reporter: Any, parent: Any, missing: int, at_once: int) -> None:
+    def tell(self: Any, at_once: int) -> None:
+        missing, self._ended_well = self._missing(), 1
         while missing > 0 and (asked := self.study.ask()) is not None:
             score = {"full": 0.6, "frozen": 0.3, "step": 0.5}[asked.setting.policy]
             summary = {"map50": score, "map75": score / 2, "compute_ratio": 0.1, "device_seconds": 5.0}
@@ -68,7 +69,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: list[int]) -
         return {"times": StageTimes(plain, (), (1,) * 5, 4, 3, True, COSTS).as_dict()}
 
     monkeypatch.setattr("dbf_ray.search.tuner.connected_ray", no_ray)
-    monkeypatch.setattr("dbf_ray.search.tuner._Search._tune", tell)
+    monkeypatch.setattr("dbf_ray.search.searching.Searching._run_visits", tell)
     return {
         "study_name": "s",
         "studies_dir": tmp_path,

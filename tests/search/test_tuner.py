@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -22,9 +23,10 @@ from dbf_ray.cluster.ray_runtime import Resources
 from dbf_ray.config import Config, to_dict, with_overrides
 from dbf_ray.errors import ConfigError, ResourceError, TrainingError
 from dbf_ray.search import concurrency, search
+from dbf_ray.search.book import Book
+from dbf_ray.search.searching import Searching
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.study import Trial
-from dbf_ray.search.tuner import _Search
 from tests.search.begins import four_stages
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -285,7 +287,9 @@ def test_of_trials_that_failed_those_that_have_a_result_are_not_trained_anew(map
     setting = Settings(Config(), four_stages).make({"freezing.policy": "full"})
     told: list[Trial] = []
     reporter = SimpleNamespace(begin=told.append)
-    _Search._begin(SimpleNamespace(folder=tmp_path), Trial(3, setting, again=True), reporter=reporter)
+    book = Book(optuna.create_study(), Settings(Config(), four_stages))
+    searching = SimpleNamespace(folder=tmp_path, study=SimpleNamespace(book=book))
+    Searching._begin(searching, Trial(3, setting, again=True), reporter=reporter)
     assert len(told) == 1
     assert folder.exists() == stays
 
