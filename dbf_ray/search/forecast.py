@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.config import Config
 from dbf_ray.errors import DbfRayError
 from dbf_ray.plan.costs import gigabytes
@@ -14,6 +15,7 @@ from dbf_ray.progress import duration
 from dbf_ray.run.summary import versions
 from dbf_ray.search.ahead import Ahead
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.compared import check_measured
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.pool import MOST, Pool
 from dbf_ray.search.settings import Begin, Setting, Settings
@@ -21,7 +23,7 @@ from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.states import deepest
 from dbf_ray.search.store import Store
-from dbf_ray.search.timing import Timer, measured_briefly
+from dbf_ray.search.timing import Timer, kinds, measured_briefly, needs_timing
 
 
 def forecast_search(
@@ -60,6 +62,10 @@ def forecast_search(
     pool = Pool(Draws(space, study_name, []), settings, config.seed)
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
+    if needs_timing(config):
+        kinds(space, settings, study_name)  # refuses too many
+    if cluster_address(config.cluster.address) is None:
+        check_measured(config)
     known = _complete(folder, settings)
     wanted = trials or config.search.trials
     left = [setting for key, setting in every.items() if key not in known]
