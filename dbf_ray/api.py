@@ -90,7 +90,8 @@ def search_schedules(
     signals: Collection[str] = (),
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Search freezing policies (and any other key) for the best trade-off of map50 against compute_ratio.
+    """Search freezing policies (and any other key) for the best trade-off of an accuracy against a cost
+    (``search.accuracy``, ``search.cost``: map50 and compute_ratio).
 
     Args:
         config, overrides: what all trials share, see :mod:`dbf_ray.api`.

@@ -5,8 +5,8 @@ A search space is a Python file with two names, and ``dbf search --space FILE`` 
 
 BASELINES
     A list of overrides, each a mapping of dotted configuration keys to values. They are trained first and
-    once, whether or not the space could draw them. Keep ``full`` and ``frozen`` in it: the worse of them is
-    the reference that the study's hypervolume is measured from.
+    once, whether or not the space could draw them. Keep ``full`` and ``frozen`` in it: the study's
+    hypervolume is measured from behind the worst of them.
 
 space(trial) or space(trial, config)
     Draws from an Optuna trial and returns overrides. Any key of the configuration may be drawn

@@ -19,8 +19,10 @@ from dbf_ray.search.states import held
 RATIOS = ("compute_ratio", "seconds_ratio")
 
 
-Seconds = Callable[[Config, Stretch], float | None]
-"""Seconds of a stretch of a training of this configuration; None where nobody has timed it."""
+Seconds = Callable[[Config], Callable[[Stretch], float] | None]
+"""Of a configuration to what gives the seconds of stretches of its training; None where nobody has timed
+it.
+"""
 
 
 class Costs:
@@ -60,10 +62,11 @@ class Costs:
         """What a trained setting has cost, by name, as far as it can be told. Of a policy that decided while
         it trained it comes from the steps that each number of frozen stages had.
         """
-        config = setting.config
+        config, parts = setting.config, spent(summary)
         beginning = self._settings.beginning(config)
-        parts = planned(config, beginning) or spent(summary)
-        found = {cost: self._ratio(cost, config, beginning, parts) for cost in RATIOS if parts}
+        found = {cost: self.known_as(cost, setting) for cost in RATIOS}
+        if parts and planned(config, beginning) is None:
+            found = {cost: self._ratio(cost, config, beginning, parts) for cost in RATIOS}
         return {cost: value for cost, value in found.items() if value is not None}
 
     def _ratio(self, cost: str, config: Config, beginning: Beginning, parts: list[Stretch]) -> float | None:
@@ -77,10 +80,8 @@ class Costs:
     def _sum(self, cost: str, config: Config, beginning: Beginning, parts: list[Stretch]) -> float | None:
         if cost == "compute_ratio":
             return flops(config, beginning, parts)
-        if self._seconds is None:
-            return None
-        each = [self._seconds(config, part) for part in parts]
-        return None if None in each else sum(seconds for seconds in each if seconds is not None)
+        timed = None if self._seconds is None else self._seconds(config)
+        return None if timed is None else sum(map(timed, parts))
 
 
 def flops(config: Config, beginning: Beginning, parts: list[Stretch]) -> int | float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.config import Config
 from dbf_ray.errors import DbfRayError
 from dbf_ray.plan.costs import gigabytes
@@ -15,6 +16,7 @@ from dbf_ray.run.summary import versions
 from dbf_ray.search.ahead import Ahead
 from dbf_ray.search.ceiling import ceiling
 from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known, code_versions
+from dbf_ray.search.compared import check_measured
 from dbf_ray.search.controls import controls_of
 from dbf_ray.search.cost import Costs
 from dbf_ray.search.draws import Draws
@@ -24,7 +26,7 @@ from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
 from dbf_ray.search.states import deepest
 from dbf_ray.search.store import Store
-from dbf_ray.search.timing import Timer, measured_briefly
+from dbf_ray.search.timing import Timer, kinds, measured_briefly, needs_timing
 from dbf_ray.search.wanted import trials_by_default
 
 
@@ -64,6 +66,10 @@ def forecast_search(
     pool = Pool(Draws(space, study_name, []), settings, config.seed, ceiling(config, Costs(settings)))
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
+    if needs_timing(config):
+        kinds(space, settings, study_name)  # refuses too many
+    if cluster_address(config.cluster.address) is None:
+        check_measured(config)
     known = _complete(folder, settings)
     controls = {made.key: made for made in map(settings.make, controls_of(config))}
     wanted = trials or config.search.trials or trials_by_default(config, space, len(every))

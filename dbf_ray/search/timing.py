@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from dbf_ray.build import resolved
-from dbf_ray.config import Config, identity, key_of, to_dict
+from dbf_ray.config import Config, identity, key_of, to_dict, with_overrides
 from dbf_ray.cost import Stretch
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.files import write_json
@@ -72,10 +72,10 @@ class Timings:
         """Those of a training's steps; None where they were not timed."""
         return self._times.get(kind_of(config))
 
-    def seconds(self, config: Config, part: Stretch) -> float | None:
-        """Of a stretch of a training."""
+    def seconds(self, config: Config) -> Callable[[Stretch], float] | None:
+        """What gives the seconds of stretches of a training; None where its steps were not timed."""
         times = self.times(config)
-        return None if times is None else times.seconds(part)
+        return None if times is None else times.seconds
 
     def missing(self, configs: Iterable[Config]) -> list[Config]:
         """Those whose kind was not timed."""
@@ -133,7 +133,13 @@ def measured(config: Config) -> dict[str, Any]:
 
 def measured_briefly(config: Config) -> dict[str, Any]:
     """:func:`measured` for a forecast, within a third of its time."""
-    return {"times": time_stages(config, FORECAST_LIMIT).as_dict()}
+    return {"times": time_stages(as_trial(config), FORECAST_LIMIT).as_dict()}
+
+
+def as_trial(config: Config) -> Config:
+    """With as many threads as a trial has."""
+    threads = config.training.threads or config.cluster.cpus_per_worker
+    return with_overrides(config, {"training.threads": threads})
 
 
 def measured_by_ray(config: Config) -> dict[str, Any]:
@@ -142,10 +148,7 @@ def measured_by_ray(config: Config) -> dict[str, Any]:
     Raises:
         DbfRayError: the configuration cannot be used there.
     """
-    threads = config.training.threads or config.cluster.cpus_per_worker
-    tree = to_dict(config)
-    tree["training"]["threads"] = threads
-    found: dict[str, Any] = in_trial(config, _measured_tree, tree)
+    found: dict[str, Any] = in_trial(config, _measured_tree, to_dict(as_trial(config)))
     return found
 
 

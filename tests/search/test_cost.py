@@ -4,6 +4,7 @@ a sum over every image of every step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -101,11 +102,12 @@ def test_an_adaptive_policy_costs_what_its_steps_did() -> None:
 
 
 def test_seconds_are_of_what_was_timed() -> None:
-    def seconds(config: Config, span: Stretch) -> float | None:
-        if config.data.image_size == 64:
-            return None
-        plain, cached = (5 - span.prefix) * 1.0, 0.2
-        return span.steps * (span.hits * cached + (1 - span.hits) * plain)
+    def of_stretch(part: Stretch) -> float:
+        plain, cached = (5 - part.prefix) * 1.0, 0.2
+        return part.steps * (part.hits * cached + (1 - part.hits) * plain)
+
+    def seconds(config: Config) -> Callable[[Stretch], float] | None:
+        return None if config.data.image_size == 64 else of_stretch
 
     space = settings()
     costs = Costs(space, "seconds_ratio", seconds)
