@@ -55,6 +55,21 @@ BAD = {
         ["--space", str(RHO), "--trails", "3"],
         ["unknown option --trails", "did you mean --trials?"],
     ),
+    "sampler": (["--space", str(RHO), "--sampler", "gird"], ["search.sampler", "'grid'", "got 'gird'"]),
+    "sampler of another space": (
+        ["--space", "adaptive", "--sampler", "cost"],
+        ["adaptive.py: the sampler cost must know", "give --search.sampler tpe"],
+    ),
+    "epochs": (["--space", str(RHO), "--epochs", "0"], ["search.epochs", "got 0"]),
+    "few epochs": (
+        ["--space", str(RHO), "--epochs", "1"],
+        ["search.epochs must be at least", "baselines", "got 1; give --epochs"],
+    ),
+    "ceiling": (
+        ["--space", str(RHO), "--max-compute-ratio", "0.1"],
+        ["no setting of the space is left", "search.max_compute_ratio", "got 0.1; give --max-compute-ratio"],
+    ),
+    "known": (["--space", str(RHO), "--known", "nowhere"], ["search.known", "nowhere", "studies/NAME"]),
     "key out of range": (["--space", str(RHO), "--search.trials", "0"], ["search.trials", "got 0"]),
     "a trial that cannot fit": (
         ["--space", str(RHO), "--cluster.workers", "2", "--cluster.cpus_per_worker", "2"],
@@ -114,6 +129,14 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr("dbf_ray.search.search", instead)
     return asked
+
+
+def test_short_options_are_keys(tiny: list[str], searched: list[dict[str, Any]]) -> None:
+    options = ["--sampler", "cost", "--epochs", "99", "--hours", "1.5", "--max-compute-ratio", "0.7"]
+    assert run_command(search.command, [*tiny, "--space", str(RHO), *options, "--known", "studies/x"]) == 0
+    asked = searched[0]["config"].search
+    assert (asked.sampler, asked.epochs, asked.hours) == ("cost", 99, 1.5)
+    assert (asked.max_compute_ratio, asked.known, asked.trials) == (0.7, Path("studies/x"), None)
 
 
 def test_what_is_asked_for_and_printed(
