@@ -190,6 +190,7 @@ class _OwnTrial:
             **self.facts,
             "epochs": self.epochs,
             "frozen_prefixes": prefixes,
+            "steps_per_prefix": {str(frozen): prefixes.count(frozen) for frozen in sorted({*prefixes})},
             "budget": budget(prefixes, self.own.num_stages),
             "accuracy": last["accuracy"],
             ACCURACY: last["accuracy"],
