@@ -11,6 +11,7 @@ from dbf_ray.config.roles import Place, Resource
 from dbf_ray.config.sections import Section
 
 ACCURACIES = ("map50", "map50_95", "map75", "merged/map50")
+OF_FUNCTION = "accuracy"  # of one's own training function
 
 
 class SearchConfig(Section):
@@ -94,7 +95,7 @@ class SearchConfig(Section):
     @field_validator("accuracy")
     @classmethod
     def _is_evaluated(cls, value: str) -> str:
-        if value not in ACCURACIES and not (value.startswith("ap50/") and value != "ap50/"):
+        if value not in (*ACCURACIES, OF_FUNCTION) and not (value.startswith("ap50/") and value != "ap50/"):
             raise ValueError(f"should be {', '.join(ACCURACIES)} or ap50/CLASS")
         return value
 

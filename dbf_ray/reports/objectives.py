@@ -15,6 +15,7 @@ TITLES = {
     "map75": "AP at IoU 0.75 after the last epoch (fraction)",
     "map50_95": "mean AP at IoU 0.5 to 0.95 after the last epoch (fraction)",
     "merged/map50": "AP at IoU 0.5 on merged patches after the last epoch (fraction)",
+    "accuracy": "accuracy that the training function reports after the last epoch",
     "compute_ratio": "nominal training FLOPs / those of full fine-tuning",
     "seconds_ratio": "timed seconds of training steps / those of full fine-tuning",
     "device_seconds": "measured seconds of training steps, over all workers",

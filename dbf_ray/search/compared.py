@@ -5,6 +5,7 @@ from __future__ import annotations
 from dbf_ray.build import RunSpec
 from dbf_ray.build.data import choose_device
 from dbf_ray.config import Config
+from dbf_ray.config.search_section import OF_FUNCTION
 from dbf_ray.cost.energy import EnergyMeter
 from dbf_ray.data import originals_of
 from dbf_ray.data.contents import classes_in
@@ -20,6 +21,11 @@ def check_accuracy(config: Config, spec: RunSpec) -> None:
         ConfigError, DataError: a class is not known or has no object that counts, or nothing is merged.
     """
     name = config.search.accuracy
+    if name == OF_FUNCTION:
+        raise ConfigError(
+            f"search.accuracy {OF_FUNCTION} is what one's own training function reports, and a detector has "
+            "none; compare by --search.accuracy map50"
+        )
     if name == "merged/map50" and originals_of(spec.eval_set) is None:
         raise ConfigError(
             "search.accuracy merged/map50 needs evaluated images that are all patches of their originals "

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.config import Config, with_overrides
+from dbf_ray.config.search_section import OF_FUNCTION
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_json
 from dbf_ray.freezing import Horizon
@@ -27,6 +28,7 @@ from dbf_ray.search.settings import Beginning
 
 GIVEN = ("schedule", "folder", "begin", "report", "config")
 NEEDED = ("schedule", "report")
+COSTS = ("compute_ratio", "device_seconds")
 FILE = "function.json"
 
 
@@ -105,7 +107,13 @@ def own_config(config: Config, own: OwnTraining) -> Config:
             f"cluster.workers must be 1 with one's own training function, got {config.cluster.workers}: it "
             "is called in one process; give cluster={'workers': 1}, and it may start more itself"
         )
-    changes: dict[str, Any] = {"training.epochs": own.epochs}
+    if config.search.cost not in COSTS:
+        raise ConfigError(
+            f"search.cost must be {' or '.join(COSTS)} with one's own training function, got "
+            f"{config.search.cost}: nothing else is known of it; leave it out"
+        )
+    changes: dict[str, Any] = {"training.epochs": own.epochs, "search.accuracy": OF_FUNCTION}
+    changes["data.selection_fraction"] = 0.0
     if not own.begins:
         changes |= {"search.kept_states": 0, "search.keep": "states"}
     return with_overrides(config, changes)

@@ -26,8 +26,7 @@ from dbf_ray.tracking import Tracker
 from dbf_ray.training.checkpoint import load_checkpoint, save_checkpoint
 from dbf_ray.values import finite
 
-ACCURACY = "map50"  # the name of the accuracy in a study's rows
-OWN = ("epoch", "inherited", ACCURACY, "wall_seconds", "device_seconds")  # keys of a record that are set here
+OWN = ("epoch", "inherited", "wall_seconds", "device_seconds")  # keys of a record that are set here
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,6 @@ class _OwnTrial:
         record = {
             "epoch": epoch,
             "accuracy": float(accuracy),
-            ACCURACY: float(accuracy),
             "frozen_stages": frozen,
             "wall_seconds": seconds,
             "device_seconds": seconds,
@@ -193,8 +191,6 @@ class _OwnTrial:
             "steps_per_prefix": {str(frozen): prefixes.count(frozen) for frozen in sorted({*prefixes})},
             "budget": budget(prefixes, self.own.num_stages),
             "accuracy": last["accuracy"],
-            ACCURACY: last["accuracy"],
-            "map50_best": max(epoch["accuracy"] for epoch in self.records),
             "compute_ratio": sum(self.own.costs[frozen] for frozen in prefixes) / full,
             **seconds,
             "epochs_trained": len(own),

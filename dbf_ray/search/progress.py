@@ -26,9 +26,10 @@ class SearchProgress:
         done: int,
         total: int | None,
         concurrent: int,
+        accuracy: str = "map50",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._show, self._clock = show, clock
+        self._show, self._accuracy, self._clock = show, accuracy, clock
         self._done, self._total, self._concurrent = done, total, concurrent
         self._running: dict[int, str] = {}
         self._names: dict[int, str] = {}
@@ -46,8 +47,8 @@ class SearchProgress:
 
     def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:
         """A running trial has done an epoch; a line now and then says where all of them are."""
-        map50 = report.get("epoch_map50")
-        score = f" map50 {map50:.3f}" if isinstance(map50, float) else ""
+        found = report.get("accuracy")
+        score = f" {self._accuracy} {found:.3f}" if isinstance(found, float) else ""
         self._running[number] = (
             f"trial {number} {self._names.get(number, '')} epoch {report.get('epoch', 0) + 1}/{epochs}{score}"
         )

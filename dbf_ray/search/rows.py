@@ -26,6 +26,7 @@ def row_of(trial: FrozenTrial, folder: Path, values: Mapping[str, float]) -> dic
     setting, result = trial.user_attrs["setting"], trial.user_attrs.get("result", {})
     more = (
         "map50_best",
+        "accuracy",
         "map75",
         "map50_95",
         "device_seconds",

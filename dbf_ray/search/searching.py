@@ -209,7 +209,8 @@ class Searching:
     def _trials(self, wanted: int, at_once: int) -> Iterator[Searcher]:
         done = len(self.study.complete())
         total = None if self.study.budget.text() else done + wanted
-        reporter = SearchProgress(self.show, done=done, total=total, concurrent=at_once)
+        accuracy = self.study.objectives.accuracy
+        reporter = SearchProgress(self.show, done=done, total=total, concurrent=at_once, accuracy=accuracy)
         searcher = StudySearcher(
             self.study,
             wanted,

@@ -141,7 +141,7 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         config,
         directory=directory,
         trackers=make_trackers(directory, target),
-        on_epoch=partial(_report, keeping),
+        on_epoch=partial(_report, keeping, config.search.accuracy),
         resume=resume,
         begin=begin,
         coverage=False,  # the search has looked at its base
@@ -189,12 +189,12 @@ def _resume(config: Config, directory: Path) -> Path | None:
         return None
 
 
-def _report(keeping: Keeping, record: dict[str, Any], checkpoint: Path | None) -> bool:
+def _report(keeping: Keeping, accuracy: str, record: dict[str, Any], checkpoint: Path | None) -> bool:
     keeping(record, checkpoint)
     ray.tune.report(
         {
             "epoch": record["epoch"],
-            "epoch_map50": record.get("map50"),
+            "accuracy": record.get(accuracy),
             "frozen_stages": record.get("frozen_stages"),
         }
     )

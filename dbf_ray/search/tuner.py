@@ -153,7 +153,8 @@ def search(
         if data is not None and isinstance(begin, StudyBegin):
             data.write(folder)
             new = [] if len(study.complete()) >= wanted else begin.uncovered()
-            if len(study.complete()) < wanted and config.data.selection_fraction == 0:
+            detector = isinstance(begin, CheckedBegin)
+            if detector and len(study.complete()) < wanted and config.data.selection_fraction == 0:
                 new.append(SELECTED_ON_VAL)
             for note in (*data.notes, *begin.warnings, *new):
                 progress(f"study {study_name}: {note}")

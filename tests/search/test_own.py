@@ -83,7 +83,7 @@ def test_a_small_classifier_on_two_workers_shares_its_beginnings_to_the_bit(
 
         example.train_classifier(schedule, alone, None, note)
         assert [epoch["accuracy"] for epoch in read_epochs(Path(row["run"]))] == straight
-        assert row["map50"] == straight[-1]
+        assert row["accuracy"] == straight[-1]
         timeline = schedule["policy"].decisions(6, 3)
         spent = sum(schedule["costs"][frozen] for frozen in timeline)
         assert row["compute_ratio"] == pytest.approx(spent / 6)
@@ -96,7 +96,7 @@ def test_a_small_classifier_on_two_workers_shares_its_beginnings_to_the_bit(
         moments = (list(state["optimizer"]["state"].values()) for state in (ours, theirs))
         for one, two in zip(*moments, strict=True):
             assert torch.equal(one["momentum_buffer"], two["momentum_buffer"])
-    values = {row["map50"] for row in result["trials"]}
+    values = {row["accuracy"] for row in result["trials"]}
     assert len(values) > 2, "the schedules make no difference"
     again = {**keys, "version": "2"}
     with pytest.raises(ConfigError, match=r"begun with another training function, its version was .* give"):
@@ -127,7 +127,7 @@ def test_a_trial_goes_on_where_it_was_killed_and_where_another_was(tmp_path: Pat
     assert (summary["epochs_trained"], summary["forked_from"]) == (4, None)
     assert read_summary(folder) == summary
     last = newest_whole(folder / "checkpoints")
-    assert run_of(counts, folder, resume=last)["map50"] == summary["map50"]  # killed before its summary
+    assert run_of(counts, folder, resume=last)["accuracy"] == summary["accuracy"]  # killed before its summary
 
     begun = run_of(
         counts, tmp_path / "two", begin=kept, changes={"freezing.policy": "step", "freezing.rho": 4}
