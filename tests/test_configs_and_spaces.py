@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dbf_ray.config import Config, load_config
 from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.member_help import member_help
 from dbf_ray.search.settings import Settings
-from dbf_ray.search.spaces import load_space
+from dbf_ray.search.spaces import NotAllowedError, load_space
 from tests.search.begins import four_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +83,12 @@ def test_every_space_draws_valid_settings_over_every_configuration(space: Path, 
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
     )
-    drawn = [settings.make(loaded.overrides(study.ask(), config)) for _ in range(8)]
+    drawn = []
+    for trial in (study.ask() for _ in range(12)):
+        overrides = loaded.overrides(trial, config)
+        with contextlib.suppress(NotAllowedError):
+            loaded.check_constraints(trial.params)
+            drawn.append(settings.make(overrides))
     assert len({setting.key for setting in drawn}) > 1
     assert all(isinstance(setting.config, Config) for setting in drawn)
 

@@ -124,7 +124,7 @@ MEMBERS = [
         [
             ({"budget": -1}, ["budget", ">= 0", "-1"]),
             ({"budget": 1.0}, ["integer", "1.0"]),
-            ({"budget": 1, "draw": -1}, ["draw", ">= 0", "-1"]),
+            ({"budget": 1, "draw": -1}, ["draw", "equal to 0", "-1"]),
         ],
         trained={"budget": 3},
     ),

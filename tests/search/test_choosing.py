@@ -104,7 +104,7 @@ def test_a_search_stops_at_its_epochs_and_goes_on_with_more(workers: int, tmp_pa
     assert search.study.budget.stopped
     assert not search.study.exhausted
     assert search.study.budget.trained == trained.total()
-    assert search.study.budget.stopped_text().startswith("stopped at its budget of 50 epochs, with ")
+    assert search.study.budget.stopped_text().startswith("stopped at its budget of 50 epochs, 4")
     assert search.values()  # all that began are complete
     more = FakeSearch(tmp_path / "s", load_space(RHO).file, 12, trained, sampler=None, most_epochs=90)
     more.run(workers)
