@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from dbf_ray.search.cost import Costs
 from dbf_ray.search.known import Known
 from dbf_ray.search.optuna_study import open_study
 from dbf_ray.search.searching import Asked, Searching, concurrency
-from dbf_ray.search.settings import Begin, Record, Settings, StudyBegin
+from dbf_ray.search.settings import Begin, Record, Setting, Settings, StudyBegin
 from dbf_ray.search.sharing import Sharing
-from dbf_ray.search.spaces import load_space
+from dbf_ray.search.spaces import SearchSpace, load_space
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Study, rehearse
 from dbf_ray.search.timing import (
@@ -101,7 +102,56 @@ def search(
     if cluster_address(config.cluster.address) is None:
         concurrency(config, concurrent, available_resources())
         check_measured(config)
-    begin = begin or CheckedBegin()
+    prepared = _prepare(config, space, folder, begin or CheckedBegin())
+    with contextlib.ExitStack() as held:
+        if not folder.exists():
+            held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
+            if cluster_address(config.cluster.address) is not None:
+                check_measured_by_ray(config)
+        held.enter_context(only_writer(folder, "searching the study", "give another --study"))
+        for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
+            abandoned.unlink()
+        study, store = _open(config, prepared, folder, wanted, timer, progress)
+        wanted = wanted or trials_by_default(config, space, study.known_settings())
+        save_config(config, folder / "config.yaml")
+        for note in prepared.notes(config, left=len(study.complete()) < wanted, folder=folder):
+            progress(f"study {study_name}: {note}")
+        asked = Asked(wanted, concurrent, progress, run, evaluate, space.file, prepared.controls)
+        return Searching(config, folder, study, store, asked).execute()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A search whose input has been checked.
+
+    Attributes:
+        data: what has to stay the same while the study goes on; None: not known.
+        untimed: configurations whose steps are to be timed.
+    """
+
+    space: SearchSpace
+    settings: Settings
+    controls: list[Setting]
+    begin: Begin
+    data: Record | None
+    known: Known | None
+    untimed: list[Config]
+
+    def notes(self, config: Config, *, left: bool, folder: Path) -> list[str]:
+        """Write down the study's data, and give what the person should know of them; ``left``: trials are
+        still to be trained.
+        """
+        if self.data is None or not isinstance(self.begin, StudyBegin):
+            return []
+        self.data.write(folder)
+        new = self.begin.uncovered() if left else []
+        if left and isinstance(self.begin, CheckedBegin) and config.data.selection_fraction == 0:
+            new.append(SELECTED_ON_VAL)
+        return [*self.data.notes, *self.begin.warnings, *new]
+
+
+def _prepare(config: Config, space: SearchSpace, folder: Path, begin: Begin) -> _Prepared:
+    """Check what the study in ``folder`` begins or goes on with; nothing is written."""
     settings = Settings(config, begin)
     baselines = [settings.make(baseline) for baseline in space.baselines]
     controls = [settings.make(overrides) for overrides in controls_of(config)]
@@ -111,55 +161,46 @@ def search(
     if not (folder / "study.db").exists():  # seconds, once they are timed, are known where FLOPs are
         in_flops = Costs(settings, "compute_ratio" if needs_timing(config) else config.search.cost)
         rehearse(space, settings, **options_of(config, in_flops))
-    timings = Timings(folder)
-    untimed = timings.missing(kinds(space, settings, study_name)) if needs_timing(config) else []
-    with contextlib.ExitStack() as held:
-        if not folder.exists():
-            held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
-            if cluster_address(config.cluster.address) is not None:
-                check_measured_by_ray(config)
-        held.enter_context(only_writer(folder, "searching the study", "give another --study"))
-        for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
-            abandoned.unlink()
-        optuna_study = open_study(
-            folder.absolute() / "study.db", study_name, trials=wanted or TRIALS, seed=config.seed
-        )
-        store = Store(folder.absolute() / "states", code_versions(versions()))
-        store.tidy()
-        trial_folders = folder.absolute() / "trials"
-        if untimed:
-            held.enter_context(connected_ray(config.cluster.address))
-            timings.time(untimed, timer, progress)
-        costs = Costs(settings, config.search.cost, timings.seconds)
-        study = Study(
-            optuna_study,
-            space,
-            settings,
-            **options_of(config, costs),
-            recover=lambda number: read_result(trial_folders / str(number)),
-            store=store,
-            sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
-            done=lambda number: newest_epoch(trial_folders / str(number) / "checkpoints"),
-            objectives=Objectives(config.search.accuracy, config.search.cost),
-            values=costs.values,
-            extras=controls,
-            bring=lambda book, pool: None if known is None else known.bring(book, pool, store, trial_folders),
-            leave=lambda number, names: leave(store, trial_folders / str(number), names),
-        )
-        searched = optuna_study.user_attrs.get(SECONDS, 0.0)
-        study.budget = budget_of(config, study.rows(trial_folders), searched)
-        wanted = wanted or trials_by_default(config, space, study.known_settings())
-        save_config(config, folder / "config.yaml")
-        if data is not None and isinstance(begin, StudyBegin):
-            data.write(folder)
-            new = [] if len(study.complete()) >= wanted else begin.uncovered()
-            detector = isinstance(begin, CheckedBegin)
-            if detector and len(study.complete()) < wanted and config.data.selection_fraction == 0:
-                new.append(SELECTED_ON_VAL)
-            for note in (*data.notes, *begin.warnings, *new):
-                progress(f"study {study_name}: {note}")
-        asked = Asked(wanted, concurrent, progress, run, evaluate, space.file, controls)
-        return Searching(config, folder, study, store, asked).execute()
+    untimed = Timings(folder).missing(kinds(space, settings, folder.name)) if needs_timing(config) else []
+    return _Prepared(space, settings, controls, begin, data, known, untimed)
+
+
+def _open(
+    config: Config,
+    prepared: _Prepared,
+    folder: Path,
+    wanted: int | None,
+    timer: Timer,
+    progress: Callable[[str], None],
+) -> tuple[Study, Store]:
+    """The study in ``folder`` as it stands, and its store."""
+    optuna_study = open_study(
+        folder.absolute() / "study.db", folder.name, trials=wanted or TRIALS, seed=config.seed
+    )
+    store = Store(folder.absolute() / "states", code_versions(versions()))
+    store.tidy()
+    timings, trials = Timings(folder), folder.absolute() / "trials"
+    if prepared.untimed:
+        with connected_ray(config.cluster.address):
+            timings.time(prepared.untimed, timer, progress)
+    costs, known = Costs(prepared.settings, config.search.cost, timings.seconds), prepared.known
+    study = Study(
+        optuna_study,
+        prepared.space,
+        prepared.settings,
+        **options_of(config, costs),
+        recover=lambda number: read_result(trials / str(number)),
+        store=store,
+        sharing=Sharing(config.search.kept_states, every=config.search.keep == "all"),
+        done=lambda number: newest_epoch(trials / str(number) / "checkpoints"),
+        objectives=Objectives(config.search.accuracy, config.search.cost),
+        values=costs.values,
+        extras=prepared.controls,
+        bring=lambda book, pool: None if known is None else known.bring(book, pool, store, trials),
+        leave=lambda number, names: leave(store, trials / str(number), names),
+    )
+    study.budget = budget_of(config, study.rows(trials), optuna_study.user_attrs.get(SECONDS, 0.0))
+    return study, store
 
 
 def _known(earlier: Path, folder: Path, config: Config, begin: Begin, data: Record | None) -> Known:
