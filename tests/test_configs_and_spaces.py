@@ -14,6 +14,8 @@ from dbf_ray.cli import train
 from dbf_ray.config import Config, load_config
 from dbf_ray.detectors import BACKBONES, DETECTORS
 from dbf_ray.member_help import member_help
+from dbf_ray.plan.costs import Costs
+from dbf_ray.plan.stage_times import StageTimes
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.spaces import NotAllowedError, load_space
 from tests.search.begins import four_stages
@@ -23,6 +25,8 @@ CONFIGS = sorted((ROOT / "jobs" / "configs").rglob("*.yaml"))
 SPACES = sorted(file for file in (ROOT / "search_spaces").rglob("*.py") if file.name != "__init__.py")
 # Where the data of a configuration that needs a folder lie, beside the checkout.
 ROOTS = {"hrsc_mobilenet_v2": "data/hrsc2016", "hrsc_planned": "data/hrsc2016", "patches": "data/dota_sample"}
+COSTS = Costs("cpu", 64, (1.0, 2.0), (1, 1), (1, 1), (1, 1), 0.0, 0.0, 2.0, (1, 1), 0, True, 8, 1, (4, 4))
+TIMES = StageTimes((1.0,) * 5, (), (1,) * 5, 4, 3, True, COSTS)
 
 
 def names(files: list[Path]) -> list[str]:
@@ -57,7 +61,9 @@ def test_every_configuration_passes_a_dry_run(
     if config.data.name != "synthetic":
         options += ["--data.root", str(request.getfixturevalue("shared") / ROOTS[file.stem])]
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(train, "time_stages", lambda config, limit: TIMES)  # half a minute each
     result = train.command([*options, "--dry-run"])
+    assert result["seconds"] > 0
     assert len(result["frozen_prefixes"]) == config.training.epochs
     assert 0 < result["compute_ratio"] <= 1
     assert "training images" in capsys.readouterr().out

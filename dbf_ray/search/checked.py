@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
 import sqlite3
@@ -58,7 +57,7 @@ class CheckedBegin:
             spec.horizon,
             origin_of(config, data.digest),
             checkpoint_bytes(config, spec),
-            functools.cache(spec.hits),
+            spec.hits,
         )
 
     def study_data(self, config: Config, folder: Path) -> DataRecord:

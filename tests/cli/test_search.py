@@ -197,7 +197,10 @@ def test_a_dry_run_says_what_it_would_train_and_leaves_nothing(
         "trained"
     )
     found = json.loads(printed[-1])
-    assert (found["epochs_trained"], found["seconds"]) == (14, None)
+    assert found["epochs_trained"] == 14
+    assert found["seconds"] > 0
+    assert found["memory_bytes"] > 10**5
+    assert "time: about " in printed[2]
     assert 10**5 < found["checkpoint_bytes"] < 10**8
     assert searched == []
     assert set(tmp_path.rglob("*")) == before

@@ -20,7 +20,10 @@ from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.plan.costs import Costs
 from dbf_ray.plan.stage_times import StageTimes
 from dbf_ray.search import search, timing
+from dbf_ray.search.checked import CheckedBegin
 from dbf_ray.search.compared import check_accuracy, check_measured
+from dbf_ray.search.cost import Costs as SearchCosts
+from dbf_ray.search.settings import Settings
 from dbf_ray.search.timing import Timings, in_trial, kind_of, measured, measured_by_ray
 from tests import tiny
 from tests.detectors import narrow
@@ -159,6 +162,18 @@ def test_an_accuracy_that_no_evaluation_has_is_refused() -> None:
         check_accuracy(with_overrides(config, {"search.accuracy": "ap50/zeppelin"}), spec)
     with pytest.raises(ConfigError, match="merged/map50 needs evaluated images that are all patches"):
         check_accuracy(with_overrides(config, {"search.accuracy": "merged/map50"}), spec)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_a_search_knows_of_costs_can_be_sent() -> None:
+    """Ray pickles the searcher, and with it the study."""
+    settings = Settings(tiny.tiny_config(freezing__cache="ram"), CheckedBegin())
+    setting = settings.make({"freezing.policy": "frozen"})
+    costs = SearchCosts(settings, "compute_ratio", Timings(Path("nowhere")).seconds)
+    assert 0 < costs.known(setting) < 1  # type: ignore[operator]
+    again = cloudpickle.loads(cloudpickle.dumps(costs))
+    assert again.known(setting) == costs.known(setting)
+    assert settings.beginning(setting.config).hits(4, 2 * 4) > 0, "two steps an epoch, four epochs"
 
 
 def test_kinds_are_told_apart_by_what_takes_time() -> None:
