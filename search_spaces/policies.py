@@ -42,6 +42,8 @@ def space(trial: Any, config: Any = None) -> dict[str, Any]:
         overrides["freezing.growth"] = trial.suggest_float("growth", 1.5, 3.0)
     if policy in ("random_budget", "front", "back"):
         overrides["freezing.budget"] = trial.suggest_int("budget", 1, max(1, epochs - 1))
+    if policy == "random_budget":
+        overrides["freezing.draw"] = 0  # the same places with every seed
     if policy == "cosine":
         overrides["freezing.start"] = trial.suggest_float("start", 0.0, 1.0)
         overrides["freezing.end"] = trial.suggest_float("end", 0.0, 1.0)
