@@ -171,7 +171,7 @@ def overrides_of(
         ConfigError: see :func:`parse`.
     """
     overrides = {key: value for key, value in vars(namespace).items() if value is not None and _is_key(key)}
-    known = sorted(option for action in parser._actions for option in action.option_strings)
+    known = [option for action in parser._actions for option in action.option_strings]
     open_sections = {
         section
         for section in ("detector", "freezing")
@@ -181,7 +181,8 @@ def overrides_of(
         key = option.removeprefix("--")
         section = key.split(".", 1)[0]
         if not option.startswith("--") or "." not in key or section not in open_sections:
-            close = difflib.get_close_matches(option, known, 1)
+            alike = [one for one in known if one.rpartition(".")[2] == key]
+            close = alike or difflib.get_close_matches(option, sorted(known), 1)
             hint = f"did you mean {close[0]}?" if close else f"{parser.prog} --help lists all options"
             hint = f"it is called --{RENAMED[key]} now" if key in RENAMED else hint
             raise ConfigError(f"unknown option {option}; {hint}")

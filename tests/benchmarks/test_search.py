@@ -73,7 +73,7 @@ def test_a_replayed_search_trains_each_state_once_or_each_epoch(world: World, wo
     for share, epochs in ((True, distinct(world, 0)), (False, len(world.cost) * recorded.EPOCHS)):
         candidates = recorded.plain(world, 0)
         steps = replay(world, 0, recorded.Chance(3), candidates, share=share, **options)
-        assert steps[-1].epochs == pytest.approx(epochs, rel=0.02 if share else 0)  # 16 states are kept
+        assert steps[-1].epochs == pytest.approx(epochs, rel=0.03 if share else 0)  # 16 states are kept
         assert sorted(steps[-1].told) == [*range(len(world.cost))]
         assert {*steps[0].told} <= {*range(world.baselines)}
         assert [step.epochs for step in steps] == sorted(step.epochs for step in steps)

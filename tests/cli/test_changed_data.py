@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from dbf_ray.cli import evaluate, search, train
 from dbf_ray.cli.options import run_command
+from dbf_ray.tracking.urls import sqlite_url
 from dbf_ray.training.checkpoint import list_checkpoints, read_record
 from dbf_ray.training.manifest import seal
 from tests.cli.conftest import write_ships
@@ -186,11 +188,23 @@ def study(tiny: list[str], searching: list[str]) -> list[str]:
     return [*tiny, *searching, "--study", "s"]
 
 
+def begin_trials(folder: Path, *numbers: int) -> None:
+    """As if a search of ``full`` had begun trials with these numbers, and they had failed."""
+    opened = optuna.load_study(study_name=folder.name, storage=sqlite_url(folder / "study.db"))
+    facts = {"policy": "full", "parameters": {}, "rho": None, "seed": 0}
+    for number in numbers:
+        trial = opened.ask()
+        trial.set_user_attr("setting", {**facts, "key": "k", "overrides": {"freezing.policy": "full"}})
+        trial.set_user_attr("number", number)
+        opened.tell(trial, state=optuna.trial.TrialState.FAIL)
+        (folder / "trials" / str(number)).mkdir(parents=True)
+
+
 def test_a_study_does_not_go_on_with_other_data(
     study: list[str], root: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(search.command, study) == 0
-    (tmp_path / "studies" / "s" / "trials" / "6").mkdir(parents=True)
+    begin_trials(tmp_path / "studies" / "s", 6)
     for name, (change, phrase) in CHANGES.items():
         change(shutil.copytree(root, tmp_path / name))
         line = refused(search.command, [*study, "--data.root", str(tmp_path / name)])
@@ -212,8 +226,7 @@ def test_a_study_whose_own_file_is_torn_knows_by_its_trials(
 ) -> None:
     assert run_command(search.command, study) == 0
     folder = tmp_path / "studies" / "s"
-    for number in (9, 10):
-        (folder / "trials" / str(number)).mkdir(parents=True)
+    begin_trials(folder, 9, 10)
     (folder / "data.json").rename(folder / "trials" / "9" / "data.json")
     (folder / "data.json").write_text("")
     relabel(root)
