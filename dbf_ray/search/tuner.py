@@ -343,6 +343,8 @@ class _Search:
         if self.config.search.keep == "front":
             self.store.sweep(())
             keep_only({*result["front"], *self.study.baselines()}, result, self.folder / "trials")
+        else:  # it may have been killed in the last sweep
+            self.study.sweep()
 
     def _write(self) -> dict[str, Any]:
         result = self._result()
