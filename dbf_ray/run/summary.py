@@ -59,8 +59,8 @@ def about_run(config: Config, spec: RunSpec, data: DataRecord) -> dict[str, Any]
 
 
 def piece_of(facts: Mapping[str, Any], epoch: int) -> dict[str, Any]:
-    """What trains from ``epoch`` on: machine and versions."""
-    return {"epoch": epoch, "machine": facts["machine"], "versions": facts["versions"]}
+    """What trains from ``epoch`` on: machine, number of workers, versions."""
+    return {"epoch": epoch, **{name: facts[name] for name in ("machine", "world_size", "versions")}}
 
 
 def lineage(
@@ -75,8 +75,8 @@ def lineage(
         state: what that is called, if it is another run's; None: its own.
 
     Returns:
-        ``forked_from`` (run, epoch, state; None without) and ``pieces``: which machine and versions trained
-        from which epoch on.
+        ``forked_from`` (run, epoch, state; None without) and ``pieces``: which machine, how many workers
+        and which versions trained from which epoch on.
     """
     pieces, now = list(known.get("pieces") or ()), piece_of(facts, epoch)
     if not pieces or {**pieces[-1], "epoch": epoch} != now:

@@ -258,8 +258,8 @@ class Study:
 
     def sweep(self) -> None:
         """Remove the states that are not needed any more."""
-        if self.store is not None:
-            self.store.sweep(self.sharing.needed(self._open(), self.store.names()))
+        if self.store is not None and (have := self.store.names()):
+            self.store.sweep(self.sharing.needed(self._open(), have))
 
     def complete(self) -> list[FrozenTrial]:
         """Rows of Optuna's study whose settings were trained to the end, without duplicates."""

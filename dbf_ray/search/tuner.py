@@ -203,6 +203,7 @@ def _open(
     return study, store
 
 
+<<<<<<< HEAD
 def _known(earlier: Path, folder: Path, config: Config, begin: Begin, data: Record | None) -> Known:
     """The earlier study, which must have trained the same on the same."""
     if isinstance(data, DataRecord):
@@ -210,3 +211,196 @@ def _known(earlier: Path, folder: Path, config: Config, begin: Begin, data: Reco
     if isinstance(begin, StudyBegin):
         begin.study_data(config, earlier)
     return Known(earlier, folder, config)
+=======
+    def execute(self) -> dict[str, Any]:
+        done = len(self.study.complete())
+        missing = self.trials - done
+        if missing <= 0:
+            self.show(f"study {self.name}: all {self.trials} trials are done")
+            result = self._write()
+            self._keep(result)
+            return result
+        with connected_ray(self.config.cluster.address) as resources:
+            at_once = min(concurrency(self.config, self.concurrent, resources), missing)
+            self._greet(done, at_once, resources)
+            parent = mlflow_runs.parent_run(self.config, self.folder, self.trials, self.space_file)
+            reporter = SearchProgress(self.show, done=done, total=self.trials, concurrent=at_once)
+            failure: str | None = "interrupted"
+            try:
+                self._tune(reporter, parent, missing, at_once)
+                ended_well = len(self.study.complete()) - done
+                failure = None if ended_well or (done and not self._failures) else "no trial ended well"
+            finally:
+                result = self._write()
+                if parent is not None:
+                    parent.finish(self._files(), failure)
+        if failure is not None:
+            reasons = [self.study.last_invalid or "nothing", *self._failures]
+            raise TrainingError(
+                f"study {self.name}: not one trial ended well; the last one said: {reasons[-1]}; mend that, "
+                "and the same command goes on"
+            )
+        self._say_what_is_missing()
+        if self.run is None:
+            validate_front(result, self.folder / "trials", self.config, self.show)
+            result = self._write()
+        self._keep(result)
+        self.show(f"study {self.name}: {standing(result)}; {spent(result)}")
+        return result
+
+    def _say_what_is_missing(self) -> None:
+        """Failed trials, and why there are fewer complete ones than wanted."""
+        if self._failures:
+            self.show(f"study {self.name}: {len(self._failures)} failed, the last: {self._failures[-1]}")
+        complete = len(self.study.complete())
+        if not self.study.baselines_done():
+            self.show(
+                f"study {self.name}: a baseline has no result; the same command with --trials {complete + 1} "
+                "trains it first"
+            )
+        if self.study.invalid_draws:
+            self.show(
+                f"study {self.name}: {self.study.invalid_draws} draws were not valid, the last: "
+                f"{self.study.last_invalid}"
+            )
+        if complete < self.trials:
+            why = "the space has no further setting" if self.study.exhausted else "too many failed"
+            self.show(f"study {self.name}: {why}; it ends with {complete} of {self.trials} trials")
+
+    def _tune(self, reporter: SearchProgress, parent: Any, missing: int, at_once: int) -> None:
+        shutil.rmtree(self.folder / "tune", ignore_errors=True)  # of a search that was killed
+        target = mlflow_runs.target(self.config, self.name, parent)
+        setup = TrialSetup(self.name, str(self.folder.absolute() / "trials"), self.store, target, self.run)
+        searcher = StudySearcher(
+            self.study,
+            missing,
+            partial(self._begin, reporter=reporter),
+            partial(reporter.epoch, epochs=self.config.training.epochs),
+            partial(self._end, reporter=reporter, parent=parent),
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(partial(train_trial, setup=setup), self._resources()),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=StudySearcher.most(missing),
+                max_concurrent_trials=at_once,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                reuse_actors=True,  # a process costs seconds of imports
+            ),
+            run_config=tune.RunConfig(
+                name="tune" if self.config.cluster.storage is None else f"{self.name}-tune",
+                storage_path=self.config.cluster.storage or str(self.folder.absolute()),
+                failure_config=tune.FailureConfig(max_failures=self.config.cluster.max_failures),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise TrainingError(
+                f"study {self.name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command "
+                "continues it"
+            ) from error
+        finally:
+            # Tune's own notes; the study's state is in study.db
+            shutil.rmtree(self.folder / "tune", ignore_errors=True)
+        if searcher.refused is not None:
+            raise searcher.refused
+        if searcher.failed_in_a_row >= IN_A_ROW:
+            self.show(f"study {self.name}: stopped after {IN_A_ROW} failures one after the other")
+
+    def _resources(self) -> dict[str, float]:
+        cluster = self.config.cluster
+        if cluster.workers > 1:
+            return {"memory": DRIVER_MEMORY}
+        return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
+
+    def _begin(self, trial: Trial, *, reporter: SearchProgress) -> None:
+        directory = self.folder / "trials" / str(trial.number)
+        ended = read_result(directory)
+        if trial.again and ended is not None and fault_of(ended) is not None:  # without a number: anew
+            shutil.rmtree(directory)
+        reporter.begin(trial)
+
+    def _end(
+        self,
+        number: int,
+        report: Mapping[str, Any],
+        failure: str | None,
+        *,
+        reporter: SearchProgress,
+        parent: Any,
+    ) -> None:
+        directory = self.folder / "trials" / str(number)
+        if failure is not None:
+            self._failures.append(failure)
+        if failure is None and read_summary(directory) is None:  # trained on another machine
+            write_epochs(directory, report["records"])
+            write_json(directory / "summary.json", report["summary"])
+        if failure is not None and parent is not None:
+            mlflow_runs.end_trial(self.config, directory, failure)
+        result = self._write() if time.monotonic() - self._written > FILES_EVERY else self._result()
+        reporter.end(number, report, failure, result)
+        if parent is not None:
+            scores = [trial["map50"] for trial in result["trials"] if trial["map50"] is not None]
+            metrics = {
+                "front": float(len(result["front"])),
+                "hypervolume": result["hypervolume"],
+                "best_map50": max(scores, default=None),
+                "epochs_trained": float(result["epochs_trained"]),
+                "epochs_shared": float(result["epochs_shared"]),
+            }
+            parent.progress(
+                len(self.study.complete()),
+                {key: value for key, value in metrics.items() if value is not None},
+            )
+
+    def _result(self) -> dict[str, Any]:
+        """The content of pareto.json. The reference point is fixed once all baselines are done, and kept."""
+        study = self.study.optuna
+        fixed = study.user_attrs.get("reference")
+        rows = self.study.rows(self.folder / "trials")
+        for row in rows:
+            if (value := val_map50(Path(row["run"]))) is not None:
+                row["val_map50"] = value
+        result = study_result(self.name, rows, fixed)
+        if fixed is None and result["reference"] is not None and self.study.baselines_done():
+            study.set_user_attr("reference", list(result["reference"]))
+        return result
+
+    def _keep(self, result: Mapping[str, Any]) -> None:
+        """What stays of the checkpoints when the search has ended."""
+        if self.config.search.keep == "front":
+            self.store.sweep(())
+            keep_only({*result["front"], *self.study.baselines()}, result, self.folder / "trials")
+        else:  # it may have been killed in the last sweep
+            self.study.sweep()
+
+    def _write(self) -> dict[str, Any]:
+        result = self._result()
+        write_study(result, self.folder)
+        self._written = time.monotonic()
+        return result
+
+    def _files(self) -> list[Path]:
+        names = ("pareto.json", "pareto.html", "pareto.png", "trials.csv", "config.yaml")
+        return [self.folder / name for name in names if (self.folder / name).exists()] + [self.space_file]
+
+    def _greet(self, done: int, at_once: int, resources: Resources) -> None:
+        cluster = self.config.cluster
+        workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (
+            f" and {cluster.workers} GPUs" if cluster.gpu else ""
+        )
+        self.show(
+            f"study {self.name}: {self.trials - done} of {self.trials} trials to do, {at_once} at once, each "
+            f"on {workers} ({resources.place}: {resources.cpus} CPUs, {resources.gpus} GPUs)"
+        )
+        if self.concurrent and at_once < min(self.concurrent, self.trials - done):
+            self.show(f"study {self.name}: {self.concurrent} at once do not fit, {at_once} do")
+        if self.study.interrupted:
+            self.show(
+                f"study {self.name}: goes on with the interrupted trials "
+                f"{', '.join(map(str, self.study.interrupted))}"
+            )
+>>>>>>> s22r

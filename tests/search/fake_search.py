@@ -84,6 +84,7 @@ class FakeSearch:
                 self.begin(asked)
                 most_trials -= 1
             if not self.running:
+                self.study.sweep()
                 return
             for number in list(self.running):
                 self.epoch(number)

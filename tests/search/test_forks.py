@@ -212,8 +212,8 @@ def test_work_that_was_lost_before_a_forks_first_checkpoint_is_its_own(tmp_path:
     assert summary["attempts"] == 2
 
 
-def test_a_record_says_which_machine_and_versions_trained_from_which_epoch_on() -> None:
-    here, there = ({"machine": machine, "versions": {"torch": "2"}} for machine in ("here", "there"))
+def test_a_record_says_which_machine_workers_and_versions_trained_from_which_epoch_on() -> None:
+    here, there = ({"machine": "a", "world_size": workers, "versions": {"torch": "2"}} for workers in (1, 2))
     known = {"name": "a", "pieces": [{"epoch": 0, **here}], "forked_from": None}
     assert lineage(known, here, 3, None) == {"pieces": known["pieces"], "forked_from": None}
     moved = lineage(known, there, 3, "state")

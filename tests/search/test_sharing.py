@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ Trained = Counter[tuple[str, int]]
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("files", "search.store", "training.checkpoint", "training.manifest"):
         monkeypatch.setattr(f"dbf_ray.{module}.flush", lambda _: None)
+    # draws without a new setting, after which a space of few has none: hundreds of them take seconds
+    monkeypatch.setattr("dbf_ray.search.pool.STALE", 60)
+    monkeypatch.setattr("dbf_ray.search.study.RANDOM_TRIES", 60)
 
 
 def owners(trained: Trained) -> Counter[str]:
@@ -61,6 +64,16 @@ def test_what_is_shared_is_in_bounds_and_stays_for_more_trials(tmp_path: Path) -
     assert (unshared.total(), alone.largest) == (5 * 6, 0)
 
 
+def some(folder: Path, periods: Sequence[int], baselines: Sequence[dict[str, Any]] = ()) -> Path:
+    """A small space."""
+    space = folder / "some.py"
+    space.write_text(
+        f"BASELINES = {[*baselines]}\ndef space(trial):\n    return {{'freezing.policy': 'step', "
+        f"'freezing.rho': trial.suggest_categorical('rho', {[*periods]})}}"
+    )
+    return space
+
+
 class Kill(BaseException):
     """The process is gone."""
 
@@ -80,14 +93,14 @@ WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_state_values")
 
 
 def searched(
-    folder: Path, trained: Trained, left: list[int], epochs: int, workers: int
+    folder: Path, trained: Trained, left: list[int], epochs: int, workers: int, space: Path = RHO
 ) -> Iterator[FakeSearch]:
     """The search, if it comes through without the process being killed at the operation after ``left``."""
     with pytest.MonkeyPatch.context() as patch:
         for place, name in LINK:
             patch.setattr(place, name, dying(left, getattr(place, name)))
         try:
-            search = FakeSearch(folder, RHO, epochs, trained)
+            search = FakeSearch(folder, space, epochs, trained)
             storage = search.study.optuna._storage
             for name in WRITES:
                 patch.setattr(storage, name, dying(left, getattr(storage, name)))
@@ -119,14 +132,16 @@ def test_wherever_it_is_killed_no_epoch_is_in_two_trials(tmp_path: Path) -> None
 def test_killed_at_any_one_operation_the_same_command_ends_with_the_same(
     workers: int, tmp_path: Path
 ) -> None:
-    whole = FakeSearch(tmp_path / "whole", RHO, 5, Trained())
+    space = some(tmp_path, (2, 3, 4), [{"freezing.policy": "full"}])
+    whole = FakeSearch(tmp_path / "whole", space, 4, Trained())
     whole.run()
-    for last in itertools.count(workers, 5):
+    for last in itertools.count():
         folder, trained = tmp_path / str(last), Trained()
-        if any(True for _ in searched(folder, trained, [last], 5, workers)):
+        if any(True for _ in searched(folder, trained, [last], 4, workers, space)):
             break
-        again = FakeSearch(folder, RHO, 5, trained)
+        again = FakeSearch(folder, space, 4, trained)
         again.run(workers)
+        assert list(again.store.folder.iterdir()) == [], last
         assert again.values() == whole.values(), last
         assert owners(trained).total() == whole.trained.total(), last
         assert trained.total() <= whole.trained.total() + workers, last
@@ -134,23 +149,13 @@ def test_killed_at_any_one_operation_the_same_command_ends_with_the_same(
     assert last > 50
 
 
-def two(folder: Path) -> Path:
-    """A space of two settings, which are one until epoch 6 of 8."""
-    space = folder / "two.py"
-    space.write_text(
-        "BASELINES = []\ndef space(trial):\n    return {'freezing.policy': 'step', 'freezing.rho': "
-        "trial.suggest_categorical('rho', [6, 8])}"
-    )
-    return space
-
-
 def test_what_a_trial_that_failed_has_trained_is_trained_by_nobody_else(tmp_path: Path) -> None:
-    trained = Trained()
-    search = FakeSearch(tmp_path, two(tmp_path), 8, trained, fails={0: 4})
+    trained, space = Trained(), some(tmp_path, (6, 8))  # one training until epoch 6
+    search = FakeSearch(tmp_path, space, 8, trained, fails={0: 4})
     search.run(2, most_trials=2)
     assert [row["state"] for row in search.study.rows(search.trials)] == ["FAIL", "COMPLETE"]
     assert (trained.total(), set(owners(trained).values())) == (8, {1})
-    again = FakeSearch(tmp_path, two(tmp_path), 8, trained)  # goes on where it was, or where the other was
+    again = FakeSearch(tmp_path, space, 8, trained)  # goes on where the other was at 6
     again.run(2, most_trials=1)
     assert len(again.values()) == 2
     assert set(owners(trained).values()) == {1}

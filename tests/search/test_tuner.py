@@ -26,7 +26,13 @@ from dbf_ray.search import concurrency, search
 from dbf_ray.search.book import Book
 from dbf_ray.search.searching import Searching
 from dbf_ray.search.settings import Settings
+from dbf_ray.search.store import Store
 from dbf_ray.search.study import Trial
+<<<<<<< HEAD
+=======
+from dbf_ray.search.tuner import _Search
+from dbf_ray.training.checkpoint import save_checkpoint
+>>>>>>> s22r
 from tests.search.begins import four_stages
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -304,6 +310,15 @@ def test_a_baseline_that_failed_is_trained_first_by_the_command_that_is_named(tm
     rows = json.loads((tmp_path / "s" / "pareto.json").read_text())["trials"]
     assert [row["number"] for row in rows] == list(range(len(rows)))
     assert (rows[1]["policy"], rows[1]["state"]) == ("frozen", "COMPLETE")
+
+
+def test_a_state_that_nobody_wants_goes_though_there_is_nothing_to_train(tmp_path, monkeypatch):
+    without_ray(monkeypatch, set())
+    searched_without_ray(tmp_path, 2)
+    store = Store(tmp_path / "s" / "states", {})
+    assert store.publish(save_checkpoint(tmp_path / "checkpoints", 1, {}, {"epochs": []}), "x")
+    searched_without_ray(tmp_path, 2)  # the last one was killed before it removed it
+    assert store.names() == set()
 
 
 def test_a_continued_study_in_which_nothing_ends_well_any_more_is_an_error(tmp_path, monkeypatch):
