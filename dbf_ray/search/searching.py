@@ -145,6 +145,8 @@ class Searching:
             kept = {*validation.reported(result), *self.study.baselines()}
             self.store.sweep(())
             keep_only(kept, result, self.folder / "trials")
+        else:  # it may have been killed in the last sweep
+            self.study.sweep()
         return result
 
     def _missing(self) -> int:

@@ -28,11 +28,7 @@ from dbf_ray.search.searching import Searching
 from dbf_ray.search.settings import Settings
 from dbf_ray.search.store import Store
 from dbf_ray.search.study import Trial
-<<<<<<< HEAD
-=======
-from dbf_ray.search.tuner import _Search
 from dbf_ray.training.checkpoint import save_checkpoint
->>>>>>> s22r
 from tests.search.begins import four_stages
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
