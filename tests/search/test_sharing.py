@@ -27,8 +27,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("files", "search.store", "training.checkpoint", "training.manifest"):
         monkeypatch.setattr(f"dbf_ray.{module}.flush", lambda _: None)
     # draws without a new setting, after which a space of few has none: hundreds of them take seconds
-    monkeypatch.setattr("dbf_ray.search.pool.STALE", 60)
-    monkeypatch.setattr("dbf_ray.search.study.RANDOM_TRIES", 60)
+    monkeypatch.setattr("dbf_ray.search.pool.STALE", (60, 60))
+    monkeypatch.setattr("dbf_ray.search.choosing.RANDOM_TRIES", 60)
 
 
 def owners(trained: Trained) -> Counter[str]:
