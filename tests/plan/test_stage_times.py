@@ -34,6 +34,7 @@ def flops_of(self: Any, work: Callable[[], Any]) -> float:
 def test_every_number_of_frozen_stages_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stage_times.Measurement, "_timed", flops_of)
+    monkeypatch.setattr(stage_times.Clock, "holds", lambda self, seconds: True)  # these are no seconds
     before = torch.get_rng_state()
     config = tiny_config(freezing__cache="ram", freezing__policy="step", freezing__rho=2)
     found = time_stages(config)

@@ -104,7 +104,8 @@ def lines_with(text: str) -> list[str]:
 
 
 def on_files(root: Path, **changes: Any) -> dict[str, Any]:
-    bare = {key: value for key, value in TINY.items() if key not in ("data.train_images", "data.val_images")}
+    other = ("data.train_images", "data.val_images", "search.controls")
+    bare = {key: value for key, value in TINY.items() if key not in other}
     return {**bare, "data.name": "dota", "data.root": str(root), "training.epochs": 1, **changes}
 
 
