@@ -84,7 +84,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: list[int]) -
 
 
 def base(**changes: Any) -> Config:
-    fixed = {"tracking.mlflow": False, "training.epochs": 12, "data.image_size": 128}
+    fixed = {"tracking.mlflow": False, "training.epochs": 12, "data.image_size": 128, "search.controls": []}
     return with_overrides(Config(), {**fixed, **changes})
 
 
