@@ -107,12 +107,6 @@ class StudySearcher(Searcher):
         """Trials that are started at most for ``wanted`` complete ones."""
         return 2 * wanted + SPARE
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles it, to restore what is never restored, and not all that callbacks hold can be
-        pickled, as a print that Ray has replaced.
-        """
-        return {}
-
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's own file is the state."""
 

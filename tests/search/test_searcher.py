@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
-from ray import cloudpickle
 from ray.tune.search import Searcher
 
 from dbf_ray.config import Config, with_overrides
@@ -57,14 +55,6 @@ def test_a_failed_trial_is_made_up_for(study):
     end(searcher, "d", summary=SUMMARY)
     assert searcher.suggest("e") == Searcher.FINISHED
     assert len(study.complete()) == 2
-
-
-def test_tune_can_pickle_it_whatever_its_callbacks_hold(study):
-    lock = threading.Lock()
-    searcher = StudySearcher(
-        study, 1, lambda asked: print(lock), lambda number, report: None, lambda number, report, failure: None
-    )
-    assert cloudpickle.dumps(searcher)
 
 
 def test_failures_one_after_the_other_end_it_however_many_trials_are_wanted(study):
