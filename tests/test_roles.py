@@ -44,7 +44,6 @@ ANOTHER = {  # where another value is not simply made of the type
     "detector.norm_eval": "sync",
     "freezing.policy": "full",
     "search.accuracy": "ap50/ship",
-    "search.controls": [0.25],
     "search.sampler": "random",
     "training.accumulation": 4,
     "training.batch_size": 16,
