@@ -33,6 +33,7 @@ class SearchProgress:
         self._done, self._total, self._concurrent = done, total, concurrent
         self._running: dict[int, str] = {}
         self._names: dict[int, str] = {}
+        self._epochs: dict[int, int] = {}  # of trials that have others than all
         self._since: dict[int, float] = {}
         self._seconds: list[float] = []
         self._shown = clock()
@@ -40,6 +41,9 @@ class SearchProgress:
     def begin(self, trial: Trial) -> None:
         """A trial begins."""
         name = describe(trial.setting.policy, trial.setting.parameters)
+        if "training.epochs" in trial.setting.overrides:  # a shorter full training, or drawn
+            self._epochs[trial.number] = trial.setting.config.training.epochs
+            name += f", {self._epochs[trial.number]} epochs"
         self._names[trial.number] = name
         self._since[trial.number] = self._clock()
         self._running[trial.number] = f"trial {trial.number} {name} starting"
@@ -47,7 +51,7 @@ class SearchProgress:
 
     def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:
         """A running trial has done an epoch; a line now and then says where all of them are."""
-        found = report.get("accuracy")
+        found, epochs = report.get("accuracy"), self._epochs.get(number, epochs)
         score = f" {self._accuracy} {found:.3f}" if isinstance(found, float) else ""
         self._running[number] = (
             f"trial {number} {self._names.get(number, '')} epoch {report.get('epoch', 0) + 1}/{epochs}{score}"
