@@ -99,7 +99,8 @@ class Recording:
                     own = self._write(setting, future.result())
                     trained += own
                     sharing.end(number)
-                    store.sweep(sharing.needed([one.states for one in left], store.names()))
+                    seen = store.names()
+                    store.sweep(sharing.needed([one.states for one in left], seen), seen)
                     self._progress(setting, own, trained, todo, time.monotonic() - begun)
         done_now = len(self._known() & {one.key for one in self.settings})
         seconds = time.monotonic() - begun

@@ -66,9 +66,15 @@ class Store:
         """Whether a state is there with the contents that it was published with."""
         return fault_of(self[name]) is None
 
-    def sweep(self, needed: Collection[str]) -> None:
-        """Remove all states but those ``needed``. For the search alone: it knows who begins where."""
-        for name in self.names() - {*needed}:
+    def sweep(self, needed: Collection[str], seen: Collection[str] | None = None) -> None:
+        """Remove all states but those ``needed``. For the search alone: it knows who begins where.
+
+        Args:
+            needed: they stay.
+            seen: those that were there when it was asked what is needed: one that a trial has published since
+                stays. None: what is there now.
+        """
+        for name in {*(self.names() if seen is None else seen)} - {*needed}:
             self._remove(name)
 
     def tidy(self) -> None:

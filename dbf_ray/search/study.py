@@ -230,10 +230,9 @@ class Study:
         self.sharing.end(number)
         self.budget.end(number)
         running = self._running.pop(number, None)
-        complete = self.book.tell(number, summary, failure)
-        if not complete and running is not None:
-            self._leave(number, running.states)
-        return complete
+        if running is not None and (failure or self.book.fault_of(running, summary)):
+            self._leave(number, running.states)  # before it is told: it may be killed between
+        return self.book.tell(number, summary, failure)
 
     def failure_of(self, number: int) -> str | None:
         """Why a trial failed, if it did."""
@@ -259,7 +258,7 @@ class Study:
     def sweep(self) -> None:
         """Remove the states that are not needed any more."""
         if self.store is not None and (have := self.store.names()):
-            self.store.sweep(self.sharing.needed(self._open(), have))
+            self.store.sweep(self.sharing.needed(self._open(), have), have)
 
     def complete(self) -> list[FrozenTrial]:
         """Rows of Optuna's study whose settings were trained to the end, without duplicates."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dbf_ray.search.sharing import Sharing, Visit
+from dbf_ray.training.checkpoint import newest_whole
 from tests.search.fake_search import FakeSearch
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -45,6 +46,25 @@ def test_an_exhaustive_search_of_rho_trains_each_beginning_once(workers: int, tm
     assert (trained.total(), set(trained.values())) == (90, {1})
     assert search.largest <= 16
     assert search.store.names() == set()  # nothing is left that could begin there
+
+
+def test_a_state_that_is_published_while_the_search_sweeps_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = FakeSearch(tmp_path, RHO, 12, Trained())
+    search.run(1, most_trials=1)
+    assert search.store.names(), "else nothing is swept"
+    checkpoint = newest_whole(tmp_path / "trials" / "0" / "checkpoints")
+    assert checkpoint is not None
+    needed = search.study.sharing.needed
+
+    def meanwhile(*asked: Any) -> set[str]:
+        search.store.publish(checkpoint, "late")
+        return needed(*asked)
+
+    monkeypatch.setattr(search.study.sharing, "needed", meanwhile)
+    search.study.sweep()
+    assert "late" in search.store.names()
 
 
 def test_what_is_shared_is_in_bounds_and_stays_for_more_trials(tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ def test_what_its_name_does_not_say_is_no_state(tmp_path, store):
 def test_a_sweep_leaves_what_is_needed(tmp_path, store):
     for name in "abc":
         store.publish(checkpoint(tmp_path, 1), name)
+    seen = store.names()
+    store.publish(checkpoint(tmp_path, 1), "d")  # by a trial, after it was asked what is needed
+    store.sweep({"b", "z"}, seen)
+    assert store.names() == {"b", "d"}
     store.sweep({"b", "z"})
     assert store.names() == {"b"}
     store.sweep(())
