@@ -102,11 +102,6 @@ class StudySearcher(Searcher):
             failure = self._study.failure_of(number)
         self._on_end(number, last, failure)
 
-    @staticmethod
-    def most(wanted: int) -> int:
-        """Trials that are started at most for ``wanted`` complete ones."""
-        return 2 * wanted + SPARE
-
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's own file is the state."""
 

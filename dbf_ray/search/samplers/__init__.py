@@ -5,8 +5,6 @@ A new member is a class as :class:`Sampler` in a file of its own and a line here
 
 from __future__ import annotations
 
-from typing import Any
-
 from dbf_ray.errors import ConfigError
 from dbf_ray.search.samplers.base import Candidate, Facts, Sampler, Told
 from dbf_ray.search.samplers.by_chance import ByChance
@@ -16,7 +14,8 @@ from dbf_ray.search.samplers.tpe import Tpe
 
 __all__ = ["SAMPLERS", "Candidate", "Facts", "Sampler", "Told", "make_sampler"]
 
-SAMPLERS: dict[str, Any] = {member.name: member for member in (Cost, Grid, Tpe, ByChance)}
+MEMBERS: tuple[type[Sampler], ...] = (Cost, Grid, Tpe, ByChance)
+SAMPLERS = {member.name: member for member in MEMBERS}
 
 
 def make_sampler(name: str | None, facts: Facts, seed: int = 0, *, space: str = "the space") -> Sampler:
@@ -41,5 +40,4 @@ def make_sampler(name: str | None, facts: Facts, seed: int = 0, *, space: str = 
             f"{space}: the sampler {name} {why}; give --search.sampler {able[0]}"
             + (f", or {', '.join(able[1:])}" if able[1:] else "")
         )
-    sampler: Sampler = SAMPLERS[name](seed)
-    return sampler
+    return SAMPLERS[name](seed)

@@ -4,9 +4,10 @@ recorded trainings can be replayed with the same classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from dbf_ray.search.settings import Setting
@@ -61,7 +62,7 @@ class Facts:
         return next((one for one in self.pool if one.cost is None or not one.features), None)
 
 
-class Sampler(Protocol):
+class Sampler(ABC):
     """Chooses. What it chooses depends on its arguments and its seed alone: it remembers nothing, so that a
     search goes on after a kill as it would have.
 
@@ -73,6 +74,16 @@ class Sampler(Protocol):
     name: ClassVar[str]
     draws: ClassVar[bool] = False
 
+    def __init__(self, seed: int = 0) -> None:
+        """``seed``: of what is left to chance, if anything is."""
+        self.seed = seed
+
+    @staticmethod
+    def why_not(facts: Facts) -> str | None:
+        """Why it cannot serve a space, to follow "the sampler NAME"; None: it can."""
+        return None
+
+    @abstractmethod
     def next(
         self,
         pool: Sequence[Candidate],

@@ -6,22 +6,13 @@ import random
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from dbf_ray.search.samplers.base import Candidate, Facts, Told
+from dbf_ray.search.samplers.base import Candidate, Sampler, Told
 
 
-class ByChance:
+class ByChance(Sampler):
     """Any setting of the pool, all equally likely."""
 
     name: ClassVar[str] = "random"
-    draws: ClassVar[bool] = False
-
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
-    @staticmethod
-    def why_not(facts: Facts) -> str | None:
-        """It serves all spaces."""
-        return None
 
     def next(
         self,
@@ -31,5 +22,5 @@ class ByChance:
         have: Collection[str],
     ) -> int | None:
         """See :class:`.base.Sampler`."""
-        chance = random.Random(f"{self._seed}/{len(told) + len(running)}")
+        chance = random.Random(f"{self.seed}/{len(told) + len(running)}")
         return chance.randrange(len(pool)) if pool else None

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from dbf_ray.search.samplers.base import Candidate, Facts, Told
+from dbf_ray.search.samplers.base import Candidate, Facts, Sampler, Told
 from dbf_ray.search.states import deepest
 from dbf_ray.search.surrogate import Surrogate, expected_gain, staircase
 
@@ -17,7 +17,7 @@ FIRST = 2  # trained before there is a model
 MARGIN = 0.1  # of the range, between the worst and the reference
 
 
-class Cost:
+class Cost(Sampler):
     """The setting with the largest expected gain in hypervolume for each epoch that it takes: the gain is
     exact given the model, since the cost is known (Olofsson et al. 2019, doi 10.1109/TBME.2018.2855404, mix
     known and unknown objectives so). Trainings that run are believed to end where the model says.
@@ -28,9 +28,9 @@ class Cost:
     """
 
     name: ClassVar[str] = "cost"
-    draws: ClassVar[bool] = False
 
     def __init__(self, seed: int = 0, noise: float = 0.0) -> None:
+        super().__init__(seed)
         self._noise = noise
 
     @staticmethod

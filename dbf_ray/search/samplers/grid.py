@@ -6,21 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from dbf_ray.search.samplers.base import Candidate, Facts, Told
+from dbf_ray.search.samplers.base import Candidate, Facts, Sampler, Told
 from dbf_ray.search.states import deepest
 
 
-class Grid:
+class Grid(Sampler):
     """First whoever begins deepest, so saves most; of equal ones that at whose states fewest others begin:
     the tree of beginnings is walked down branch by branch, small ones first, as a depth-first walk that
     keeps little.
     """
 
     name: ClassVar[str] = "grid"
-    draws: ClassVar[bool] = False
-
-    def __init__(self, seed: int = 0) -> None:
-        pass
 
     @staticmethod
     def why_not(facts: Facts) -> str | None:

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from dbf_ray.search.samplers.base import Candidate, Facts, Told
+from dbf_ray.search.samplers.base import Candidate, Sampler, Told
 
 
-class Tpe:
+class Tpe(Sampler):
     """Optuna's tree-structured Parzen estimator draws settings by parameters, of the whole space and not of a
     pool: the study asks Optuna itself (:func:`..optuna_study.open_study` has its settings).
     """
 
     name: ClassVar[str] = "tpe"
     draws: ClassVar[bool] = True
-
-    def __init__(self, seed: int = 0) -> None:
-        pass
-
-    @staticmethod
-    def why_not(facts: Facts) -> str | None:
-        """It serves all spaces."""
-        return None
 
     def next(
         self,
