@@ -79,7 +79,8 @@ def forecast_search(
     left = [*chosen, *left[missing:]]
     store = Store(folder / "states", code_versions(versions()))
     epochs = sum(len(setting.states) - 1 for setting in chosen)
-    begun = _trained(chosen, left[len(chosen) :], store.names(), config.search.kept_states)
+    sharing = Sharing(config.search.kept_states, every=config.search.keep == "all")
+    begun = _trained(chosen, left[len(chosen) :], store.names(), sharing)
     trained = epochs - sum(begun)
     ahead = Ahead(settings, folder, timer)
     size = settings.beginning(config).checkpoint_bytes
@@ -92,7 +93,7 @@ def forecast_search(
         "epochs": epochs,
         "epochs_trained": trained,
         "checkpoint_bytes": size,
-        "disk_bytes": size * (kept + each * max(wanted, len(known))),
+        "disk_bytes": size * (kept + each * (len(known) + len(chosen))),
         "seconds": ahead.seconds(chosen, begun),
         "memory_bytes": ahead.memory(chosen),
     }
@@ -115,9 +116,11 @@ def forecast_text(study: str, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _trained(chosen: Sequence[Setting], others: Sequence[Setting], have: set[str], most: int) -> list[int]:
+def _trained(
+    chosen: Sequence[Setting], others: Sequence[Setting], have: set[str], sharing: Sharing
+) -> list[int]:
     """The epochs at which the settings begin if they come one after the other."""
-    sharing, begun = Sharing(most), []
+    begun = list[int]()
     open_ = [setting.states for setting in (*chosen, *others)]
     for number, setting in enumerate(chosen):
         open_.pop(0)

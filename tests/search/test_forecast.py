@@ -45,12 +45,12 @@ def test_all_of_rho(tmp_path: Path) -> None:
     found = forecast(tmp_path / "s", 20)
     assert (found["trials"], found["settings"], found["settings_are_all"]) == (13, 13, True)
     assert (found["epochs"], found["epochs_trained"], found["memory_bytes"]) == (156, 90, 9 * 10**8)
-    assert found["disk_bytes"] == 10**8 * (16 + 2 * 20)
+    assert found["disk_bytes"] == 10**8 * (16 + 2 * 13)
     evaluations = 90 * 1.5 * 2.0  # one image, 2 s untrained
     assert 45 + evaluations < found["seconds"] < 90 + evaluations
     text = forecast_text("s", found)
     assert "13 trials to do, of a space with 13 settings: 156 epochs, of which about 90 are to be" in text
-    assert "up to 5.60 GB in checkpoints of 0.100 GB" in text
+    assert "up to 4.20 GB in checkpoints of 0.100 GB" in text
     assert "time: about " in text
     assert text.endswith("memory: up to 0.9 GB of tensors in a trial")
     assert list(tmp_path.iterdir()) == []
@@ -63,6 +63,7 @@ def test_shorter_full_trainings_come_on_top(tmp_path: Path) -> None:
 
 def test_what_is_kept_counts(tmp_path: Path) -> None:
     assert forecast(tmp_path, 20, **{"search.kept_states": 0})["epochs_trained"] == 156
+    assert forecast(tmp_path, 20, **{"search.kept_states": 1, "search.keep": "all"})["epochs_trained"] == 90
     few = forecast(tmp_path, 20, **{"search.kept_states": 2})["epochs_trained"]
     assert 90 < few < 156
     assert forecast(tmp_path, 20, **{"search.keep": "front"})["disk_bytes"] == 10**8 * 20
