@@ -66,7 +66,7 @@ def test_what_is_kept_counts(tmp_path: Path) -> None:
     assert forecast(tmp_path, 20, **{"search.kept_states": 1, "search.keep": "all"})["epochs_trained"] == 90
     few = forecast(tmp_path, 20, **{"search.kept_states": 2})["epochs_trained"]
     assert 90 < few < 156
-    assert forecast(tmp_path, 20, **{"search.keep": "front"})["disk_bytes"] == 10**8 * 20
+    assert forecast(tmp_path, 20, **{"search.keep": "front"})["disk_bytes"] == 10**8 * 13
     assert forecast(tmp_path, 5, **{"search.keep": "all"})["disk_bytes"] == 10**8 * (60 + 10)
 
 
