@@ -19,8 +19,8 @@ from dbf_ray.search.checked import CheckedBegin, check_name, check_trials_known,
 from dbf_ray.search.compared import check_measured
 from dbf_ray.search.controls import controls_of
 from dbf_ray.search.cost import Costs
-from dbf_ray.search.draws import Draws
 from dbf_ray.search.pool import Pool
+from dbf_ray.search.same_study import draws_to_come
 from dbf_ray.search.settings import Begin, Setting, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
@@ -63,7 +63,8 @@ def forecast_search(
     folder = config.search.studies_dir / study_name
     check_trials_known(folder)
     space, settings = load_space(space_file), Settings(config, begin or CheckedBegin())
-    pool = Pool(Draws(space, study_name, []), settings, config.seed, ceiling(config, Costs(settings)))
+    draws = draws_to_come(folder, config, space)
+    pool = Pool(draws, settings, config.seed, ceiling(config, Costs(settings)))
     pool.check(space.file)
     every = {made.key: made for made in [*map(settings.make, space.baselines), *pool.settings]}
     if needs_timing(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dbf_ray.search import forecast_search, forecast_text
 from dbf_ray.search.ahead import after
 from dbf_ray.search.settings import Beginning
 from tests.search.begins import four_stages
+from tests.search.fake_search import FakeSearch
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -107,6 +109,21 @@ def test_a_large_space_has_at_least_what_was_drawn(tmp_path: Path) -> None:
     assert (found["settings"], found["settings_are_all"]) == (513, False)
     assert found["epochs"] == found["epochs_trained"] == 36
     assert "at least 513 settings" in forecast_text("s", found)
+
+
+def test_a_study_that_could_not_go_on_is_refused_and_its_file_is_as_it_was(tmp_path: Path) -> None:
+    FakeSearch(tmp_path / "s", SPACES / "rho.py", 12, Counter()).run(most_trials=3)
+    before = (tmp_path / "s" / "study.db").read_bytes()
+    same = {"search.sampler": "tpe"}
+    assert forecast(tmp_path / "s", 5, **same)["settings"] == 13
+    with pytest.raises(ConfigError, match=r"begun with other settings, it differs in training\.epochs"):
+        forecast(tmp_path / "s", 5, **same, **{"training.epochs": 6})
+    with pytest.raises(ConfigError, match=r"begun with other BASELINES, .*lr_scale.* is new"):
+        forecast(tmp_path / "s", 5, "policies", **same)
+    assert (tmp_path / "s" / "study.db").read_bytes() == before
+    (tmp_path / "s" / "study.db").write_bytes(b"no study")
+    with pytest.raises(ConfigError, match="cannot open the study 's'"):
+        forecast(tmp_path / "s", 5)
 
 
 def test_what_a_search_would_refuse_is_refused(tmp_path: Path) -> None:
