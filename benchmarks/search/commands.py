@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import compare, overhead, task
+from benchmarks.search import bands, compare, overhead, task
 from benchmarks.search.record import Recording
 from benchmarks.search.world import load_world, observed_front, write_facts
 from dbf_ray.cli.options import make_parser, parse, print_json
@@ -70,14 +70,15 @@ def replay_command(arguments: Sequence[str]) -> dict[str, Any]:
     )
     parser.add_argument("--processes", type=int, default=usable_cpus(), help="(default: one a core)")
     parser.add_argument("--reported", metavar="MODULE:NAME", help="what a search reports as its front")
-    parser.add_argument("--answer", metavar="MODULE:NAME", help="what it says of its own uncertainty")
+    parser.add_argument("--answer", metavar="MODULE:NAME", help="what it says of its own chance")
     options = parser.parse_args(arguments)
+    world = load_world(options.file)
     found = compare.Comparison(
-        load_world(options.file),
+        world,
         options.trainings,
         options.searches,
         _named(options.reported) or observed_front,
-        _named(options.answer),
+        _named(options.answer) or (bands.answer if {*world.resampled} == {*world.seeds} else None),
         options.seen,
     )
     result = found.run(options.samplers, options.workers, options.processes)

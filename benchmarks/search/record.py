@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.search.bands import resampled
 from benchmarks.search.table import Row, append_rows, read_rows, setting_text
+from benchmarks.search.world import add_draws
 from dbf_ray.config import Config, to_dict
 from dbf_ray.freezing import Horizon, make_policy
 from dbf_ray.progress import duration
@@ -122,7 +124,12 @@ class Recording:
         return {texts[text].key for text, states in found.items() if states == {*texts[text].states[1:]}}
 
     def _write(self, setting: Setting, records: Sequence[dict[str, Any]]) -> int:
-        """Append a setting's rows; how many of its epochs it has trained itself."""
+        """Append a setting's rows, and its draws; how many of its epochs it has trained itself."""
+        run = self.folder / "runs" / setting.key
+        if (drawn := resampled(run, records[-1])) is not None:
+            add_draws(
+                self.file, setting_text(setting.overrides), self.seed, drawn
+            )  # first: what has rows is done
         costs = nominal(setting, self.horizon)
         append_rows(
             self.file,
@@ -139,7 +146,7 @@ class Recording:
                 for record, cost in zip(records, costs, strict=True)
             ],
         )
-        shutil.rmtree(self.folder / "runs" / setting.key, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
         return sum("inherited" not in record for record in records)
 
     def _progress(self, setting: Setting, own: int, trained: int, todo: int, seconds: float) -> None:

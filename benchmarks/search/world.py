@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.search.table import Row, read_rows, setting_text
 from dbf_ray.config import Config, make_config
 from dbf_ray.errors import DataError
-from dbf_ray.files import write_json
+from dbf_ray.files import write_bytes, write_json
 from dbf_ray.freezing import Horizon
 from dbf_ray.reports.pareto import hypervolume, pareto_front
 from dbf_ray.search.settings import Beginning, Setting, Settings
@@ -35,6 +36,7 @@ class World:
         cost: compute_ratio, float64 [settings].
         make: makes settings of overrides, by training seed.
         epochs: E.
+        resampled: map50 on resampled images by training seed, [settings, draws]; of a seed without it: none.
     """
 
     settings: Mapping[int, Sequence[Setting]]
@@ -43,6 +45,7 @@ class World:
     cost: Array
     make: Mapping[int, Settings]
     epochs: int
+    resampled: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -89,6 +92,34 @@ def facts_file(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
+def draws_file(file: Path) -> Path:
+    """Where map50 of a table's settings on resampled images lies."""
+    return file.with_suffix(".npz")
+
+
+def add_draws(file: Path, text: str, seed: int, values: NDArray[np.float16]) -> None:
+    """Keep what a setting would have on resampled images beside its table, in one step."""
+    known: dict[str, Any] = {}
+    if (target := draws_file(file)).exists():
+        with np.load(target, allow_pickle=False) as arrays:
+            known = dict(arrays)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **(known | {f"{seed} {text}": values}))
+    write_bytes(target, stream.getvalue())
+
+
+def read_draws(file: Path, texts: Sequence[str], seeds: Sequence[int]) -> dict[int, Array]:
+    """[settings, draws] by training seed, of the seeds of which every setting has them."""
+    if not (source := draws_file(file)).exists():
+        return {}
+    with np.load(source, allow_pickle=False) as arrays:
+        return {
+            seed: np.array([arrays[f"{seed} {text}"] for text in texts], dtype=float)
+            for seed in seeds
+            if all(f"{seed} {text}" in arrays for text in texts)
+        }
+
+
 def write_facts(file: Path, config: Config, horizon: Horizon, more: Mapping[str, Any]) -> None:
     """Keep beside a table what its settings are overrides of."""
     tree = config.model_dump(mode="json")
@@ -126,7 +157,8 @@ def load_world(file: Path) -> World:
     settings = {seed: [make[seed].make(json.loads(text)) for text in order] for seed in seeds}
     flops = np.array([sum(row.flops for row in curves[seeds[0]][text]) for text in order])
     final = {seed: np.array([curves[seed][text][-1].map50 for text in order]) for seed in seeds}
-    return World(settings, len(first), final, flops / flops[0], make, config.training.epochs)
+    cost, drawn = flops / flops[0], read_draws(file, order, seeds)
+    return World(settings, len(first), final, cost, make, config.training.epochs, drawn)
 
 
 @dataclass(frozen=True)
