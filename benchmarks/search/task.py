@@ -62,7 +62,7 @@ def recorded(config: Config) -> Config:
             "evaluation.every": 1,
             "freezing.cache": "ram",
             "tracking.mlflow": False,
-            "training.precision": "float32",
+            "training.precision": "bf16",  # half the time of float32 on these CPUs
             "training.threads": 1,
         },
     )
