@@ -130,7 +130,7 @@ def test_a_resumed_run_is_the_same_run_without_repeated_steps(uri, tmp_path):
     for epoch in range(1, 5):
         again.epoch(record(epoch))
         again.epoch(record(epoch))
-    again.finish(SUMMARY, [])
+    again.finish(SUMMARY)
     assert steps(client, again.run_id, "loss") == [0, 1, 2, 3, 4]
     assert "failure" not in client.get_run(again.run_id).data.tags
     assert client.get_run(again.run_id).info.status == "FINISHED"
@@ -159,7 +159,7 @@ def test_a_study_has_its_own_experiment_a_parent_and_children(uri, tmp_path):
         target = MlflowTarget(uri, "my-study", f"trial-{number}", study.run_id, {"trial": str(number)})
         child = MlflowTracker(tmp_path / "study" / "trials" / str(number), target)
         child.start(CONFIG, {}, 0)
-        child.finish(SUMMARY, [])
+        child.finish(SUMMARY)
         study.progress(number + 1, {"hypervolume": 0.1 * number})
     (tmp_path / "pareto.json").write_text("{}")
     study.finish([tmp_path / "pareto.json"])
@@ -201,7 +201,7 @@ def test_an_unusable_store_warns_once_and_the_local_record_is_whole(tmp_path):
             tracker.start(CONFIG, {}, 0)
             for epoch in range(3):
                 tracker.epoch(record(epoch))
-            tracker.finish(SUMMARY, [])
+            tracker.finish(SUMMARY)
     ours = [str(entry.message) for entry in caught if "stays complete" in str(entry.message)]
     assert len(ours) == 1
     assert str(tmp_path / "a") in ours[0]
@@ -225,7 +225,7 @@ def test_a_store_that_comes_back_gets_everything_in_order_and_once(uri, tmp_path
     tracker.epoch(record(2))
     tracker.epoch(record(3))
     monkeypatch.setattr(MlflowClient, "log_batch", real)
-    tracker.finish(SUMMARY, [])
+    tracker.finish(SUMMARY)
     client = MlflowClient(uri)
     assert steps(client, tracker.run_id, "loss") == [0, 1, 2, 3]
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
@@ -324,5 +324,5 @@ def test_a_real_server_gets_the_run_and_its_files_and_its_end_does_not_end_the_t
     for epoch in range(1, 4):
         local.epoch(record(epoch))
         tracker.epoch(record(epoch))
-    tracker.finish(SUMMARY, [])
+    tracker.finish(SUMMARY)
     assert [known["epoch"] for known in read_epochs(tmp_path / "a")] == [1, 2, 3]

@@ -53,7 +53,7 @@ def test_class_names_with_odd_signs_are_logged(uri, tmp_path):
     tracker.start(CONFIG, {}, 0)
     for epoch in range(2):
         tracker.epoch({**record(epoch), **odd})
-    tracker.finish(SUMMARY, [])
+    tracker.finish(SUMMARY)
     run = MlflowClient(uri).get_run(tracker.run_id)
     names = ["plane_large_", "a_b", "a_b_2", "x/_/y", "_", "l" * 235]
     assert [run.data.metrics[f"ap50/{name}"] for name in names] == list(odd.values())
@@ -72,7 +72,7 @@ def test_what_the_store_refuses_is_left_out_and_what_follows_is_logged(uri, tmp_
         tracker.epoch(record(0))
     for epoch in (1, 2):
         tracker.epoch(record(epoch))
-    tracker.finish(SUMMARY, [])
+    tracker.finish(SUMMARY)
     client = MlflowClient(uri)
     assert steps(client, tracker.run_id, "loss") == [1, 2]
     assert client.get_run(tracker.run_id).info.status == "FINISHED"

@@ -52,7 +52,7 @@ def test_the_default_store_of_mlflow_and_its_artifacts_are_in_the_working_direct
     assert resolve_uri(uri) == uri
     (tracker,) = make_trackers(here / "run", MlflowTarget(uri, "mine"))[1:]
     tracker.start({"name": "x"}, {}, 0)
-    tracker.finish({"map50": 0.5, "epochs": 1}, [])
+    tracker.finish({"map50": 0.5, "epochs": 1})
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
     assert (run.info.status, run.data.metrics["map50"]) == ("FINISHED", 0.5)
