@@ -187,13 +187,13 @@ class MlflowStudy(_Tracked):
 class MlflowResult(_Tracked):
     """A run that is done in one go and has no epochs: an evaluation, a prediction."""
 
-    def start(self, params: Mapping[str, Any], datasets: list[Mapping[str, Any]]) -> None:
+    def start(self, params: Mapping[str, Any]) -> None:
         """It begins."""
-        self.begin({name: str(value) for name, value in params.items() if value is not None}, datasets)
+        self.begin({name: str(value) for name, value in params.items() if value is not None}, [])
 
-    def finish(self, metrics: Mapping[str, float], note: str) -> None:
+    def finish(self, metrics: Mapping[str, float], note: str, datasets: list[dict[str, Any]]) -> None:
         """It is done."""
-        self.end(FINISHED, metrics=dict(metrics), note=note)
+        self.end(FINISHED, metrics=dict(metrics), note=note, datasets=datasets)
 
     def fail(self, reason: str, killed: bool = False) -> None:
         """It has failed, or was killed."""

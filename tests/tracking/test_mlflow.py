@@ -216,10 +216,11 @@ def test_a_study_has_its_own_experiment_a_parent_and_children(uri, tmp_path):
 
 def test_an_evaluation_is_a_run_of_its_own(uri, tmp_path):
     run = MlflowResult(tmp_path / "e", MlflowTarget(uri, "exp", "evaluation of c", "evaluation"))
-    run.start({"split": "val", "none": None}, FACTS["datasets"])
-    run.finish({"val/map50": 0.5, "val/ap50/ship": 0.5}, "What it is.")
+    run.start({"split": "val", "none": None})
+    run.finish({"val/map50": 0.5, "val/ap50/ship": 0.5}, "What it is.", FACTS["datasets"])
     found = MlflowClient(uri).get_run(run_id(tmp_path / "e"))
     assert found.data.metrics == {"val/map50": 0.5, "val/ap50/ship": 0.5}
+    assert [one.dataset.name for one in found.inputs.dataset_inputs] == ["ships/train"]
     assert (found.data.params, found.data.tags["dbf_ray.kind"]) == ({"split": "val"}, "evaluation")
     assert (found.info.status, found.data.tags["mlflow.note.content"]) == ("FINISHED", "What it is.")
     assert Spool(tmp_path / "e").waiting(Spool(tmp_path / "e").read()) == 0
