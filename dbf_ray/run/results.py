@@ -82,7 +82,9 @@ def _begun(
     try:
         from dbf_ray.tracking.mlflow import MlflowResult
 
-        run = MlflowResult(directory, MlflowTarget(target.uri, target.experiment, name, kind, tags=tags))
+        run = MlflowResult(
+            directory, MlflowTarget(target.uri, target.experiment, name, kind, tags={**target.tags, **tags})
+        )
         run.start(params)
     except (ImportError, OSError) as error:
         warnings.warn(f"this {kind} is not in MLflow: {error}", stacklevel=4)

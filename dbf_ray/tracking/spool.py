@@ -156,6 +156,7 @@ def folders(root: Path) -> list[Path]:
 def sweep(folder: Path) -> None:
     """Note that a run was killed, if its process is gone and nobody has said how it ended."""
     spool = Spool(folder)
-    card = spool.read()
-    if card is not None and card.get("status") == RUNNING and not spool.is_alive():
-        spool.end(KILLED, GONE)
+    if (spool.read() or {}).get("status") == RUNNING:
+        with contextlib.suppress(Timeout, OSError), spool._lock("alive", 0.0):
+            if (spool.read() or {}).get("status") == RUNNING:  # nobody has begun in between
+                spool.end(KILLED, GONE)
