@@ -19,7 +19,10 @@ from dbf_ray.search.study import Study
 from dbf_ray.search.validation import val_map50
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
-MEASURED = ("map50", "map75", "map50_95", "compute_ratio", "device_seconds", "wall_seconds", "executed_flops")
+MEASURED = (
+    *("map50", "map75", "map50_95", "compute_ratio", "device_seconds", "wall_seconds", "executed_flops"),
+    *("peak_memory_bytes", "allreduce_bytes"),
+)
 
 
 class Outcome:
