@@ -13,7 +13,7 @@ from dbf_ray.reports.objectives import Objectives, in_figures, noun, objectives_
 from dbf_ray.reports.page.runs import Epochs, folder_of, run_data, shared_in_words, stages_of
 from dbf_ray.reports.page.table import NOTHING, Cell, Column, columns, full_name, known
 from dbf_ray.reports.plots import ParetoData, pareto_data, subtitle
-from dbf_ray.reports.style import FRONT, GRID, INK, MUTED, REGION, RUNS, pale, policy_styles
+from dbf_ray.reports.style import AXIS, FRONT, GRID, INK, MUTED, REGION, RUNS, pale, policy_styles
 from dbf_ray.reports.trials import is_baseline, is_complete, is_control, mean_accuracy, mean_of, short_label
 from dbf_ray.reports.uncertainty import interval_of, span_of
 
@@ -76,6 +76,7 @@ def page_data(sources: Sequence[Source]) -> dict[str, Any]:
             _study(source, name, place)
             for place, (source, name) in enumerate(zip(sources, names, strict=True))
         ],
+        "comparable": _comparable(sources),
         "rows": rows,
         "columns": shown,
         "costs": [
@@ -94,6 +95,8 @@ def page_data(sources: Sequence[Source]) -> dict[str, Any]:
             "front": FRONT,
             "region": REGION,
             "bar": pale(INK),
+            "line": AXIS,
+            "frozen": pale(FRONT, 0.16),
             "runs": list(RUNS),
         },
         "chosen": [
@@ -119,6 +122,12 @@ def _common(sources: Sequence[Source], names: Sequence[str]) -> Objectives:
     if len(set(names)) < len(names):
         raise ConfigError(f"studies must have different names, got {', '.join(names)}; give each once")
     return kinds.pop()
+
+
+def _comparable(sources: Sequence[Source]) -> str:
+    """A warning where the studies' hypervolumes are measured from different corners."""
+    corners = {str([source.result["reference"], source.result["ideal"]]) for source in sources}
+    return "" if len(corners) < 2 else "Their baselines differ, so these figures cannot be compared."
 
 
 def _study(source: Source, name: str, place: int) -> dict[str, Any]:
@@ -200,6 +209,7 @@ def _row(trial: Row, source: Source, place: int, objectives: Objectives, stages:
         "span": span_of(trial, by) if done else None,
         "mark": mark,
         "baseline": is_baseline(trial) and not is_control(trial),
+        "control": is_control(trial),
         "first": _first(trial, result, objectives),
         "command": trial.get("command"),
         "failure": trial.get("failure"),

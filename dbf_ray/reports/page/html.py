@@ -20,6 +20,7 @@ PARTS = {
     "within": "Cheapest that loses next to nothing",
     "chance": "What chance leaves open",
 }
+SCRIPTS = ("figures.js", "page.js")  # one after the other
 
 
 def study_page(sources: Sequence[Source]) -> str:
@@ -45,10 +46,11 @@ def page_html(data: Mapping[str, Any], plotly: str | None = None) -> str:
         accuracy=_text(data["axes"]["accuracy"]["name"]),
         subtitles="\n".join(map(_subtitle, data["studies"])),
         answers="\n".join(_answer(study, len(data["studies"]) > 1) for study in data["studies"]),
+        comparable=_text(data["comparable"]),
         style=(place / "page.css").read_text(encoding="utf-8"),
         plotly=get_plotlyjs() if plotly is None else plotly,
         data=_json(data),
-        script=(place / "page.js").read_text(encoding="utf-8"),
+        script="\n".join((place / name).read_text(encoding="utf-8") for name in SCRIPTS),
     )
 
 
@@ -64,9 +66,7 @@ def _text(text: Any) -> str:
 
 def _subtitle(study: Mapping[str, Any]) -> str:
     running = study["running"]
-    note = (
-        f" · {running} running (or interrupted): this page is of then, load it again later" if running else ""
-    )
+    note = f" · {running} running or interrupted; while a search runs, load the page again" if running else ""
     return f'<p class="muted">{_text(study["name"])}: {_text(study["subtitle"])}{note}</p>'
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dbf_ray.reports.answer import SECONDS
 from dbf_ray.reports.objectives import Objectives, in_figures
 from dbf_ray.reports.tables import standing
-from dbf_ray.reports.trials import brief, mean_of, parameters, setting
+from dbf_ray.reports.trials import brief, is_control, mean_of, parameters, setting
 from dbf_ray.reports.uncertainty import interval_of
 
 Row = Mapping[str, Any]
@@ -33,6 +33,7 @@ def columns(objectives: Objectives) -> list[Column]:
     of, by = objectives.names()
     found = [
         Column("setting", "setting", "policy with its parameters, and what else differs", _setting),
+        Column("standing", "standing", "on the front, dominated, recommended, failed", _standing),
         Column(of, of, "mean over seeds", lambda row, _: _figure(of, row.get("accuracy_mean", row.get(of)))),
         Column("interval", "90 %", "interval of the accuracy", _interval),
         Column("front", "on front", "probability of being on the front", _share("front_probability")),
@@ -40,7 +41,6 @@ def columns(objectives: Objectives) -> list[Column]:
         Column("seconds", "seconds", "measured seconds of training steps", _seconds),
         Column("shorter", "beats shorter", "probability of lying above full trainings cut short", _above(by)),
         Column("val_map50", "val map50", "on val, which the search did not see", _val),
-        Column("standing", "standing", "on the front, dominated, recommended, failed", _standing),
         Column("rho", "ρ", "period of the policy", _rho),
         Column("seeds", "seeds", "how many were trained", _seeds),
         Column("epochs", "epochs", "that it trained itself / all", _epochs),
@@ -56,12 +56,11 @@ def known(found: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
 
 def full_name(row: Row) -> str:
     """A setting with everything that its space has drawn: ``step(rho=4), backbone_lr_factor=0.1``."""
-    own = {"policy", "training.epochs"} if row.get("role") == "control" else {"policy"}
-    own |= set(parameters(row))
+    own = {"policy", "seed", *parameters(row)}
     also = [
         f"{key.rpartition('.')[2]}={brief(value)}"
         for key, value in (row.get("overrides") or {}).items()
-        if key.removeprefix("freezing.") not in own and key != "seed"
+        if key.removeprefix("freezing.") not in own and not is_control(row)
     ]
     return ", ".join([setting(row), *also])
 
