@@ -60,8 +60,11 @@ def page_data(sources: Sequence[Source]) -> dict[str, Any]:
     found, rows, cells = columns(objectives), [], []
     for place, source in enumerate(sources):
         stages = stages_of(source.result["trials"], source.epochs)
+        firsts = _firsts(source.result, objectives)
         for trial in source.result["trials"]:
-            rows.append(_row(trial, source, place, objectives, stages))
+            row = _row(trial, source, objectives, stages)
+            own = {"id": f"{place}/{trial['number']}", "study": place, "first": firsts.get(trial["number"])}
+            rows.append(own | row)
             cells.append([column.cell(trial, source.result) for column in found])
     places = known(found, cells)
     shown = _table(found, cells, places, rows, names)
@@ -101,7 +104,7 @@ def page_data(sources: Sequence[Source]) -> dict[str, Any]:
         },
         "chosen": [
             row["id"]
-            for mark in ("recommended", "full", "frozen")
+            for mark in ("recommended", "schedule", "full", "frozen")
             for row in rows
             if row["first"] == mark and row["runs"]
         ],
@@ -169,7 +172,7 @@ def _figures(result: Result) -> list[tuple[str, str]]:
     rows = {trial["number"]: trial for trial in result["trials"]}
     found: list[tuple[str, str]] = []
     row = rows.get(result["answer"].get("number"))
-    full = next((trial for trial in rows.values() if _first(trial, result, objectives) == "full"), None)
+    full = next((trial for trial in _own(result, objectives) if trial["policy"] == "full"), None)
     if row is not None:
         interval = interval_of(row)
         chance = "" if interval is None else f" (90 %: {interval[0]:.3f} – {interval[1]:.3f})"
@@ -189,7 +192,7 @@ def _figures(result: Result) -> list[tuple[str, str]]:
     return found
 
 
-def _row(trial: Row, source: Source, place: int, objectives: Objectives, stages: int) -> dict[str, Any]:
+def _row(trial: Row, source: Source, objectives: Objectives, stages: int) -> dict[str, Any]:
     """A trial: where it stands, how it is marked, what it cost and how its runs went."""
     result, (of, by) = source.result, objectives.names()
     done, on_front = is_complete(trial, objectives), trial["number"] in result["front"]
@@ -197,8 +200,6 @@ def _row(trial: Row, source: Source, place: int, objectives: Objectives, stages:
     records = source.epochs.get(folder_of(trial), ())
     mark = "front" if on_front else HOLLOW if is_baseline(trial) and not is_control(trial) else DOMINATED
     return {
-        "id": f"{place}/{trial['number']}",
-        "study": place,
         "number": trial["number"],
         "name": full_name(trial),
         "label": short_label(trial) if done or not is_control(trial) else str(trial["policy"]),
@@ -210,7 +211,6 @@ def _row(trial: Row, source: Source, place: int, objectives: Objectives, stages:
         "mark": mark,
         "baseline": is_baseline(trial) and not is_control(trial),
         "control": is_control(trial),
-        "first": _first(trial, result, objectives),
         "command": trial.get("command"),
         "failure": trial.get("failure"),
         "costs": {key: _cost(trial, key, unit) for key, (_, unit) in COSTS.items()} if done else {},
@@ -224,15 +224,25 @@ def _row(trial: Row, source: Source, place: int, objectives: Objectives, stages:
     }
 
 
-def _first(trial: Row, result: Result, objectives: Objectives) -> str | None:
-    """Why a trial's timeline is shown from the beginning, if it is."""
-    if trial["number"] == result["answer"].get("number"):
-        return "recommended"
-    if is_control(trial) or trial["policy"] not in ("full", "frozen") or not is_complete(trial, objectives):
-        return None
-    alike = [other for other in result["trials"] if other["policy"] == trial["policy"]]
-    first = next(other for other in alike if not is_control(other) and is_complete(other, objectives))
-    return str(trial["policy"]) if first["number"] == trial["number"] else None
+def _firsts(result: Result, objectives: Objectives) -> dict[int, str]:
+    """Trials whose timelines are shown from the beginning, and why: the recommended one, the base's full and
+    frozen, and where no schedule is recommended the one that is most probably on the front.
+    """
+    own, found = _own(result, objectives), {}
+    for policy in ("frozen", "full"):
+        alike = [trial["number"] for trial in own if trial["policy"] == policy]
+        found |= {number: policy for number in alike[:1]}
+    schedules = [trial for trial in own if not is_baseline(trial)]
+    number = result["answer"].get("number")
+    if schedules and number not in {trial["number"] for trial in schedules}:
+        best = max(schedules, key=lambda trial: (trial["front_probability"], trial["accuracy_mean"]))
+        found[best["number"]] = "schedule"
+    return found if number is None else found | {number: "recommended"}
+
+
+def _own(result: Result, objectives: Objectives) -> list[Row]:
+    """The complete trials of a study, shorter full trainings left out."""
+    return [trial for trial in result["trials"] if is_complete(trial, objectives) and not is_control(trial)]
 
 
 def _cost(trial: Row, key: str, unit: str) -> tuple[float, str] | None:

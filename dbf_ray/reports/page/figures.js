@@ -29,6 +29,7 @@ function make(tag, attributes = {}, ...children) {
 const touch = window.matchMedia("(pointer: coarse)").matches; // there a finger scrolls the page, no figure
 const settings = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 const size = () => (narrow() ? 11 : 12.5);
+const legendName = (text) => plain(cut(text, narrow() ? 19 : 48));
 const note = (text) => [{ text, showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper",
   font: { color: palette.muted } }];
 
@@ -72,7 +73,7 @@ function drawScatter() {
 
 function lineTrace(points, name, line, more = {}) {
   return points.length ? [{ x: points.map((p) => p[0]), y: points.map((p) => p[1]), mode: "lines", line,
-    name: plain(name), hoverinfo: "skip", legendrank: 1001, ...more }] : [];
+    name: legendName(name), hoverinfo: "skip", legendrank: 1001, ...more }] : [];
 }
 
 function studyLines(study) {
@@ -112,10 +113,10 @@ function pointTraces(shown, places) {
     const color = colorOf(group[0]);
     const fill = { front: color, hollow: "white", dominated: several ? `${color}66` : style.pale }[mark];
     const edge = baseline ? { color, width: 2 } : { color: "white", width: mark === "front" ? 1 : 0.5 };
-    const called = [control ? `${policy}, fewer epochs` : policy, ...(several ? [studies[study].name] : [])];
+    const called = [control ? `shorter ${policy}` : policy, ...(several ? [studies[study].name] : [])];
     return {
       x: group.map((row) => row.x), y: group.map((row) => row.y), mode: "markers+text",
-      name: plain(called.join(", ") + (mark === "front" ? "" : " (dominated)")),
+      name: legendName(called.join(", ") + (mark === "front" ? "" : " (dominated)")),
       text: group.map((row) => (places.has(row.id) ? `<b>${plain(row.label)}</b>` : "")),
       textposition: group.map((row) => places.get(row.id) || "top center"), textfont: { color, size: 12 },
       marker: { symbol: style.symbol, size: mark === "dominated" ? 9 : 12, color: fill, line: edge },
