@@ -89,7 +89,7 @@ def page_data(sources: Sequence[Source]) -> dict[str, Any]:
         ],
         "policies": {
             policy: {"color": color, "pale": pale(color), "symbol": symbol}
-            for policy, (color, _, symbol) in policy_styles(row["policy"] for row in rows).items()
+            for policy, (color, _, symbol) in policy_styles(str(row["policy"]) for row in rows).items()
         },
         "palette": {
             "ink": INK,
@@ -228,10 +228,11 @@ def _firsts(result: Result, objectives: Objectives) -> dict[int, str]:
     """Trials whose timelines are shown from the beginning, and why: the recommended one, the base's full and
     frozen, and where no schedule is recommended the one that is most probably on the front.
     """
-    own, found = _own(result, objectives), {}
+    own = _own(result, objectives)
+    found: dict[int, str] = {}
     for policy in ("frozen", "full"):
         alike = [trial["number"] for trial in own if trial["policy"] == policy]
-        found |= {number: policy for number in alike[:1]}
+        found |= dict.fromkeys(alike[:1], policy)
     schedules = [trial for trial in own if not is_baseline(trial)]
     number = result["answer"].get("number")
     if schedules and number not in {trial["number"] for trial in schedules}:
