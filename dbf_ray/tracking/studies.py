@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.errors import DataError
-from dbf_ray.tracking.jsonl import read_epochs
+from dbf_ray.tracking.jsonl import EPOCHS, SUMMARY, read_epochs
 
 RESULT = "pareto.json"
 KEYS = ("study", "objectives", "front", "controls", "answer", "history", "epochs_trained", "trials")
@@ -34,6 +34,16 @@ def read_study(folder: Path) -> tuple[dict[str, Any], Runs]:
     if missing:
         raise DataError(f"{file} must have {missing[0]}, and has not: another version of dbf_ray wrote it")
     return result, read_runs(result, folder)
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a search has made a folder, finished or not."""
+    return any((folder / name).is_file() for name in (RESULT, "study.db"))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a single run."""
+    return any((folder / name).is_file() for name in (EPOCHS, SUMMARY))
 
 
 def read_runs(result: Mapping[str, Any], folder: Path) -> Runs:

@@ -3,7 +3,7 @@ It is a single file that needs no network: :mod:`.data` says what it shows, ``pa
 """
 
 from dbf_ray.reports.page.data import Source, page_data
-from dbf_ray.reports.page.html import page_html, study_page
+from dbf_ray.reports.page.html import MADE_BY, page_html, study_page
 from dbf_ray.reports.page.runs import Epochs
 
-__all__ = ["Epochs", "Source", "page_data", "page_html", "study_page"]
+__all__ = ["MADE_BY", "Epochs", "Source", "page_data", "page_html", "study_page"]

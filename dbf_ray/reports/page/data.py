@@ -57,7 +57,8 @@ def page_data(sources: Sequence[Source]) -> dict[str, Any]:
     """
     names = [source.name or str(source.result["study"]) for source in sources]
     objectives = _common(sources, names)
-    found, rows, cells = columns(objectives), [], []
+    found, cells = columns(objectives), []
+    rows: list[dict[str, Any]] = []
     for place, source in enumerate(sources):
         stages = stages_of(source.result["trials"], source.epochs)
         firsts = _firsts(source.result, objectives)

@@ -20,6 +20,7 @@ PARTS = {
     "within": "Cheapest that loses next to nothing",
     "chance": "What chance leaves open",
 }
+MADE_BY = '<meta name="generator" content="dbf_ray">'
 SCRIPTS = ("figures.js", "page.js")  # one after the other
 
 
@@ -41,6 +42,7 @@ def page_html(data: Mapping[str, Any], plotly: str | None = None) -> str:
     """
     place = files("dbf_ray.reports.page")
     return Template((place / "page.html").read_text(encoding="utf-8")).substitute(
+        made_by=MADE_BY,
         title=_text(data["title"]),
         noun=_text(data["noun"]),
         accuracy=_text(data["axes"]["accuracy"]["name"]),

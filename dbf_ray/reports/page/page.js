@@ -126,9 +126,10 @@ function drawAll() {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
+  const { place } = button.parentElement.dataset;
   if (button.dataset.toggle) toggle(button.dataset.toggle);
-  if (button.dataset.copy) copy(button);
-  if (button.parentElement.dataset.place) sortBy(Number(button.parentElement.dataset.place));
+  else if (button.dataset.copy) copy(button);
+  else if (place) sortBy(Number(place));
 });
 get("filter").addEventListener("input", drawTable);
 get("all-costs").addEventListener("click", () => { state.allCosts = !state.allCosts; drawCosts(); });

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dbf_ray.reports.answer import SECONDS
 from dbf_ray.reports.objectives import Objectives, in_figures
 from dbf_ray.reports.tables import standing
-from dbf_ray.reports.trials import brief, is_control, mean_of, parameters, setting
+from dbf_ray.reports.trials import brief, is_baseline, is_control, mean_of, parameters, setting
 from dbf_ray.reports.uncertainty import interval_of
 
 Row = Mapping[str, Any]
@@ -34,7 +34,7 @@ def columns(objectives: Objectives) -> list[Column]:
     found = [
         Column("setting", "setting", "policy with its parameters, and what else differs", _setting),
         Column("standing", "standing", "on the front, dominated, recommended, failed", _standing),
-        Column(of, of, "mean over seeds", lambda row, _: _figure(of, row.get("accuracy_mean", row.get(of)))),
+        Column(of, of, "mean over seeds", lambda row, _: _figure(of, row.get("accuracy_mean"))),
         Column("interval", "90 %", "interval of the accuracy", _interval),
         Column("front", "on front", "probability of being on the front", _share("front_probability")),
         Column(by, by, "what the study compares by", lambda row, _: _figure(by, mean_of(row, by))),
@@ -71,8 +71,7 @@ def _setting(row: Row, _: Result) -> Cell:
 
 def _standing(row: Row, result: Result) -> Cell:
     said = standing(row, result)
-    if row.get("role") in ("baseline", "control"):
-        said += f", {row['role']}"
+    said += ", control" if is_control(row) else ", baseline" if is_baseline(row) else ""
     return said, said
 
 
