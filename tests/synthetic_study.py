@@ -220,7 +220,9 @@ class _Study:
         """The content of summary.json."""
         prefixes, keys = list(setting.prefixes[: len(records)]), setting.overrides
         scores = [record["map50"] for record in records if record["map50"] is not None]
-        last = next((record for record in reversed(records) if record["map50"] is not None), {})
+        last: dict[str, Any] = next(
+            (record for record in reversed(records) if record["map50"] is not None), {}
+        )
         parameters = {
             key.removeprefix("freezing."): value
             for key, value in keys.items()

@@ -173,15 +173,18 @@ def test_what_a_setting_costs_and_what_a_seed_changes(page: Page) -> None:
 
 
 def test_on_paper_figures_fit_and_commands_are_written_out(page: Page) -> None:
+    figures = "[...document.querySelectorAll('.main-svg')]"
+    right = f"Math.max(...{figures}.map(one => one.getBoundingClientRect().width))"
+    page.evaluate(
+        "window.addEventListener('beforeprint', () => { window.printed = RIGHT; })".replace("RIGHT", right)
+    )
+    assert page.evaluate(right) > 1000
+    assert page.pdf(format="A4")[:5] == b"%PDF-"
+    assert 300 < page.evaluate("window.printed") <= 700, "A4 has 794 px with its margins"
+    page.wait_for_function(f"{right} > 1000")
     page.emulate_media(media="print")
-    page.set_viewport_size({"width": 720, "height": 1000})
-    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("td.line code").first.is_visible()
     assert page.locator("button:visible").count() == page.locator("thead button:visible").count()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.main-svg')].every(one => one.getBoundingClientRect().right <= 720)"
-    )
-    assert page.pdf()[:5] == b"%PDF-"
 
 
 def test_without_epochs_and_without_trials_it_says_so(browser: Browser, tmp_path: Path) -> None:

@@ -149,4 +149,9 @@ window.addEventListener("resize", () => {
   clearTimeout(soon);
   soon = setTimeout(drawAll, 150);
 });
-for (const moment of ["beforeprint", "afterprint"]) window.addEventListener(moment, drawAll);
+for (const moment of ["beforeprint", "afterprint"]) {
+  window.addEventListener(moment, () => { // figures are drawn for the width of the paper, not of the window
+    document.body.classList.toggle("paper", moment === "beforeprint");
+    drawAll();
+  });
+}
