@@ -80,7 +80,9 @@ def test_a_wheel_holds_the_package_and_what_is_shipped(wheel: Path) -> None:
         f"dbf_ray/shipped_files/configs/{file.name}" for file in (ROOT / "jobs/configs").glob("*.yaml")
     }
     shipped |= {f"dbf_ray/shipped_files/{file.relative_to(ROOT)}" for file in ROOT.glob("search_spaces/*.py")}
-    assert packed == modules | shipped
+    page = {str(file.relative_to(ROOT)) for file in (ROOT / "dbf_ray/reports/page").glob("*.[hcj]*")}
+    assert len(page) == 4
+    assert packed == modules | shipped | page
 
 
 def test_site_packages_got_the_package_alone(environment: Path) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "plan": "choose settings that fit own images",
     "train": "train one detector with one freezing policy",
     "search": "search for the freezing schedule with the best trade-off of accuracy against compute",
+    "compare": "draw studies as one page: answer, trade-off, timelines, costs, all trials",
     "evaluate": "evaluate a checkpoint",
     "predict": "detect objects in images of any size",
     "prepare-data": "check a data set, cut its images into patches, merge detections of patches",

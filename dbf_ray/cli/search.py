@@ -33,8 +33,8 @@ EPILOG = """examples:
 
 Trained first are the space's baselines (full and frozen), and full for fewer epochs (--search.controls),
 which a schedule has to beat. What several settings have in common from their first epoch on is trained
-once. A study leaves studies/NAME/: study.db
-(Optuna), trials.csv, pareto.json, pareto.html, pareto.png and trials/NUMBER/, a complete run folder each.
+once. A study leaves studies/NAME/: pareto.html (a page with everything), pareto.json, pareto.png,
+trials.csv, study.db (Optuna) and trials/NUMBER/, a complete run folder each.
 How to write a space: see search_spaces/rho.py."""
 SHORT = {
     "sampler": ("NAME", f"what is tried next: {', '.join(SAMPLERS)}"),
@@ -145,8 +145,8 @@ def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
     if command := (result.get("answer") or {}).get("command"):
         lines += [f"train it: {command}"]
     lines += [
-        f"files: {folder / 'pareto.html'}  {folder / 'pareto.png'}  {folder / 'pareto.json'}  "
-        f"{folder / 'trials.csv'}"
+        f"page, to be opened in a browser: {folder / 'pareto.html'}",
+        f"files: {folder / 'pareto.png'}  {folder / 'pareto.json'}  {folder / 'trials.csv'}",
     ]
     if uri != "off":
         lines += [

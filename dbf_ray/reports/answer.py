@@ -24,7 +24,7 @@ from dbf_ray.reports.statistics import (
     posterior_means,
     within,
 )
-from dbf_ray.reports.trials import is_control
+from dbf_ray.reports.trials import is_control, mean_of
 
 Resampled = Mapping[int, Mapping[int, Floats]]
 """By trial and seed, its accuracy on each of the resampled sets of images."""
@@ -75,12 +75,6 @@ def measured(row: Mapping[str, Any], objectives: Objectives, resampled: Resample
         {seed: accuracy for seed, (accuracy, _) in points.items()},
         moved,
     )
-
-
-def mean_of(row: Mapping[str, Any], name: str) -> float:
-    """Mean over a trial's seeds of a measured value; NaN where none has it."""
-    values = [run[name] for run in (row, *(row.get("seeds") or ())) if run.get(name) is not None]
-    return float(np.mean(values)) if values else float("nan")
 
 
 def judge(

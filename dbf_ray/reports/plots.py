@@ -1,5 +1,5 @@
 """The trade-off of a study as a picture: first the plain data, then the function that draws it (as a page:
-see ``interactive.py``).
+see :mod:`.page`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
-from dbf_ray.reports.objectives import Objectives, in_figures, noun, objectives_of, title
+from dbf_ray.reports.objectives import Objectives, noun, objectives_of, title
 from dbf_ray.reports.pareto import staircase
 from dbf_ray.reports.style import FRONT, INK, MATPLOTLIB, MUTED, REGION, pale, policy_styles
-from dbf_ray.reports.trials import brief, is_baseline, is_complete, is_control, mean_accuracy, parameters
+from dbf_ray.reports.trials import (
+    is_baseline,
+    is_complete,
+    is_control,
+    mean_accuracy,
+    mean_of,
+    short_label,
+)
 from dbf_ray.reports.uncertainty import Uncertainty, draw_uncertainty, uncertainty_of
 
 
 class ParetoPoint(NamedTuple):
-    """One complete trial: its place, how it is marked, and what is told about it."""
+    """One complete trial: its place, and how it is marked."""
 
     number: int
     policy: str
@@ -35,7 +42,6 @@ class ParetoPoint(NamedTuple):
     on_front: bool
     is_knee: bool
     is_baseline: bool
-    details: tuple[str, ...]
 
 
 class ParetoData(NamedTuple):
@@ -60,7 +66,7 @@ def pareto_data(result: Mapping[str, Any]) -> ParetoData:
     """The plain data of the picture, from the content of ``pareto.json``."""
     objectives = objectives_of(result)
     shown = [trial for trial in result["trials"] if is_complete(trial, objectives)]
-    pairs = [(mean_accuracy(trial, objectives.accuracy), trial[objectives.cost]) for trial in shown]
+    pairs = [(mean_accuracy(trial, objectives.accuracy), mean_of(trial, objectives.cost)) for trial in shown]
     reference = result["reference"]
     region: list[tuple[float, float]] = staircase(pairs, reference) if reference else []
     if region:
@@ -219,6 +225,7 @@ def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:
     labels.
     """
     x = [point.cost for point in data.points] + ([data.reference[1]] if data.reference else [])
+    x += [end for _, low, high in data.uncertainty.spans for end in (low, high)]
     y = [point.accuracy for point in data.points] + ([data.reference[0]] if data.reference else [])
     y += [end for _, low, high in data.uncertainty.bars for end in (low, high)]
     pad_x, pad_y = (0.08 * ((max(values) - min(values)) or 0.1) for values in (x, y))
@@ -270,44 +277,13 @@ def _label(axes: Axes, data: ParetoData, colors: Mapping[str, str]) -> None:
 
 
 def _point(trial: Mapping[str, Any], result: Mapping[str, Any], objectives: Objectives) -> ParetoPoint:
-    known, (of, by) = parameters(trial), objectives.names()
-    details = [
-        f"<b>{trial['policy']}</b>",
-        *(f"{'ρ' if key == 'rho' else key}: {brief(value)}" for key, value in known.items()),
-    ]
-    details.append(f"{of}: {in_figures(of, trial[of], 4)}")
-    if trial.get("map50_best") is not None:
-        details.append(f"map50_best: {trial['map50_best']:.4f}")
-    if "front_probability" in trial:
-        low, high = trial["accuracy_interval"]
-        details += [
-            f"90 %: {low:.4f} to {high:.4f}, {1 + len(trial.get('seeds') or ())} seeds",
-            f"on the front: {trial['front_probability']:.2f}",
-        ]
-    details.append(f"{by}: {in_figures(by, trial[by], 4)}")
-    if trial.get("device_seconds") is not None and by != "device_seconds":
-        details.append(f"device seconds: {trial['device_seconds']:.1f}")
-    details.append(
-        f"trial {trial['number']}" + (f", seed {trial['seed']}" if trial.get("seed") is not None else "")
-    )
-    if trial.get("command"):
-        details.append(f"<i>{trial['command']}</i>")
     return ParetoPoint(
         number=trial["number"],
         policy=str(trial["policy"]),
-        label=f"{trial['epochs']} epochs" if is_control(trial) else _short_label(str(trial["policy"]), known),
-        cost=float(trial[by]),
-        accuracy=float(mean_accuracy(trial, of)),
+        label=short_label(trial),
+        cost=mean_of(trial, objectives.cost),
+        accuracy=mean_accuracy(trial, objectives.accuracy),
         on_front=trial["number"] in result["front"],
         is_knee=trial["number"] == result["answer"].get("number"),
         is_baseline=is_baseline(trial) and not is_control(trial),
-        details=tuple(details),
     )
-
-
-def _short_label(policy: str, known: Mapping[str, Any]) -> str:
-    """``ρ=4``, or the policy's first parameter, or its name: the colour tells the policy already."""
-    if "rho" in known:
-        return f"ρ={brief(known['rho'])}"
-    first = next((f"{key}={brief(value)}" for key, value in known.items()), policy)
-    return first if len(first) <= 14 else policy

@@ -16,8 +16,8 @@ from typing import Any
 from dbf_ray.errors import ConfigError
 from dbf_ray.files import write_bytes
 from dbf_ray.reports.answer import TOLERANCE, Resampled, judge
-from dbf_ray.reports.interactive import pareto_html
 from dbf_ray.reports.objectives import USUAL, Objectives
+from dbf_ray.reports.page import Epochs, Source, study_page
 from dbf_ray.reports.pareto import Reference, reference_of, share_of_ideal
 from dbf_ray.reports.plots import pareto_data, pareto_png
 from dbf_ray.reports.statistics import front_of
@@ -67,8 +67,9 @@ def study_result(
         :func:`.share_of_ideal`), hypervolume_gain (over what the baselines span alone), front (trial
         numbers, ascending; all these by means over seeds), what :mod:`.answer` finds (front_posterior, knee,
         within, controls, noise), answer (the recommended setting and, in words, what it saves and costs;
-        empty without a complete trial), epochs_trained (by all trials, those that failed too), epochs_shared
-        (that trials have from others), own (what the trained ones cost), trials.
+        empty without a complete trial), history (as each trial completed: trials, how many had by then;
+        epochs_trained, by all that had ended; hypervolume of them), epochs_trained (by all trials, those that
+        failed too), epochs_shared (that trials have from others), own (what the trained ones cost), trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
@@ -100,24 +101,24 @@ def study_result(
         "front": front,
         **judged.found,
         "answer": answer_of(judged),
+        "history": _history(rows, complete, points, reference),
         **_spent(rows),
         "trials": rows,
     }
 
 
-def write_study(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``pareto.json``, ``trials.csv``, ``pareto.html`` and ``pareto.png`` into ``folder`` (made if
-    missing).
+def write_study(result: Mapping[str, Any], folder: Path, epochs: Epochs | None = None) -> list[Path]:
+    """Write ``pareto.json``, ``trials.csv``, ``pareto.html`` (with ``epochs`` of its runs) and ``pareto.png``
+    into ``folder`` (made if missing).
 
     All is drawn before anything is written, and each file is replaced as a whole: a reader never sees half of
     one, and a failure leaves the earlier files.
     """
-    data = pareto_data(result)
     contents = {
         "pareto.json": (json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
         "trials.csv": trials_csv(result).encode(),
-        "pareto.html": pareto_html(data).encode(),
-        "pareto.png": pareto_png(data),
+        "pareto.html": study_page([Source(result, epochs or {})]).encode(),
+        "pareto.png": pareto_png(pareto_data(result)),
     }
     folder = Path(folder)
     for name, content in contents.items():
@@ -156,6 +157,30 @@ def _rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row = {key: trial.get(key) for key in TRIAL_KEYS} | dict(trial)
         rows[trial["number"]] = finite(row | {"parameters": row["parameters"] or {}})
     return [rows[number] for number in sorted(rows)]
+
+
+def _history(
+    rows: Sequence[Mapping[str, Any]],
+    complete: Sequence[Mapping[str, Any]],
+    points: Sequence[tuple[float, float]],
+    reference: Reference | None,
+) -> list[dict[str, Any]]:
+    """How the hypervolume grew with what was spent, by what is known of the trials now; further seeds come
+    on top. A row that does not say when it ended counts as later than those that do.
+    """
+    known = {row["number"]: point for row, point in zip(complete, points, strict=True)}
+    found: list[dict[str, Any]] = []
+    done: list[tuple[float, float]] = []
+    spent = 0
+    for row in sorted(rows, key=lambda row: (row.get("completed") or "~", row["number"])):
+        if row["number"] not in known and not row.get("completed"):
+            continue  # still running
+        spent += row.get("epochs_trained") or 0
+        if row["number"] in known:
+            done.append(known[row["number"]])
+            volume = None if reference is None else share_of_ideal(done, reference)
+            found.append({"trials": len(done), "epochs_trained": spent, "hypervolume": volume})
+    return found
 
 
 def _spent(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

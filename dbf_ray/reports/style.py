@@ -12,6 +12,7 @@ from typing import Any
 INK = "#1f2933"
 MUTED = "#6b7785"
 GRID = "#e4e8ec"
+AXIS = "#b4bcc5"
 REGION = "#dfeaf4"
 FRONT = "#3b5b7a"
 
@@ -57,7 +58,7 @@ CLASSES = (
 MATPLOTLIB: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
-    "axes.edgecolor": "#b4bcc5",
+    "axes.edgecolor": AXIS,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,

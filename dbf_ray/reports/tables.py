@@ -35,8 +35,8 @@ def study_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         key=lambda trial: (-trial[objectives.cost], -mean_accuracy(trial, objectives.accuracy)),
     )
     rest = [trial for trial in result["trials"] if not is_complete(trial, objectives)]
-    return [_row(trial, result, _standing(trial, result)) for trial in done] + [
-        _row(trial, result, _failure(trial)) for trial in rest
+    return [_row(trial, result, standing(trial, result)) for trial in done] + [
+        _row(trial, result, standing(trial, result)) for trial in rest
     ]
 
 
@@ -91,7 +91,11 @@ def _above(trial: Mapping[str, Any], cost: str) -> str:
     return ", ".join(cells) if above else "-"
 
 
-def _standing(trial: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def standing(trial: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Where a trial stands, in a word or two: on the front, dominated, recommended; or that it failed."""
+    if not is_complete(trial, objectives_of(result)):
+        state = str(trial["state"]).lower()
+        return {"fail": "failed", "complete": "failed: no finite result"}.get(state, state)
     number, words = trial["number"], []
     if number in result["front"]:
         words.append("front")
@@ -102,11 +106,6 @@ def _standing(trial: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     if number == result.get("answer", {}).get("number"):
         words.append("recommended")
     return ", ".join(words)
-
-
-def _failure(trial: Mapping[str, Any]) -> str:
-    state = str(trial["state"]).lower()
-    return {"fail": "failed", "complete": "failed: no finite result"}.get(state, state)
 
 
 def _seconds(value: float | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from dbf_ray.reports.objectives import Objectives
@@ -31,6 +33,12 @@ def mean_accuracy(trial: Mapping[str, Any], name: str = "map50") -> float:
     return float(trial.get("accuracy_mean", trial[name]))
 
 
+def mean_of(trial: Mapping[str, Any], name: str) -> float:
+    """Mean over a trial's seeds of a measured value; NaN where none has it."""
+    values = [run[name] for run in (trial, *(trial.get("seeds") or ())) if run.get(name) is not None]
+    return fmean(values) if values else math.nan
+
+
 def parameters(trial: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a trial's policy; ``rho`` also where only the trial's own field names it."""
     known = dict(trial.get("parameters") or {})
@@ -50,3 +58,16 @@ def setting(trial: Mapping[str, Any]) -> str:
 def brief(value: Any) -> str:
     """A parameter's value as short text."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def short_label(trial: Mapping[str, Any]) -> str:
+    """What stands beside a trial's point, whose colour tells the policy: ``ρ=4``, or the policy's first
+    parameter, or its name; of a control its epochs.
+    """
+    if is_control(trial):
+        return f"{trial['epochs']} epochs"
+    known, policy = parameters(trial), str(trial["policy"])
+    if "rho" in known:
+        return f"ρ={brief(known['rho'])}"
+    first = next((f"{key}={brief(value)}" for key, value in known.items()), policy)
+    return first if len(first) <= 14 else policy

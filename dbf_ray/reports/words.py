@@ -5,31 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dbf_ray.reports.answer import CONFIDENCE, SECONDS, Judged, is_noisy, mean_of
+from dbf_ray.reports.answer import CONFIDENCE, SECONDS, Judged, is_noisy
 from dbf_ray.reports.objectives import in_figures, noun
 from dbf_ray.reports.statistics import interval
-from dbf_ray.reports.trials import is_control, setting
+from dbf_ray.reports.trials import is_control, mean_of, setting
 
 AXES = {"compute_ratio": "FLOPs", SECONDS: "seconds"}
 
 
 def answer_of(judged: Judged) -> dict[str, Any]:
     """``answer`` of pareto.json: the recommended setting (the probable knee, else the cheapest that loses
-    next to nothing), if there is one, and the text; empty without a complete trial.
+    next to nothing), if there is one, its ``parts``, by what each is about, and these as one text; empty
+    without a complete trial.
     """
     if not judged.rows:
         return {}
-    text = " ".join(
-        sentence
-        for sentence in (_shorter(judged), _knee(judged), _within(judged), _chance(judged))
-        if sentence
-    )
+    found = {
+        "shorter": _shorter(judged),
+        "knee": _knee(judged),
+        "within": _within(judged),
+        "chance": _chance(judged),
+    }
+    parts = {about: part for about, part in found.items() if part}
+    said = {"parts": parts, "text": " ".join(parts.values())}
     place = judged.knee if judged.knee is not None else judged.pick
     if place is None:
-        return {"number": None, "text": text}
+        return {"number": None, **said}
     row, objectives = judged.rows[place], judged.objectives
     names = ("number", "policy", "parameters", "rho", *objectives.names(), "val_map50", "command")
-    return {name: row[name] for name in names if row.get(name) is not None or name == "rho"} | {"text": text}
+    return {name: row[name] for name in names if row.get(name) is not None or name == "rho"} | said
 
 
 def named(row: Mapping[str, Any]) -> str:

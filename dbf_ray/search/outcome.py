@@ -17,9 +17,13 @@ from dbf_ray.search.repeats import Repeats
 from dbf_ray.search.rows import keep_reference, kept_reference
 from dbf_ray.search.study import Study
 from dbf_ray.search.validation import val_map50
+from dbf_ray.tracking.studies import read_runs
 
 FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
-MEASURED = ("map50", "map75", "map50_95", "compute_ratio", "device_seconds", "wall_seconds", "executed_flops")
+MEASURED = (
+    *("map50", "map75", "map50_95", "compute_ratio", "device_seconds", "wall_seconds", "executed_flops"),
+    *("peak_memory_bytes", "allreduce_bytes"),
+)
 
 
 class Outcome:
@@ -92,7 +96,7 @@ class Outcome:
     def write(self) -> dict[str, Any]:
         """Write the files; returns the content of pareto.json."""
         result = self.result()
-        write_study(result, self.folder)
+        write_study(result, self.folder, read_runs(result, self.folder))
         self._written = time.monotonic()
         return result
 

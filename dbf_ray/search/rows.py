@@ -34,7 +34,9 @@ def row_of(trial: FrozenTrial, folder: Path, values: Mapping[str, float]) -> dic
         "peak_memory_bytes",
         "wall_seconds",
         "executed_flops",
+        "allreduce_bytes",
         "budget",
+        "num_stages",
         "world_size",
         "data_digest",
         "epochs",
@@ -56,6 +58,8 @@ def row_of(trial: FrozenTrial, folder: Path, values: Mapping[str, float]) -> dic
     row |= {name: result.get(name) if complete else None for name in ("map50", "compute_ratio")}
     if complete:
         row |= dict(values)
+    if trial.datetime_complete is not None:
+        row["completed"] = trial.datetime_complete.isoformat()
     if "epochs_trained" not in row:  # what it has of its own all the same
         done = read_epochs(folder / str(number))
         own = [epoch for epoch in done if "inherited" not in epoch]

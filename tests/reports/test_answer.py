@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from dbf_ray.reports import study_result
-from dbf_ray.reports.interactive import pareto_html
 from dbf_ray.reports.plots import pareto_data, pareto_png
 from dbf_ray.reports.tables import study_rows
 from tests.reports.conftest import trial
@@ -128,7 +127,4 @@ def test_the_pictures_show_it(trials: Trials) -> None:
     assert data.uncertainty.shorter == ((0.5, 0.55), (0.75, 0.62), (1.0, 0.64))
     assert len(data.uncertainty.bars) == len(data.points) == 7
     assert [point.label for point in data.points][-2:] == ["9 epochs", "6 epochs"]
-    page = pareto_html(data)
-    for name in ("full, cut short", "90 % interval"):
-        assert name in page
     assert len(pareto_png(data, dpi=60)) > 1000

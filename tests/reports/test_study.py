@@ -37,6 +37,7 @@ def test_front_knee_and_hypervolume(trials: Trials) -> None:
         "controls",
         "noise",
         "answer",
+        "history",
         "epochs_trained",
         "epochs_shared",
         "own",
@@ -77,6 +78,20 @@ def test_epochs_that_were_trained_are_told_from_those_of_others(trials: Trials) 
     result = study_result("s", trials)
     assert (result["epochs_trained"], result["epochs_shared"]) == (9, 6)
     assert result["own"] == {"executed_flops": 7, "device_seconds": 0, "wall_seconds": 0.5}
+
+
+def test_history_follows_the_order_of_completion(trials: Trials) -> None:
+    for row, hour in zip(trials, (3, 1, 2, 5, 4, 6, 0), strict=True):
+        row |= {"completed": f"2026-01-01T0{hour}:00:00", "epochs_trained": 10}
+    history = study_result("s", trials)["history"]
+    assert [entry["trials"] for entry in history] == [1, 2, 3, 4, 5]
+    assert [entry["epochs_trained"] for entry in history] == [20, 30, 40, 50, 60], "failed ones cost too"
+    volumes = [entry["hypervolume"] for entry in history]
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(study_result("s", trials)["hypervolume"])
+    assert study_result("s", trials[2:])["history"][-1]["hypervolume"] is None
+    running = {"number": 9, "state": "RUNNING", "policy": "full", "epochs_trained": 3}
+    assert study_result("s", [*trials, running])["history"] == history
 
 
 def test_trials_are_whole_sorted_and_free_of_nan(trials: Trials) -> None:
