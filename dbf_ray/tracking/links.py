@@ -21,6 +21,7 @@ ACCURACY, COST, SECONDS = "val/map50", "cost/compute_ratio", "cost/device_second
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 HERE = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 _TAG = "mlflow.sharedViewState."
+_WORKFLOW = "workflowType=machine_learning"
 _SECTION = "dbf_ray-accuracy-and-cost"
 _WORDS = ("params.`policy`", "tags.`dbf_ray.role`")
 _MOST = 100  # runs in a chart, and runs that the page loads at once
@@ -87,7 +88,22 @@ def run_link(server: str, experiment: str, run: str, artifact: str | None = None
     return f"{_page(server, experiment)}/runs/{run}{rest}?{_WORKFLOW}"
 
 
-_WORKFLOW = "workflowType=machine_learning"
+def study_links(client: Any, server: str, study: str) -> dict[str, str]:
+    """What to look at of a study, and where; nothing where the store does not have it.
+
+    Args:
+        client: MLflow's, of the store.
+        server: address of MLflow's UI.
+        study: name of the experiment.
+    """
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        return {}
+    place = experiment.experiment_id
+    links = {"trials": view_link(server, place, TRIALS), "charts": view_link(server, place, TRIALS, True)}
+    for run in client.search_runs([place], "tags.`dbf_ray.kind` = 'search'", max_results=1):
+        links["answer"] = run_link(server, place, run.info.run_id, "pareto.html")
+    return links
 
 
 def _page(server: str, experiment: str) -> str:
