@@ -1,0 +1,173 @@
+"""How a study looks in MLflow's UI: views of its experiment, and links that open them.
+
+Found out by trying, with MLflow 3.17. A view is a tag of the experiment, ``mlflow.sharedViewState.KEY``: JSON
+with a name, by which the page's list "Views" offers it, and a state, which ``?viewStateShareKey=KEY`` in the
+address opens. The state can carry a search filter, sorting, columns with their order and widths, grouping,
+charts (scatter, parallel coordinates, lines, bars) and their sections; not which rows are unfolded or pinned.
+Whether the table or the charts show is in the address alone (``compareRunsMode``), and so is which kind of
+work the page is for: without ``workflowType`` a browser that is new to MLflow shows its page for language
+models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+ACCURACY, COST, SECONDS = "val/map50", "cost/compute_ratio", "cost/device_seconds"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+HERE = "http://127.0.0.1:5000"  # where `mlflow ui` answers
+_TAG = "mlflow.sharedViewState."
+_WORKFLOW = "workflowType=machine_learning"
+_SECTION = "dbf_ray-accuracy-and-cost"
+_WORDS = ("params.`policy`", "tags.`dbf_ray.role`")
+_MOST = 100  # runs in a chart, and runs that the page loads at once
+
+
+def _metric(name: str) -> str:
+    return f"metrics.`{name}`"
+
+
+def _param(name: str) -> str:
+    return f"params.`{name}`"
+
+
+@dataclass(frozen=True)
+class View:
+    """One entry of the list "Views".
+
+    Attributes:
+        key: in the address.
+        name: in the list.
+        kinds: of runs that it shows, by their tag ``dbf_ray.kind``; all without.
+        order: sorted by this column ...
+        ascending: ... the smallest first.
+        group: tag by which rows become one, with means.
+    """
+
+    key: str
+    name: str
+    kinds: tuple[str, ...] = ()
+    order: str = _metric(ACCURACY)
+    ascending: bool = False
+    group: str | None = None
+
+
+TRIALS = View("trials", "Trials, best map50 first", ("trial",))
+SETTINGS = View("settings", "Settings, means over seeds", ("trial",), group="dbf_ray.setting")
+SEARCH = View("search", "The search, its trials below it", (), "attributes.start_time", True)
+RUNS = View("runs", "Trainings, best map50 first", ("training",))
+STUDY_VIEWS, RUN_VIEWS = (TRIALS, SETTINGS, SEARCH), (RUNS,)
+
+
+def view_tags(views: Sequence[View] = STUDY_VIEWS) -> dict[str, str]:
+    """Tags of an experiment that has these views, the first one on top of the list. To be set once, when the
+    experiment is made: from then on a person may change them.
+    """
+    tags = dict(KIND)
+    for place, view in enumerate(views):
+        stamp = len(views) - place  # the list is sorted by it, the largest first
+        state = json.dumps(_state(view), separators=(",", ":"))
+        envelope = {"name": view.name, "createdAt": stamp, "updatedAt": stamp, "state": state}
+        tags[_TAG + view.key] = json.dumps(envelope, separators=(",", ":"))
+    return tags
+
+
+def view_link(server: str, experiment: str, view: View, charts: bool = False) -> str:
+    """The address of a view: its table, or its charts."""
+    more = "&compareRunsMode=CHART" if charts else ""
+    return f"{_page(server, experiment)}/runs?viewStateShareKey={view.key}&{_WORKFLOW}{more}"
+
+
+def run_link(server: str, experiment: str, run: str, artifact: str | None = None) -> str:
+    """The address of a run's page, or of one of its files."""
+    rest = f"/artifacts/{quote(artifact)}" if artifact else ""
+    return f"{_page(server, experiment)}/runs/{run}{rest}?{_WORKFLOW}"
+
+
+def study_links(client: Any, server: str, study: str) -> dict[str, str]:
+    """What to look at of a study, and where; nothing where the store does not have it.
+
+    Args:
+        client: MLflow's, of the store.
+        server: address of MLflow's UI.
+        study: name of the experiment.
+    """
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        return {}
+    place = experiment.experiment_id
+    links = {"trials": view_link(server, place, TRIALS), "charts": view_link(server, place, TRIALS, True)}
+    for run in client.search_runs([place], "tags.`dbf_ray.kind` = 'search'", max_results=1):
+        links["answer"] = run_link(server, place, run.info.run_id, "pareto.html")
+    return links
+
+
+def _page(server: str, experiment: str) -> str:
+    return f"{server.rstrip('/')}/#/experiments/{experiment}"
+
+
+def _state(view: View) -> dict[str, Any]:
+    """What the page keeps of itself, by the names that its scripts use."""
+    condition = " or ".join(f"tags.`dbf_ray.kind` = '{kind}'" for kind in view.kinds)
+    return {
+        "searchFilter": condition,
+        "orderByKey": view.order,
+        "orderByAsc": view.ascending,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        **_columns(view),
+        **_charts(view),
+        "runsHiddenMode": "SHOW_ALL",  # of the charts' lines; otherwise ten
+        "groupBy": view.group
+        and {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": view.group}]},
+    }
+
+
+def _columns(view: View) -> dict[str, Any]:
+    """Widths in pixels. Words have no means, so they are left out where rows are grouped."""
+    widths = {_param("policy"): 100, _param("rho"): 70, _metric(ACCURACY): 110, _metric(COST): 160}
+    widths |= {_metric(SECONDS): 160, "tags.`dbf_ray.role`": 110}
+    if view.group:
+        widths = {column: width for column, width in widths.items() if column not in _WORDS}
+    name, created = "attributes.`Run Name`", "runDateAndNestInfo"
+    return {
+        "selectedColumns": list(widths),
+        "columnOrder": [name, created, *widths, "duration"],
+        "columnWidths": {name: 300, created: 140, **widths},
+    }
+
+
+def _charts(view: View) -> dict[str, Any]:
+    """What is empty, as rho without a policy that has it, the page hides."""
+    lines = {"xAxisKey": "step", "lineSmoothness": 0}
+    policy = [] if view.group else ["policy"]
+    cards = [
+        _card("front", "SCATTER", xaxis=_axis(COST), yaxis=_axis(ACCURACY)),
+        _card("parallel", "PARALLEL", selectedParams=["rho"], selectedMetrics=[COST, ACCURACY]),
+        _card("learning", "LINE", metricKey=ACCURACY, selectedMetricKeys=[ACCURACY], **lines),
+        _card("costs", "PARALLEL", selectedParams=policy, selectedMetrics=[COST, SECONDS, ACCURACY]),
+        _card("rho", "SCATTER", xaxis=_axis("rho", "PARAM"), yaxis=_axis(ACCURACY)),
+    ]
+    section = {"uuid": _SECTION, "name": "Accuracy and cost", "display": True, "isReordered": True}
+    return {
+        "compareRunCharts": cards,
+        "compareRunSections": [{**section, "columns": 2, "cardHeight": 400}],
+        "isAccordionReordered": True,  # ours stays the first
+        "hideEmptyCharts": True,
+        "globalLineChartConfig": {**lines, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _axis(name: str, kind: str = "METRIC") -> dict[str, str]:
+    return {"key": name, "type": kind}
+
+
+def _card(name: str, kind: str, **more: Any) -> Mapping[str, Any]:
+    place = {"uuid": f"dbf_ray-{name}", "metricSectionId": _SECTION, "type": kind}
+    return {**place, "deleted": False, "isGenerated": False, "runsCountToCompare": _MOST, **more}
