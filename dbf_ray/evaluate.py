@@ -12,13 +12,14 @@ from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_s
 from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.build.frozen import frozen_settings
 from dbf_ray.build.images import image_settings
-from dbf_ray.config import Config, at, make_config, with_overrides
+from dbf_ray.build.stored import stored_config
+from dbf_ray.config import Config, at, with_overrides
 from dbf_ray.data import class_names, originals_of
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
-from dbf_ray.training.checkpoint import load_checkpoint, read_record
+from dbf_ray.training.checkpoint import load_checkpoint
 from dbf_ray.training.loop import evaluate
 
 
@@ -29,13 +30,7 @@ def config_of(checkpoint: Path, root: Path | None = None) -> Config:
     Raises:
         WeightsError: the checkpoint cannot be read, or this version does not understand its configuration.
     """
-    record = read_record(checkpoint)
-    try:
-        config = make_config(record["config"], f"checkpoint {checkpoint}")
-    except (KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(
-            f"checkpoint {checkpoint} must hold a configuration that this version understands: {error}"
-        ) from error
+    config = stored_config(checkpoint)
     changes: dict[str, Any] = {"training.device": "auto"}
     if root is not None:
         changes["data.root"] = str(root)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dbf_ray.config.roles import Frozen, Guard, Label, Place, Resource, Thawed, Weights
+from dbf_ray.values import is_text
 
 
 class Section(BaseModel):
@@ -155,6 +156,15 @@ class DataConfig(Section):
         description="memory in GB, per training worker, for decoded and resized images, training images "
         "first; 0: decode in every epoch",
     )
+
+    @field_validator("train_split", "val_split")
+    @classmethod
+    def _within_root(cls, value: str) -> str:
+        if not is_text(value) or any(
+            {"/", "\\"} & set(name) or name in (".", "..") for name in value.split("+")
+        ):
+            raise ValueError("should name splits of the data, without slashes (root says where)")
+        return value
 
 
 class DetectorConfig(OpenSection):

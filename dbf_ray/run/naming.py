@@ -16,7 +16,7 @@ def run_name(config: Config) -> str:
     if config.name:
         return config.name
     parameters = "".join(
-        f"-{key}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items())
+        f"-{safe_name(key)}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items())
     )
     interval = config.freezing.interval
     held = (
@@ -36,7 +36,7 @@ def safe_name(text: str) -> str:
 def _in_a_name(value: Any) -> str:
     """A parameter as part of a folder's name: short, and different for different values."""
     if isinstance(value, dict):
-        return "".join(f"-{key}{_in_a_name(part)}" for key, part in sorted(value.items()))
+        return "".join(f"-{safe_name(key)}{_in_a_name(part)}" for key, part in sorted(value.items()))
     text = "_".join(map(_in_a_name, value)) if isinstance(value, list | tuple) else str(value)
     safe = safe_name(text)
     return safe if len(safe) <= 24 else f"{safe[:12]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -22,6 +22,7 @@ import torch
 
 from dbf_ray.errors import WeightsError
 from dbf_ray.files import flush
+from dbf_ray.tensors import load_tensors
 from dbf_ray.training.manifest import FILES, MANIFEST, fault_of, seal
 
 _REPLACED = ".replaced"  # an earlier attempt's checkpoint of an epoch, until the new one is in its place
@@ -173,7 +174,9 @@ def load_checkpoint(
     """
     record = read_record(folder)
     with _readable(folder):
-        state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+        state = load_tensors(folder / "checkpoint.pt", device)
+        if not isinstance(state, dict):
+            raise ValueError(f"checkpoint.pt must hold a state, got {type(state).__name__}")
     return state, record
 
 
