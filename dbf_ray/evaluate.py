@@ -12,7 +12,7 @@ from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_s
 from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.build.frozen import frozen_settings
 from dbf_ray.build.images import image_settings
-from dbf_ray.build.stored import stored_config
+from dbf_ray.build.stored import fit_weights, stored_config, stored_weights
 from dbf_ray.config import Config, at, with_overrides
 from dbf_ray.data import class_names, originals_of
 from dbf_ray.data.contents import why_nothing_counts
@@ -48,23 +48,10 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     """
     device = choose_device(config.training.device)
     state, record = load_checkpoint(checkpoint, device)
-    try:
-        # the average, where it was what was evaluated
-        classes, weights = (list(record["classes"]), state.get("ema", state)["model"])
-    except KeyError as error:
-        raise WeightsError(
-            f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote"
-        ) from error
+    classes, weights = stored_weights(state, record, checkpoint)
     detector = _untrained(config, classes).to(device)
-    try:
-        detector.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise WeightsError(
-            f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on "
-            f"{config.detector.backbone}: {lines[0] if lines else error}; give a checkpoint together with "
-            "its own configuration"
-        ) from error
+    kind = f"{config.detector.name} on {config.detector.backbone}"
+    fit_weights(detector, weights, checkpoint, kind, "give a checkpoint together with its own configuration")
     return _in_layout(detector, config).eval(), classes
 
 

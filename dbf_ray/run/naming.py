@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.config import Config, at
 from dbf_ray.tracking import MlflowTarget, resolve_uri
+from dbf_ray.uris import with_password
 
 
 def run_name(config: Config) -> str:
@@ -52,5 +54,12 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
     if not config.tracking.mlflow:
         return None
     with at("tracking"):
-        uri = resolve_uri(config.tracking.uri)
+        uri = tracking_uri(config)
     return MlflowTarget(run_name=run_name(config), experiment=config.tracking.experiment, uri=uri)
+
+
+def tracking_uri(config: Config) -> str:
+    """Where MLflow is. A configuration that a record holds has no user and password: these come from
+    ``MLFLOW_TRACKING_URI``, if it is the same address.
+    """
+    return resolve_uri(with_password(config.tracking.uri, os.environ, "MLFLOW_TRACKING_URI"))

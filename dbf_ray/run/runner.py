@@ -172,6 +172,6 @@ def _train(
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on
 
-    with at("training"):
+    with at("training", "detector"):
         fit(training, state, after_epoch)
     return not go_on

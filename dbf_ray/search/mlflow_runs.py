@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dbf_ray.config import Config
-from dbf_ray.tracking import MlflowTarget, resolve_uri
+from dbf_ray.run import tracking_uri
+from dbf_ray.tracking import MlflowTarget
 
 
 def parent_run(config: Config, folder: Path, trials: int, space_file: Path) -> Any:
@@ -31,7 +32,7 @@ def parent_run(config: Config, folder: Path, trials: int, space_file: Path) -> A
         "accuracy": config.search.accuracy,
         "cost": config.search.cost,
     }
-    parent = MlflowStudy(folder, resolve_uri(config.tracking.uri), folder.name, parameters)
+    parent = MlflowStudy(folder, tracking_uri(config), folder.name, parameters)
     return parent if parent.run_id else None
 
 
@@ -39,9 +40,7 @@ def target(config: Config, study: str, parent: Any) -> MlflowTarget | None:
     """Where the trials go; None without a parent run."""
     if parent is None:
         return None
-    return MlflowTarget(
-        resolve_uri(config.tracking.uri), study, None, parent.run_id, {"dbf_ray.study": study}
-    )
+    return MlflowTarget(tracking_uri(config), study, None, parent.run_id, {"dbf_ray.study": study})
 
 
 def end_trial(config: Config, directory: Path, failure: str) -> None:
@@ -49,4 +48,4 @@ def end_trial(config: Config, directory: Path, failure: str) -> None:
     with contextlib.suppress(ImportError):
         from dbf_ray.tracking.mlflow import end_abandoned_run
 
-        end_abandoned_run(directory, resolve_uri(config.tracking.uri), failure)
+        end_abandoned_run(directory, tracking_uri(config), failure)

@@ -14,6 +14,7 @@ from typing import Any
 
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray
 from dbf_ray.cluster.reach import cluster_address, require_ray
+from dbf_ray.cluster.storage import require_storage
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.locks import only_writer
@@ -103,6 +104,7 @@ def search(
         concurrency(config, concurrent, available_resources())
         check_measured(config)
     prepared = _prepare(config, space, folder, begin or CheckedBegin())
+    require_storage(config.cluster.storage)
     with contextlib.ExitStack() as held:
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
