@@ -22,6 +22,8 @@ from dbf_ray.errors import DbfRayError
 from dbf_ray.evaluation.matches import MATCHES, write_matches
 from dbf_ray.locks import only_writer
 from dbf_ray.plan.uncovered import uncovered_notes
+from dbf_ray.room import enough_room
+from dbf_ray.run.failure import tell_failure
 from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
@@ -112,11 +114,10 @@ def run(
             for record in state.records:
                 tracker.epoch(record)
         try:
-            stopped_early = _train(about, training, state, directory, active, on_epoch)
+            with enough_room(directory, "its record"):
+                stopped_early = _train(about, training, state, directory, active, on_epoch)
         except BaseException as error:
-            reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            for tracker in active:
-                tracker.fail(reason)
+            tell_failure(error, active, directory)
             # not a crash: the same would only come again
             if isinstance(error, DbfRayError) and training.frozen is not None:
                 training.frozen.close()

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from dbf_ray.config import Config, to_dict
-from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
+from dbf_ray.errors import TrainingError, WeightsError
 from dbf_ray.freezing import Policy, budget, make_policy
 from dbf_ray.run import OnEpoch, run_name
+from dbf_ray.run.failure import tell_failure
 from dbf_ray.run.summary import lineage, machine, piece_of, versions
 from dbf_ray.search.own import OwnTraining
 from dbf_ray.tracking import Tracker
@@ -57,9 +58,7 @@ class OwnRun:
         try:
             trial.train()
         except BaseException as error:
-            reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            for tracker in trackers:
-                tracker.fail(reason)
+            tell_failure(error, trackers, directory)
             raise
         return trial.finish()
 

@@ -19,6 +19,7 @@ from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.locks import only_writer
 from dbf_ray.reports.objectives import Objectives
+from dbf_ray.room import enough_room
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.same_data import DataRecord
 from dbf_ray.run.summary import versions
@@ -111,6 +112,7 @@ def search(
             if cluster_address(config.cluster.address) is not None:
                 check_measured_by_ray(config)
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
+        held.enter_context(enough_room(folder, "the study"))
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
         study, store = _open(config, prepared, folder, wanted, timer, progress)
