@@ -13,13 +13,14 @@ from dbf_ray.build.data import build_eval_loader, choose_device, feeding, make_s
 from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.build.frozen import frozen_settings
 from dbf_ray.build.images import image_settings
-from dbf_ray.config import Config, at, make_config, with_overrides
+from dbf_ray.build.stored import fit_weights, stored_config, stored_weights
+from dbf_ray.config import Config, at, with_overrides
 from dbf_ray.data import Dataset, class_names, originals_of
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
 from dbf_ray.errors import ConfigError, WeightsError
-from dbf_ray.training.checkpoint import load_checkpoint, read_record
+from dbf_ray.training.checkpoint import load_checkpoint
 from dbf_ray.training.loop import evaluate
 
 
@@ -30,13 +31,7 @@ def config_of(checkpoint: Path, root: Path | None = None) -> Config:
     Raises:
         WeightsError: the checkpoint cannot be read, or this version does not understand its configuration.
     """
-    record = read_record(checkpoint)
-    try:
-        config = make_config(record["config"], f"checkpoint {checkpoint}")
-    except (KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(
-            f"checkpoint {checkpoint} must hold a configuration that this version understands: {error}"
-        ) from error
+    config = stored_config(checkpoint)
     changes: dict[str, Any] = {"training.device": "auto"}
     if root is not None:
         changes["data.root"] = str(root)
@@ -54,23 +49,10 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     """
     device = choose_device(config.training.device)
     state, record = load_checkpoint(checkpoint, device)
-    try:
-        # the average, where it was what was evaluated
-        classes, weights = (list(record["classes"]), state.get("ema", state)["model"])
-    except KeyError as error:
-        raise WeightsError(
-            f"checkpoint {checkpoint} lacks {error}; it must be one that a run of this project wrote"
-        ) from error
+    classes, weights = stored_weights(state, record, checkpoint)
     detector = _untrained(config, classes).to(device)
-    try:
-        detector.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise WeightsError(
-            f"the weights of checkpoint {checkpoint} do not fit {config.detector.name} on "
-            f"{config.detector.backbone}: {lines[0] if lines else error}; give a checkpoint together with "
-            "its own configuration"
-        ) from error
+    kind = f"{config.detector.name} on {config.detector.backbone}"
+    fit_weights(detector, weights, checkpoint, kind, "give a checkpoint together with its own configuration")
     return _in_layout(detector, config).eval(), classes
 
 

@@ -38,9 +38,11 @@ def whole_file(file: Path, durable: bool = True) -> Iterator[Path]:
         if durable:
             flush(partial)
         os.replace(partial, file)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, name):
+            error.filename = str(file)  # a full disk says no name, or that of the half-written file
         raise
 
 

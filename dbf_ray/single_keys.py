@@ -1,9 +1,10 @@
 """YAML and JSON in which no mapping holds a key twice: their own parsers keep the last and say nothing. And
-YAML whose text stays text.
+YAML whose text stays text, that makes plain values alone, and whose aliases do not multiply.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import reprlib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ Path = tuple[str, ...]
 NULL = "tag:yaml.org,2002:null"
 TEXT = "tag:yaml.org,2002:str"
 MERGE = "tag:yaml.org,2002:merge"
+MOST_REPEATED = 10_000  # values that aliases may repeat; a few lines of them can stand for billions
 
 
 class RepeatedKey(yaml.MarkedYAMLError):
@@ -33,17 +35,35 @@ def load_yaml(text: str, is_text: Callable[[Path], bool] = lambda path: False) -
 
     Raises:
         RepeatedKey: a mapping holds a key twice.
-        yaml.YAMLError, ValueError: it is no YAML, or a value is not what its tag says.
+        yaml.YAMLError, ValueError: it is no YAML, a value is not what its tag says, or its aliases repeat too
+            much.
     """
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
+        sizes: dict[int, int] = {}
+        if _size(node, sizes) - len(sizes) > MOST_REPEATED:
+            raise yaml.YAMLError(f"its aliases repeat more than {MOST_REPEATED} values; write them out")
         _prepare(node, (), is_text, loader, set())
         return loader.construct_document(node)
+    except (LookupError, AttributeError, TypeError, RecursionError) as error:  # from a tag, or its nesting
+        raise yaml.YAMLError(f"a value is not what its tag says, or nested too deep: {error}") from error
     finally:
         loader.dispose()
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node stands for, each as often as aliases name it; ``sizes`` has those of all nodes
+    below it.
+    """
+    if (known := sizes.get(id(node))) is None:
+        sizes[id(node)] = MOST_REPEATED + 2**32  # of one that is within itself
+        inside = [*itertools.chain(*node.value)] if isinstance(node, yaml.MappingNode) else node.value
+        parts = [] if isinstance(node, yaml.ScalarNode) else inside
+        known = sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return known
 
 
 def load_json(text: str) -> Any:
@@ -58,8 +78,8 @@ def load_json(text: str) -> Any:
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(
             f"a mapping must hold a key once, {twice!r} is twice in {reprlib.repr(found)}; remove one of them"
         )

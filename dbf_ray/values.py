@@ -19,6 +19,15 @@ def is_text(text: str) -> bool:
     return plain_text(text) == text and not any(sign < " " or sign == "\x7f" for sign in text)
 
 
+def one_line(text: str) -> str:
+    """Text on one line for a terminal: control characters, which could move its cursor or rename its window,
+    as escapes.
+    """
+    return "".join(
+        sign if sign.isprintable() or sign == " " else ascii(sign)[1:-1] for sign in " ".join(text.split())
+    )
+
+
 def finite(value: Any) -> Any:
     """``value`` with every NaN and infinity in it replaced by None, tuples and sets by lists, numpy's and
     torch's scalars by Python's and all else by text: what JSON can hold.

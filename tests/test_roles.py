@@ -29,6 +29,7 @@ BASE = {
     "data.root": "/here/data",
     "detector.weights_backbone": "/here/weights.pth",
     "detector.weights_mmrotate": "/here/checkpoint.pth",
+    "detector.weights_checkpoint": "/here/epoch-00012",
     "freezing.policy": "step",
     "freezing.rho": 3,
     "training.accumulation": 2,
@@ -40,6 +41,7 @@ ANOTHER = {  # where another value is not simply made of the type
     "data.augment.scales": [0.5, 1.5],
     "detector.weights_backbone": "/there/weights.pth",
     "detector.weights_mmrotate": "/there/checkpoint.pth",
+    "detector.weights_checkpoint": "/there/epoch-00012",
     "detector.name": "rotated_fcos",
     "detector.norm_eval": "sync",
     "freezing.policy": "full",
@@ -177,7 +179,7 @@ def test_names_of_weights_are_no_paths() -> None:
     assert set(paths(with_overrides(Config(), named))) == {"runs_dir", "search.studies_dir"}
     assert set(paths(with_overrides(Config(), {**BASE, "freezing.cache_dir": "scratch"}))) == {
         *("runs_dir", "search.studies_dir", "data.root", "freezing.cache_dir"),
-        *("detector.weights_backbone", "detector.weights_mmrotate"),
+        *("detector.weights_backbone", "detector.weights_mmrotate", "detector.weights_checkpoint"),
     }
 
 

@@ -27,8 +27,6 @@ def test_text_as_written_at_some_keys_alone() -> None:
     for text in (f"x: &a {WRITTEN}\nnames: *a", f"x: &a {{0: {WRITTEN}}}\nnames: {{<<: *a}}"):
         names = load_yaml(text, lambda path: path[:1] == ("names",))["names"]
         assert (names[0] if isinstance(names, dict) else names) == NAMES  # written elsewhere
-    assert load_yaml("&self [*self]")[0] is not None
-    assert load_yaml("names: &self [*self]", lambda path: path[:1] == ("names",))["names"]
     assert load_yaml("") is None
 
 

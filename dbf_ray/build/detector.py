@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from dbf_ray.build.stored import begin_with
 from dbf_ray.config import Config, DetectorConfig, at, with_overrides
 from dbf_ray.detectors import Detector, check_options, find_detector, make_detector, with_defaults
 from dbf_ray.detectors.mmrotate import load_mmrotate_checkpoint
@@ -68,11 +69,12 @@ def build_detector(
         pretrained: False: random weights alone, since others are loaded into it.
     """
     torch.manual_seed(seed)
+    begun = detector.weights_checkpoint if pretrained else None
     built = make_detector(
         detector.name,
         backbone=detector.backbone,
         num_classes=len(classes),
-        weights_backbone=detector.weights_backbone if pretrained else None,
+        weights_backbone=detector.weights_backbone if pretrained and begun is None else None,
         fpn_channels=detector.fpn_channels,
         head_convs=detector.head_convs,
         norm_eval=detector.norm_eval,
@@ -80,7 +82,10 @@ def build_detector(
         **options,
     )
     built.least_pad_to = least_pad_to
-    if pretrained and detector.weights_mmrotate is not None:
+    if begun is not None:
+        kind = f"{detector.name} on {detector.backbone}"
+        begin_with(built, Path(begun).expanduser(), classes, kind)
+    elif pretrained and detector.weights_mmrotate is not None:
         placement = load_mmrotate_checkpoint(built, Path(detector.weights_mmrotate).expanduser())
         if placement.unplaced or placement.missing:
             warnings.warn(f"{detector.weights_mmrotate}: {placement}", stacklevel=2)

@@ -18,7 +18,6 @@ from dbf_ray.config import Config, load_config
 from dbf_ray.errors import ConfigError, DataError
 from dbf_ray.files import write_text
 from dbf_ray.reports.page import MADE_BY, Source, study_page
-from dbf_ray.tracking import resolve_uri
 from dbf_ray.tracking.studies import RESULT, is_run, is_study, read_study
 
 ABOUT = """Draw one study, or several side by side, as one HTML page that needs no network: the answer in
@@ -84,7 +83,9 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf compare") -
 
 def draw(options: argparse.Namespace, folders: Sequence[Path | None], config: Config) -> dict[str, Any]:
     """Write the page; returns what is on it, and where it is."""
-    uri = resolve_uri(config.tracking.uri)
+    from dbf_ray.run import tracking_uri
+
+    uri = tracking_uri(config)
     sources: list[Source] = []
     for text, folder in zip(options.study, folders, strict=True):
         source = (
@@ -112,7 +113,7 @@ def sync(folders: Sequence[Path], uri: str | None, goes_on: bool) -> dict[str, A
     """Deliver what waits in ``folders``. Where the store fails that is an error, unless ``goes_on``: then it
     is said.
     """
-    from dbf_ray.tracking import deliver  # type: ignore[attr-defined]
+    from dbf_ray.tracking import deliver
 
     done = [deliver(folder, uri) for folder in folders if folder.is_dir()]
     runs, pending = sum(one.runs for one in done), sum(one.pending for one in done)

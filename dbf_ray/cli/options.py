@@ -21,7 +21,7 @@ from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.member_help import member_help
 from dbf_ray.shipped import shipped_files
-from dbf_ray.values import finite
+from dbf_ray.values import finite, one_line
 
 Options = tuple[argparse.Namespace, dict[str, str]]
 KINDS: dict[Any, str] = {
@@ -244,13 +244,13 @@ def run_command(
     try:
         command(arguments)
     except DbfRayError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
+        text = one_line(f"{place}{error.strerror or error}")
         print(
-            f"error: {place}{error.strerror or error}; check that the place is there, is writable and has "
-            "room",
+            f"error: {text}; check that the place is there, is writable and has room",
             file=sys.stderr,
         )
         return 2
@@ -273,7 +273,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """One line for a person: warnings are about their data or machine, not about a line of code."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def metric_lines(metrics: Mapping[str, float | str], width: int) -> str:

@@ -19,6 +19,7 @@ from dbf_ray.search.spaces import question
 from dbf_ray.shipped import find_shipped, shipped_files
 from dbf_ray.tracking import resolve_uri
 from dbf_ray.tracking.urls import sqlite_file
+from dbf_ray.uris import public
 
 ABOUT = """Search freezing policies (and any other key) for the best trade-off of an accuracy
 (search.accuracy: map50) against a cost (search.cost: compute_ratio).
@@ -158,7 +159,9 @@ def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
 def _short(uri: str) -> str:
     """The URI as a word for a shell; a file in this folder by its name alone."""
     file = sqlite_file(uri)
-    return shlex.quote(f"sqlite:///{file.name}" if file is not None and file.parent == Path.cwd() else uri)
+    return shlex.quote(
+        f"sqlite:///{file.name}" if file is not None and file.parent == Path.cwd() else public(uri)
+    )
 
 
 def _positive(text: str) -> int:

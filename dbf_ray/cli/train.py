@@ -29,6 +29,8 @@ EPILOG = """examples:
     dbf train --config demo --freezing.policy step --freezing.rho 4 --dry-run
   train on your own images in DOTA's format (DIR/train and DIR/val, each with images/ and labelTxt/):
     dbf train --config patches --data.root DIR --detector.weights_backbone weights/mobilenet_v2.pth
+  begin anew with the weights of another run's checkpoint, under another name, at a lower learning rate:
+    dbf train --config demo --name lower --resume-from runs/NAME/checkpoints/epoch-00006 --training.lr 1e-4
   two workers (DDP under Ray Train):
     dbf train --config demo --cluster.workers 2
 
@@ -44,12 +46,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> int
 
 def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> dict[str, Any]:
     """Train, or with ``--dry-run`` only check and say what would be trained."""
-    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[--dry-run]")
+    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[--dry-run] [--resume-from CHECKPOINT]")
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check everything, print the timeline, its cost, and time and memory by real steps (half a "
         "minute), and train nothing",
+    )
+    parser.add_argument(
+        "--resume-from",
+        dest="detector.weights_checkpoint",
+        metavar="CHECKPOINT",
+        help="begin a new run with the weights of a checkpoint of another one, with any other settings but "
+        "the detector's: runs/NAME/checkpoints/epoch-00012; short for --detector.weights_checkpoint",
     )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)

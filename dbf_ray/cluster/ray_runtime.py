@@ -19,6 +19,7 @@ import ray
 import torch
 
 import dbf_ray
+from dbf_ray.cluster.local_ray import shut_in
 from dbf_ray.cluster.reach import cluster_address, in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
 from dbf_ray.machine import usable_cpus
@@ -157,6 +158,9 @@ def connected_ray(
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     logging.getLogger("ray").setLevel(SILENT)
+    held = contextlib.ExitStack()
+    if not joined:
+        held.enter_context(shut_in())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -164,6 +168,7 @@ def connected_ray(
     except Exception as error:  # Ray raises what comes to hand, also a bare Exception
         with contextlib.suppress(Exception):
             ray.shutdown()  # what has started
+        held.close()
         raise ResourceError(why_no_ray(error, address, option)) from error
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -175,3 +180,4 @@ def connected_ray(
         ) from error
     finally:
         ray.shutdown()
+        held.close()

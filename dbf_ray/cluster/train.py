@@ -27,6 +27,7 @@ from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, requ
 from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
+from dbf_ray.cluster.storage import require_storage
 from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
 from dbf_ray.files import write_json
@@ -85,6 +86,7 @@ def train_on_ray(
     directory = (directory or run_directory(config)).absolute()
     resume = find_resume(config, directory)
     cluster = config.cluster
+    require_storage(cluster.storage)
     if not ray.is_initialized() and cluster_address(cluster.address) is None:
         require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, available_resources())
     resumed = str(resume) if resume else None

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from dbf_ray.config.base import OpenSection
 from dbf_ray.config.loading import Config
-from dbf_ray.config.sections import OpenSection
 from dbf_ray.errors import DbfRayError
 
 _ARGUMENT = re.compile(r"`([a-z]\w*)`")

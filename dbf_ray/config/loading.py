@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from dbf_ray.config.base import Section
 from dbf_ray.config.roles import Label, Place
 from dbf_ray.config.search_section import SearchConfig
 from dbf_ray.config.sections import (
@@ -21,7 +22,6 @@ from dbf_ray.config.sections import (
     DetectorConfig,
     EvaluationConfig,
     FreezingConfig,
-    Section,
     TrackingConfig,
     TrainingConfig,
 )
@@ -29,6 +29,7 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.files import LONGEST_NAME
 from dbf_ray.shipped import find_shipped
 from dbf_ray.single_keys import RepeatedKey, load_yaml
+from dbf_ray.uris import public
 from dbf_ray.values import is_text
 
 RENAMED = {"data.canvas": "data.pad_to", "data.view_per": "data.orientation_per"}  # keys of 0.1.0
@@ -155,7 +156,7 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return a copy of ``config`` with dotted keys changed. Changing ``freezing.policy`` drops the old
     policy's parameters.
     """
-    tree = to_dict(config)
+    tree: dict[str, Any] = config.model_dump(mode="json")  # with the password
     if "freezing.policy" in overrides:
         tree["freezing"] = _without_parameters(tree["freezing"])
     _drop_inner(tree, overrides)
@@ -179,8 +180,11 @@ def _without_parameters(freezing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The complete configuration as plain YAML-able values."""
-    return config.model_dump(mode="json")
+    """The complete configuration as plain YAML-able values, for records: without user and password."""
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    if uri := tree["tracking"]["uri"]:
+        tree["tracking"]["uri"] = public(uri)
+    return tree
 
 
 def save_config(config: Config, file: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from dbf_ray.config.base import Section
 from dbf_ray.config.roles import Place, Resource
-from dbf_ray.config.sections import Section
 
 ACCURACIES = ("map50", "map50_95", "map75", "merged/map50")
 OF_FUNCTION = "accuracy"  # of one's own training function

@@ -8,37 +8,14 @@ any work starts. A key whose type says nothing else shapes what is trained: see 
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from dbf_ray.config.base import OpenSection, Section
 from dbf_ray.config.roles import Frozen, Guard, Label, Place, Resource, Thawed, Weights
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values are checked again on assignment."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-
-class OpenSection(Section):
-    """A section whose further keys are parameters of the family member that it names."""
-
-    model_config = ConfigDict(extra="allow", validate_assignment=True, allow_inf_nan=False)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys that this section does not define itself: the member's own parameters."""
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _no_slips(self) -> OpenSection:
-        for key in self.parameters:
-            if meant := difflib.get_close_matches(key, type(self).model_fields, 1, cutoff=0.8):
-                raise ValueError(f"unknown key {key}; did you mean {meant[0]}?")
-        return self
+from dbf_ray.values import is_text
 
 
 class AugmentConfig(Section):
@@ -156,6 +133,15 @@ class DataConfig(Section):
         "first; 0: decode in every epoch",
     )
 
+    @field_validator("train_split", "val_split")
+    @classmethod
+    def _within_root(cls, value: str) -> str:
+        if not is_text(value) or any(
+            {"/", "\\"} & set(name) or name in (".", "..") for name in value.split("+")
+        ):
+            raise ValueError("should name splits of the data, without slashes (root says where)")
+        return value
+
 
 class DetectorConfig(OpenSection):
     """The detector. Further keys are its own options."""
@@ -171,6 +157,11 @@ class DetectorConfig(OpenSection):
         None,
         description="checkpoint of MMRotate 0.3 or 1.x of the same detector and backbone (resnet50, swin_t) "
         "to begin with; null: none",
+    )
+    weights_checkpoint: Weights[str | None] = Field(
+        None,
+        description="checkpoint of another run, of the same detector and classes, whose weights a new run "
+        "begins with, in place of other weights; null: none",
     )
     fpn_channels: int = Field(256, ge=8, description="width of the feature pyramid and of the head")
     head_convs: int | None = Field(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dbf_ray.detectors.base import Detector
 from dbf_ray.errors import WeightsError
+from dbf_ray.tensors import load_tensors
 
 # not weights: both sides make them anew
 COMPUTED = re.compile(r"relative_position_index$|^data_preprocessor\.|^mean$|^std$")
@@ -123,20 +124,16 @@ def read_mmrotate_checkpoint(file: Path) -> tuple[dict[str, Tensor], list[str] |
     """
     try:
         with torch.serialization.safe_globals(_allowed()):
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = load_tensors(file)
     except FileNotFoundError:
         raise WeightsError(
             f"MMRotate checkpoint {file} does not exist; give the path of a .pth file"
         ) from None
     except Exception as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise WeightsError(
-                f"MMRotate checkpoint {file} must hold plain values, arrays and tensors only, found "
-                f"{found[1]}, which could run code; save its state_dict alone where it was trained"
-            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"cannot read MMRotate checkpoint {file}: {reason}; it must be a .pth file written by torch.save"
+            f"cannot read MMRotate checkpoint {file}: {reason}; save its state_dict alone where it was "
+            "trained"
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     tensors = (

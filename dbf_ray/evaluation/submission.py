@@ -26,6 +26,7 @@ from dbf_ray.values import plain_text
 
 PREFIX = "Task1_"
 ARCHIVE = "submission.zip"
+MOST_TIMES = 100  # its own size that an archive that is read may unpack to
 NEXT_STEP = "rename the class, or write other formats than dota"
 FOLDER = "Task1"
 """Where the files lie in a folder of predictions."""
@@ -166,15 +167,14 @@ def _texts(source: Path) -> dict[str, str]:
             ]
         else:
             with zipfile.ZipFile(source) as archive:
-                pairs = [
-                    (Path(name).name, archive.read(name))
-                    for name in archive.namelist()
-                    if _is_task1(Path(name).name)
-                ]
+                entries = [entry for entry in archive.infolist() if _is_task1(Path(entry.filename).name)]
+                _refuse_packed(source, sum(entry.file_size for entry in entries))
+                pairs = [(Path(entry.filename).name, archive.read(entry)) for entry in entries]
         found = [
             (text_names([name[len(PREFIX) : -4]])[0], content.decode("utf-8-sig")) for name, content in pairs
         ]
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    # RuntimeError: a password, or a compression that is not known
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError, RuntimeError) as error:
         raise DataError(
             f"{source} must be a folder or a zip of text files {PREFIX}CLASS.txt, it cannot be read: "
             f"{error}; check it"
@@ -191,6 +191,16 @@ def _texts(source: Path) -> dict[str, str]:
             "wrote them to"
         )
     return texts
+
+
+def _refuse_packed(source: Path, unpacked: int) -> None:
+    """Refuse an archive that was made to fill memory: text of detections packs to a tenth or so."""
+    size = source.stat().st_size
+    if unpacked > MOST_TIMES * size:
+        raise DataError(
+            f"{source} must unpack to at most {MOST_TIMES} times its {size} bytes, it would to {unpacked}; "
+            "give the folder of its text files"
+        )
 
 
 def _parse(line: str, place: str) -> tuple[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from dbf_ray.config import Config, at
 from dbf_ray.tracking import MlflowTarget, resolve_uri
 from dbf_ray.tracking.origin import origin_tags
 from dbf_ray.tracking.words import readable_name, setting_name
+from dbf_ray.uris import with_password
 
 
 def run_name(config: Config) -> str:
@@ -18,7 +20,7 @@ def run_name(config: Config) -> str:
     if config.name:
         return config.name
     parameters = "".join(
-        f"-{key}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items())
+        f"-{safe_name(key)}{_in_a_name(value)}" for key, value in sorted(config.freezing.parameters.items())
     )
     interval = config.freezing.interval
     held = (
@@ -38,7 +40,7 @@ def safe_name(text: str) -> str:
 def _in_a_name(value: Any) -> str:
     """A parameter as part of a folder's name: short, and different for different values."""
     if isinstance(value, dict):
-        return "".join(f"-{key}{_in_a_name(part)}" for key, part in sorted(value.items()))
+        return "".join(f"-{safe_name(key)}{_in_a_name(part)}" for key, part in sorted(value.items()))
     text = "_".join(map(_in_a_name, value)) if isinstance(value, list | tuple) else str(value)
     safe = safe_name(text)
     return safe if len(safe) <= 24 else f"{safe[:12]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -54,8 +56,15 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
     if not config.tracking.mlflow:
         return None
     with at("tracking"):
-        uri = resolve_uri(config.tracking.uri)
+        uri = tracking_uri(config)
     freezing, detector = config.freezing, config.detector
     setting = setting_name(freezing.policy, freezing.parameters)
     name = readable_name(setting, detector.name, detector.backbone, config.seed, config.name)
     return MlflowTarget(uri, config.tracking.experiment, name, tags=origin_tags())
+
+
+def tracking_uri(config: Config) -> str:
+    """Where MLflow is. A configuration that a record holds has no user and password: these come from
+    ``MLFLOW_TRACKING_URI``, if it is the same address.
+    """
+    return resolve_uri(with_password(config.tracking.uri, os.environ, "MLFLOW_TRACKING_URI"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dbf_ray.build import resolved
-from dbf_ray.config import Config, differences, identity, make_config
+from dbf_ray.build.stored import stored_config
+from dbf_ray.config import Config, differences, identity
 from dbf_ray.errors import ConfigError, WeightsError
 from dbf_ray.locks import reading
 from dbf_ray.tracking import read_summary
@@ -14,7 +17,6 @@ from dbf_ray.training.checkpoint import (
     load_checkpoint,
     newest_whole,
     random_state,
-    read_record,
     restore_random_state,
     save_checkpoint,
 )
@@ -40,7 +42,7 @@ def find_resume(config: Config, directory: Path) -> Path | None:
         checkpoint = decided(lambda: _newest_whole(directory))
         if checkpoint is None:
             return None
-        begun = make_config(read_record(checkpoint)["config"], f"checkpoint {checkpoint}")
+        begun = stored_config(checkpoint)
     if differing := differences(identity(resolved(begun)), identity(resolved(config))):
         raise ConfigError(
             f"run {directory.name!r} in {directory.parent} was started with another configuration, it "
@@ -95,11 +97,26 @@ def restore(training: Training, state: LoopState, checkpoint: Path, *, fork: boo
         The facts of the run that wrote it.
     """
     tensors, record = load_checkpoint(checkpoint, training.device)
-    if record["classes"] != training.classes:
+    if record.get("classes") != training.classes:
         raise ConfigError(
-            f"checkpoint {checkpoint} was trained for classes {record['classes']}, this run has "
+            f"checkpoint {checkpoint} was trained for classes {record.get('classes')}, this run has "
             f"{training.classes}"
         )
+    try:
+        return _put_in(training, state, tensors, record, fork)
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"checkpoint {checkpoint} must hold the state of a run like this one, it does not "
+            f"({type(error).__name__}: {reason}); remove it to go on from one before it"
+        ) from error
+
+
+def _put_in(
+    training: Training, state: LoopState, tensors: dict[str, Any], record: dict[str, Any], fork: bool
+) -> dict[str, Any]:
     training.detector.load_state_dict(tensors["model"])
     training.optimizer.load_state_dict(tensors["optimizer"])
     training.ledger.load_state_dict(tensors["ledger"], inherit=fork)

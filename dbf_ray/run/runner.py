@@ -23,6 +23,7 @@ from dbf_ray.errors import DbfRayError
 from dbf_ray.evaluation.matches import MATCHES, write_matches
 from dbf_ray.locks import only_writer
 from dbf_ray.plan.uncovered import uncovered_notes
+from dbf_ray.room import enough_room
 from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
@@ -112,10 +113,10 @@ def run(
         telling = Telling(active)
         telling.start(about["config"], facts, state.records)
         try:
-            stopped_early = _train(spec, about, training, state, directory, telling, on_epoch)
+            with enough_room(directory, "its record"):
+                stopped_early = _train(spec, about, training, state, directory, telling, on_epoch)
         except BaseException as error:
-            reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            telling.fail(error, reason)
+            telling.fail(error, directory)
             # not a crash: the same would only come again
             if isinstance(error, DbfRayError) and training.frozen is not None:
                 training.frozen.close()
@@ -175,6 +176,6 @@ def _train(
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on
 
-    with at("training"):
+    with at("training", "detector"):
         fit(training, state, after_epoch)
     return not go_on

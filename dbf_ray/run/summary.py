@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dbf_ray.build import RunSpec
+from dbf_ray.build.stored import origin_of
 from dbf_ray.config import Config, to_dict
 from dbf_ray.data import sizes_of
 from dbf_ray.data.described import described
@@ -31,8 +32,10 @@ from dbf_ray.training.loop import LoopState, Training
 
 def facts_of(config: Config, spec: RunSpec) -> dict[str, Any]:
     """What is known of a run before it trains; ``spec`` is made from ``config``."""
+    begun = config.detector.weights_checkpoint
     return {
         "name": run_name(config),
+        "began_with": None if begun is None else origin_of(Path(begun).expanduser()),
         "policy": spec.policy.name,
         "parameters": spec.policy.parameters(),
         "rho": spec.policy.parameters().get("rho"),

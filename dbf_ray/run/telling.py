@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from dbf_ray.run.failure import tell_failure
 from dbf_ray.tracking import Tracker
 from dbf_ray.values import finite
 
@@ -55,10 +57,9 @@ class Telling:
         for tracker in self._trackers:
             tracker.finish(summary)
 
-    def fail(self, error: BaseException, reason: str) -> None:
-        """The run stopped; by somebody's wish, where that is what the error says."""
-        for tracker in self._trackers:
-            tracker.fail(reason, isinstance(error, KeyboardInterrupt | SystemExit))
+    def fail(self, error: BaseException, directory: Path) -> None:
+        """The run in ``directory`` stopped."""
+        tell_failure(error, self._trackers, directory)
 
 
 def tracking_of(records: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbf_ray.config import Config
+from dbf_ray.run import tracking_uri
 from dbf_ray.search.cost import Costs
 from dbf_ray.search.settings import Setting
-from dbf_ray.tracking import MlflowTarget, resolve_uri
+from dbf_ray.tracking import MlflowTarget
 from dbf_ray.tracking.origin import origin_tags
 from dbf_ray.tracking.words import readable_name, setting_name
 
@@ -39,7 +40,7 @@ def parent_run(config: Config, folder: Path, trials: int, space_file: Path) -> M
         "cost": config.search.cost,
     }
     tags = {"dbf_ray.study": study, "dbf_ray.role": "search"}
-    target = MlflowTarget(resolve_uri(config.tracking.uri), study, f"search · {study}", "search", tags=tags)
+    target = MlflowTarget(tracking_uri(config), study, f"search · {study}", "search", tags=tags)
     parent = MlflowStudy(folder, target)
     parent.start(parameters, [space_file])
     return parent
@@ -50,7 +51,7 @@ def target(config: Config, folder: Path, parent: Any) -> MlflowTarget | None:
     if parent is None:
         return None
     tags = {**origin_tags(), "dbf_ray.study": folder.name}
-    uri = resolve_uri(config.tracking.uri)
+    uri = tracking_uri(config)
     return MlflowTarget(uri, folder.name, None, "trial", str(folder.absolute()), tags)
 
 
@@ -87,4 +88,4 @@ def deliver_rest(config: Config, folder: Path) -> str | None:
         from dbf_ray.tracking.mlflow import deliver_rest
     except ImportError:
         return None
-    return deliver_rest(folder, resolve_uri(config.tracking.uri))
+    return deliver_rest(folder, tracking_uri(config))

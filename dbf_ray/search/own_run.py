@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dbf_ray.config import Config, to_dict
-from dbf_ray.errors import DbfRayError, TrainingError
+from dbf_ray.errors import TrainingError, WeightsError
 from dbf_ray.freezing import Policy, budget, make_policy
 from dbf_ray.run import OnEpoch, run_name
 from dbf_ray.run.summary import lineage, machine, piece_of, versions
@@ -67,8 +67,7 @@ class OwnRun:
         try:
             trial.train()
         except BaseException as error:
-            reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            trial.telling.fail(error, reason)
+            trial.telling.fail(error, directory)
             raise
         return trial.finish()
 
@@ -268,7 +267,17 @@ def pack(folder: Path) -> dict[str, Tensor]:
 
 
 def unpack(files: dict[str, Tensor], folder: Path) -> None:
-    """Undo of :func:`pack`."""
+    """Undo of :func:`pack`.
+
+    Raises:
+        WeightsError: a name leads out of ``folder``, as no state of this project has it; nothing is written.
+    """
+    for name in files:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise WeightsError(
+                f"files of a state must stay in its folder, got {name!r}; remove the study's folder states, "
+                "trials are then trained from their first epoch"
+            )
     for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,12 @@ from typing import Any
 
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray
 from dbf_ray.cluster.reach import cluster_address, require_ray
+from dbf_ray.cluster.storage import require_storage
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config
 from dbf_ray.locks import only_writer
 from dbf_ray.reports.objectives import Objectives
+from dbf_ray.room import enough_room
 from dbf_ray.run import mlflow_target
 from dbf_ray.run.same_data import DataRecord
 from dbf_ray.run.summary import versions
@@ -103,12 +105,14 @@ def search(
         concurrency(config, concurrent, available_resources())
         check_measured(config)
     prepared = _prepare(config, space, folder, begin or CheckedBegin())
+    require_storage(config.cluster.storage)
     with contextlib.ExitStack() as held:
         if not folder.exists():
             held.enter_context(connected_ray(config.cluster.address))  # nothing is left where there is no Ray
             if cluster_address(config.cluster.address) is not None:
                 check_measured_by_ray(config)
         held.enter_context(only_writer(folder, "searching the study", "give another --study"))
+        held.enter_context(enough_room(folder, "the study"))
         for abandoned in folder.glob(".*.partial"):  # what a killed process was writing
             abandoned.unlink()
         study, store = _open(config, prepared, folder, wanted, timer, progress)

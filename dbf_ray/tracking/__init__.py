@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from dbf_ray.tracking.base import MlflowTarget, Tracker
 from dbf_ray.tracking.jsonl import JsonlTracker, read_epochs, read_summary, write_epochs
-from dbf_ray.tracking.spool import Spool, folders, public
+from dbf_ray.tracking.spool import Spool, folders
 from dbf_ray.tracking.urls import absolute, is_sqlite
+from dbf_ray.uris import public
 
 if TYPE_CHECKING:
     from dbf_ray.tracking.delivery import Delivered

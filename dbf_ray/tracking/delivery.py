@@ -15,9 +15,10 @@ from typing import Any
 from filelock import Timeout
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-from dbf_ray.tracking.spool import RUNNING, Card, Spool, folders, public, stamp_of, sweep
+from dbf_ray.tracking.spool import RUNNING, Card, Spool, folders, stamp_of, sweep
 from dbf_ray.tracking.store import MOST_METRICS, Store, in_a_line, quiet, texts
 from dbf_ray.tracking.wanted import FAILURE, wanted_of
+from dbf_ray.uris import public
 
 KEY = "dbf_ray.key"
 PARENT = "mlflow.parentRunId"

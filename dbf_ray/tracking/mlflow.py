@@ -18,9 +18,10 @@ from dbf_ray.tracking.base import MlflowTarget
 from dbf_ray.tracking.delivery import Delivered, Delivery, deliver_all, quietly
 from dbf_ray.tracking.naming import parameters_of
 from dbf_ray.tracking.origin import origin_tags
-from dbf_ray.tracking.spool import FAILED, FINISHED, KILLED, RUNNING, Spool, now, public
+from dbf_ray.tracking.spool import FAILED, FINISHED, KILLED, RUNNING, Spool, now
 from dbf_ray.tracking.store import Store, in_a_line
 from dbf_ray.tracking.words import again, run_note
+from dbf_ray.uris import public
 
 LATER = "the next run beside it delivers them, or `dbf compare --sync` does"
 

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -131,17 +130,6 @@ def stamp_of(file: Path) -> str:
 def now() -> int:
     """Milliseconds since 1970."""
     return int(time.time() * 1000)
-
-
-def public(uri: str) -> str:
-    """The URI without user and password."""
-    return uri.replace(secret(uri), "", 1)
-
-
-def secret(uri: str) -> str:
-    """User and password with the sign that follows them; empty if there are none."""
-    before, sign, _ = urlsplit(uri).netloc.rpartition("@")
-    return before + sign
 
 
 def folders(root: Path) -> list[Path]:

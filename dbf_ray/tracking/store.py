@@ -19,8 +19,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import ExperimentTag, Metric, Param, RunTag
 
-from dbf_ray.tracking.spool import secret
 from dbf_ray.tracking.urls import sqlite_file
+from dbf_ray.uris import hidden
 from dbf_ray.values import plain_text
 
 # One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
@@ -168,10 +168,7 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def in_a_line(error: BaseException, uri: str) -> str:
     """What a call said, in one line and without user and password."""
-    hidden = secret(uri)
-    reason = " ".join(str(error).split())
-    reason = reason.replace(hidden, "") if hidden else reason
-    return f"{type(error).__name__}: {reason[:300]}"
+    return f"{type(error).__name__}: {hidden(' '.join(str(error).split()), uri)[:300]}"
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ import torch
 
 from dbf_ray.errors import WeightsError
 from dbf_ray.files import flush
+from dbf_ray.room import enough_room
+from dbf_ray.tensors import load_tensors
 from dbf_ray.training.manifest import FILES, MANIFEST, fault_of, seal
 
 _REPLACED = ".replaced"  # an earlier attempt's checkpoint of an epoch, until the new one is in its place
@@ -42,15 +44,27 @@ def save_checkpoint(
         state: for ``checkpoint.pt``; tensors, numbers, strings, lists and dicts only.
         record: for ``record.json``.
         keep: how many checkpoints stay.
+
+    Raises:
+        ResourceError: there is no room for it; nothing of it stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / f"epoch-{epoch:05d}", folder / f".partial-{epoch:05d}-{os.getpid()}"
     for abandoned in folder.glob(".partial-*"):  # of a process that was killed while it wrote or removed
         shutil.rmtree(abandoned, ignore_errors=True)
-    partial.mkdir()
-    torch.save(state, partial / "checkpoint.pt")
-    (partial / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    seal(partial)
+    written = json.dumps(record)
+    try:
+        with enough_room(folder, f"the checkpoint of epoch {epoch}", bytes_of(state) + len(written)):
+            partial.mkdir()
+            torch.save(state, partial / "checkpoint.pt")
+            (partial / "record.json").write_text(written, encoding="utf-8")
+            seal(partial)
+    except BaseException:
+        # it would keep a full disk full; torch holds the file open as long as its error lives
+        with contextlib.suppress(OSError):
+            os.truncate(partial / "checkpoint.pt", 0)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if fault_of(final, contents=False) is None:
         _remove(_replaced(final))
         final.rename(_replaced(final))
@@ -66,6 +80,15 @@ def save_checkpoint(
         if other not in (final, *others[: keep - 1]):
             _remove(other)
     return final
+
+
+def bytes_of(state: Any) -> int:
+    """Bytes of the tensors in a state; each of its other values counts for some."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict | list | tuple):
+        return sum(map(bytes_of, state.values() if isinstance(state, dict) else state))
+    return 8
 
 
 def _replaced(checkpoint: Path) -> Path:
@@ -173,7 +196,9 @@ def load_checkpoint(
     """
     record = read_record(folder)
     with _readable(folder):
-        state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+        state = load_tensors(folder / "checkpoint.pt", device)
+        if not isinstance(state, dict):
+            raise ValueError(f"checkpoint.pt must hold a state, got {type(state).__name__}")
     return state, record
 
 

@@ -40,6 +40,7 @@ from dbf_ray.training.progress import Progress
 from dbf_ray.training.scheduler import FreezingScheduler
 
 GRADIENT_NORM = "gradient_norm"
+ANEW = "and begin anew under another name, with that checkpoint as its `weights_checkpoint`"
 Matched = Callable[[Mapping[str, Matches]], None]
 CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look waits for the device
 
@@ -280,7 +281,7 @@ def check_weights(detector: Detector, epoch: int) -> None:
         broken = next(name for name, tensor in state if not bool(tensor.isfinite().all()))
         raise TrainingError(
             f"every weight must be finite, {broken} is not after the last step of epoch {epoch}; the last "
-            "checkpoint is from before this epoch. Lower `lr` or `clip_norm`, and resume"
+            f"checkpoint is from before this epoch. Lower `lr` or `clip_norm`, {ANEW}"
         )
 
 
@@ -353,7 +354,7 @@ class LossLog:
                 raise TrainingError(
                     f"every loss and gradient must be finite, got {named} in epoch {self.epoch}, step "
                     f"{self._seen} of {self.steps}; the last checkpoint is from before this epoch. Lower "
-                    "`lr`, lengthen `warmup_steps`, or lower `clip_norm`, and resume"
+                    f"`lr`, lengthen `warmup_steps`, or lower `clip_norm`, {ANEW}"
                 )
             for name, value in losses.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value

@@ -44,7 +44,7 @@ def fault_of(folder: Path, contents: bool = True) -> str | None:
         return f"{Path(str(error.filename)).name} is missing"
     except OSError as error:
         return f"{Path(str(error.filename)).name} cannot be read: {error.strerror or error}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return f"{MANIFEST} cannot be read"
     return None
 

@@ -103,7 +103,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     file = save(tmp_path / "evil.pth", {"meta": CodeRunner(made), "state_dict": STATE})
     with pytest.raises(
         WeightsError,
-        match=r"must hold plain values.*found \w+\.mkdir, which could run code; save its state_dict alone",
+        match=r"must hold tensors and plain values.*found \w+\.mkdir, which could run code; save its state",
     ):
         read_mmrotate_checkpoint(file)
     assert not made.exists()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch import Tensor
 from dbf_ray.data.images.deep import BITS_PER_SAMPLE, as_rgb, bits_of, limits_of, stretch
 from dbf_ray.data.images.geo_raster import open_geo, rasterio
 from dbf_ray.errors import DataError
+from dbf_ray.machine import free_memory
 from dbf_ray.values import is_text
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -44,7 +47,10 @@ TIFF = (".tif", ".tiff")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # with +: BigTIFF
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one band with more than 8 bits
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
+# what Pillow may take a file for, whatever it is called: for EPS it would start Ghostscript
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
 LARGEST = 1 << 32  # pixels: what is larger is no image but a file made to fill memory
+BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of Pillow; others have 4
 ORIENTATION = 274  # EXIF tag
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF tag
 PIXEL_TAGS = ((273, 324), (279, 325))  # TIFF tags: where pixels are, and how many bytes
@@ -82,15 +88,19 @@ def check_image(file: Path, any_size: bool = False) -> tuple[int, int]:
         DataError: the image cannot be read.
     """
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for without end
+            raise OSError("it is not a regular file")
         with large_images(any_size):
             if is_foreign(file):
                 with open_geo(file) as raster:
+                    _refuse_bomb(raster.size)
                     return raster.size
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 check_mode(image, file)
                 ending, turned = ENDINGS.get(image.format or ""), orientation(image) >= 5
                 whole = ending is None or ends_with(file, ending)
                 if not whole or file.stat().st_size < least_bytes(image):
+                    require_memory(image)
                     image.load()
                 # of which Pillow gives the upright size
                 (width, height), turned = (image.size, turned and image.format != "TIFF")
@@ -146,11 +156,11 @@ def open_image(file: Path) -> Iterator[Image.Image]:
     A TIFF file that is to be turned is opened from memory: Pillow 13 maps files with uncompressed pixels, and
     then garbles those that it turns.
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         if image.format != "TIFF" or orientation(image) == 1:
             yield image
             return
-    with Image.open(io.BytesIO(file.read_bytes())) as image:
+    with Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS) as image:
         yield image
 
 
@@ -168,7 +178,7 @@ def is_windowed(file: Path) -> bool:
         return False  # rasterio takes no names that are not UTF-8
     if is_foreign(file):
         return True
-    with large_images(), Image.open(file) as image:
+    with large_images(), Image.open(file, formats=FORMATS) as image:
         tags = getattr(image, "tag_v2", {})
         stored = tags.get(BITS_PER_SAMPLE, (1,))
         depth = min(stored) if isinstance(stored, tuple) else stored
@@ -197,7 +207,8 @@ def is_foreign(file: Path) -> bool:
     if file.suffix.lower() not in TIFF:
         return False
     try:
-        with large_images(), Image.open(file):  # whoever decodes it says whether it is too large
+        # whoever decodes it says whether it is too large
+        with large_images(), Image.open(file, formats=FORMATS):
             return False
     except UnidentifiedImageError:
         with file.open("rb") as stream:
@@ -206,7 +217,29 @@ def is_foreign(file: Path) -> bool:
 
 def _read_foreign(file: Path) -> Tensor:
     with open_geo(file) as raster:
+        _refuse_bomb(raster.size)
         return raster.read(0, 0, raster.size[1], raster.size[0])
+
+
+def _refuse_bomb(size: tuple[int, int]) -> None:
+    """What Pillow does on opening, for a file of (height, width) pixels that only rasterio opens."""
+    if (pixels := math.prod(size)) > (limit := 2 * (Image.MAX_IMAGE_PIXELS or LARGEST)):
+        raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
+
+
+def require_memory(image: Image.Image) -> None:
+    """Refuse an opened image that does not fit into memory once it is decoded: a file of some bytes can say
+    that it has billions of pixels.
+
+    Raises:
+        OSError: with how much it needs.
+    """
+    needed, free = math.prod(image.size) * BYTES_PER_PIXEL.get(image.mode, 4), free_memory()
+    if needed > free:
+        raise OSError(
+            f"{image.width} x {image.height} pixels need {needed / 1e9:.1f} GB to be decoded at once, "
+            f"{free / 1e9:.1f} GB are free"
+        )
 
 
 def check_mode(image: Image.Image, file: Path) -> None:

@@ -7,6 +7,7 @@ rasterio (BSD, wheels with GDAL) is optional: ``pip install 'dbf-ray[geo]'``.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from dbf_ray.data.images.deep import Limits, as_rgb, limits_of, stretch
 from dbf_ray.errors import DataError
+from dbf_ray.machine import free_memory
 from dbf_ray.values import is_text
 
 # GDAL would keep decoded blocks in up to a twentieth of the machine's memory; this holds a row of windows of
@@ -63,7 +65,7 @@ def open_geo(file: Path) -> Iterator[GeoRaster]:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=library.errors.NotGeoreferencedWarning)
-        dataset = library.open(file)
+        dataset = library.open(file, driver="GTiff")  # no other of GDAL's, of which some read other files
     with dataset:
         yield GeoRaster(dataset)
 
@@ -74,6 +76,7 @@ class GeoRaster:
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
         self.size = (dataset.height, dataset.width)
+        _require_memory(dataset)
         self._bands = _color_bands(dataset)
         self._colors = _palette(dataset)
         self._crs, self._transform = dataset.crs, tuple(dataset.transform)[:6]
@@ -113,6 +116,18 @@ class GeoRaster:
     def _read(self, **how: Any) -> NDArray[Any]:
         pixels: NDArray[Any] = self._dataset.read(self._bands, **how)
         return pixels
+
+
+def _require_memory(dataset: Any) -> None:
+    """Refuse a file whose blocks, which are decoded whole, do not fit into memory.
+
+    Raises:
+        OSError: with how much one needs.
+    """
+    block = max(math.prod(shape) for shape in dataset.block_shapes)
+    needed, free = block * dataset.count * np.dtype(dataset.dtypes[0]).itemsize, free_memory()
+    if needed > free:
+        raise OSError(f"a block of it needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
 def _color_bands(dataset: Any) -> list[int]:

@@ -26,6 +26,7 @@ from dbf_ray.data.images.files import (
     large_images,
     open_image,
     read_image,
+    require_memory,
     undecodable,
     upright,
 )
@@ -108,6 +109,7 @@ class PillowRaster:
                 return
             with open_image(file) as image:
                 check_mode(image, file)
+                require_memory(image)
                 self._image = upright(image)  # as it is: a copy in RGB would be held beside it
                 self._image.load()
         self.size = (self._image.height, self._image.width)

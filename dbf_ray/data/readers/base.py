@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,6 +203,7 @@ def read_text(file: Path, what: str = "label files") -> str | Problem:
     messages.
     """
     try:
+        require_regular(file)
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         message = (
@@ -218,6 +220,16 @@ def read_text(file: Path, what: str = "label files") -> str | Problem:
             file,
             f"{what} must be readable, got: {error.strerror or error}; check the file and its permissions",
         )
+
+
+def require_regular(file: Path) -> None:
+    """Refuse a pipe, which would be waited for without end, and a device, which may not end.
+
+    Raises:
+        OSError: it is one, or cannot be looked at.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError("it is not a regular file")
 
 
 def find_image(folders: Sequence[Path], stem: str) -> Path | None:

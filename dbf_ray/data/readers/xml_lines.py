@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from dbf_ray.data.readers.base import Problem, parse_corners, quoted
+from dbf_ray.data.readers.base import Problem, parse_corners, quoted, require_regular
 from dbf_ray.data.readers.rotations import box_corners
 
 
@@ -72,10 +72,11 @@ class XmlFile:
 
 
 def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
-    """A label file, or why it cannot be read. Entities that blow up are refused by expat itself (from 2.4.1
-    on).
+    """A label file, or why it cannot be read. One that declares entities of its own is refused: these could
+    blow up, or name other files.
     """
     try:
+        require_regular(file)
         data = file.read_bytes()
     except FileNotFoundError:
         message = (
@@ -98,6 +99,9 @@ def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
             "export the file again"
         )
         return Problem("syntax", file, message, error.lineno)
+    except _OwnEntityError as error:
+        message = f"label files must not declare entities of their own, got {error}; write its text out"
+        return Problem("syntax", file, message, error.line)
     except (ValueError, LookupError) as error:  # an encoding that Python or expat does not know
         return Problem(
             "syntax",
@@ -113,12 +117,24 @@ def read_xml(file: Path, root_tag: str) -> XmlFile | Problem:
     return XmlFile(file, root, lines)
 
 
+class _OwnEntityError(Exception):
+    """A file declares an entity."""
+
+    def __init__(self, name: str, line: int) -> None:
+        super().__init__(quoted(name))
+        self.line = line
+
+
 def _parse(data: bytes) -> tuple[Element, dict[Element, int]]:
     parser, builder, lines = expat.ParserCreate(), TreeBuilder(), {}
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         lines[builder.start(tag, attributes)] = parser.CurrentLineNumber
 
+    def declared(name: str, *_: object) -> None:
+        raise _OwnEntityError(name, parser.CurrentLineNumber)
+
+    parser.EntityDeclHandler = declared
     parser.StartElementHandler = start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data

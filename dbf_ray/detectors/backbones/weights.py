@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from dbf_ray.errors import WeightsError
+from dbf_ray.tensors import load_tensors
 
 
 def find_weights(build: Callable[..., nn.Module], weights: str | Path, name: str) -> WeightsEnum:
@@ -70,7 +70,7 @@ def read_state(file: Path, name: str) -> dict[str, Tensor]:
         WeightsError: the file is missing, unreadable, or holds something else.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = load_tensors(file)
     except FileNotFoundError:
         raise WeightsError(
             f"weights file {file} does not exist; give the path of a state_dict for torchvision's {name}, or "
