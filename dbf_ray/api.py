@@ -24,7 +24,7 @@ from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
-from dbf_ray.run.results import evaluation_folder, result_run
+from dbf_ray.run.results import Result, evaluation_folder
 from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
 from dbf_ray.tracking.metrics import scores
@@ -248,14 +248,20 @@ def evaluate_checkpoint(
     used = whole_checkpoint(Path(checkpoint))
     config = as_config(config_of(used, root), **overrides)
     seen: list[Dataset] = []
+    params = {"split": split, "data": config.data.name}
+    folder = evaluation_folder(config, used, split)
+    with Result(config, "evaluation", used, folder, split, params) as result:
 
-    def datasets() -> list[dict[str, Any]]:
-        return [described(one, config.data.name, config.data.root, split) for one in seen]
+        def told(dataset: Dataset) -> None:
+            seen.append(dataset)
+            result.begin()
 
-    folder, params = evaluation_folder(config, used, split), {"split": split, "data": config.data.name}
-    with result_run(config, "evaluation", used, folder, split, params, datasets) as done:
-        metrics = metrics_of(used, config, split, seen.append)
-        done(scores(metrics, split), f"map50 {metrics['map50']:.3f} on {split}, of {used}.")
+        metrics = metrics_of(used, config, split, told)
+        result.done(
+            scores(metrics, split),
+            f"map50 {metrics['map50']:.3f} on {split}, of {used}.",
+            lambda: [described(one, config.data.name, config.data.root, split) for one in seen],
+        )
     return {**metrics, "checkpoint": str(used)}
 
 

@@ -25,7 +25,7 @@ from dbf_ray.predict.options import FORMATS, Options
 from dbf_ray.predict.outputs import shown_names
 from dbf_ray.predict.windows import Tiling
 from dbf_ray.progress import print_line
-from dbf_ray.run.results import result_run
+from dbf_ray.run.results import Result
 from dbf_ray.training.checkpoint import read_record, whole_checkpoint
 from dbf_ray.training.loop import autocast
 from dbf_ray.training.manifest import digest_of
@@ -85,10 +85,11 @@ def predict(
             tell(note)
         config = with_overrides(config_of(checkpoint), dict(tracking or {}))
         params = {"images": str(images), "window": tiling.window, "overlap": tiling.overlap}
-        with result_run(config, "prediction", checkpoint, out, images.name, params) as done:
+        with Result(config, "prediction", checkpoint, out, images.name, params) as result:
+            result.begin()
             found = predict_files(task, files, folder, tell)
             counts = {**found, "failed": len(found["failed"])}
-            done(
+            result.done(
                 {f"predict/{name}": float(counts[name]) for name in COUNTS},
                 f"{found['detections']:,} detections in {found['images']} images, in {out.absolute()}.",
             )

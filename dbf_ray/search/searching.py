@@ -26,7 +26,7 @@ from dbf_ray.search.kept import keep_only
 from dbf_ray.search.outcome import Outcome
 from dbf_ray.search.progress import SearchProgress, describe, spent, standing
 from dbf_ray.search.repeats import Repeat, Repeats
-from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
+from dbf_ray.search.searcher import DIED, IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Setting
 from dbf_ray.search.spaces import DrawError
 from dbf_ray.search.store import Store
@@ -274,7 +274,7 @@ class Searching:
             write_epochs(directory, report["records"])
             write_json(directory / "summary.json", report["summary"])
         if failure is not None and self._parent is not None:
-            self._parent.lost(directory, failure)
+            self._parent.lost(directory, failure, failure == DIED)
 
     def _begin_repeat(self, repeat: Repeat) -> dict[str, Any] | None:
         assignment = self.repeats.begin(repeat)

@@ -15,15 +15,14 @@ from filelock import FileLock
 
 from dbf_ray.tracking.background import Background
 from dbf_ray.tracking.base import MlflowTarget
+from dbf_ray.tracking.commands import LATER, again
 from dbf_ray.tracking.delivery import Delivered, Delivery, deliver_all, quietly
 from dbf_ray.tracking.naming import parameters_of
 from dbf_ray.tracking.origin import origin_tags
 from dbf_ray.tracking.spool import FAILED, FINISHED, KILLED, RUNNING, Spool, now
 from dbf_ray.tracking.store import Store, in_a_line
-from dbf_ray.tracking.words import again, run_note
+from dbf_ray.tracking.words import run_note
 from dbf_ray.uris import public
-
-LATER = "the next run beside it delivers them, or `dbf compare --sync` does"
 
 
 class _Tracked:
@@ -186,13 +185,13 @@ class MlflowStudy(_Tracked):
         """The study's files are new."""
         self.go_on()
 
-    def lost(self, directory: Path, reason: str) -> None:
-        """The process of the trial in ``directory`` died; its run is KILLED, unless it has said how it
-        ended.
+    def lost(self, directory: Path, reason: str, killed: bool) -> None:
+        """The trial in ``directory`` counts as failed; its run is FAILED, or KILLED where its process died,
+        unless it has said so itself.
         """
         spool = Spool(directory)
-        if (spool.read() or {}).get("status") == RUNNING:
-            spool.end(KILLED, reason)
+        if (spool.read() or {}).get("status") in (RUNNING, FINISHED):
+            spool.end(KILLED if killed else FAILED, reason)
             self._lost.append(directory)
             self.go_on()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,11 +61,6 @@ def run_note(
     if command:
         lines += ["", "```", command, "```"]
     return "\n".join(lines)
-
-
-def again(place: str, name: str) -> str:
-    """The command that trains the run whose configuration is at ``place`` again."""
-    return f"dbf train --config {shlex.quote(place)} --name {shlex.quote(f'{name}-again')}"
 
 
 def study_note(result: Mapping[str, Any]) -> str:

@@ -58,13 +58,21 @@ def test_evaluations_and_predictions_are_runs_of_their_own(checkpoint, uri, tmp_
     capsys.readouterr()
 
 
-def test_a_failed_evaluation_is_a_failed_run(checkpoint, uri, tmp_path):
+def test_a_failed_evaluation_is_a_failed_run_and_a_refused_one_is_none(
+    checkpoint, uri, tmp_path, monkeypatch
+):
+    def fails(*_: object) -> None:
+        raise RuntimeError("the disk is full")
+
     tracking = {"mlflow": True, "uri": uri, "experiment": "mine"}
     with pytest.raises(DbfRayError):
         evaluate_checkpoint(checkpoint, tmp_path / "nowhere", tracking=tracking)
+    assert not (checkpoint.parent.parent / "evaluations").exists()
+    monkeypatch.setattr("dbf_ray.evaluate.evaluate", fails)
+    with pytest.raises(RuntimeError):
+        evaluate_checkpoint(checkpoint, tracking=tracking)
     (found,) = runs_of(uri, "evaluation")
-    assert found.info.status == "FAILED"
-    assert "nowhere" in found.data.tags["failure"]
+    assert (found.info.status, found.data.tags["failure"]) == ("FAILED", "RuntimeError: the disk is full")
 
 
 def test_without_mlflow_an_evaluation_leaves_nothing(checkpoint):
