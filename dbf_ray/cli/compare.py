@@ -112,7 +112,7 @@ def sync(folders: Sequence[Path], uri: str | None, goes_on: bool) -> dict[str, A
     """Deliver what waits in ``folders``. Where the store fails that is an error, unless ``goes_on``: then it
     is said.
     """
-    from dbf_ray.tracking import deliver  # type: ignore[attr-defined]
+    from dbf_ray.tracking import deliver
 
     done = [deliver(folder, uri) for folder in folders if folder.is_dir()]
     runs, pending = sum(one.runs for one in done), sum(one.pending for one in done)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +15,9 @@ from mlflow.entities import Run
 
 from dbf_ray.errors import DataError
 from dbf_ray.tracking.jsonl import EPOCHS
-from dbf_ray.tracking.mlflow import LIMITS
+from dbf_ray.tracking.spool import public
+from dbf_ray.tracking.store import Store, in_a_line, quiet
 from dbf_ray.tracking.studies import RESULT
-from dbf_ray.tracking.todo import public
 from dbf_ray.tracking.urls import sqlite_file
 
 AT_ONCE = 8  # downloads
@@ -83,23 +81,16 @@ def _calls(uri: str) -> Iterator[MlflowClient]:
     file = sqlite_file(uri)
     if file is not None and not file.is_file():  # MLflow would make it
         raise DataError(f"MLflow's store {public(uri)} must be there, and there is no such file")
-    for name, value in LIMITS.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
     try:
-        yield MlflowClient(tracking_uri=uri)
+        with quiet():
+            yield Store(uri).client
     except DataError:
         raise
     except Exception as error:  # of whatever library it uses
-        reason = " ".join(str(error).split())[:300].replace(uri, public(uri))
         raise DataError(
-            f"MLflow at {public(uri)} cannot be reached ({type(error).__name__}: {reason}); start it, give "
-            "another one, or a study's folder"
+            f"MLflow at {public(uri)} cannot be reached ({in_a_line(error, uri)}); start it, give another "
+            "one, or a study's folder"
         ) from None
-    finally:
-        logging.disable(before)
 
 
 def _runs(client: MlflowClient, experiments: list[str], where: str) -> list[Run]:
@@ -140,5 +131,5 @@ def _places(result: dict[str, Any]) -> dict[tuple[str, str], str]:
 def _fetch_epochs(client: MlflowClient, run_id: str, folder: Path) -> None:
     """A run that has no epochs yet is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), quiet():
         client.download_artifacts(run_id, EPOCHS, str(folder))
