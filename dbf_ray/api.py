@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config, make_config, with_overrides
+from dbf_ray.data import Dataset
+from dbf_ray.data.described import described
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
@@ -22,8 +24,10 @@ from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
+from dbf_ray.run.results import evaluation_folder, result_run
 from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
+from dbf_ray.tracking.metrics import scores
 from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import flat
 
@@ -243,7 +247,16 @@ def evaluate_checkpoint(
     root = None if data_root is None else Path(data_root)
     used = whole_checkpoint(Path(checkpoint))
     config = as_config(config_of(used, root), **overrides)
-    return {**metrics_of(used, config, split), "checkpoint": str(used)}
+    seen: list[Dataset] = []
+
+    def datasets() -> list[dict[str, Any]]:
+        return [described(one, config.data.name, config.data.root, split) for one in seen]
+
+    folder, params = evaluation_folder(config, used, split), {"split": split, "data": config.data.name}
+    with result_run(config, "evaluation", used, folder, split, params, datasets) as done:
+        metrics = metrics_of(used, config, split, seen.append)
+        done(scores(metrics, split), f"map50 {metrics['map50']:.3f} on {split}, of {used}.")
+    return {**metrics, "checkpoint": str(used)}
 
 
 def predict_images(

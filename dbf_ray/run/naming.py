@@ -9,6 +9,7 @@ from typing import Any
 
 from dbf_ray.config import Config, at
 from dbf_ray.tracking import MlflowTarget, resolve_uri
+from dbf_ray.tracking.origin import origin_tags
 from dbf_ray.tracking.words import readable_name, setting_name
 
 
@@ -57,4 +58,4 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
     freezing, detector = config.freezing, config.detector
     setting = setting_name(freezing.policy, freezing.parameters)
     name = readable_name(setting, detector.name, detector.backbone, config.seed, config.name)
-    return MlflowTarget(run_name=name, experiment=config.tracking.experiment, uri=uri)
+    return MlflowTarget(uri, config.tracking.experiment, name, tags=origin_tags())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from dbf_ray.config import Config
 from dbf_ray.search.cost import Costs
 from dbf_ray.search.settings import Setting
 from dbf_ray.tracking import MlflowTarget, resolve_uri
+from dbf_ray.tracking.origin import origin_tags
 from dbf_ray.tracking.words import readable_name, setting_name
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def target(config: Config, folder: Path, parent: Any) -> MlflowTarget | None:
     """Where the trials go; None without a parent run."""
     if parent is None:
         return None
-    tags = {"dbf_ray.study": folder.name}
+    tags = {**origin_tags(), "dbf_ray.study": folder.name}
     uri = resolve_uri(config.tracking.uri)
     return MlflowTarget(uri, folder.name, None, "trial", str(folder.absolute()), tags)
 
@@ -77,14 +77,6 @@ def of_trial(
     if seed is not None:
         tags["dbf_ray.repeat"] = str(seed)
     return replace(target, run_name=name, tags=tags, full_share=about["full_share"])
-
-
-def end_trial(config: Config, directory: Path, failure: str) -> None:
-    """Mark the run of the trial in ``directory`` killed, if it has one whose process could not say so."""
-    with contextlib.suppress(ImportError):
-        from dbf_ray.tracking.mlflow import end_abandoned_run
-
-        end_abandoned_run(directory, resolve_uri(config.tracking.uri), failure)
 
 
 def deliver_rest(config: Config, folder: Path) -> str | None:

@@ -274,7 +274,7 @@ class Searching:
             write_epochs(directory, report["records"])
             write_json(directory / "summary.json", report["summary"])
         if failure is not None and self._parent is not None:
-            mlflow_runs.end_trial(self.config, directory, failure)
+            self._parent.lost(directory, failure)
 
     def _begin_repeat(self, repeat: Repeat) -> dict[str, Any] | None:
         assignment = self.repeats.begin(repeat)

@@ -34,7 +34,7 @@ class _Tracked:
         self.run_name = target.run_name or self.directory.name
         self._store = Store(target.uri)
         self._thread = Background(
-            lambda: self._delivery(), lambda error: in_a_line(error, target.uri), self._deliver_beside
+            self._deliver, lambda error: in_a_line(error, target.uri), self._deliver_beside
         )
         self._delivery = Delivery(self.directory, self._store, self._thread.moved)
         self._alive: FileLock | None = None
@@ -57,12 +57,14 @@ class _Tracked:
         known = self.spool.read() or {}
         if known.get("uri") != public(self.target.uri):
             known = {}  # another store: what was delivered was not to this one
+        # a worker's own command says nothing: who made the target may have known a person's
+        origin = {} if "mlflow.source.name" in self.target.tags else origin_tags()
         card = {
             "uri": public(self.target.uri),
             "experiment": self.target.experiment,
             "kind": self.target.kind,
             "run_name": self.run_name,
-            "tags": {**origin_tags(), **(tags or {}), **self.target.tags, "dbf_ray.kind": self.target.kind},
+            "tags": {**origin, **(tags or {}), **self.target.tags, "dbf_ray.kind": self.target.kind},
             "params": {**params, **(known.get("params") or {})},
             "datasets": datasets,
             "metrics": {},
@@ -113,6 +115,9 @@ class _Tracked:
                 f"the record in {self.directory} stays complete",
                 stacklevel=3,
             )
+
+    def _deliver(self) -> None:
+        self._delivery()
 
     def _deliver_beside(self) -> None:
         """What the runs beside it have left."""
@@ -167,6 +172,10 @@ class MlflowStudy(_Tracked):
     What it delivers is in the study's ``pareto.json`` and the files beside it.
     """
 
+    def __init__(self, directory: Path, target: MlflowTarget) -> None:
+        super().__init__(directory, target)
+        self._lost: list[Path] = []
+
     def start(self, parameters: Mapping[str, Any], files: list[Path]) -> None:
         """The search begins, or goes on; ``files``: further ones to keep with it."""
         params = {name: str(value) for name, value in parameters.items() if value is not None}
@@ -175,6 +184,22 @@ class MlflowStudy(_Tracked):
     def progress(self) -> None:
         """The study's files are new."""
         self.go_on()
+
+    def lost(self, directory: Path, reason: str) -> None:
+        """The process of the trial in ``directory`` died; its run is KILLED, unless it has said how it
+        ended.
+        """
+        spool = Spool(directory)
+        if (spool.read() or {}).get("status") == RUNNING:
+            spool.end(KILLED, reason)
+            self._lost.append(directory)
+            self.go_on()
+
+    def _deliver(self) -> None:
+        super()._deliver()
+        while self._lost:
+            Delivery(self._lost[0], self._store)()
+            self._lost.pop(0)
 
     def finish(self, failure: str | None = None, killed: bool = False) -> None:
         """The search is over; FAILED for ``failure``, or KILLED."""
@@ -187,13 +212,13 @@ class MlflowStudy(_Tracked):
 class MlflowResult(_Tracked):
     """A run that is done in one go and has no epochs: an evaluation, a prediction."""
 
-    def start(self, params: Mapping[str, Any], datasets: list[Mapping[str, Any]]) -> None:
+    def start(self, params: Mapping[str, Any]) -> None:
         """It begins."""
-        self.begin({name: str(value) for name, value in params.items() if value is not None}, datasets)
+        self.begin({name: str(value) for name, value in params.items() if value is not None}, [])
 
-    def finish(self, metrics: Mapping[str, float], note: str) -> None:
+    def finish(self, metrics: Mapping[str, float], note: str, datasets: list[dict[str, Any]]) -> None:
         """It is done."""
-        self.end(FINISHED, metrics=dict(metrics), note=note)
+        self.end(FINISHED, metrics=dict(metrics), note=note, datasets=datasets)
 
     def fail(self, reason: str, killed: bool = False) -> None:
         """It has failed, or was killed."""
@@ -215,15 +240,3 @@ def deliver_rest(directory: Path, uri: str) -> str | None:
     count = f"{found[-1].pending} runs" if found else "runs"
     why = (found[-1].failure if found else thread.failure) or "no answer in time"
     return f"MLflow at {public(uri)} misses {count} that wait in {directory} ({why}); {LATER}"
-
-
-def end_abandoned_run(directory: Path, uri: str, reason: str) -> None:
-    """Note that the run of a folder was KILLED where its process died before it could say how it ended, and
-    deliver it; quiet if there is none.
-    """
-    spool = Spool(directory)
-    card = spool.read()
-    if card is None or card.get("status") != RUNNING:
-        return
-    spool.end(KILLED, reason)
-    quietly(lambda: deliver_all(directory, Store(uri), public(uri)))

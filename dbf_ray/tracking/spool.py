@@ -31,7 +31,7 @@ LOCKS = ".mlflow"  # in the folder: "card" while mlflow.json is changed, "alive"
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 GONE = "its process ended without a word"
 PICTURES = "pictures"
-OF_A_RUN = ("config.yaml", EPOCHS, "summary.json", "failure.json", "learning_curve.png")
+OF_A_RUN = ("config.yaml", EPOCHS, "summary.json", "failure.json", "predict.json", "learning_curve.png")
 OF_A_STUDY = ("pareto.json", "trials.csv", "pareto.png", "pareto.html", "config.yaml")
 
 Card = dict[str, Any]
@@ -145,14 +145,18 @@ def secret(uri: str) -> str:
 
 
 def folders(root: Path) -> list[Path]:
-    """The folders with an ``mlflow.json``: ``root`` itself, runs and studies in it, their trials."""
-    patterns = (CARD, f"*/{CARD}", f"trials/*/{CARD}", f"*/trials/*/{CARD}")
+    """The folders with an ``mlflow.json``: ``root`` itself, runs and studies in it, their trials, and their
+    evaluations.
+    """
+    runs = ("", "*/", "trials/*/", "*/trials/*/")
+    patterns = [f"{run}{inner}{CARD}" for run in runs for inner in ("", "evaluations/*/")]
     return list(dict.fromkeys(file.parent for pattern in patterns for file in sorted(root.glob(pattern))))
 
 
 def sweep(folder: Path) -> None:
     """Note that a run was killed, if its process is gone and nobody has said how it ended."""
     spool = Spool(folder)
-    card = spool.read()
-    if card is not None and card.get("status") == RUNNING and not spool.is_alive():
-        spool.end(KILLED, GONE)
+    if (spool.read() or {}).get("status") == RUNNING:
+        with contextlib.suppress(Timeout, OSError), spool._lock("alive", 0.0):
+            if (spool.read() or {}).get("status") == RUNNING:  # nobody has begun in between
+                spool.end(KILLED, GONE)

@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 
 from dbf_ray.tracking import MlflowTarget, make_trackers
 from dbf_ray.tracking.metrics import is_listed
-from dbf_ray.tracking.mlflow import MlflowResult, MlflowStudy, end_abandoned_run
+from dbf_ray.tracking.mlflow import MlflowResult, MlflowStudy
 from dbf_ray.tracking.spool import Spool
-from tests.tracking.told import CONFIG, FACTS, SUMMARY, begun, end, run_id, steps, tell
+from tests.tracking.told import CONFIG, FACTS, SUMMARY, abandon, begun, end, run_id, steps, tell
 
 
 def test_one_run_with_parameters_epochs_costs_data_and_files(uri, tmp_path):
@@ -216,21 +216,25 @@ def test_a_study_has_its_own_experiment_a_parent_and_children(uri, tmp_path):
 
 def test_an_evaluation_is_a_run_of_its_own(uri, tmp_path):
     run = MlflowResult(tmp_path / "e", MlflowTarget(uri, "exp", "evaluation of c", "evaluation"))
-    run.start({"split": "val", "none": None}, FACTS["datasets"])
-    run.finish({"val/map50": 0.5, "val/ap50/ship": 0.5}, "What it is.")
+    run.start({"split": "val", "none": None})
+    run.finish({"val/map50": 0.5, "val/ap50/ship": 0.5}, "What it is.", FACTS["datasets"])
     found = MlflowClient(uri).get_run(run_id(tmp_path / "e"))
     assert found.data.metrics == {"val/map50": 0.5, "val/ap50/ship": 0.5}
+    assert [one.dataset.name for one in found.inputs.dataset_inputs] == ["ships/train"]
     assert (found.data.params, found.data.tags["dbf_ray.kind"]) == ({"split": "val"}, "evaluation")
     assert (found.info.status, found.data.tags["mlflow.note.content"]) == ("FINISHED", "What it is.")
     assert Spool(tmp_path / "e").waiting(Spool(tmp_path / "e").read()) == 0
 
 
 def test_a_run_whose_process_died_can_be_ended_from_outside(uri, tmp_path):
+    study = MlflowStudy(tmp_path / "s", MlflowTarget(uri, "exp", "search · s", "search"))
+    study.start({}, [])
     trackers = begun(tmp_path / "a", uri, 1)
     trackers[1]._thread.wait()
-    trackers[1]._alive.release()
-    end_abandoned_run(tmp_path / "a", uri, "process died")
-    end_abandoned_run(tmp_path / "never", uri, "process died")
+    abandon(trackers)
+    study.lost(tmp_path / "a", "process died")
+    study.lost(tmp_path / "never", "process died")
+    study.finish()
     run = MlflowClient(uri).get_run(run_id(tmp_path / "a"))
     assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "process died")
 
