@@ -132,15 +132,15 @@ def _state(view: View, accuracy: str) -> dict[str, Any]:
 
 def _columns(view: View, accuracy: str) -> dict[str, Any]:
     """Widths in pixels. Words have no means, so they are left out where rows are grouped."""
-    widths = {_param("policy"): 100, _param("rho"): 70, _metric(accuracy): 110, _metric(COST): 160}
-    widths |= {_metric(SECONDS): 160, "tags.`dbf_ray.role`": 110}
+    widths = {_param("policy"): 100, _param("rho"): 70, _metric(accuracy): 110, _metric(COST): 150}
+    widths |= {_metric(SECONDS): 130, "tags.`dbf_ray.role`": 110}
     if view.group:
         widths = {column: width for column, width in widths.items() if column not in _WORDS}
     name, created = "attributes.`Run Name`", "runDateAndNestInfo"
     return {
         "selectedColumns": list(widths),
         "columnOrder": [name, created, *widths, "duration"],
-        "columnWidths": {name: 300, created: 140, **widths},
+        "columnWidths": {name: 340, created: 140, **widths},
     }
 
 
