@@ -35,6 +35,7 @@ LOSSES = {"classification": 0.4, "regression": 0.6}  # and their shares
 VERSIONS = {"python": "3.11.7", "dbf-ray": "0.1.0", "torch": "2.15.0"}
 MACHINE = "a made-up machine, 2 cores, 1 threads"
 TOTALS = ("executed_flops", "device_seconds", "data_wait_seconds", "wall_seconds", "allreduce_bytes")
+BEGAN = 1.79e9  # seconds since 1970
 FAILURE = "the loss of an epoch was not finite"
 
 
@@ -211,8 +212,19 @@ class _Study:
             record |= {"cache_seconds_saved": 0.0, "cache_bytes": 0}
             record |= {"images_per_second": 4 * STEPS / seconds, "peak_memory_bytes": round(MEMORY[prefix])}
             record |= {"mean_memory_bytes": round(0.95 * MEMORY[prefix]), "energy_joules": None, "attempt": 1}
+            record |= {"time": BEGAN + seconds * (epoch + 1), "tracking_seconds": 0.01}
             records.append(record)
+        for done, record in enumerate(records, 1):
+            record["so_far"] = self._so_far(records[:done], length)
         return records
+
+    def _so_far(self, records: list[dict[str, Any]], length: int) -> dict[str, Any]:
+        """What the first epochs of so many cost together."""
+        prefixes = [record["frozen_stages"] for record in records]
+        ratio = sum(FLOPS[prefix] for prefix in prefixes) / (FLOPS[0] * length)
+        peak = max(record["peak_memory_bytes"] for record in records)
+        totals = {name: sum(record[name] for record in records) for name in TOTALS}
+        return {**totals, "compute_ratio": ratio, "peak_memory_bytes": peak}
 
     def _summary(
         self, title: str, setting: Setting, seed: int, records: list[dict[str, Any]]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.api import search_schedules, study_name
+from dbf_ray.cli.in_mlflow import in_mlflow
 from dbf_ray.cli.options import Options, make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config
 from dbf_ray.reports.tables import text_table
@@ -18,8 +17,6 @@ from dbf_ray.search.samplers import SAMPLERS
 from dbf_ray.search.spaces import question
 from dbf_ray.shipped import find_shipped, shipped_files
 from dbf_ray.tracking import resolve_uri
-from dbf_ray.tracking.urls import sqlite_file
-from dbf_ray.uris import public
 
 ABOUT = """Search freezing policies (and any other key) for the best trade-off of an accuracy
 (search.accuracy: map50) against a cost (search.cost: compute_ratio).
@@ -150,18 +147,8 @@ def closing(result: dict[str, Any], folder: Path, uri: str | None) -> str:
         f"files: {folder / 'pareto.png'}  {folder / 'pareto.json'}  {folder / 'trials.csv'}",
     ]
     if uri != "off":
-        lines += [
-            f"compare in MLflow: {sys.executable} -m mlflow ui --backend-store-uri {_short(resolve_uri(uri))}"
-        ]
+        lines += in_mlflow(folder.name, resolve_uri(uri))
     return "\n".join(lines)
-
-
-def _short(uri: str) -> str:
-    """The URI as a word for a shell; a file in this folder by its name alone."""
-    file = sqlite_file(uri)
-    return shlex.quote(
-        f"sqlite:///{file.name}" if file is not None and file.parent == Path.cwd() else public(uri)
-    )
 
 
 def _positive(text: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import Timeout
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from dbf_ray.tracking.links import experiment_tags
 from dbf_ray.tracking.spool import RUNNING, Card, Spool, folders, stamp_of, sweep
 from dbf_ray.tracking.store import MOST_METRICS, Store, in_a_line, quiet, texts
 from dbf_ray.tracking.wanted import FAILURE, wanted_of
@@ -85,7 +86,8 @@ class Delivery:
         """With a run that the store has."""
         if (run_id := card.get("run_id")) and (self._stored is not None or self.store.run(run_id)):
             return card
-        experiment = self.store.experiment(card["experiment"])
+        tags = experiment_tags(card["kind"], card["params"].get("accuracy") or "map50")
+        experiment = self.store.experiment(card["experiment"], tags)
         found = self.store.find(experiment, KEY, card["key"]) if card.get("attempted") else None
         if found is None:
             self.spool.change(attempted=True)

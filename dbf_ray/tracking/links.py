@@ -12,14 +12,13 @@ models.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-ACCURACY, COST, SECONDS = "val/map50", "cost/compute_ratio", "cost/device_seconds"
+COST, SECONDS = "cost/compute_ratio", "cost/device_seconds"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-HERE = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 _TAG = "mlflow.sharedViewState."
 _WORKFLOW = "workflowType=machine_learning"
 _SECTION = "dbf_ray-accuracy-and-cost"
@@ -42,35 +41,38 @@ class View:
     Attributes:
         key: in the address.
         name: in the list.
-        kinds: of runs that it shows, by their tag ``dbf_ray.kind``; all without.
-        order: sorted by this column ...
-        ascending: ... the smallest first.
+        kind: of runs that it shows, by their tag ``dbf_ray.kind``; None: all, the oldest first, so that the
+            parent is among the hundred that the page loads at once, and its children nest.
         group: tag by which rows become one, with means.
     """
 
     key: str
     name: str
-    kinds: tuple[str, ...] = ()
-    order: str = _metric(ACCURACY)
-    ascending: bool = False
+    kind: str | None
     group: str | None = None
 
 
-TRIALS = View("trials", "Trials, best map50 first", ("trial",))
-SETTINGS = View("settings", "Settings, means over seeds", ("trial",), group="dbf_ray.setting")
-SEARCH = View("search", "The search, its trials below it", (), "attributes.start_time", True)
-RUNS = View("runs", "Trainings, best map50 first", ("training",))
-STUDY_VIEWS, RUN_VIEWS = (TRIALS, SETTINGS, SEARCH), (RUNS,)
+TRIALS = View("trials", "Trials, the most accurate first", "trial")
+SETTINGS = View("settings", "Settings, means over seeds", "trial", "dbf_ray.setting")
+SEARCH = View("search", "The search, its trials below it", None)
+RUNS = View("runs", "Trainings, the most accurate first", "training")
 
 
-def view_tags(views: Sequence[View] = STUDY_VIEWS) -> dict[str, str]:
-    """Tags of an experiment that has these views, the first one on top of the list. To be set once, when the
-    experiment is made: from then on a person may change them.
+def experiment_tags(kind: str, accuracy: str = "map50") -> dict[str, str]:
+    """Tags of a new experiment for runs of a ``kind`` (search, training ...): what its page is for, and its
+    views. Once they are there, a person may change them.
+
+    Args:
+        kind: of runs.
+        accuracy: by which a study's trials are compared.
     """
-    tags = dict(KIND)
+    tags, views = dict(KIND), (TRIALS, SETTINGS, SEARCH) if kind == "search" else (RUNS,)
+    if kind == "trial":  # its parent brings the views
+        return tags
+    metric = accuracy if accuracy.startswith("merged/") else f"val/{accuracy}"
     for place, view in enumerate(views):
         stamp = len(views) - place  # the list is sorted by it, the largest first
-        state = json.dumps(_state(view), separators=(",", ":"))
+        state = json.dumps(_state(view, metric), separators=(",", ":"))
         envelope = {"name": view.name, "createdAt": stamp, "updatedAt": stamp, "state": state}
         tags[_TAG + view.key] = json.dumps(envelope, separators=(",", ":"))
     return tags
@@ -110,49 +112,48 @@ def _page(server: str, experiment: str) -> str:
     return f"{server.rstrip('/')}/#/experiments/{experiment}"
 
 
-def _state(view: View) -> dict[str, Any]:
-    """What the page keeps of itself, by the names that its scripts use."""
-    condition = " or ".join(f"tags.`dbf_ray.kind` = '{kind}'" for kind in view.kinds)
+def _state(view: View, accuracy: str) -> dict[str, Any]:
+    """What the page keeps of itself, by the names that its scripts use; ``accuracy``: the metric."""
+    group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": view.group}]}
     return {
-        "searchFilter": condition,
-        "orderByKey": view.order,
-        "orderByAsc": view.ascending,
+        "searchFilter": f"tags.`dbf_ray.kind` = '{view.kind}'" if view.kind else "",
+        "orderByKey": _metric(accuracy) if view.kind else "attributes.start_time",
+        "orderByAsc": view.kind is None,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        **_columns(view),
-        **_charts(view),
+        **_columns(view, accuracy),
+        **_charts(view, accuracy),
         "runsHiddenMode": "SHOW_ALL",  # of the charts' lines; otherwise ten
-        "groupBy": view.group
-        and {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": view.group}]},
+        "groupBy": group if view.group else None,
     }
 
 
-def _columns(view: View) -> dict[str, Any]:
+def _columns(view: View, accuracy: str) -> dict[str, Any]:
     """Widths in pixels. Words have no means, so they are left out where rows are grouped."""
-    widths = {_param("policy"): 100, _param("rho"): 70, _metric(ACCURACY): 110, _metric(COST): 160}
-    widths |= {_metric(SECONDS): 160, "tags.`dbf_ray.role`": 110}
+    widths = {_param("policy"): 100, _param("rho"): 70, _metric(accuracy): 110, _metric(COST): 150}
+    widths |= {_metric(SECONDS): 130, "tags.`dbf_ray.role`": 110}
     if view.group:
         widths = {column: width for column, width in widths.items() if column not in _WORDS}
     name, created = "attributes.`Run Name`", "runDateAndNestInfo"
     return {
         "selectedColumns": list(widths),
         "columnOrder": [name, created, *widths, "duration"],
-        "columnWidths": {name: 300, created: 140, **widths},
+        "columnWidths": {name: 340, created: 140, **widths},
     }
 
 
-def _charts(view: View) -> dict[str, Any]:
+def _charts(view: View, accuracy: str) -> dict[str, Any]:
     """What is empty, as rho without a policy that has it, the page hides."""
     lines = {"xAxisKey": "step", "lineSmoothness": 0}
     policy = [] if view.group else ["policy"]
     cards = [
-        _card("front", "SCATTER", xaxis=_axis(COST), yaxis=_axis(ACCURACY)),
-        _card("parallel", "PARALLEL", selectedParams=["rho"], selectedMetrics=[COST, ACCURACY]),
-        _card("learning", "LINE", metricKey=ACCURACY, selectedMetricKeys=[ACCURACY], **lines),
-        _card("costs", "PARALLEL", selectedParams=policy, selectedMetrics=[COST, SECONDS, ACCURACY]),
-        _card("rho", "SCATTER", xaxis=_axis("rho", "PARAM"), yaxis=_axis(ACCURACY)),
+        _card("front", "SCATTER", xaxis=_axis(COST), yaxis=_axis(accuracy)),
+        _card("parallel", "PARALLEL", selectedParams=["rho"], selectedMetrics=[COST, accuracy]),
+        _card("learning", "LINE", metricKey=accuracy, selectedMetricKeys=[accuracy], **lines),
+        _card("costs", "PARALLEL", selectedParams=policy, selectedMetrics=[COST, SECONDS, accuracy]),
+        _card("rho", "SCATTER", xaxis=_axis("rho", "PARAM"), yaxis=_axis(accuracy)),
     ]
     section = {"uuid": _SECTION, "name": "Accuracy and cost", "display": True, "isReordered": True}
     return {

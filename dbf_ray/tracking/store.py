@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import ExperimentTag, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 
 from dbf_ray.tracking.urls import sqlite_file
 from dbf_ray.uris import hidden
@@ -35,7 +35,6 @@ TALKATIVE = ("mlflow", "alembic", "sqlalchemy", "urllib3", "botocore", "boto3")
 MOST_METRICS = 1000  # in one call, which a store takes as a whole or not at all
 LONGEST_TEXT = 5000  # of a tag's or parameter's value
 REFUSED = "INVALID_PARAMETER_VALUE"  # MLflow's error code: it would be refused again
-KIND = ExperimentTag("mlflow.experimentKind", "custom_model_development")  # else it opens as one of GenAI
 
 
 class _Quiet(logging.Filter):
@@ -86,17 +85,18 @@ class Store:
                 self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._client
 
-    def experiment(self, name: str) -> str:
-        """The experiment's id; it is made if there is none, and brought back if it was deleted."""
-        if name in self._experiments:
+    def experiment(self, name: str, tags: Mapping[str, str] | None = None) -> str:
+        """The experiment's id; it is made if there is none, brought back if it was deleted, and gets those of
+        ``tags`` that it lacks.
+        """
+        if name in self._experiments and not tags:
             return self._experiments[name]
-        client = self.client
+        client, tags = self.client, dict(tags or {})
         with _one_process(self.uri):
             found = client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    made = client.create_experiment(name, _artifacts_beside(self.uri, name))
-                    client.set_experiment_tag(made, KIND.key, KIND.value)
+                    made = client.create_experiment(name, _artifacts_beside(self.uri, name), tags)
                     self._experiments[name] = made
                     return made
                 except Exception:  # another machine may have been quicker
@@ -105,8 +105,8 @@ class Store:
                         raise
             if found.lifecycle_stage == "deleted":
                 client.restore_experiment(found.experiment_id)
-            if KIND.key not in found.tags:
-                client.set_experiment_tag(found.experiment_id, KIND.key, KIND.value)
+            for key in tags.keys() - found.tags.keys():
+                client.set_experiment_tag(found.experiment_id, key, tags[key])
         self._experiments[name] = found.experiment_id
         return found.experiment_id
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from dbf_ray.tracking.links import view_tags
+from dbf_ray.tracking.links import experiment_tags
 from tests.synthetic_study import synthetic_study
 from tests.tracking.logged_study import log_study
 from tests.tracking.servers import mlflow_server, names_in, postgres, postgres_programs, s3
@@ -40,7 +40,7 @@ def test_a_study_and_its_files_arrive(server, tmp_path):
     result = synthetic_study(folder := tmp_path / "studies" / "small", 4, 4)
     experiment = log_study(uri, folder)
     client, kind = MlflowClient(uri), "tags.`dbf_ray.kind` = '{}'"
-    assert set(view_tags()) <= set(client.get_experiment(experiment).tags)
+    assert set(experiment_tags("search")) <= set(client.get_experiment(experiment).tags)
     trials = client.search_runs([experiment], kind.format("trial"), order_by=["metrics.`val/map50` DESC"])
     wanted = sorted((row["map50"] for row in result["trials"]), reverse=True)
     assert [run.data.metrics["val/map50"] for run in trials] == pytest.approx(wanted)
