@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from dbf_ray.reports import study_result
 from dbf_ray.reports.data_page import data_page
-from dbf_ray.reports.interactive import pareto_html
+from dbf_ray.reports.interactive import _figure, pareto_html
 from dbf_ray.reports.plots import pareto_data
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -44,6 +46,11 @@ def report(name: str) -> str:
 
 
 def front(name: str) -> str:
+    return pareto_html(pareto_data(study_of(name)))
+
+
+def study_of(name: str) -> dict[str, Any]:
+    """What a study says in which every name is this one."""
     trials: list[dict[str, Any]] = [
         {"number": 0, "state": "COMPLETE", "policy": "full", "map50": 0.6, "compute_ratio": 1.0},
         {"number": 1, "state": "COMPLETE", "policy": name, "map50": 0.5, "compute_ratio": 0.7}
@@ -52,7 +59,7 @@ def front(name: str) -> str:
     ]
     result = study_result(name, trials)
     result["answer"]["text"] = name
-    return pareto_html(pareto_data(result))
+    return result
 
 
 PAGES = {"report": report, "front": front}
@@ -63,6 +70,13 @@ def test_names_add_nothing_to_a_page(page: str) -> None:
     good, evil = Tags(PAGES[page]("good")), Tags(PAGES[page](EVIL))
     assert evil.tags == good.tags
     assert evil.active == good.active == []
+
+
+def test_names_in_the_figure_are_no_markup() -> None:
+    """plotly takes some tags in its texts for links and styles; the only ones there are ours."""
+    shown = json.dumps(_figure(pareto_data(study_of(EVIL))).to_plotly_json()["data"], default=str)
+    assert {*re.findall(r"<[^>]*>", shown)} <= {"<b>", "</b>", "<br>"}
+    assert "&lt;script&gt;" in shown
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no browser at {CHROMIUM}")
