@@ -6,8 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from dbf_ray.tracking import public
 from dbf_ray.tracking.urls import sqlite_file
+from dbf_ray.uris import public
 
 HERE = "http://127.0.0.1:5000"  # where `mlflow ui` answers
 WHAT = {"trials": "trials, the most accurate first", "charts": "the same as charts", "answer": "the answer"}

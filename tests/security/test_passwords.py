@@ -118,6 +118,16 @@ def test_a_storage_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path,
     assert "Traceback" not in str(error.value)
 
 
+def test_a_storage_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbf_ray.cluster.train import absolute_paths
+
+    monkeypatch.chdir(tmp_path)
+    config = absolute_paths(load_config(None, {"cluster.storage": "a/b", "tracking.uri": URI}))
+    assert config.cluster.storage == str(tmp_path / "a" / "b")
+    assert config.tracking.uri == URI
+    require_storage(config.cluster.storage)
+
+
 def test_a_storage_is_made_and_left_empty(tmp_path: Path) -> None:
     require_storage(None)
     require_storage(str(tmp_path / "a" / "b"))
