@@ -20,7 +20,7 @@ def code_version() -> dict[str, str]:
     for place in (Path(__file__).resolve().parent, Path.cwd()):
         commit = _git(place, "rev-parse", "HEAD")
         if commit:
-            changed = _git(place, "status", "--porcelain", "--untracked-files=no")
+            changed = _git(place, "status", "--porcelain", "-uno")
             return {"commit": commit} | ({} if changed is None else {"clean": str(not changed).lower()})
     return {}
 
