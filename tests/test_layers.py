@@ -21,7 +21,7 @@ LAYERS = [
     {"build"},
     {"plan"},
     {"run", "evaluate", "merge", "member_help"},
-    {"predict"},
+    {"predict", "export"},
     {"cluster"},
     {"search"},
     {"api"},

@@ -13,6 +13,7 @@ COMMANDS = {
     "search": "search for the freezing schedule with the best trade-off of accuracy against compute",
     "evaluate": "evaluate a checkpoint",
     "predict": "detect objects in images of any size",
+    "export": "write a checkpoint to an ONNX file, or register it in MLflow",
     "prepare-data": "check a data set, cut its images into patches, merge detections of patches",
     "fetch-weights": "fetch ImageNet weights of MobileNetV2",
     "demo": "a small search on generated scenes",
