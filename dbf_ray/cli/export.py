@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.cli.options import make_parser, parse, print_json, run_command
+from dbf_ray.cli.options import make_parser, parse, print_json, registered_line, run_command
 from dbf_ray.config import with_overrides
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of
 from dbf_ray.export.onnx_file import write_onnx
+from dbf_ray.export.register import check_register, register_checkpoint
 from dbf_ray.training.checkpoint import whole_checkpoint
 
 ABOUT = """Write a trained detector to an ONNX file, or register it in MLflow as a model that can be loaded
@@ -23,7 +24,10 @@ takes its name. dbf_ray.export.Exported prepares images and suppresses; it needs
 EPILOG = """examples:
   dbf export --checkpoint runs/NAME/checkpoints/epoch-00012 --out model.onnx
   for larger images, one at a time:
-    dbf export --checkpoint ... --out model.onnx --image-size 1024 --batch 1"""
+    dbf export --checkpoint ... --out model.onnx --image-size 1024 --batch 1
+  as a model of MLflow's registry, then served:
+    dbf export --checkpoint runs/NAME/checkpoints/epoch-00012 --register my-detector
+    mlflow models serve -m models:/my-detector/1 --env-manager local"""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "dbf export") -> int:
@@ -33,7 +37,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "dbf export") -> in
 
 def command(arguments: Sequence[str] | None = None, prog: str = "dbf export") -> dict[str, Any]:
     """Export, and say what was written and how well it fits."""
-    parser = make_parser(prog, ABOUT, EPILOG, ("tracking",), "--checkpoint DIR [--out FILE.onnx]")
+    parser = make_parser(
+        prog, ABOUT, EPILOG, ("tracking",), "--checkpoint DIR [--out FILE] [--register NAME]"
+    )
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -52,19 +58,32 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf export") ->
     parser.add_argument(
         "--batch", default="dynamic", metavar="N", help="images at once, or dynamic for any number (default)"
     )
+    parser.add_argument(
+        "--register",
+        dest="tracking.registered_model_name",
+        metavar="NAME",
+        help="register the detector in MLflow under this name; short for --tracking.registered_model_name",
+    )
     options, overrides = parse(parser, arguments)
     if options.config is not None:
         raise ConfigError(
             "a checkpoint brings its own configuration, --config cannot change it; leave it out"
         )
-    if options.out is None:
-        raise ConfigError(f"--out is required; {prog} --help explains it")
+    name = overrides.get("tracking.registered_model_name")
+    if options.out is None and name is None:
+        raise ConfigError(f"--out or --register is required; {prog} --help explains both")
     checkpoint = whole_checkpoint(options.checkpoint)
-    config = with_overrides(config_of(checkpoint), overrides)
-    result = {"checkpoint": str(checkpoint)}
+    config = with_overrides(
+        config_of(checkpoint), {"tracking.registered_model_name": None, "tracking.mlflow": True, **overrides}
+    )
+    check_register(config)
+    result: dict[str, Any] = {"checkpoint": str(checkpoint)}
     if options.out is not None:
         result |= write_onnx(checkpoint, config, options.out, options.image_size, _batch(options.batch))
         print(report(result))
+    if name is not None:
+        result["registered"] = register_checkpoint(checkpoint, config, name)
+        print(registered_line(result["registered"]))
     if options.json:
         print_json(result)
     return result

@@ -9,7 +9,7 @@ from typing import Any
 
 from dbf_ray.api import train_detector, wants_ray
 from dbf_ray.build import prepare
-from dbf_ray.cli.options import make_parser, parse, print_json, run_command
+from dbf_ray.cli.options import make_parser, parse, print_json, registered_line, run_command
 from dbf_ray.cli.timeline import forecast_of, time_lines, timed, timeline
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
@@ -44,12 +44,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> int
 
 def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> dict[str, Any]:
     """Train, or with ``--dry-run`` only check and say what would be trained."""
-    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[--dry-run]")
+    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[--register NAME] [--dry-run]")
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check everything, print the timeline, its cost, and time and memory by real steps (half a "
         "minute), and train nothing",
+    )
+    parser.add_argument(
+        "--register",
+        dest="tracking.registered_model_name",
+        metavar="NAME",
+        help="register the trained detector in MLflow under this name; short for "
+        "--tracking.registered_model_name",
     )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
@@ -64,6 +71,8 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> 
     else:
         result = train_detector(config)
         print(report(result, config))
+        if result.get("registered"):
+            print(registered_line(result["registered"]))
     if options.json:
         print_json(result)
     return result

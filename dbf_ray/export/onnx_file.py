@@ -127,7 +127,7 @@ def write_onnx(
             "that is no plain ONNX graph. Serve it from MLflow (--register NAME), predict with dbf predict, "
             "or train rotated_retinanet or rotated_fcos"
         )
-    detector = detector.to("cpu", memory_format=torch.contiguous_format)
+    detector = detector.to(torch.device("cpu")).to(memory_format=torch.contiguous_format)
     detector.least_pad_to = (0, 0)
     candidates = Candidates(detector).eval()
     side = padded_size([(size, size)])[0]

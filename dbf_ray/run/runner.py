@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.config import Config, at, dotted
 from dbf_ray.cost import FlopTable
 from dbf_ray.errors import DbfRayError
-from dbf_ray.evaluation.matches import MATCHES, write_matches
 from dbf_ray.locks import only_writer
 from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.run.naming import mlflow_target, run_directory
+from dbf_ray.run.pictures import Pictures
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
-from dbf_ray.run.summary import about_run, draw, lineage, summarize
+from dbf_ray.run.summary import about_run, lineage, summarize
 from dbf_ray.tracking import Tracker, make_trackers
 from dbf_ray.training.ddp import broadcast_object, rank
 from dbf_ray.training.loop import LoopState, Training, fit
@@ -101,9 +100,11 @@ def run(
         if writes and coverage and not quiet and state.epoch < training.epochs:
             for line in uncovered_notes(config, spec):
                 training.progress.note(line)
+        pictures = Pictures(directory, spec, facts["name"], config.evaluation.pictures_every)
         if writes:
             data.write(directory)
-            training.matched = partial(write_matches, directory / MATCHES)
+            training.evaluated = pictures.evaluated
+            pictures.begin()
         active: Sequence[Tracker] = []
         if writes:
             active = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
@@ -112,7 +113,7 @@ def run(
             for record in state.records:
                 tracker.epoch(record)
         try:
-            stopped_early = _train(about, training, state, directory, active, on_epoch)
+            stopped_early = _train(about, training, state, directory, active, pictures, on_epoch)
         except BaseException as error:
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
             for tracker in active:
@@ -124,9 +125,9 @@ def run(
         summary = finite(summarize(spec, facts, training, state, directory, stopped_early))
         if training.frozen is not None and not stopped_early:
             training.frozen.close()
-        pictures = draw(directory, state, facts["name"], spec.num_stages) if writes else []
+        drawn = pictures.finish(state.records) if writes else []
         for tracker in active:
-            tracker.finish(summary, pictures)
+            tracker.finish(summary, drawn)
     return summary
 
 
@@ -155,6 +156,7 @@ def _train(
     state: LoopState,
     directory: Path,
     active: Sequence[Tracker],
+    pictures: Pictures,
     on_epoch: OnEpoch | None,
 ) -> bool:
     """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether
@@ -167,6 +169,7 @@ def _train(
         checkpoint = None
         if rank() == 0:
             checkpoint = save(training, state, about, directory, keep)
+            pictures.after_epoch()
             for tracker in active:
                 tracker.epoch(record)
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
