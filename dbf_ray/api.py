@@ -16,6 +16,8 @@ from torch import Tensor
 
 from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config, make_config, with_overrides
+from dbf_ray.data import Dataset
+from dbf_ray.data.described import described
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
@@ -24,9 +26,11 @@ from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
+from dbf_ray.run.results import Result, evaluation_folder
 from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
 from dbf_ray.tracking import read_summary
+from dbf_ray.tracking.metrics import scores
 from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import flat
 
@@ -276,7 +280,22 @@ def evaluate_checkpoint(
     root = None if data_root is None else Path(data_root)
     used = whole_checkpoint(Path(checkpoint))
     config = as_config(config_of(used, root), **overrides)
-    return {**metrics_of(used, config, split), "checkpoint": str(used)}
+    seen: list[Dataset] = []
+    params = {"split": split, "data": config.data.name}
+    folder = evaluation_folder(config, used, split)
+    with Result(config, "evaluation", used, folder, split, params) as result:
+
+        def told(dataset: Dataset) -> None:
+            seen.append(dataset)
+            result.begin()
+
+        metrics = metrics_of(used, config, split, told)
+        result.done(
+            scores(metrics, split),
+            f"map50 {metrics['map50']:.3f} on {split}, of {used}.",
+            lambda: [described(one, config.data.name, config.data.root, split) for one in seen],
+        )
+    return {**metrics, "checkpoint": str(used)}
 
 
 def predict_images(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dbf_ray.build.detector import build_detector, detector_options
 from dbf_ray.build.frozen import frozen_settings
 from dbf_ray.build.images import image_settings
 from dbf_ray.config import Config, at, make_config, with_overrides
-from dbf_ray.data import class_names, originals_of
+from dbf_ray.data import Dataset, class_names, originals_of
 from dbf_ray.data.contents import why_nothing_counts
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.mmrotate import load_mmrotate_state_dict, read_mmrotate_checkpoint
@@ -73,12 +74,17 @@ def load_detector(checkpoint: Path, config: Config) -> tuple[Detector, list[str]
     return _in_layout(detector, config).eval(), classes
 
 
-def metrics_of(checkpoint: Path, config: Config, split: str = "val") -> dict[str, float]:
+def metrics_of(
+    checkpoint: Path,
+    config: Config,
+    split: str = "val",
+    told: Callable[[Dataset], None] = lambda dataset: None,
+) -> dict[str, float]:
     """Metrics of a checkpoint folder on ``split`` of ``config``'s data set, as
-    :func:`dbf_ray.training.loop.evaluate` gives them.
+    :func:`dbf_ray.training.loop.evaluate` gives them; ``told`` gets that data set.
     """
     detector, classes = load_detector(checkpoint, config)
-    return _evaluate(detector, config, split, classes)
+    return _evaluate(detector, config, split, classes, told)
 
 
 @at("data")
@@ -110,8 +116,15 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
     return _evaluate(_in_layout(detector, config).eval(), config, split, classes)
 
 
-def _evaluate(detector: Detector, config: Config, split: str, classes: list[str]) -> dict[str, float]:
+def _evaluate(
+    detector: Detector,
+    config: Config,
+    split: str,
+    classes: list[str],
+    told: Callable[[Dataset], None] = lambda dataset: None,
+) -> dict[str, float]:
     dataset = make_split(config.data, split, classes)
+    told(dataset)
     if reason := why_nothing_counts(dataset):
         warnings.warn(
             f"map50 is none, since in {config.data.root or config.data.name} ({split}) {reason}", stacklevel=3

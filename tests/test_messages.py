@@ -16,7 +16,8 @@ from tests.test_layers import LAYERS, MODULES, ROOT, room_of
 
 BUILD = next(index for index, rooms in enumerate(LAYERS) if "build" in rooms)
 BELOW = set().union(*LAYERS[:BUILD]) - {"config"}
-TABLES = {"tracking/naming.py"}  # names of MLflow's parameters for places in a recorded configuration
+# names of MLflow's parameters for places in a recorded configuration, and commands to copy
+TABLES = {"tracking/naming.py", "tracking/commands.py"}
 KEYS = "|".join(re.escape(key) for key, _, _ in leaves(Config()) if "." in key)
 FORBIDDEN = re.compile(rf"(?<![\w./])(--[a-z]\w+|(?:{KEYS})(?![\w(.]))")
 

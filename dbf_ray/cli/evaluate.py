@@ -26,7 +26,7 @@ EPILOG = """examples:
   a model that MMRotate trained; the options say which detector it is and which images:
     dbf evaluate --mmrotate FILE.pth --detector.name oriented_rcnn --detector.backbone resnet50 \\
         --data.name dota --data.root DIR --data.image_size 1024"""
-SECTIONS = ("data", "detector", "training", "evaluation")
+SECTIONS = ("data", "detector", "training", "evaluation", "tracking")
 USED = (
     "data.",
     "detector.",
@@ -60,15 +60,16 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf evaluate") 
     if (options.checkpoint is None) == (options.mmrotate is None):
         raise ConfigError(f"one of --checkpoint and --mmrotate is required; {prog} --help explains both")
     if options.checkpoint is not None:
-        others = [f"--{key}" for key in overrides if key != "data.root"] + (
-            ["--config"] if options.config else []
-        )
+        tracking = {key: value for key, value in overrides.items() if key.startswith("tracking.")}
+        others = [f"--{key}" for key in overrides if key != "data.root" and key not in tracking]
+        others += ["--config"] if options.config else []
         if others:
             raise ConfigError(
                 f"a checkpoint brings its own configuration, {others[0]} cannot change it; only --data.root "
-                "can be given"
+                "and --tracking.KEY can be given"
             )
-        metrics = evaluate_checkpoint(options.checkpoint, overrides.get("data.root"), options.split)
+        root = overrides.get("data.root")
+        metrics = evaluate_checkpoint(options.checkpoint, root, options.split, **tracking)
     else:
         unused = [key for key in overrides if not key.startswith(USED) or key.startswith("detector.weights_")]
         if unused:

@@ -30,6 +30,12 @@ EPILOG = """examples:
 The same command resumes after an interruption, within an image too, and takes new images of the folder.
 An image that cannot be read is named, the others are done, and the exit status is 1."""
 
+TRACKING = (
+    ("mlflow", "true|false", "log this prediction to MLflow (default: as the checkpoint's training)"),
+    ("uri", "TEXT", "MLflow tracking URI (default: as the checkpoint's training)"),
+    ("experiment", "TEXT", "MLflow experiment (default: as the checkpoint's training)"),
+)
+
 
 def main(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -> int:
     """Run the command and return its exit status: 1 where images could not be read."""
@@ -109,7 +115,9 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -
         metavar="S",
         help="draw from this score on (default: %(default)s)",
     )
-    options, _ = parse(parser, arguments)
+    for key, metavar, words in TRACKING:
+        parser.add_argument(f"--tracking.{key}", metavar=metavar, help=words)
+    options, tracking = parse(parser, arguments)
     asked = Options(
         window=options.window,
         overlap=options.overlap,
@@ -121,7 +129,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -
         overlay_score=options.overlay_score,
     )
     try:
-        result = predict(options.checkpoint, options.images, options.out, asked)
+        result = predict(options.checkpoint, options.images, options.out, asked, tracking=tracking)
     except KeyboardInterrupt:
         print(
             f"stopped; what is done is kept in {options.out}, the same command resumes there", file=sys.stderr

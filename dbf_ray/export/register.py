@@ -69,7 +69,7 @@ def register_checkpoint(checkpoint: Path, config: Config, name: str) -> dict[str
         ResourceError: the store cannot be used.
     """
     from dbf_ray.tracking.model import register_model
-    from dbf_ray.tracking.todo import public
+    from dbf_ray.tracking.spool import public
 
     uri = resolve_uri(config.tracking.uri)
     checkpoint = whole_checkpoint(checkpoint)
@@ -86,9 +86,10 @@ def register_checkpoint(checkpoint: Path, config: Config, name: str) -> dict[str
         except DbfRayError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()).replace(uri, public(uri))[:200]
+            from dbf_ray.tracking.store import in_a_line
+
             raise ResourceError(
-                f"MLflow at {public(uri)} cannot register the model ({type(error).__name__}: {reason}); "
+                f"MLflow at {public(uri)} cannot register the model ({in_a_line(error, uri)}); "
                 f"{_later(checkpoint, name)} does it once it is there"
             ) from error
     return {"model": f"models:/{name}/{version}", "version": version, "new": new, "uri": public(uri)}

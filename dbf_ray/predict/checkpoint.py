@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dbf_ray.config import with_overrides
 from dbf_ray.detectors import Detector
 from dbf_ray.errors import WeightsError
 from dbf_ray.evaluate import config_of, load_detector
@@ -24,9 +25,12 @@ from dbf_ray.predict.options import FORMATS, Options
 from dbf_ray.predict.outputs import shown_names
 from dbf_ray.predict.windows import Tiling
 from dbf_ray.progress import print_line
+from dbf_ray.run.results import Result
 from dbf_ray.training.checkpoint import read_record, whole_checkpoint
 from dbf_ray.training.loop import autocast
 from dbf_ray.training.manifest import digest_of
+
+COUNTS = ("images", "failed", "windows", "detections", "seconds", "windows_per_second")
 
 
 def predict(
@@ -35,6 +39,7 @@ def predict(
     out: Path,
     options: Options | None = None,
     say: Callable[[str], None] | None = None,
+    tracking: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Detect objects in an image, or in all images of a folder and its sub-folders, and write them to
     ``out``.
@@ -49,6 +54,7 @@ def predict(
         out: a new folder, or one in which the same prediction was begun.
         options: None for the defaults.
         say: takes a line for a person; None: they go to stderr.
+        tracking: keys to change of the checkpoint's (``tracking.mlflow``, ...), with their values.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
@@ -77,7 +83,17 @@ def predict(
         )
         if "dota" in options.formats and (note := paths_note(list(files))):
             tell(note)
-        return {**predict_files(task, files, folder, tell), "checkpoint": str(checkpoint)}
+        config = with_overrides(config_of(checkpoint), dict(tracking or {}))
+        params = {"images": str(images), "window": tiling.window, "overlap": tiling.overlap}
+        with Result(config, "prediction", checkpoint, out, images.name, params) as result:
+            result.begin()
+            found = predict_files(task, files, folder, tell)
+            counts = {**found, "failed": len(found["failed"])}
+            result.done(
+                {f"predict/{name}": float(counts[name]) for name in COUNTS},
+                f"{found['detections']:,} detections in {found['images']} images, in {out.absolute()}.",
+            )
+        return {**found, "checkpoint": str(checkpoint)}
 
 
 def make_task(checkpoint: Path, options: Options) -> tuple[Task, str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from dbf_ray.config import Config, at
 from dbf_ray.tracking import MlflowTarget, resolve_uri
+from dbf_ray.tracking.origin import origin_tags
+from dbf_ray.tracking.words import readable_name, setting_name
 
 
 def run_name(config: Config) -> str:
@@ -53,4 +55,7 @@ def mlflow_target(config: Config) -> MlflowTarget | None:
         return None
     with at("tracking"):
         uri = resolve_uri(config.tracking.uri)
-    return MlflowTarget(run_name=run_name(config), experiment=config.tracking.experiment, uri=uri)
+    freezing, detector = config.freezing, config.detector
+    setting = setting_name(freezing.policy, freezing.parameters)
+    name = readable_name(setting, detector.name, detector.backbone, config.seed, config.name)
+    return MlflowTarget(uri, config.tracking.experiment, name, tags=origin_tags())

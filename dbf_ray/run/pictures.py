@@ -101,8 +101,8 @@ class Pictures:
             seen, self._pending = self._pending, None
             self._draw(f"detections/epoch-{seen.epoch:05d}.jpg", lambda: self._sheet(seen))
 
-    def finish(self, records: Sequence[Mapping[str, Any]]) -> list[Path]:
-        """The pictures of a run that is done, from its records; returns all that there are."""
+    def finish(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """The pictures of a run that is done, from its records."""
         if self.spec.frozen_prefixes is None:
             self._timeline([record["frozen_stages"] for record in records], "epoch (0-based)")
         self._draw("learning_curve.png", lambda: self._learning(records))
@@ -110,7 +110,6 @@ class Pictures:
             self._draw("pr_curves.png", self._precision_recall)
         if self.every and (self.directory / CONFUSION).exists():
             self._draw("confusion.png", self._confusion)
-        return sorted(file for file in self.folder.rglob("*") if file.suffix in (".png", ".jpg"))
 
     def _due(self, epoch: int) -> bool:
         """Whether so many epochs have gone since the last sheet: also of a run that was resumed."""

@@ -17,6 +17,7 @@ import torch
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.config import Config, at, dotted
 from dbf_ray.cost import FlopTable
+from dbf_ray.cost.system import SystemMeter, by_node
 from dbf_ray.errors import DbfRayError
 from dbf_ray.locks import only_writer
 from dbf_ray.plan.uncovered import uncovered_notes
@@ -24,9 +25,10 @@ from dbf_ray.run.naming import mlflow_target, run_directory
 from dbf_ray.run.pictures import Pictures
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
-from dbf_ray.run.summary import about_run, lineage, summarize
+from dbf_ray.run.summary import about_run, lineage, so_far, summarize
+from dbf_ray.run.telling import Telling
 from dbf_ray.tracking import Tracker, make_trackers
-from dbf_ray.training.ddp import broadcast_object, rank
+from dbf_ray.training.ddp import broadcast_object, gather_objects, rank
 from dbf_ray.training.loop import LoopState, Training, fit
 from dbf_ray.values import finite
 
@@ -108,16 +110,13 @@ def run(
         active: Sequence[Tracker] = []
         if writes:
             active = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
-        for tracker in active:
-            tracker.start(about["config"], facts, state.epoch)
-            for record in state.records:
-                tracker.epoch(record)
+        telling = Telling(active)
+        telling.start(about["config"], facts, state.records)
         try:
-            stopped_early = _train(about, training, state, directory, active, pictures, on_epoch)
+            stopped_early = _train(spec, about, training, state, directory, telling, pictures, on_epoch)
         except BaseException as error:
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            for tracker in active:
-                tracker.fail(reason)
+            telling.fail(error, reason)
             # not a crash: the same would only come again
             if isinstance(error, DbfRayError) and training.frozen is not None:
                 training.frozen.close()
@@ -125,9 +124,9 @@ def run(
         summary = finite(summarize(spec, facts, training, state, directory, stopped_early))
         if training.frozen is not None and not stopped_early:
             training.frozen.close()
-        drawn = pictures.finish(state.records) if writes else []
-        for tracker in active:
-            tracker.finish(summary, drawn)
+        if writes:
+            pictures.finish(state.records)
+        telling.finish(summary)
     return summary
 
 
@@ -151,11 +150,12 @@ def notes_of(spec: RunSpec) -> list[str]:
 
 
 def _train(
+    spec: RunSpec,
     about: dict[str, Any],
     training: Training,
     state: LoopState,
     directory: Path,
-    active: Sequence[Tracker],
+    telling: Telling,
     pictures: Pictures,
     on_epoch: OnEpoch | None,
 ) -> bool:
@@ -163,15 +163,18 @@ def _train(
     it was stopped early.
     """
     go_on, keep = True, about["config"]["training"]["keep_checkpoints"]
+    meter = SystemMeter(directory.parent, training.device)
 
     def after_epoch(record: dict[str, Any]) -> bool:
         nonlocal go_on
         checkpoint = None
+        record["so_far"] = so_far(spec, training, state)
+        record["system"] = by_node(gather_objects(meter.take()))
+        telling.stamp(record)
         if rank() == 0:
             checkpoint = save(training, state, about, directory, keep)
             pictures.after_epoch()
-            for tracker in active:
-                tracker.epoch(record)
+            telling.epoch(record)
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on
 

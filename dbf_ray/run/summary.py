@@ -15,10 +15,13 @@ import torch
 from dbf_ray.build import RunSpec
 from dbf_ray.config import Config, to_dict
 from dbf_ray.data import sizes_of
+from dbf_ray.data.described import described
 from dbf_ray.freezing import budget
 from dbf_ray.machine import usable_cpus
 from dbf_ray.run.naming import run_name
 from dbf_ray.run.same_data import DataRecord
+from dbf_ray.run.telling import TOTALS, tracking_of
+from dbf_ray.tracking.origin import code_version
 from dbf_ray.training.checkpoint import list_checkpoints
 from dbf_ray.training.ddp import broadcast_object, rank, world_size
 from dbf_ray.training.loop import LoopState, Training
@@ -41,11 +44,16 @@ def facts_of(config: Config, spec: RunSpec) -> dict[str, Any]:
         "norm_eval": config.detector.norm_eval,
         "expected_hit_rate": None if spec.forecast is None else spec.forecast.hit_rate,
         "eval_split": spec.eval_split,
+        "datasets": [
+            described(dataset, config.data.name, config.data.root, split)
+            for split, dataset in {"train": spec.train_set, spec.eval_split: spec.eval_set}.items()
+        ],
         "train_images": len(spec.train_set),
         "eval_images": len(spec.eval_set),
         "world_size": world_size(),
         "machine": machine(),
         "versions": versions(),
+        "code": code_version(),
     }
 
 
@@ -113,10 +121,25 @@ def summarize(
         **training.ledger.totals(),
         "epochs_trained": sum("inherited" not in record for record in state.records),
         "own": training.ledger.own(),
+        **tracking_of(state.records),
         "checkpoint": str(checkpoint[-1]) if checkpoint else None,
         "stopped_early": stopped_early,
     }
     return broadcast_object(summary)
+
+
+def so_far(spec: RunSpec, training: Training, state: LoopState) -> dict[str, Any]:
+    """What the epochs of ``state`` have cost, repeats and what was inherited included; ``compute_ratio`` is
+    over a *whole* full training, so that it ends as the run's.
+    """
+    steps, totals = prefix_steps(state.records), training.ledger.totals()
+    share = len(state.records) / training.epochs
+    found = {name: totals[name] for name in TOTALS}
+    found["compute_ratio"] = share * spec.cost_of(list(steps), list(steps.values()))
+    found["tracking_seconds"] = tracking_of(state.records)["tracking_seconds"]
+    if any("inherited" in record for record in state.records):
+        found["own_executed_flops"] = training.ledger.own()["executed_flops"]
+    return found
 
 
 def prefix_steps(records: Sequence[dict[str, Any]]) -> dict[int, int]:

@@ -69,6 +69,14 @@ class Costs:
             found = {cost: self._ratio(cost, config, beginning, parts) for cost in RATIOS}
         return {cost: value for cost, value in found.items() if value is not None}
 
+    def full_share(self, setting: Setting) -> float:
+        """What a full training like a setting costs, over the base's; 1 where nobody has counted."""
+        if all(key == "seed" or key.startswith("freezing.") for key in setting.overrides):
+            return 1.0
+        full = with_overrides(setting.config, {"freezing.policy": "full"})
+        beginning = self._settings.beginning(full)
+        return self._ratio("compute_ratio", full, beginning, planned(full, beginning) or []) or 1.0
+
     def _ratio(self, cost: str, config: Config, beginning: Beginning, parts: list[Stretch]) -> float | None:
         if cost not in self._full:
             base = with_overrides(self._settings.config, {"freezing.policy": "full"})

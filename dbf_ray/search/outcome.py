@@ -99,8 +99,3 @@ class Outcome:
     def now_and_then(self) -> dict[str, Any]:
         """The content of pareto.json; the files are written if they have not been for a while."""
         return self.write() if time.monotonic() - self._written > FILES_EVERY else self.result()
-
-    def files(self, space_file: Path) -> list[Path]:
-        """The study's files that there are."""
-        names = ("pareto.json", "pareto.html", "pareto.png", "trials.csv", "config.yaml")
-        return [self.folder / name for name in names if (self.folder / name).exists()] + [space_file]

@@ -21,12 +21,22 @@ from dbf_ray.errors import DbfRayError, TrainingError
 from dbf_ray.freezing import Policy, budget, make_policy
 from dbf_ray.run import OnEpoch, run_name
 from dbf_ray.run.summary import lineage, machine, piece_of, versions
+from dbf_ray.run.telling import Telling, tracking_of
 from dbf_ray.search.own import OwnTraining
 from dbf_ray.tracking import Tracker
+from dbf_ray.tracking.origin import code_version
 from dbf_ray.training.checkpoint import load_checkpoint, save_checkpoint
 from dbf_ray.values import finite
 
-OWN = ("epoch", "inherited", "wall_seconds", "device_seconds")  # keys of a record that are set here
+OWN = (
+    "epoch",
+    "inherited",
+    "wall_seconds",
+    "device_seconds",
+    "time",
+    "tracking_seconds",
+    "so_far",
+)  # keys of a record that are set here
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,7 @@ class OwnRun:
             trial.train()
         except BaseException as error:
             reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
-            for tracker in trackers:
-                tracker.fail(reason)
+            trial.telling.fail(error, reason)
             raise
         return trial.finish()
 
@@ -76,7 +85,7 @@ class _OwnTrial:
         on_epoch: OnEpoch,
     ) -> None:
         self.own, self.config, self.directory = own, config, directory
-        self.trackers, self.on_epoch = trackers, on_epoch
+        self.telling, self.on_epoch = Telling(trackers), on_epoch
         self.epochs = config.training.epochs
         self.policy: Policy = make_policy(config.freezing.policy, **config.freezing.parameters)
         horizon = own.horizon(config)
@@ -98,6 +107,7 @@ class _OwnTrial:
             "world_size": 1,
             "machine": machine(),
             "versions": versions(),
+            "code": code_version(),
         }
         self.facts |= {"forked_from": None, "pieces": [piece_of(self.facts, 0)]}
 
@@ -114,10 +124,7 @@ class _OwnTrial:
             self.facts |= lineage(known, self.facts, len(self.records), checkpoint.name if fork else None)
             self.begun, self.checkpoint = True, None if fork else checkpoint
             print(f"begins after {len(self.records)} of {self.epochs} epochs, at {checkpoint}", flush=True)
-        for tracker in self.trackers:
-            tracker.start(to_dict(self.config), self.facts, len(self.records))
-            for epoch in self.records:
-                tracker.epoch(epoch)
+        self.telling.start(to_dict(self.config), self.facts, self.records)
 
     def train(self) -> None:
         """Call the function for what is left."""
@@ -169,10 +176,11 @@ class _OwnTrial:
             **{name: _plain(value) for name, value in metrics.items()},
         }
         self.records.append(finite(record))
+        self.telling.stamp(self.records[-1])
+        self.records[-1]["so_far"] = self._so_far()
         if self.own.begins:
             self.checkpoint = self._save()
-        for tracker in self.trackers:
-            tracker.epoch(self.records[-1])
+        self.telling.epoch(self.records[-1])
         self.on_epoch(self.records[-1], self.checkpoint)
         self._since = time.perf_counter()
 
@@ -195,12 +203,23 @@ class _OwnTrial:
             **seconds,
             "epochs_trained": len(own),
             "own": {name: _total(own, name) for name in seconds},
+            **tracking_of(self.records),
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
             "stopped_early": False,
         }
-        for tracker in self.trackers:
-            tracker.finish(summary, [])
+        self.telling.finish(summary)
         return summary
+
+    def _so_far(self) -> dict[str, float]:
+        """What the epochs have cost; ``compute_ratio`` is over a whole full training of as many epochs."""
+        frozen = [epoch["frozen_stages"] for epoch in self.records]
+        full = self.epochs * self.own.costs[0]
+        seconds = {name: _total(self.records, name) for name in ("device_seconds", "wall_seconds")}
+        return {
+            "compute_ratio": sum(self.own.costs[stages] for stages in frozen) / full,
+            "tracking_seconds": tracking_of(self.records)["tracking_seconds"],
+            **seconds,
+        }
 
     def _save(self) -> Path:
         files = pack(self.folder)

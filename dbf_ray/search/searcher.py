@@ -38,15 +38,18 @@ class StudySearcher(Searcher):
         on_epoch: Callable[[int, Mapping[str, Any]], None],
         on_end: Callable[[int, Mapping[str, Any], str | None], None],
         extras: Collection[str] = (),
+        about: Callable[[Trial], dict[str, Any]] = lambda asked: {},
     ) -> None:
         """``wanted`` complete trials more; callbacks get a trial's number and what is known, ``on_end`` the
-        outcome, and the failure if any. ``extras``: keys of settings that are not made up for when they fail.
+        outcome, and the failure if any. ``extras``: keys of settings that are not made up for when they fail;
+        ``about``: what a trial's process is told beside, under that key.
         """
         super().__init__()  # no metric: the study has both objectives
         self._study, self._wanted, self._failures_left = study, wanted, wanted + SPARE
         self.refused: DrawError | None = None
         self.failed_in_a_row = 0
         self._on_begin, self._on_epoch, self._on_end = on_begin, on_epoch, on_end
+        self._about = about
         self._numbers: dict[str, int] = {}
         self._extra_keys, self._extras = frozenset(extras), set[int]()
 
@@ -76,6 +79,7 @@ class StudySearcher(Searcher):
             "config": to_dict(asked.setting.config),
             "begin": list(asked.visit.begins),
             "keep": [list(pair) for pair in asked.visit.keep.items()],
+            "about": self._about(asked),
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
@@ -20,13 +20,13 @@ from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import TrainingError
 from dbf_ray.files import write_json
 from dbf_ray.search import mlflow_runs, validation
-from dbf_ray.search.cost import RATIOS
+from dbf_ray.search.cost import RATIOS, Costs
 from dbf_ray.search.in_turn import InTurn
 from dbf_ray.search.kept import keep_only
 from dbf_ray.search.outcome import Outcome
-from dbf_ray.search.progress import SearchProgress, best_accuracy, describe, spent, standing
+from dbf_ray.search.progress import SearchProgress, describe, spent, standing
 from dbf_ray.search.repeats import Repeat, Repeats
-from dbf_ray.search.searcher import IN_A_ROW, StudySearcher
+from dbf_ray.search.searcher import DIED, IN_A_ROW, StudySearcher
 from dbf_ray.search.settings import Setting
 from dbf_ray.search.spaces import DrawError
 from dbf_ray.search.store import Store
@@ -36,6 +36,9 @@ from dbf_ray.search.tune import run_visits
 from dbf_ray.search.visits import ListSearcher
 from dbf_ray.search.wanted import SECONDS
 from dbf_ray.tracking import read_summary, write_epochs
+
+if TYPE_CHECKING:
+    from dbf_ray.tracking.mlflow import MlflowStudy
 
 MOST = 1_000_000  # visits of a search; its searchers end it
 
@@ -93,7 +96,8 @@ class Searching:
         self._failures: list[str] = []
         self._ended_well = 0
         self._refused: DrawError | None = None
-        self._parent: Any = None
+        self._parent: MlflowStudy | None = None
+        self._costs = Costs(study.settings)
 
     def execute(self) -> dict[str, Any]:
         """Search; returns the content of pareto.json.
@@ -112,17 +116,20 @@ class Searching:
             self._parent = mlflow_runs.parent_run(
                 self.config, self.folder, self.asked.trials, self.asked.space_file
             )
-            failure: str | None = "interrupted"
+            failure, killed = "interrupted", True
             try:
                 self._run_visits(at_once)
-                failure = None if self._ended_well or (done and not self._failures) else "no trial ended well"
+                well = self._ended_well or (done and not self._failures)
+                failure, killed = "" if well else "no trial ended well", False
             finally:
                 result = self.outcome.write()
                 if self._parent is not None:
-                    self._parent.finish(self.outcome.files(self.asked.space_file), failure)
+                    self._parent.finish(failure or None, killed)
+                    if rest := mlflow_runs.deliver_rest(self.config, self.folder):
+                        self.show(f"study {self.name}: {rest}")
         if self._refused is not None:
             raise self._refused
-        if failure is not None:
+        if failure:
             budget = self.study.budget
             nothing = budget.stopped_text() if budget.stopped else "nothing"
             reasons = [self.study.choosing.last_invalid or nothing, *self._failures]
@@ -181,7 +188,7 @@ class Searching:
         return validation.to_validate(self.outcome.result(), self.config, self.show, here)
 
     def _run_visits(self, at_once: int) -> None:
-        target = mlflow_runs.target(self.config, self.name, self._parent)
+        target = mlflow_runs.target(self.config, self.folder, self._parent)
         trials, (run, evaluate) = self.folder.absolute() / "trials", (self.asked.run, self.asked.evaluate)
         setup = TrialSetup(self.name, str(trials), self.store, target, run, evaluate)
         run_visits(
@@ -220,6 +227,7 @@ class Searching:
             partial(reporter.epoch, epochs=self.config.training.epochs),
             partial(self._end, reporter=reporter),
             self.control_keys,
+            self._about,
         )
         yield searcher
         self._refused = searcher.refused
@@ -241,17 +249,21 @@ class Searching:
         result = self.outcome.now_and_then()
         reporter.end(number, failure, result)
         if self._parent is not None:
-            metrics = {
-                "front": float(len(result["front"])),
-                "hypervolume": result["hypervolume"],
-                f"best_{self.study.objectives.accuracy}": best_accuracy(result),
-                "epochs_trained": float(result["epochs_trained"]),
-                "epochs_shared": float(result["epochs_shared"]),
-            }
-            self._parent.progress(
-                len(self.study.complete()),
-                {key: value for key, value in metrics.items() if value is not None},
-            )
+            self._parent.progress()
+
+    def _about(self, asked: Trial) -> dict[str, Any]:
+        return self._told(asked.setting, asked.number)
+
+    def _told(self, setting: Setting, number: int) -> dict[str, Any]:
+        """What the process of a trial, or of its repeat, is told for MLflow."""
+        if self._parent is None:
+            return {}
+        role = "setting"
+        if number in self.study.begun_of(self.control_keys):
+            role = "control"
+        elif number in self.study.baselines():
+            role = "baseline"
+        return mlflow_runs.about(setting, number, role, self._costs, self.asked.run)
 
     def _take(self, directory: Path, report: Mapping[str, Any], failure: str | None) -> None:
         """What a training's process reported last."""
@@ -262,12 +274,13 @@ class Searching:
             write_epochs(directory, report["records"])
             write_json(directory / "summary.json", report["summary"])
         if failure is not None and self._parent is not None:
-            mlflow_runs.end_trial(self.config, directory, failure)
+            self._parent.lost(directory, failure, failure == DIED)
 
     def _begin_repeat(self, repeat: Repeat) -> dict[str, Any] | None:
         assignment = self.repeats.begin(repeat)
         if assignment is not None:
             self.show(f"{_named(repeat)}: started")
+            assignment["about"] = self._told(repeat.setting, repeat.number)
         return assignment
 
     def _epoch_of_repeat(self, repeat: Repeat, report: Mapping[str, Any]) -> None:

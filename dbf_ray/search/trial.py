@@ -8,7 +8,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dbf_ray.errors import DbfRayError, WeightsError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import find_resume
 from dbf_ray.run import run as run_here
+from dbf_ray.search.mlflow_runs import of_trial
 from dbf_ray.search.states import Names
 from dbf_ray.search.store import Store
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, read_summary
@@ -120,7 +121,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 
 
 def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> dict[str, Any]:
-    config, number = Config.model_validate(assignment["config"]), assignment["number"]
+    config = Config.model_validate(assignment["config"])
     name = f"{setup.study}-{directory.name}"
     config = config.model_copy(update={"name": name, "runs_dir": directory.parent})
     keeping = Keeping(setup.store, dict(assignment["keep"]))
@@ -130,7 +131,9 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
         resume, begin = None, found
     elif resume is not None:  # it may have been killed before it published this
         keeping({"epoch": done - 1}, resume)
-    target = _target(setup.mlflow, number, assignment.get("seed"), config, begin)
+    target = setup.mlflow
+    if target is not None:
+        target = of_trial(target, assignment["about"], config, assignment.get("seed"))
     if config.cluster.workers > 1:
         set_environment()
         resumed, begun = (None if path is None else str(path) for path in (resume, begin))
@@ -199,24 +202,6 @@ def _report(keeping: Keeping, accuracy: str, record: dict[str, Any], checkpoint:
         }
     )
     return True
-
-
-def _target(
-    mlflow: MlflowTarget | None, number: int, seed: int | None, config: Config, begin: Path | None
-) -> MlflowTarget | None:
-    if mlflow is None:
-        return None
-    inside = ", ".join(f"{name}={value}" for name, value in config.freezing.parameters.items())
-    name = f"{number}: {config.freezing.policy}" + (f"({inside})" if inside else "")
-    tags = {**mlflow.tags, "dbf_ray.trial": str(number)}
-    if seed is not None:
-        name, tags = f"{name}, seed {seed}", {**tags, "dbf_ray.repeat": str(seed)}
-    if begin is not None:
-        tags |= {
-            "dbf_ray.forked_from": str(read_record(begin)["facts"]["name"]),
-            "dbf_ray.fork_epoch": str(epochs_done(begin)),
-        }
-    return replace(mlflow, run_name=name, tags=tags)
 
 
 @contextlib.contextmanager

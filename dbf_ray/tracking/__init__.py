@@ -6,15 +6,21 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dbf_ray.tracking.base import MlflowTarget, Tracker
 from dbf_ray.tracking.jsonl import JsonlTracker, read_epochs, read_summary, write_epochs
+from dbf_ray.tracking.spool import Spool, folders, public
 from dbf_ray.tracking.urls import absolute, is_sqlite
+
+if TYPE_CHECKING:
+    from dbf_ray.tracking.delivery import Delivered
 
 __all__ = [
     "JsonlTracker",
     "MlflowTarget",
     "Tracker",
+    "deliver",
     "make_trackers",
     "read_epochs",
     "read_summary",
@@ -56,3 +62,29 @@ def resolve_uri(uri: str | None, environment: Mapping[str, str] | None = None) -
         return absolute(chosen)
     except ImportError:  # without SQLAlchemy there is no MLflow either
         return chosen
+
+
+def deliver(root: Path, uri: str | None = None) -> Delivered:
+    """Deliver to MLflow what waits in ``root``: a run, a study, or a folder of such. What runs is left to its
+    own process; a run whose process is gone is noted as killed.
+
+    Args:
+        root: the folder.
+        uri: store that takes all of it; None: each run's own.
+
+    Raises:
+        ImportError: MLflow is not installed.
+    """
+    from dbf_ray.tracking.delivery import Delivered, deliver_all
+    from dbf_ray.tracking.store import Store
+
+    if uri is not None:
+        return deliver_all(root, Store(resolve_uri(uri)))
+    cards = [card for folder in folders(root) if (card := Spool(folder).read()) is not None]
+    usual = resolve_uri(None)  # with user and password, which are not on disk
+    found = [
+        deliver_all(root, Store(usual if public(usual) == own else own), own)
+        for own in dict.fromkeys(card["uri"] for card in cards)
+    ]
+    failure = next((one.failure for one in found if one.failure is not None), None)
+    return Delivered(sum(one.runs for one in found), sum(one.pending for one in found), failure)

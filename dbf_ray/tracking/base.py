@@ -8,7 +8,6 @@ back may repeat itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -24,22 +23,32 @@ class Tracker(Protocol):
     def epoch(self, record: dict[str, Any]) -> None:
         """One epoch is done; ``record["epoch"]`` is its 0-based number. A known epoch is not added twice."""
 
-    def finish(self, summary: dict[str, Any], artifacts: list[Path]) -> None:
-        """The run is done; ``artifacts`` are files worth showing beside the record (plots)."""
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The run is done."""
 
-    def fail(self, reason: str) -> None:
-        """The run stopped for ``reason``; what was reported before stays."""
+    def fail(self, reason: str, killed: bool = False) -> None:
+        """The run stopped for ``reason``, or because somebody ended it; what was reported before stays."""
 
 
 @dataclass(frozen=True)
 class MlflowTarget:
     """Where in MLflow a run belongs. Plain values, so that it can be sent to another process.
 
-    ``uri`` must not depend on the working directory (see :func:`dbf_ray.tracking.resolve_uri`).
+    Attributes:
+        uri: must not depend on the working directory (see :func:`dbf_ray.tracking.resolve_uri`).
+        experiment: name.
+        run_name: None: that of the run's folder.
+        kind: search, trial, training, evaluation or prediction.
+        parent: folder of the study whose run is the parent.
+        tags: further ones.
+        full_share: what a full training like this run costs, over that which ``cost/compute_ratio`` is a
+            share of: in a study the base configuration's.
     """
 
     uri: str
     experiment: str
     run_name: str | None = None
-    parent_run_id: str | None = None
+    kind: str = "training"
+    parent: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    full_share: float = 1.0

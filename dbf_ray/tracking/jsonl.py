@@ -57,12 +57,12 @@ class JsonlTracker:
             os.fsync(stream.fileno())
         self._known.add(record["epoch"])
 
-    def finish(self, summary: dict[str, Any], artifacts: list[Path]) -> None:
-        """Write summary.json; artifacts lie in the run's folder already."""
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
         write_json(self.directory / SUMMARY, summary)
         (self.directory / FAILURE).unlink(missing_ok=True)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, killed: bool = False) -> None:
         """Write failure.json."""
         write_json(self.directory / FAILURE, {"reason": reason})
 

@@ -1,307 +1,241 @@
-"""Runs and studies in MLflow, through ``MlflowClient`` with an explicit URI: MLflow's global state is never
-touched.
-
-Tracking must not cost a training: every call to the store goes through a to-do list
-(:mod:`dbf_ray.tracking.todo`), which never raises. The run's own folder has the whole record anyway.
+"""Trackers that let MLflow have what a run or a study leaves in its folder: they note on disk what it shall
+have (:mod:`.spool`), and a thread delivers it (:mod:`.delivery`). Nothing waits for the store but, a bounded
+time, the end.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import logging
-import os
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+import uuid
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import yaml
 from filelock import FileLock
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 
-from dbf_ray.files import write_json
+from dbf_ray.tracking.background import Background
 from dbf_ray.tracking.base import MlflowTarget
-from dbf_ray.tracking.jsonl import read_epochs
-from dbf_ray.tracking.naming import EPOCHS_DONE, epoch_metrics, parameters_of, summary_metrics
-from dbf_ray.tracking.todo import ToDoList, public
-from dbf_ray.tracking.urls import sqlite_file
-from dbf_ray.values import finite, plain_text
-
-# One request waits at most about 2 x 10 s (MLflow's own defaults: 8 x 120 s); a person's own settings win.
-LIMITS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-IDENTITY = "mlflow.json"  # in the run's folder: which MLflow run it is
+from dbf_ray.tracking.commands import LATER, again
+from dbf_ray.tracking.delivery import Delivered, Delivery, deliver_all, quietly
+from dbf_ray.tracking.naming import parameters_of
+from dbf_ray.tracking.origin import origin_tags
+from dbf_ray.tracking.spool import FAILED, FINISHED, KILLED, RUNNING, Spool, now, public
+from dbf_ray.tracking.store import Store, in_a_line
+from dbf_ray.tracking.words import run_note
 
 
-class MlflowTracker:
-    """One MLflow run for one training run; re-opened, without repeating steps, when the training is
-    resumed.
+class _Tracked:
+    """What a folder's run in MLflow needs while its process lives."""
+
+    def __init__(self, directory: Path, target: MlflowTarget) -> None:
+        self.directory, self.target = Path(directory), target
+        self.spool = Spool(self.directory)
+        self.run_name = target.run_name or self.directory.name
+        self._store = Store(target.uri)
+        self._thread = Background(
+            self._deliver, lambda error: in_a_line(error, target.uri), self._deliver_beside
+        )
+        self._delivery = Delivery(self.directory, self._store, self._thread.moved)
+        self._alive: FileLock | None = None
+        self._warned = False
+
+    @property
+    def run_id(self) -> str | None:
+        """Of MLflow's run, once it is known."""
+        return (self.spool.read() or {}).get("run_id")
+
+    def begin(
+        self,
+        params: Mapping[str, str],
+        datasets: list[Mapping[str, Any]],
+        tags: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> None:
+        """The run begins, or goes on; what is known of it is noted and its delivery begins."""
+        self._alive = self._alive or self.spool.alive()
+        known = self.spool.read() or {}
+        if known.get("uri") != public(self.target.uri):
+            known = {}  # another store: what was delivered was not to this one
+        # a worker's own command says nothing: who made the target may have known a person's
+        origin = {} if "mlflow.source.name" in self.target.tags else origin_tags()
+        card = {
+            "uri": public(self.target.uri),
+            "experiment": self.target.experiment,
+            "kind": self.target.kind,
+            "run_name": self.run_name,
+            "tags": {**origin, **(tags or {}), **self.target.tags, "dbf_ray.kind": self.target.kind},
+            "params": {**params, **(known.get("params") or {})},
+            "datasets": datasets,
+            "metrics": {},
+            "parent": self.target.parent,
+            "full_share": self.target.full_share,
+            "files": [],
+            "note": None,
+            "started": known.get("started") or now(),
+            "key": known.get("key") or uuid.uuid4().hex,
+            "run_id": known.get("run_id"),
+            "attempted": bool(known.get("attempted")),
+            "delivered": known.get("delivered") or {},
+        }
+        self.spool.change(**card | values, status=RUNNING, reason=None, ended=None)
+        self._thread.wake()
+
+    def go_on(self) -> None:
+        """There is something new in the folder."""
+        self._thread.wake()
+        if self._thread.failure and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"MLflow at {public(self.target.uri)} cannot be used ({self._thread.failure}); what it "
+                f"misses waits in {self.directory}",
+                stacklevel=3,
+            )
+
+    def end(self, status: str, reason: str | None = None, **values: Any) -> None:
+        """The run is over: note that, and wait a bounded time for the store."""
+        self.spool.end(status, reason, **values)
+        self._thread.wake()
+        whole = self._thread.wait()
+        self._thread.stop()
+        if self._alive is not None:
+            self._alive.release()
+            self._alive = None
+        card = self.spool.read()
+        if not whole and card is not None and (count := self.spool.waiting(card)):
+            why = self._thread.failure or "no answer in time"
+            warnings.warn(
+                f"MLflow at {public(self.target.uri)} misses {count} things that wait in {self.directory} "
+                f"({why}); {LATER}",
+                stacklevel=3,
+            )
+        elif self._store.refused:
+            warnings.warn(
+                f"MLflow at {public(self.target.uri)} refused {self._store.refused[0]}, which it will lack; "
+                f"the record in {self.directory} stays complete",
+                stacklevel=3,
+            )
+
+    def _deliver(self) -> None:
+        self._delivery()
+
+    def _deliver_beside(self) -> None:
+        """What the runs beside it have left."""
+        root = Path(self.target.parent) if self.target.parent else self.directory.parent
+        uri = self.target.uri
+        quietly(lambda: deliver_all(root, Store(uri), public(uri)))
+
+
+class MlflowTracker(_Tracked):
+    """One MLflow run for one training run; the same, without a step twice, when the training is resumed.
+
+    The records that it delivers are those of :class:`.JsonlTracker`, which must be told first.
+    """
+
+    def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
+        """Note the run (the one this folder had, if any) with parameters, tags and data sets."""
+        self._own = bool(facts.get("function"))  # no command trains it
+        tags = {"dbf_ray.seed": str(config.get("seed"))}
+        if versions := facts.get("versions"):
+            tags["dbf_ray.versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+        if facts.get("machine"):
+            tags["dbf_ray.machine"] = str(facts["machine"])
+        if origin := facts.get("forked_from"):
+            tags |= {"dbf_ray.forked_from": str(origin["run"]), "dbf_ray.fork_epoch": str(origin["epoch"])}
+        datasets = list(facts.get("datasets") or ())
+        self._tags = {**tags, **self.target.tags}
+        self.begin(parameters_of(config, facts), datasets, tags, note=self._note(None))
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """The epoch's numbers are to be logged at ``step=epoch``."""
+        self.go_on()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The run is FINISHED."""
+        tags = (self.spool.read() or {}).get("tags") or {}
+        if summary.get("checkpoint"):
+            tags = {**tags, "dbf_ray.checkpoint": str(summary["checkpoint"])}
+        self.end(FINISHED, tags=tags, note=self._note(summary))
+
+    def fail(self, reason: str, killed: bool = False) -> None:
+        """The run is FAILED, with the reason as tag ``failure``; or KILLED, where somebody ended it."""
+        self.end(KILLED if killed else FAILED, reason)
+
+    def _note(self, summary: Mapping[str, Any] | None) -> str:
+        command = None if self._own else again(str(self.directory / "config.yaml"), self.directory.name)
+        return run_note(self.run_name, summary, self._tags, command)
+
+
+class MlflowStudy(_Tracked):
+    """The parent run of a study, in an experiment of the study's own; its trials' runs are its children.
+
+    What it delivers is in the study's ``pareto.json`` and the files beside it.
     """
 
     def __init__(self, directory: Path, target: MlflowTarget) -> None:
-        """``directory``: the run's folder, which keeps the MLflow run's id and, in epochs.jsonl, the epochs
-        to catch up on.
+        super().__init__(directory, target)
+        self._lost: list[Path] = []
+
+    def start(self, parameters: Mapping[str, Any], files: list[Path]) -> None:
+        """The search begins, or goes on; ``files``: further ones to keep with it."""
+        params = {name: str(value) for name, value in parameters.items() if value is not None}
+        self.begin(params, [], files=[str(file.absolute()) for file in files])
+
+    def progress(self) -> None:
+        """The study's files are new."""
+        self.go_on()
+
+    def lost(self, directory: Path, reason: str, killed: bool) -> None:
+        """The trial in ``directory`` counts as failed; its run is FAILED, or KILLED where its process died,
+        unless it has said so itself.
         """
-        self.directory = Path(directory)
-        self.target = target
-        self.run_id: str | None = None
-        self._store = _Store(target.uri)
-        self._work = ToDoList(target.uri, f"the record in {self.directory} stays complete")
-        self._steps: set[int] | None = None  # logged already; None: ask the store
+        spool = Spool(directory)
+        if (spool.read() or {}).get("status") in (RUNNING, FINISHED):
+            spool.end(KILLED if killed else FAILED, reason)
+            self._lost.append(directory)
+            self.go_on()
 
-    def start(self, config: dict[str, Any], facts: dict[str, Any], resume_epoch: int) -> None:
-        """Open the run (the one this folder had, if any) with parameters, tags and config.yaml; log resumed
-        epochs it does not have.
-        """
+    def _deliver(self) -> None:
+        super()._deliver()
+        while self._lost:
+            Delivery(self._lost[0], self._store)()
+            self._lost.pop(0)
 
-        def open_run() -> None:
-            if self.run_id is None:
-                self.run_id = self._open(config, facts)
-            self._store.client.log_text(
-                self.run_id, yaml.safe_dump(finite(config), sort_keys=False), "config.yaml"
-            )
-
-        self._work.do(open_run, vital=True)
-        for record in read_epochs(self.directory):
-            if record["epoch"] < resume_epoch:
-                self.epoch(record)
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Log the epoch's numbers at ``step=epoch``, unless that step is there."""
-        record = finite(record)
-        self._work.do(lambda: self._log_step(record["epoch"], epoch_metrics(record)))
-
-    def finish(self, summary: dict[str, Any], artifacts: list[Path]) -> None:
-        """Log the summary and the artifacts; the run is FINISHED."""
-        summary = finite(summary)
-
-        def log_summary() -> None:
-            assert self.run_id is not None  # the to-do list keeps its order
-            step = max(int(summary.get("epochs") or 1) - 1, 0)
-            present = self._store.client.get_run(self.run_id).data.metrics
-            metrics = {
-                name: value for name, value in summary_metrics(summary).items() if present.get(name) != value
-            }
-            tags = {name: str(summary[name]) for name in ("checkpoint", "machine") if summary.get(name)}
-            self._store.log(self.run_id, step=step, metrics=metrics, tags=tags)
-
-        def end_run() -> None:
-            assert self.run_id is not None
-            for artifact in artifacts:
-                self._store.client.log_artifact(self.run_id, str(artifact))
-            self._store.client.set_terminated(self.run_id, "FINISHED")
-
-        self._work.do(log_summary, end_run, last=True)
-
-    def fail(self, reason: str) -> None:
-        """The run is FAILED, with the reason as tag ``failure``."""
-
-        def mark_failed() -> None:
-            assert self.run_id is not None
-            self._store.log(self.run_id, step=0, tags={"failure": reason[:4000]})
-            self._store.client.set_terminated(self.run_id, "FAILED")
-
-        self._work.do(mark_failed, last=True)
-
-    def _open(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-        experiment = self._store.experiment(self.target.experiment)
-        known = _identity(self.directory, self.target.uri)
-        if known and self._store.reopen(known):
-            return known
-        tags = dict(self.target.tags)
-        if self.target.parent_run_id:
-            tags["mlflow.parentRunId"] = self.target.parent_run_id
-        run_id = self._store.create(experiment, self.target.run_name or self.directory.name, tags)
-        self._steps = set()
-        _remember(self.directory, self.target.uri, run_id)
-        self._store.log(run_id, step=0, params=parameters_of(config, facts))
-        return run_id
-
-    def _log_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        assert self.run_id is not None
-        if self._steps is None:
-            self._steps = {
-                metric.step for metric in self._store.client.get_metric_history(self.run_id, EPOCHS_DONE)
-            }
-        if step in self._steps:
-            return
-        # should the call fail half-way, the store is asked before the next try
-        steps, self._steps = (self._steps, None)
-        self._store.log(self.run_id, step=step, metrics=metrics)
-        self._steps = steps | {step}
+    def finish(self, failure: str | None = None, killed: bool = False) -> None:
+        """The search is over; FAILED for ``failure``, or KILLED."""
+        if failure is None:
+            self.end(FINISHED)
+        else:
+            self.end(KILLED if killed else FAILED, failure)
 
 
-class MlflowStudy:
-    """The parent run of a study, in an experiment of the study's own; trials are its children."""
+class MlflowResult(_Tracked):
+    """A run that is done in one go and has no epochs: an evaluation, a prediction."""
 
-    def __init__(self, directory: Path, uri: str, study: str, parameters: Mapping[str, Any]) -> None:
-        """``directory``: the study's folder. ``run_id`` is None while MLflow cannot be reached."""
-        self.directory = Path(directory)
-        self.run_id: str | None = None
-        self._store = _Store(uri)
-        self._work = ToDoList(uri, f"the study in {self.directory} stays complete")
+    def start(self, params: Mapping[str, Any]) -> None:
+        """It begins."""
+        self.begin({name: str(value) for name, value in params.items() if value is not None}, [])
 
-        def open_run() -> None:
-            if self.run_id is not None:
-                return
-            experiment = self._store.experiment(study)
-            known = _identity(self.directory, uri)
-            if known and self._store.reopen(known):
-                self.run_id = known
-                return
-            run_id = self._store.create(experiment, study, {"dbf_ray.kind": "study"})
-            _remember(self.directory, uri, run_id)
-            self._store.log(
-                run_id,
-                step=0,
-                params={name: str(value) for name, value in parameters.items() if value is not None},
-            )
-            self.run_id = run_id
+    def finish(self, metrics: Mapping[str, float], note: str, datasets: list[dict[str, Any]]) -> None:
+        """It is done."""
+        self.end(FINISHED, metrics=dict(metrics), note=note, datasets=datasets)
 
-        self._work.do(open_run, vital=True)
-
-    def progress(self, trials_done: int, metrics: Mapping[str, float]) -> None:
-        """Log the study's numbers (hypervolume, size of the front, best map50) at ``step=trials_done``."""
-        self._work.do(lambda: self._store.log(str(self.run_id), step=trials_done, metrics=metrics))
-
-    def finish(self, artifacts: list[Path], failure: str | None = None) -> None:
-        """Log the study's files; the parent run is FINISHED, or FAILED for ``failure``."""
-
-        def finish_run() -> None:
-            for artifact in artifacts:
-                self._store.client.log_artifact(str(self.run_id), str(artifact))
-            if failure:
-                self._store.log(str(self.run_id), step=0, tags={"failure": failure[:4000]})
-            self._store.client.set_terminated(str(self.run_id), "FAILED" if failure else "FINISHED")
-
-        self._work.do(finish_run, last=True)
+    def fail(self, reason: str, killed: bool = False) -> None:
+        """It has failed, or was killed."""
+        self.end(KILLED if killed else FAILED, reason)
 
 
-def end_abandoned_run(directory: Path, uri: str, reason: str) -> None:
-    """Mark the MLflow run of the run folder ``directory`` FAILED where its process died before it could;
-    quiet if there is none.
-    """
-    run_id = _identity(directory, uri)
-    if run_id is None:
-        return
-    tracker = MlflowTracker(directory, MlflowTarget(uri, "unused"))
-    tracker.run_id = run_id
-    tracker.fail(reason)
-
-
-class _Store:
-    """A client that is made, and its database migrated, on first use by one process at a time."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._client: MlflowClient | None = None
-
-    @property
-    def client(self) -> MlflowClient:
-        if self._client is None:
-            for name, value in LIMITS.items():
-                os.environ.setdefault(name, value)
-            for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.client"):
-                logging.getLogger(name).setLevel(logging.WARNING)
-            if (file := sqlite_file(self._uri)) is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            with _one_process(self._uri):
-                self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-        return self._client
-
-    def experiment(self, name: str) -> str:
-        """The experiment's id; it is made if there is none, and brought back if it was deleted."""
-        client = self.client
-        with _one_process(self._uri):
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                try:
-                    return client.create_experiment(
-                        name, artifact_location=_artifacts_beside(self._uri, name)
-                    )
-                except Exception:  # another machine may have been quicker
-                    found = client.get_experiment_by_name(name)
-                    if found is None:
-                        raise
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-        return found.experiment_id
-
-    def reopen(self, run_id: str) -> bool:
-        """Set the run back to RUNNING; False if the store does not have it (deleted, or another store)."""
-        try:
-            run = self.client.get_run(run_id)
-        except Exception as error:
-            if "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", error)):
-                return False
-            raise
-        if run.info.lifecycle_stage == "deleted":
-            return False
-        self.client.update_run(run_id, status="RUNNING")
-        if "failure" in run.data.tags:
-            self.client.delete_tag(run_id, "failure")
-        return True
-
-    def create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        texts = {tag: plain_text(value) for tag, value in tags.items()}
-        return self.client.create_run(experiment, run_name=plain_text(name), tags=texts).info.run_id
-
-    def log(
-        self,
-        run_id: str,
-        *,
-        step: int,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        now = int(time.time() * 1000)
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, now, step) for name, value in (metrics or {}).items()],
-            params=[Param(name, plain_text(value)) for name, value in (params or {}).items()],
-            tags=[RunTag(name, plain_text(value)) for name, value in (tags or {}).items()],
-        )
-
-
-@contextlib.contextmanager
-def _one_process(uri: str) -> Iterator[None]:
-    """Hold a lock on this machine for a database URI (its first use migrates the schema); a server guards
-    itself.
-    """
-    if urlsplit(uri).scheme in ("http", "https"):
-        yield
-        return
-    digest = hashlib.sha256(uri.encode(errors="surrogateescape")).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"dbf_ray-{os.getuid()}-{digest}.lock"):
-        yield
-
-
-def _artifacts_beside(uri: str, experiment: str) -> str | None:
-    """Without a server, artifacts lie beside the sqlite file (MLflow's default would be the working directory
-    of whoever asks).
-    """
-    file = sqlite_file(uri)
-    if file is None:
+def deliver_rest(directory: Path, uri: str) -> str | None:
+    """Deliver what waits in a study's folder, a bounded time; a line for the person, if something is left."""
+    found: list[Delivered] = []
+    thread = Background(
+        lambda: found.append(deliver_all(directory, Store(uri), public(uri))),
+        lambda error: in_a_line(error, uri),
+    )
+    thread.wake()
+    thread.wait()
+    thread.stop()
+    if found and not found[-1].pending:
         return None
-    return (file.resolve().parent / "mlartifacts" / experiment.replace("/", "_")).as_uri()
-
-
-def _identity(directory: Path, uri: str) -> str | None:
-    try:
-        known = json.loads((directory / IDENTITY).read_text(encoding="utf-8"))
-        return str(known["run_id"]) if known["uri"] == public(uri) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _remember(directory: Path, uri: str, run_id: str) -> None:
-    write_json(directory / IDENTITY, {"uri": public(uri), "run_id": run_id})
+    count = f"{found[-1].pending} runs" if found else "runs"
+    why = (found[-1].failure if found else thread.failure) or "no answer in time"
+    return f"MLflow at {public(uri)} misses {count} that wait in {directory} ({why}); {LATER}"

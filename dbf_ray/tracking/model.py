@@ -26,8 +26,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.tracking import served
-from dbf_ray.tracking.mlflow import _Store as Store
-from dbf_ray.tracking.todo import public
+from dbf_ray.tracking.spool import public
+from dbf_ray.tracking.store import Store, in_a_line
 from dbf_ray.tracking.urls import sqlite_file
 
 OURS = "dbf_ray.model"  # tag of registered models that this project made
@@ -80,10 +80,9 @@ def check_name(uri: str, name: str) -> str | None:
     except ConfigError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()).replace(uri, public(uri))[:200]
         return (
             f"whether the name {name!r} is free could not be asked of MLflow at {public(uri)} "
-            f"({type(error).__name__}: {reason})"
+            f"({in_a_line(error, uri)})"
         )
     return None
 

@@ -248,7 +248,7 @@ def test_a_window_that_is_no_number(arguments: list[str], checkpoint: Path, refu
 def test_interrupted_by_a_person(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> dict[str, Any]:
+    def interrupted(*_: object, **__: object) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dbf_ray.cli.predict.predict", interrupted)

@@ -71,7 +71,7 @@ def adding_run(config, *, directory, trackers=None, on_epoch=None, resume=None, 
         "checkpoint": str(checkpoint),
     }
     for tracker in trackers:
-        tracker.finish(summary, [])
+        tracker.finish(summary)
     return summary
 
 

@@ -52,7 +52,7 @@ def arithmetic(config, *, directory, trackers=None, on_epoch=None, **_) -> dict[
     summary |= {"epochs": epochs, "epochs_trained": epochs, "checkpoint": str(checkpoint)}
     summary |= {"own": {"executed_flops": 2 * epochs}, "device_seconds": 10.0 * epochs}
     for tracker in trackers:
-        tracker.finish(summary, [])
+        tracker.finish(summary)
     return summary
 
 

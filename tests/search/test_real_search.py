@@ -122,16 +122,34 @@ def test_a_search_over_rho(uri, tmp_path):
     assert len(children) == 4
     for run in children:
         assert run.info.status == "FINISHED"
-        assert [metric.step for metric in client.get_metric_history(run.info.run_id, "map50")] == [0, 1, 2]
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/map50")] == [
+            0,
+            1,
+            2,
+        ]
     forked = [run for run in children if "dbf_ray.forked_from" in run.data.tags]
     assert len(forked) == 2
     assert {run.data.tags["dbf_ray.fork_epoch"] for run in forked} == {"1", "2"}
     assert all(
-        0 < run.data.metrics["own_executed_flops"] < run.data.metrics["total_executed_flops"]
+        0 < run.data.metrics["cost/own_executed_flops"] < run.data.metrics["cost/executed_flops"]
         for run in forked
     )
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    assert (parent.data.metrics["epochs_trained"], parent.data.metrics["epochs_shared"]) == (9, 3)
+    found = parent.data.metrics
+    assert (found["search/epochs_trained"], found["search/epochs_shared"]) == (9, 3)
+    costs = {run.data.tags["dbf_ray.trial"]: run.data.metrics["cost/compute_ratio"] for run in children}
+    assert costs == {str(trial["number"]): pytest.approx(trial["compute_ratio"]) for trial in trials.values()}
+    tags = {(run.data.tags["dbf_ray.role"], run.data.tags["dbf_ray.setting"]) for run in children}
+    assert tags == {
+        ("baseline", "full"),
+        ("baseline", "frozen"),
+        ("setting", "step ρ=2"),
+        ("setting", "step ρ=3"),
+    }
+    assert "step ρ=2 · retinanet-narrow · seed 0" in {run.info.run_name for run in children}
+    assert parent.data.tags["mlflow.note.content"].startswith(result["answer"]["text"])
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files >= {"pareto.json", "pareto.png", "pareto.html", "trials.csv", "config.yaml", "rho.py"}
 
 
 @pytest.mark.ray

@@ -75,7 +75,7 @@ def arithmetic_run(config, *, directory, trackers=None, on_epoch=None, resume=No
     }
     print("a line for the log")
     for tracker in trackers:
-        tracker.finish(summary, [])
+        tracker.finish(summary)
     return summary
 
 

@@ -45,7 +45,7 @@ def test_a_run_leaves_config_epochs_and_summary(tmp_path):
     for epoch in range(3):
         tracker.epoch({"epoch": epoch, "loss": 1.0 / (epoch + 1), "map50": None})
     assert read_summary(tmp_path / "run") is None
-    tracker.finish({"map50": 0.5, "parameters": {"rho": 2}}, [])
+    tracker.finish({"map50": 0.5, "parameters": {"rho": 2}})
     assert load_config(tmp_path / "run" / "config.yaml") == config
     assert epochs_of(tmp_path / "run") == [0, 1, 2]
     assert read_summary(tmp_path / "run") == {"map50": 0.5, "parameters": {"rho": 2}}
@@ -107,7 +107,7 @@ def test_a_failed_run_says_why_until_it_goes_on(tmp_path):
 
 
 def test_a_new_start_takes_the_old_end_away(tmp_path):
-    begun(tmp_path).finish({"map50": 0.1}, [])
+    begun(tmp_path).finish({"map50": 0.1})
     begun(tmp_path)
     assert read_summary(tmp_path) is None
 

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from dbf_ray.tracking.naming import LONGEST_NAME, epoch_metrics, parameters_of, valid_names
+from dbf_ray.tracking.metrics import METRICS, epoch_metrics, is_listed, valid_names
+from dbf_ray.tracking.naming import LONGEST, parameters_of
+from dbf_ray.tracking.words import readable_name, setting_name
 
 
 @given(st.lists(st.text(max_size=300), unique=True, max_size=8))
@@ -25,8 +27,40 @@ def test_usual_names_stay():
 
 def test_a_class_keeps_its_name_in_epochs_in_which_its_like_has_no_value():
     both = {"epoch": 0, "ap50/a+b": 0.1, "ap50/a&b": 0.2}
-    assert epoch_metrics(both)["ap50/a_b_2"] == 0.2
-    assert epoch_metrics({**both, "ap50/a+b": None})["ap50/a_b_2"] == 0.2
+    first, second = (metrics for _, _, metrics in epoch_metrics([both, {**both, "ap50/a+b": None}]))
+    assert first["val/ap50/a_b_2"] == second["val/ap50/a_b_2"] == 0.2
+    assert "val/ap50/a_b" not in second
+
+
+def test_the_best_so_far_and_what_is_shared_with_a_base():
+    records = [
+        {"epoch": epoch, "map50": value, "so_far": {"compute_ratio": 0.1 * (epoch + 1)}}
+        for epoch, value in enumerate((0.2, None, 0.1))
+    ]
+    found = [metrics for _, _, metrics in epoch_metrics(records, 0.5)]
+    assert [metrics["val/map50_best"] for metrics in found] == [0.2, 0.2, 0.2]
+    assert [metrics.get("val/map50") for metrics in found] == [0.2, None, 0.1]
+    assert [round(metrics["cost/compute_ratio"], 3) for metrics in found] == [0.05, 0.1, 0.15]
+
+
+def test_metrics_are_listed_once_and_nothing_else_is():
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    assert all(
+        map(
+            is_listed,
+            ("val/ap50/small-vehicle", "train/loss_box", "system/node_1/gpu_0_utilization_percentage"),
+        )
+    )
+    assert not any(map(is_listed, ("map50", "cost/seconds", "val/map", "speed/own")))
+
+
+def test_names_that_a_person_reads():
+    setting = setting_name("step", {"rho": 5}, {"freezing.rho": 5, "training.lr": 0.01, "seed": 3})
+    assert setting == "step ρ=5 lr=0.01"
+    name = readable_name("step ρ=5", "rotated_retinanet", "resnet50", 0)
+    assert name == "step ρ=5 · retinanet-resnet50 · seed 0"
+    assert readable_name("full", "x", "y", 1, name="mine", function="fit") == "mine · full · fit · seed 1"
 
 
 def test_a_policys_parameters_are_shown_lists_too_and_never_hide_another():
@@ -60,5 +94,5 @@ def test_a_policys_parameters_are_shown_lists_too_and_never_hide_another():
         len(
             parameters_of({"freezing": {"policy": "epochs", "epochs": list(range(500))}}, {})["policy_epochs"]
         )
-        == LONGEST_NAME
+        == LONGEST
     )

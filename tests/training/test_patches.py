@@ -16,7 +16,7 @@ from dbf_ray.data.readers.dota import DotaReader
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.run import run, run_directory
 from dbf_ray.tracking import read_epochs
-from dbf_ray.tracking.naming import epoch_metrics, summary_metrics
+from dbf_ray.tracking.metrics import epoch_metrics
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_merged_metrics_are_in_the_record_and_those_of_the_checkpoint(
     assert "merged/map50" not in epochs[0]
     assert summary["merged/map50"] == epochs[1]["merged/map50"]
     assert {"merged/map50_voc07", "merged/map75", "merged/map50_95", "merged/ap50/ship"} <= epochs[1].keys()
-    assert epoch_metrics(epochs[1])["merged/map50"] == summary_metrics(summary)["merged/map50"]
+    assert epoch_metrics(epochs)[1][2]["merged/map50"] == summary["merged/map50"]
     written = json.loads((run_directory(config) / "summary.json").read_text())
     checkpoint = Path(written["checkpoint"])
     metrics = metrics_of(checkpoint, config_of(checkpoint))
