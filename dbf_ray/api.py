@@ -7,6 +7,7 @@ dictionaries; None stands for the defaults. Keys to change are keyword arguments
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -20,6 +21,7 @@ from dbf_ray.data.described import described
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
+from dbf_ray.export.register import check_register, register_at_end
 from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
@@ -27,6 +29,7 @@ from dbf_ray.run.naming import safe_name
 from dbf_ray.run.results import Result, evaluation_folder
 from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
+from dbf_ray.tracking import read_summary
 from dbf_ray.tracking.metrics import scores
 from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import flat
@@ -60,7 +63,8 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
         config, overrides: see :mod:`dbf_ray.api`.
 
     Returns:
-        The content of the run's summary.json.
+        The content of the run's summary.json; with ``tracking.registered_model_name`` also ``registered``,
+        see :func:`dbf_ray.export.register.register_checkpoint` (None where it could not be).
 
     Raises:
         DbfRayError: bad input, before training; a finished run; or a training that had to stop.
@@ -71,11 +75,15 @@ def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any
     """
     config = as_config(config, **overrides)
     mlflow_target(config)  # refuses a URI that is none before anything is written
+    check_register(config)
     if wants_ray(config):
-        return _train_with_ray(config)
-    directory = run_directory(config)
-    resume = find_resume(config, directory)
-    return run(config, directory=directory, resume=resume)
+        summary = _train_with_ray(config)
+    else:
+        directory = run_directory(config)
+        summary = run(config, directory=directory, resume=find_resume(config, directory))
+    if config.tracking.registered_model_name is not None:
+        summary = {**summary, "registered": register_at_end(summary["checkpoint"], config)}
+    return summary
 
 
 def search_schedules(
@@ -115,7 +123,8 @@ def search_schedules(
         signals: names of what it reports to its FreezingSchedule in every epoch, for adaptive policies.
 
     Returns:
-        The content of the study's pareto.json.
+        The content of the study's pareto.json; with ``tracking.registered_model_name`` also ``registered``,
+        as :func:`train_detector` has it.
 
     Raises:
         DbfRayError: bad input, before the search; or not one trial ended well.
@@ -156,7 +165,14 @@ def search_schedules(
         config = own_config(config, own)
         study = study or f"{file.stem}-{safe_name(getattr(train, '__name__', 'own'))}"
         options = {"run": OwnRun(own), "begin": OwnBegin(own)}
-    return search(
+    name = config.tracking.registered_model_name
+    if train is not None and name is not None:
+        raise ConfigError(
+            f"tracking.registered_model_name is for the detectors here, got {name!r} with train=...; "
+            "register your model yourself"
+        )
+    check_register(config)
+    result = search(
         config,
         file,
         study_name=study,
@@ -166,6 +182,23 @@ def search_schedules(
         progress=progress or print_line,
         **options,
     )
+    if name is not None:
+        result = {**result, "registered": _register_recommended(result, config)}
+    return result
+
+
+def _register_recommended(result: Mapping[str, Any], config: Config) -> dict[str, Any] | None:
+    """Register the last checkpoint of the setting that a study recommends, if it does one."""
+    number = (result.get("answer") or {}).get("number")
+    if number is None:
+        warnings.warn(
+            "the study recommends no setting, so none is registered; dbf export --checkpoint DIR --register "
+            f"{config.tracking.registered_model_name} registers a trial's",
+            stacklevel=3,
+        )
+        return None
+    folder = next(Path(row["run"]) for row in result["trials"] if row["number"] == number)
+    return register_at_end((read_summary(folder) or {}).get("checkpoint"), config)
 
 
 def study_name(space: Path, config: Config) -> str:

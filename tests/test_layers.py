@@ -22,6 +22,7 @@ LAYERS = [
     {"plan"},
     {"run", "evaluate", "merge", "member_help"},
     {"predict"},
+    {"export"},
     {"cluster"},
     {"search"},
     {"api"},

@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "training.warmup_steps": 2,
     "training.threads": 1,
     "tracking.mlflow": False,
+    "evaluation.pictures_every": 0,  # which take longer than the training
     "search.controls": [],
 }
 

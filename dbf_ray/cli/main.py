@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "draw studies as one page: answer, trade-off, timelines, costs, all trials",
     "evaluate": "evaluate a checkpoint",
     "predict": "detect objects in images of any size",
+    "export": "write a checkpoint to an ONNX file, or register it in MLflow",
     "prepare-data": "check a data set, cut its images into patches, merge detections of patches",
     "fetch-weights": "fetch ImageNet weights of MobileNetV2",
     "demo": "a small search on generated scenes",

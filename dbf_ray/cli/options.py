@@ -287,6 +287,12 @@ def metric_lines(metrics: Mapping[str, float | str], width: int) -> str:
     return "\n".join(f"{name:<{width}} {shown(value)}" for name, value in metrics.items())
 
 
+def registered_line(registered: Mapping[str, Any]) -> str:
+    """What is said of a registered model."""
+    before = "" if registered["new"] else " (as before: this checkpoint is it already)"
+    return f"registered as {registered['model']}{before}; mlflow.pyfunc.load_model loads it"
+
+
 def print_json(result: dict[str, Any]) -> None:
     """Print a result as one line of JSON; NaN and infinity become null."""
     print(json.dumps(finite(result)), flush=True)

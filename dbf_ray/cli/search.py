@@ -10,7 +10,7 @@ from typing import Any
 
 from dbf_ray.api import search_schedules, study_name
 from dbf_ray.cli.in_mlflow import in_mlflow
-from dbf_ray.cli.options import Options, make_parser, parse, print_json, run_command
+from dbf_ray.cli.options import Options, make_parser, parse, print_json, registered_line, run_command
 from dbf_ray.config import Config, load_config
 from dbf_ray.reports.tables import text_table
 from dbf_ray.search.samplers import SAMPLERS
@@ -96,6 +96,13 @@ def read_options(prog: str, about: str, epilog: str, arguments: Sequence[str] | 
         "--search.seeds_on_front",
     )
     parser.add_argument(
+        "--register",
+        dest="tracking.registered_model_name",
+        metavar="NAME",
+        help="register the recommended setting's detector in MLflow under this name; short for "
+        "--tracking.registered_model_name",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check configuration, data and space, say how many epochs, how much disk and time it takes, and "
@@ -117,6 +124,8 @@ def execute(parsed: Options) -> dict[str, Any]:
     )
     folder = config.search.studies_dir / result["study"]
     print(closing(result, folder, config.tracking.uri if config.tracking.mlflow else "off"))
+    if result.get("registered"):
+        print(registered_line(result["registered"]))
     if options.json:
         print_json(result)
     return result

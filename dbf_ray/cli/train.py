@@ -9,7 +9,7 @@ from typing import Any
 
 from dbf_ray.api import train_detector, wants_ray
 from dbf_ray.build import prepare
-from dbf_ray.cli.options import make_parser, parse, print_json, run_command
+from dbf_ray.cli.options import make_parser, parse, print_json, registered_line, run_command
 from dbf_ray.cli.timeline import forecast_of, time_lines, timed, timeline
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.detectors.backbones.download import DEFAULT_FILE
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> int
 
 def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> dict[str, Any]:
     """Train, or with ``--dry-run`` only check and say what would be trained."""
-    parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, "[--dry-run] [--resume-from CHECKPOINT]")
+    parser = make_parser(
+        prog, ABOUT, EPILOG, SECTIONS, "[--register NAME] [--resume-from CHECKPOINT] [--dry-run]"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -59,6 +61,13 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> 
         metavar="CHECKPOINT",
         help="begin a new run with the weights of a checkpoint of another one, with any other settings but "
         "the detector's: runs/NAME/checkpoints/epoch-00012; short for --detector.weights_checkpoint",
+    )
+    parser.add_argument(
+        "--register",
+        dest="tracking.registered_model_name",
+        metavar="NAME",
+        help="register the trained detector in MLflow under this name; short for "
+        "--tracking.registered_model_name",
     )
     options, overrides = parse(parser, arguments)
     config = load_config(options.config, overrides)
@@ -73,6 +82,8 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf train") -> 
     else:
         result = train_detector(config)
         print(report(result, config))
+        if result.get("registered"):
+            print(registered_line(result["registered"]))
     if options.json:
         print_json(result)
     return result

@@ -337,6 +337,12 @@ class EvaluationConfig(Section):
 
     every: int = Field(1, ge=1, description="evaluate after every this many epochs, and after the last")
     batch_size: Resource[int] = Field(8, ge=1, description="images per evaluation batch and worker")
+    pictures_every: Resource[int | None] = Field(
+        None,
+        ge=0,
+        description="epochs from one picture of detections to the next (the first and the last evaluation "
+        "have one); 0: none, nor of precision and confusion; null: for about five in a training",
+    )
 
 
 class ClusterConfig(Section):
@@ -368,4 +374,8 @@ class TrackingConfig(Section):
     )
     experiment: Label[str] = Field(
         "dbf_ray", description="MLflow experiment of single runs; a study has its own"
+    )
+    registered_model_name: Label[str | None] = Field(
+        None,
+        description="name in MLflow's model registry for the detector trained or recommended; null: none",
     )

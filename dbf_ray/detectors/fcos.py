@@ -165,7 +165,7 @@ def _candidates(
 ) -> Candidates:
     points = cell_centers(shape, stride, logits.device)
     predicted = torch.cat([distances * stride, angles], -1)
-    return Candidates(logits.sigmoid(), points, predicted, centerness.sigmoid()[:, 0])
+    return Candidates(logits.sigmoid(), points, predicted, centerness.sigmoid()[..., 0])
 
 
 def centerness_of(distances: Tensor) -> Tensor:

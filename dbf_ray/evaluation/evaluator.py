@@ -53,6 +53,13 @@ class Evaluator:
         """Images seen so far: this rank's, and after ``gather`` those of all ranks."""
         return len(self._images)
 
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """What was seen so far, by image: ``detections`` (boxes, scores, labels) and ``objects`` (boxes,
+        labels, difficult), as arrays.
+        """
+        return self._images
+
     def update(self, detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
         """Add a batch.
 

@@ -131,6 +131,48 @@ def scene_grid(
     return grid
 
 
+def fitted(image: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:
+    """An image [H, W, 3] resized so that its long side has ``longest`` pixels, and by how much."""
+    scale = longest / max(image.shape[:2])
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    return np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.LANCZOS)), scale
+
+
+def headed(sheet: Image.Image, text: str, legend: Sequence[tuple[str, int]] = ()) -> Image.Image:
+    """A picture below a line of text and names in the colours of their labels."""
+    font = _font(15)
+    lines = _lines([(text, None), *legend], sheet.width - 24, font)
+    high = 24 * len(lines) + 12
+    whole = Image.new("RGB", (sheet.width, sheet.height + high), "white")
+    whole.paste(sheet, (0, high))
+    pen = ImageDraw.Draw(whole)
+    for row, entries in enumerate(lines):
+        for x, name, label in entries:
+            middle = 12 + 24 * row + 9
+            if label is not None:
+                pen.rectangle((12 + x, middle - 6, 24 + x, middle + 6), fill=_color(label))
+            pen.text(
+                (12 + x + (18 if label is not None else 0), middle), name, font=font, fill=INK, anchor="lm"
+            )
+    return whole
+
+
+def _lines(
+    entries: Sequence[tuple[str, int | None]], width: float, font: ImageFont.FreeTypeFont
+) -> list[list[tuple[float, str, int | None]]]:
+    """Entries with where they begin, in as many lines as they need."""
+    lines: list[list[tuple[float, str, int | None]]] = [[]]
+    x = 0.0
+    for name, label in entries:
+        length = font.getlength(name) + (42 if label is not None else 24)
+        if lines[-1] and x + length > width:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((x, name, label))
+        x += length
+    return lines
+
+
 def _best(
     detections: Outlines | None, threshold: float
 ) -> list[tuple[NDArray[np.float64], int, float | None]]:

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from dbf_ray.reports.style import FRONT, INK, MATPLOTLIB, MUTED, pale, policy_styles
 
@@ -20,6 +21,7 @@ TRAINED = policy_styles(["step"])["step"][0]
 FROZEN = pale(FRONT, 0.16)
 COST = pale(FRONT, 0.6)
 DASHES = (0, (4, 3))
+_NUMBERED = 40  # epochs up to which each has its number
 
 
 class Timeline(NamedTuple):
@@ -46,9 +48,11 @@ def timeline(frozen: Sequence[int], cost_of: Sequence[float]) -> Timeline:
     return Timeline(tuple(frozen), len(cost_of) - 1, tuple(cost_of[n] / cost_of[0] for n in frozen))
 
 
-def timeline_png(data: Timeline, title: str, width: float = 10.0, dpi: int = 150) -> bytes:
+def timeline_png(
+    data: Timeline, title: str, width: float = 10.0, dpi: int = 150, unit: str = "epoch (0-based)"
+) -> bytes:
     """The picture as PNG bytes: a row for each stage, one for neck and head, and below them the FLOPs of
-    each epoch; width in inches.
+    each epoch, or of what else ``unit`` says; width in inches.
     """
     rows = 0.3 * (data.num_stages + 1)
     height = rows + 2.3
@@ -69,7 +73,7 @@ def timeline_png(data: Timeline, title: str, width: float = 10.0, dpi: int = 150
         stages = figure.add_subplot(grid[0])
         costs = figure.add_subplot(grid[1], sharex=stages)
         _stages(stages, data)
-        _costs(costs, data)
+        _costs(costs, data, unit)
         figure.legend(
             handles=[
                 Patch(color=TRAINED, label="trained"),
@@ -116,13 +120,16 @@ def _stages(axes: Axes, data: Timeline) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _costs(axes: Axes, data: Timeline) -> None:
+def _costs(axes: Axes, data: Timeline, unit: str) -> None:
     epochs = range(len(data.costs))
     axes.bar(epochs, data.costs, width=0.9, color=COST, linewidth=0)
     axes.axhline(mean(data.costs), color=INK, linewidth=1.0, linestyle=DASHES)
     axes.set_ylim(0, 1.15)
     axes.set_yticks([0, 1], ["0", "1"])
     axes.set_ylabel("FLOPs,\nfull = 1", fontsize=9, color=MUTED, rotation=0, ha="right", va="center")
-    axes.set_xticks(epochs)
+    if len(epochs) <= _NUMBERED:
+        axes.set_xticks(epochs)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(-0.6, len(data.costs) - 0.4)
-    axes.set_xlabel("epoch (0-based)", labelpad=4)
+    axes.set_xlabel(unit, labelpad=4)

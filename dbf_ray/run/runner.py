@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,14 @@ from dbf_ray.config import Config, at, dotted
 from dbf_ray.cost import FlopTable
 from dbf_ray.cost.system import SystemMeter, by_node
 from dbf_ray.errors import DbfRayError
-from dbf_ray.evaluation.matches import MATCHES, write_matches
 from dbf_ray.locks import only_writer
 from dbf_ray.plan.uncovered import uncovered_notes
 from dbf_ray.room import enough_room
 from dbf_ray.run.naming import mlflow_target, run_directory
+from dbf_ray.run.pictures import Pictures
 from dbf_ray.run.resume import restore, save
 from dbf_ray.run.same_data import resumed_data
-from dbf_ray.run.summary import about_run, draw, lineage, so_far, summarize
+from dbf_ray.run.summary import about_run, lineage, so_far, summarize
 from dbf_ray.run.telling import Telling
 from dbf_ray.tracking import Tracker, make_trackers
 from dbf_ray.training.ddp import broadcast_object, gather_objects, rank
@@ -104,9 +103,11 @@ def run(
         if writes and coverage and not quiet and state.epoch < training.epochs:
             for line in uncovered_notes(config, spec):
                 training.progress.note(line)
+        pictures = Pictures(directory, spec, facts["name"], config.evaluation.pictures_every)
         if writes:
             data.write(directory)
-            training.matched = partial(write_matches, directory / MATCHES)
+            training.evaluated = pictures.evaluated
+            pictures.begin()
         active: Sequence[Tracker] = []
         if writes:
             active = make_trackers(directory, mlflow_target(config)) if trackers is None else trackers
@@ -114,7 +115,7 @@ def run(
         telling.start(about["config"], facts, state.records)
         try:
             with enough_room(directory, "its record"):
-                stopped_early = _train(spec, about, training, state, directory, telling, on_epoch)
+                stopped_early = _train(spec, about, training, state, directory, telling, pictures, on_epoch)
         except BaseException as error:
             telling.fail(error, directory)
             # not a crash: the same would only come again
@@ -125,7 +126,7 @@ def run(
         if training.frozen is not None and not stopped_early:
             training.frozen.close()
         if writes:
-            draw(directory, state, facts["name"], spec.num_stages)
+            pictures.finish(state.records)
         telling.finish(summary)
     return summary
 
@@ -156,6 +157,7 @@ def _train(
     state: LoopState,
     directory: Path,
     telling: Telling,
+    pictures: Pictures,
     on_epoch: OnEpoch | None,
 ) -> bool:
     """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether
@@ -172,6 +174,7 @@ def _train(
         telling.stamp(record)
         if rank() == 0:
             checkpoint = save(training, state, about, directory, keep)
+            pictures.after_epoch()
             telling.epoch(record)
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)
         return go_on

@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import platform
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from dbf_ray.build.stored import origin_of
 from dbf_ray.config import Config, to_dict
 from dbf_ray.data import sizes_of
 from dbf_ray.data.described import described
-from dbf_ray.files import write_bytes
 from dbf_ray.freezing import budget
 from dbf_ray.machine import usable_cpus
 from dbf_ray.run.naming import run_name
@@ -162,19 +160,6 @@ def training_window(spec: RunSpec) -> int:
     """
     sizes = sizes_of(spec.train_set)
     return round(statistics.median(max(size) for size in sizes)) if sizes else spec.images.size
-
-
-def draw(directory: Path, state: LoopState, name: str, num_stages: int) -> None:
-    """The learning curve of a finished run as PNG; nothing, and a warning, where it cannot be drawn."""
-    try:
-        from dbf_ray.reports.curves import learning_curves, learning_png
-    except ImportError:
-        return
-    file = directory / "learning_curve.png"
-    try:
-        write_bytes(file, learning_png(learning_curves({name: state.records}, num_stages)))
-    except Exception as error:  # a picture must not cost the record
-        warnings.warn(f"cannot draw {file}: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def machine() -> str:

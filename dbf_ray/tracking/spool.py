@@ -30,7 +30,7 @@ LOCKS = ".mlflow"  # in the folder: "card" while mlflow.json is changed, "alive"
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 GONE = "its process ended without a word"
 PICTURES = "pictures"
-OF_A_RUN = ("config.yaml", EPOCHS, "summary.json", "failure.json", "predict.json", "learning_curve.png")
+OF_A_RUN = ("config.yaml", EPOCHS, "summary.json", "failure.json", "predict.json")
 OF_A_STUDY = ("pareto.json", "trials.csv", "pareto.png", "pareto.html", "config.yaml")
 
 Card = dict[str, Any]

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from dbf_ray.cost import Ledger
 from dbf_ray.data import TrainLoader
 from dbf_ray.detectors import Batch, Detector, padded_size
 from dbf_ray.errors import TrainingError
-from dbf_ray.evaluation import Evaluator, Matches
+from dbf_ray.evaluation import Evaluator
 from dbf_ray.training.average import WeightAverage
 from dbf_ray.training.ddp import (
     DynamicDDP,
@@ -41,7 +42,7 @@ from dbf_ray.training.scheduler import FreezingScheduler
 
 GRADIENT_NORM = "gradient_norm"
 ANEW = "and begin anew under another name, with that checkpoint as its `weights_checkpoint`"
-Matched = Callable[[Mapping[str, Matches]], None]
+Evaluated = Callable[[int, Evaluator], None]
 CHECK_EVERY = 10  # optimizer steps between two looks at the losses; each look waits for the device
 
 
@@ -54,7 +55,7 @@ class Training:
         micro_batches: into how many these are merged before they are trained; None: they stay as they are.
         frozen: what runs the frozen prefix instead of the backbone itself; None: nothing.
         originals: objects of the images that the evaluated patches were cut from; None: they are no patches.
-        matched: called on every rank with what :attr:`.Evaluator.matches` holds of the last evaluation.
+        evaluated: called on every rank with the epoch and its evaluation, once that is computed.
     """
 
     detector: Detector
@@ -78,7 +79,7 @@ class Training:
     frozen: FrozenPrefix | None = None
     micro_batches: MicroBatches | None = None
     originals: Mapping[str, Mapping[str, Any]] | None = None
-    matched: Matched | None = None
+    evaluated: Evaluated | None = None
 
     @property
     def eval_detector(self) -> Detector:
@@ -132,7 +133,7 @@ def run_epoch(training: Training, state: LoopState) -> dict[str, Any]:
             training.classes,
             training.precision,
             training.originals,
-            training.matched if epoch + 1 == training.epochs else None,
+            None if training.evaluated is None else partial(training.evaluated, epoch),
         )
         if due
         else {}
@@ -292,10 +293,10 @@ def evaluate(
     classes: list[str],
     precision: str = "float32",
     originals: Mapping[str, Mapping[str, Any]] | None = None,
-    matched: Matched | None = None,
+    evaluated: Callable[[Evaluator], None] | None = None,
 ) -> dict[str, float]:
     """Metrics over all images of all ranks' loaders, in the same precision as training; the detector's mode
-    is restored. ``matched`` gets what matched in which image.
+    is restored. ``evaluated`` gets what was found in which image.
 
     Where the images are patches, ``originals`` are the objects of the images they were cut from, and the
     metrics on these come too, as :meth:`.Evaluator.compute_merged` names them.
@@ -309,8 +310,8 @@ def evaluate(
     detector.train(was_training)
     evaluator.gather()
     metrics = evaluator.compute() | (evaluator.compute_merged(originals) if originals is not None else {})
-    if matched is not None:
-        matched(evaluator.matches)
+    if evaluated is not None:
+        evaluated(evaluator)
     return metrics
 
 

@@ -323,19 +323,6 @@ def test_a_checkpoint_that_its_writer_removes_while_it_is_read_is_told_as_that(
         find_resume(tiny(), folder)
 
 
-def test_a_picture_that_fails_costs_only_itself(
-    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> bytes:
-        raise RuntimeError("no fonts")
-
-    monkeypatch.setattr("dbf_ray.reports.curves.learning_png", broken)
-    config = tiny(training__epochs=1)
-    with pytest.warns(UserWarning, match=r"cannot draw .*learning_curve.png: RuntimeError: no fonts"):
-        run(config, quiet=True)
-    assert (run_directory(config) / "summary.json").exists()
-
-
 def test_a_finished_or_different_run_is_not_taken_up(tiny: Callable[..., Config]) -> None:
     config = tiny(name="taken", training__epochs=1)
     run(config, quiet=True)
