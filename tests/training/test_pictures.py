@@ -18,7 +18,7 @@ from dbf_ray.tracking import read_epochs
 from tests.tiny import add_narrow, on_ranks, tiny_config
 
 pytestmark = pytest.mark.usefixtures("narrow")
-MEASURED = ("seconds", "bytes", "share", "joules", "images_per_second")
+MEASURED = ("time", "so_far", "system", "seconds", "bytes", "share", "joules", "images_per_second")
 WHOLE = ["confusion.png", "learning_curve.png", "pr_curves.png", "timeline.png"]
 
 
