@@ -11,6 +11,7 @@ from dbf_ray.reports.statistics import interval
 from dbf_ray.reports.trials import is_control, mean_of, setting
 
 AXES = {"compute_ratio": "FLOPs", SECONDS: "seconds"}
+MOST = 5  # schedules that a sentence names
 
 
 def answer_of(judged: Judged) -> dict[str, Any]:
@@ -151,11 +152,13 @@ def _shorter(judged: Judged) -> str:
     cost = judged.objectives.cost
     schedules, known = schedules_on_front(judged), _beating(judged, cost)
     by = AXES.get(cost, cost)
+    told = [place for place in schedules if judged.rows[place].get("above_shorter")]
+    shown = sorted(told, key=lambda place: -known.get(place, 0.0))[:MOST]
     lines = "; ".join(
         f"{setting(judged.rows[place])} {above_in_words(judged.rows[place])}"
-        for place in schedules
-        if judged.rows[place].get("above_shorter")
-    )
+        for place in told
+        if place in shown
+    ) + (f"; of {len(told) - MOST} more see the table" if len(told) > MOST else "")
     said = (
         f" (probability of lying above full trainings cut short, and by how much: {lines})" if lines else ""
     )
@@ -183,7 +186,8 @@ def _beating(judged: Judged, axis: str) -> dict[int, float]:
 
 def _surely(judged: Judged, known: Mapping[int, float]) -> str:
     """Names of those that do with CONFIDENCE."""
-    return ", ".join(setting(judged.rows[place]) for place, share in known.items() if share >= CONFIDENCE)
+    sure = [setting(judged.rows[place]) for place, share in known.items() if share >= CONFIDENCE]
+    return ", ".join(sure[:MOST]) + (f" and {len(sure) - MOST} more" if len(sure) > MOST else "")
 
 
 def _chance(judged: Judged) -> str:

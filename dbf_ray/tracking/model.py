@@ -218,8 +218,7 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True):  # kept and dropped: MLflow sets filters of its own
             yield
     finally:
         for logger, level in zip(loggers, before, strict=True):

@@ -152,10 +152,11 @@ def test_a_trial_and_other_ranks_spend_no_time_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dbf_ray.run import run, runner
+    from dbf_ray.run.pictures import Pictures
 
     asked: list[Any] = []
     monkeypatch.setattr(runner, "uncovered_notes", lambda *parts: asked.append(parts) or ["a word"])
-    monkeypatch.setattr(runner, "draw", lambda *_: [])
+    monkeypatch.setattr(Pictures, "_draw", lambda *_: None)
     config = tiny_config(runs_dir=str(tmp_path), training__epochs=1, evaluation__every=1)
     run(config, directory=tmp_path / "trial", coverage=False)
     assert not asked

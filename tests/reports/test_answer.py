@@ -121,6 +121,15 @@ def test_a_schedule_that_beats_shorter_trainings_is_called_by_name(trials: Trial
     assert study_rows(result)[1][7].startswith("1.00, ")
 
 
+def test_of_many_schedules_five_are_named(trials: Trials) -> None:
+    more = [trial(30 + one, "step", 20 + one, 0.55 + 0.005 * one, 0.62 + 0.01 * one) for one in range(8)]
+    rows = with_controls([*trials, *more], 0.40, 0.30)
+    text = study_result("s", rows, resampled=moved(rows, 0.002))["answer"]["text"]
+    assert text.count("by FLOPs (") == 5
+    assert " more see the table)" in text
+    assert " more beats a full training cut short" in text
+
+
 def test_the_pictures_show_it(trials: Trials) -> None:
     rows = with_controls(trials, 0.62, 0.55)
     data = pareto_data(study_result("s", rows, resampled=moved(rows, 0.01)))

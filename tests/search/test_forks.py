@@ -14,11 +14,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import dbf_ray.run.runner
 from dbf_ray.build import prepare
 from dbf_ray.config import Config
 from dbf_ray.freezing import make_policy
 from dbf_ray.run import run, run_directory
+from dbf_ray.run.pictures import Pictures
 from dbf_ray.run.summary import lineage
 from dbf_ray.search.settings import Beginning, Setting, Settings
 from dbf_ray.search.states import common
@@ -61,7 +61,7 @@ VARIANTS: dict[str, dict[str, Any]] = {"plain": {}, "thawing": THAWING, "blocks"
 
 @pytest.fixture(autouse=True)
 def _cheap(narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dbf_ray.run.runner, "draw", lambda *_: [])
+    monkeypatch.setattr(Pictures, "_draw", lambda *_: None)
 
 
 def begin(config: Config) -> Beginning:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import dbf_ray.run.runner
 from dbf_ray.config import Config
+from dbf_ray.run.pictures import Pictures
 from tests.tiny import tiny_config
 from tests.training.frozen_runs import STEP
 from tests.training.policy_runs import setting
@@ -27,7 +27,7 @@ def narrow_run(tmp_path: Path, narrow: None, monkeypatch: pytest.MonkeyPatch) ->
     """Makes a run of a narrow backbone in the test's own folder; its prefix is frozen two epochs of three
     unless changed.
     """
-    monkeypatch.setattr(dbf_ray.run.runner, "draw", lambda *_: [])
+    monkeypatch.setattr(Pictures, "_draw", lambda *_: None)
     return lambda name, **changes: setting(
         tmp_path, name, **{**({} if "freezing.policy" in changes else STEP), **changes}
     )

@@ -15,14 +15,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import dbf_ray.build.spec
-import dbf_ray.run.runner
 from dbf_ray.build import build_training, prepare
 from dbf_ray.cost import FlopTable
 from dbf_ray.detectors import Detector
 from dbf_ray.detectors.compiled import CompiledOutputs
 from dbf_ray.freezing import POLICIES
 from dbf_ray.run import run_directory
+from dbf_ray.run.pictures import Pictures
 from dbf_ray.tracking import read_epochs, read_summary
 from dbf_ray.training.checkpoint import list_checkpoints, load_checkpoint
 from dbf_ray.training.ddp import gather_objects
@@ -46,7 +45,7 @@ from tests.training.policy_runs import (
 
 @pytest.fixture(autouse=True)
 def _cheap(narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dbf_ray.run.runner, "draw", lambda *_: [])
+    monkeypatch.setattr(Pictures, "_draw", lambda *_: None)
 
 
 def test_every_policy_is_trained_here() -> None:
