@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -> i
 def command(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -> dict[str, Any]:
     """Detect, and say what was found."""
     parser = make_parser(prog, ABOUT, EPILOG)
+    parser.usage = (
+        "%(prog)s --checkpoint DIR --images DIR --out DIR [--window PIXELS] [--score S] [--json] "
+        "[--OPTION VALUE ...]"
+    )
     default = Options()
     parser.add_argument(
         "--checkpoint",

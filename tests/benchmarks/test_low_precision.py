@@ -30,7 +30,7 @@ TINY = {
         "training.epochs": 1,
         "training.batch_size": 2,
     }.items()
-    if not key.startswith(("tracking.", "search."))
+    if not key.startswith(("evaluation.", "search.", "tracking."))
 }
 
 

@@ -21,6 +21,7 @@ def test_a_local_ray_listens_here_alone_and_wants_a_token(monkeypatch: pytest.Mo
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ray.shutdown()  # that of other tests; they start another
     with connected_ray():
 
         @ray.remote
