@@ -16,7 +16,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.conftest import chromium
+from tests.chromium import chromium
 from tests.synthetic_study import synthetic_study
 from tests.tracking.logged_study import log_study
 from tests.tracking.servers import mlflow_server

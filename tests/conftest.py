@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 
 from dbf_ray.detectors import BACKBONES
+from tests.chromium import browser  # noqa: F401
 from tests.detectors.narrow import NARROW
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")

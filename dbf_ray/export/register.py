@@ -17,7 +17,6 @@ from dbf_ray.data import make_dataset
 from dbf_ray.errors import ConfigError, DbfRayError, ResourceError
 from dbf_ray.export.card import model_card
 from dbf_ray.export.weights import write_weights
-from dbf_ray.predict.table import COLUMNS, TablePredictor
 from dbf_ray.run import tracking_uri
 from dbf_ray.tracking import read_summary
 from dbf_ray.training.checkpoint import whole_checkpoint
@@ -121,6 +120,7 @@ def _later(checkpoint: Path, name: str) -> str:
 
 
 def _parts(checkpoint: Path, folder: Path, name: str) -> Any:
+    from dbf_ray.predict.table import COLUMNS, TablePredictor  # with what draws predictions
     from dbf_ray.tracking.model import ModelParts
 
     record = write_weights(checkpoint, folder)

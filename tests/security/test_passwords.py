@@ -79,7 +79,7 @@ def test_what_a_search_says_in_the_end_has_no_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dbf_ray.cli.search.text_table", lambda result: "")
-    assert re.search(r"--backend-store-uri \S*127\.0\.0\.1:9/x", closing({}, tmp_path, URI))
+    assert re.search(r"in MLflow: http://127\.0\.0\.1:9/x", closing({}, tmp_path, URI))
     assert "s3cret" not in closing({}, tmp_path, URI)
 
 

@@ -127,9 +127,9 @@ class Told:
 
     def epoch(self, record: dict[str, Any]) -> None: ...
 
-    def finish(self, summary: dict[str, Any], artifacts: list[Path]) -> None: ...
+    def finish(self, summary: dict[str, Any]) -> None: ...
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, killed: bool = False) -> None:
         self.reasons.append(reason)
 
 

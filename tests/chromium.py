@@ -1,4 +1,7 @@
-"""A headless Chromium, driven by Playwright; tests that need it are skipped where there is none."""
+"""A headless Chromium, driven by Playwright; tests that need it are skipped where there is none.
+
+Playwright starts once in a process: all tests share the fixture, which ``tests/conftest.py`` takes from here.
+"""
 
 from __future__ import annotations
 
