@@ -6,18 +6,20 @@ without MLflow; with a sqlite store that answers, one that is locked, and a serv
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.config import Config, load_config, with_overrides
 from dbf_ray.run import run
+from dbf_ray.run.summary import machine
 from dbf_ray.tracking import read_epochs
 
 AWAY = "http://127.0.0.1:9"
@@ -62,24 +64,27 @@ def compare(config: Config, folder: Path, lock_seconds: float) -> list[dict[str,
     return [*rows, measure(config, folder, "away", AWAY)]
 
 
-def main() -> None:
+def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="demo")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lock-seconds", type=float, default=30.0)
-    options = parser.parse_args()
-    changes = {"training.epochs": options.epochs, "freezing.policy": "full"}
-    config = with_overrides(load_config(options.config), changes)
+    parser = make_parser(
+        "python -m benchmarks.tracking", __doc__ or "", sections=("", "data", "detector", "training")
+    )
+    parser.add_argument("--lock-seconds", type=float, default=30.0, help="(default: %(default)s)")
+    options, overrides = parse(parser, arguments)
+    usual = {"training.epochs": 4, "freezing.policy": "full"}
+    config = load_config(options.config or "demo", {**usual, **overrides})
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(config, Path(folder), options.lock_seconds)
-    print("| store | epochs, s | share in tracker calls | end, s |\n|---|---|---|---|")
+    print("| store | epochs, s | share in tracker calls | end, s |\n|---|---:|---:|---:|")
     for row in rows:
         share = f"{100 * row['tracking_share']:.2f} %"
         print(f"| {row['store']} | {row['seconds']:.1f} | {share} | {row['end_seconds']:.1f} |")
-    worst = max(row["tracking_share"] for row in rows)
-    print(f"at most {100 * worst:.2f} % of the epochs' seconds (wanted: {100 * WANTED:.0f} %)")
+    result = {"rows": rows, "worst": max(row["tracking_share"] for row in rows), "machine": machine()}
+    print(f"at most {100 * result['worst']:.2f} % of the epochs' seconds (wanted: {100 * WANTED:.0f} %)")
+    if options.json:
+        print_json(result)
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(command))
