@@ -26,7 +26,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.tracking import served
-from dbf_ray.tracking.store import Store, in_a_line
+from dbf_ray.tracking.store import Store, in_a_line, is_absent
 from dbf_ray.tracking.urls import sqlite_file
 from dbf_ray.uris import public
 
@@ -117,7 +117,7 @@ def register_model(
     for version in client.search_model_versions(f'name="{name}"'):
         if version.tags.get(DIGEST) == parts.digest:
             return str(version.version), False
-    run = _run(client, run_id)
+    run = None if run_id is None else store.run(run_id)
     experiment_id = run.info.experiment_id if run is not None else store.experiment(experiment)
     known = run.info.run_id if run is not None else None
     model = client.create_logged_model(
@@ -180,7 +180,7 @@ def _check_owner(client: MlflowClient, name: str) -> bool:
     try:
         found = client.get_registered_model(name)
     except Exception as error:
-        if "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", error)):
+        if is_absent(error):
             return False
         raise
     if OURS not in found.tags:
@@ -193,19 +193,6 @@ def _check_owner(client: MlflowClient, name: str) -> bool:
             f"registered model that it did not make ({there}); give another"
         )
     return True
-
-
-def _run(client: MlflowClient, run_id: str | None) -> Any:
-    """The run, None if the store does not have it."""
-    if run_id is None:
-        return None
-    try:
-        run = client.get_run(run_id)
-    except Exception as error:
-        if "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", error)):
-            return None
-        raise
-    return run if run.info.lifecycle_stage == "active" else None
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ class Store:
         try:
             run = self.client.get_run(run_id)
         except Exception as error:
-            if "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", error)):
+            if is_absent(error):
                 return None
             raise
         return None if run.info.lifecycle_stage == "deleted" else run
@@ -164,6 +164,11 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: plain_text(str(value))[:LONGEST_TEXT] for name, value in values.items() if value is not None
     }
+
+
+def is_absent(error: BaseException) -> bool:
+    """Whether a store says that it does not have what it was asked for."""
+    return "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", error))
 
 
 def in_a_line(error: BaseException, uri: str) -> str:
