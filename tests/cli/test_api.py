@@ -16,6 +16,7 @@ import dbf_ray
 from dbf_ray.api import as_config
 from dbf_ray.config import Config
 from dbf_ray.errors import ConfigError, DataError
+from dbf_ray.files import write_json
 from dbf_ray.geometry import boxes_to_corners
 from dbf_ray.predict import Options, predict
 
@@ -120,6 +121,23 @@ def test_a_search_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert one["space"] == ROOT / "search_spaces" / "rho.py"
     assert (one["trials"], one["concurrent"], one["studies_dir"]) == (3, None, tmp_path)
     assert (one["config"].seed, one["config"].training.epochs) == (7, 12)
+
+
+def test_a_search_registers_what_it_recommends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_json(tmp_path / "1" / "summary.json", {"checkpoint": "trials/1/checkpoints/epoch-00012"})
+    trials = [{"number": number, "run": str(tmp_path / str(number))} for number in (0, 1)]
+    result: dict[str, Any] = {"study": "s", "answer": {"number": 1}, "trials": trials}
+    registered: list[str | None] = []
+    monkeypatch.setattr("dbf_ray.api.check_register", lambda config: None)
+    monkeypatch.setattr("dbf_ray.api.register_at_end", lambda place, config: registered.append(place))
+    monkeypatch.setattr("dbf_ray.search.search", lambda *_, **__: result)
+    options: dict[str, Any] = {"tracking.registered_model_name": "ships"}
+    dbf_ray.search_schedules("demo", "rho", **options)
+    assert registered == ["trials/1/checkpoints/epoch-00012"]
+    result["answer"] = {}
+    with pytest.warns(UserWarning, match="the study recommends no setting, so none is registered"):
+        dbf_ray.search_schedules("demo", "rho", **options)
+    assert len(registered) == 1
 
 
 def test_an_evaluation_gives_the_runs_metrics(trained: Trained, trained_checkpoint: Path, root: Path) -> None:

@@ -13,11 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 import dbf_ray.tracking
 from dbf_ray.cli import compare
 from dbf_ray.cli.options import run_command
 from tests.synthetic_study import synthetic_study
+from tests.tracking.told import begun, end, run_id, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -182,3 +184,16 @@ def test_a_page_of_a_folder_needs_no_mlflow(studies: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=studies.parent)
+
+
+def test_sync_delivers_what_a_store_has_missed(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "a"
+    trackers = begun(run, "http://127.0.0.1:9", 3)
+    with pytest.warns(UserWarning, match="dbf compare --sync"):
+        end(trackers)
+    assert run_command(compare.command, ["--sync", "--tracking.uri", uri]) == 0
+    assert "MLflow: 1 runs delivered" in capsys.readouterr().out
+    assert steps(MlflowClient(uri), run_id(run)) == [0, 1, 2]
