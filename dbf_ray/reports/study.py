@@ -10,6 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def study_result(
         numbers, ascending; all these by means over seeds), what :mod:`.answer` finds (front_posterior, knee,
         within, controls, noise), answer (the recommended setting and, in words, what it saves and costs;
         empty without a complete trial), history (as each trial completed: trials, how many had by then;
-        epochs_trained, by all that had ended; hypervolume of them), epochs_trained (by all trials, those that
-        failed too), epochs_shared (that trials have from others), own (what the trained ones cost), trials.
+        epochs_trained, by all that had ended; hypervolume of them; time, in seconds since 1970),
+        epochs_trained (by all trials, those that failed too), epochs_shared (that trials have from others),
+        own (what the trained ones cost), trials.
 
     Raises:
         ConfigError: a trial lacks a key that every trial must have, a number comes twice, or the reference is
@@ -179,7 +181,9 @@ def _history(
         if row["number"] in known:
             done.append(known[row["number"]])
             volume = None if reference is None else share_of_ideal(done, reference)
-            found.append({"trials": len(done), "epochs_trained": spent, "hypervolume": volume})
+            ended = row.get("completed")
+            time = None if ended is None else datetime.fromisoformat(ended).timestamp()
+            found.append({"trials": len(done), "epochs_trained": spent, "hypervolume": volume, "time": time})
     return found
 
 

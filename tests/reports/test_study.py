@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_history_follows_the_order_of_completion(trials: Trials) -> None:
     history = study_result("s", trials)["history"]
     assert [entry["trials"] for entry in history] == [1, 2, 3, 4, 5]
     assert [entry["epochs_trained"] for entry in history] == [20, 30, 40, 50, 60], "failed ones cost too"
+    assert [datetime.fromtimestamp(entry["time"]).hour for entry in history] == [1, 2, 3, 4, 5]
     volumes = [entry["hypervolume"] for entry in history]
     assert volumes == sorted(volumes)
     assert volumes[-1] == pytest.approx(study_result("s", trials)["hypervolume"])
