@@ -251,8 +251,8 @@ def test_a_password_in_the_uri_is_neither_stored_nor_shown(tmp_path, monkeypatch
         raise ConnectionError(f"{tracking_uri} refused")
 
     monkeypatch.setattr("dbf_ray.tracking.store.MlflowClient", refused)
-    trackers = begun(tmp_path / "a", "http://me:secret@host:1/x")
     with pytest.warns(UserWarning, match="refused") as caught:
+        trackers = begun(tmp_path / "a", "http://me:secret@host:1/x")
         end(trackers)
     assert all("secret" not in str(one.message) for one in caught)
     assert "http://host:1/x" in str(caught[-1].message)
@@ -276,8 +276,8 @@ def test_class_names_with_odd_signs_are_logged(uri, tmp_path):
 def test_what_the_store_refuses_is_left_out_and_the_rest_is_logged(uri, tmp_path, monkeypatch):
     valid = "dbf_ray.tracking.metrics.valid_names"
     monkeypatch.setattr(valid, lambda names: {name: name.replace("lr", "l+r") for name in names})
-    trackers = begun(tmp_path / "a", uri, 2)
     with pytest.warns(UserWarning, match=r"refused train/l\+r .*, which it will lack"):
+        trackers = begun(tmp_path / "a", uri, 2)
         end(trackers)
     client = MlflowClient(uri)
     assert steps(client, run_id(tmp_path / "a")) == [0, 1]
