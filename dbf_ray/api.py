@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -16,8 +17,6 @@ from torch import Tensor
 
 from dbf_ray.build import prepare
 from dbf_ray.config import Config, load_config, make_config, with_overrides
-from dbf_ray.data import Dataset
-from dbf_ray.data.described import described
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of, metrics_of
 from dbf_ray.evaluation.merge import NMS_THRESHOLD
@@ -26,11 +25,10 @@ from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
-from dbf_ray.run.results import Result, evaluation_folder
+from dbf_ray.run.results import evaluated
 from dbf_ray.run.same_data import resumed_data
 from dbf_ray.shipped import find_shipped
 from dbf_ray.tracking import read_summary
-from dbf_ray.tracking.metrics import scores
 from dbf_ray.training.checkpoint import whole_checkpoint
 from dbf_ray.values import flat
 
@@ -280,21 +278,7 @@ def evaluate_checkpoint(
     root = None if data_root is None else Path(data_root)
     used = whole_checkpoint(Path(checkpoint))
     config = as_config(config_of(used, root), **overrides)
-    seen: list[Dataset] = []
-    params = {"split": split, "data": config.data.name}
-    folder = evaluation_folder(config, used, split)
-    with Result(config, "evaluation", used, folder, split, params) as result:
-
-        def told(dataset: Dataset) -> None:
-            seen.append(dataset)
-            result.begin()
-
-        metrics = metrics_of(used, config, split, told)
-        result.done(
-            scores(metrics, split),
-            f"map50 {metrics['map50']:.3f} on {split}, of {used}.",
-            lambda: [described(one, config.data.name, config.data.root, split) for one in seen],
-        )
+    metrics = evaluated(config, used, split, partial(metrics_of, used, config, split))
     return {**metrics, "checkpoint": str(used)}
 
 

@@ -70,9 +70,14 @@ def metrics_of(
 
 
 @at("data")
-def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[str, float]:
+def evaluate_mmrotate(
+    file: Path,
+    config: Config,
+    split: str = "val",
+    told: Callable[[Dataset], None] = lambda dataset: None,
+) -> dict[str, float]:
     """Metrics of a MMRotate checkpoint in the detector that ``config`` describes; its classes are
-    ``data.classes``, or those the file names.
+    ``data.classes``, or those the file names. ``told`` gets the data set.
 
     Raises:
         WeightsError: the file cannot be read, does not hold every weight of the detector, or has a weight too
@@ -95,7 +100,7 @@ def evaluate_mmrotate(file: Path, config: Config, split: str = "val") -> dict[st
             "detector, backbone and classes as it was trained"
         )
     detector = detector.to(choose_device(config.training.device))
-    return _evaluate(_in_layout(detector, config).eval(), config, split, classes)
+    return _evaluate(_in_layout(detector, config).eval(), config, split, classes, told)
 
 
 def _evaluate(

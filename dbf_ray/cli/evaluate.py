@@ -12,6 +12,7 @@ from dbf_ray.cli.options import make_parser, metric_lines, parse, print_json, ru
 from dbf_ray.config import load_config
 from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import evaluate_mmrotate
+from dbf_ray.run.results import evaluated
 
 ABOUT = """Evaluate a checkpoint on the validation images of the data set it was trained on, or of another
 with the same classes.
@@ -31,6 +32,7 @@ USED = (
     "data.",
     "detector.",
     "evaluation.",
+    "tracking.",
     "training.precision",
     "training.device",
     "training.channels_last",
@@ -74,7 +76,8 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf evaluate") 
         unused = [key for key in overrides if not key.startswith(USED) or key.startswith("detector.weights_")]
         if unused:
             raise ConfigError(f"--{unused[0]} has no effect on a MMRotate checkpoint; leave it out")
-        metrics = evaluate_mmrotate(options.mmrotate, load_config(options.config, overrides), options.split)
+        config, file, split = load_config(options.config, overrides), options.mmrotate, options.split
+        metrics = evaluated(config, file, split, partial(evaluate_mmrotate, file, config, split))
     print(metric_lines(metrics, 16))
     if options.json:
         print_json(metrics)

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from dbf_ray.config import Config
+from dbf_ray.data import Dataset
+from dbf_ray.data.described import described
 from dbf_ray.errors import DbfRayError
 from dbf_ray.files import write_json
 from dbf_ray.run.naming import mlflow_target
+from dbf_ray.tracking.metrics import scores
 
 
 class Result:
@@ -80,8 +83,43 @@ class Result:
             self._run.fail(reason, isinstance(error, KeyboardInterrupt | SystemExit))
 
 
-def evaluation_folder(config: Config, checkpoint: Path, split: str) -> Path:
-    """A new folder for an evaluation, in that of the run that trained the checkpoint."""
+def evaluated(
+    config: Config,
+    checkpoint: Path,
+    split: str,
+    metrics_of: Callable[[Callable[[Dataset], None]], dict[str, float]],
+) -> dict[str, float]:
+    """An evaluation on ``split``, as a run of its own.
+
+    Args:
+        config: what data and detector are.
+        checkpoint: the folder or file that is evaluated.
+        split: val or train.
+        metrics_of: does it; what it gets is to be called with the data set before the first image.
+
+    Returns:
+        What ``metrics_of`` gives.
+    """
+    seen: list[Dataset] = []
+    params = {"split": split, "data": config.data.name}
+    folder = _evaluation_folder(config, checkpoint, split)
+    with Result(config, "evaluation", checkpoint, folder, split, params) as result:
+
+        def told(dataset: Dataset) -> None:
+            seen.append(dataset)
+            result.begin()
+
+        metrics = metrics_of(told)
+        result.done(
+            scores(metrics, split),
+            f"map50 {metrics['map50']:.3f} on {split}, of {checkpoint}.",
+            lambda: [described(one, config.data.name, config.data.root, split) for one in seen],
+        )
+    return metrics
+
+
+def _evaluation_folder(config: Config, checkpoint: Path, split: str) -> Path:
+    """A new folder for an evaluation, in that of the run that trained the checkpoint, if one did."""
     inside = checkpoint.parent.name == "checkpoints"
     root = checkpoint.parent.parent if inside else config.runs_dir
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1_000_000_000 // 1_000_000:03d}"

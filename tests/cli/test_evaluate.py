@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 import dbf_ray.evaluate
 from dbf_ray.cli import evaluate
@@ -164,7 +165,10 @@ def test_a_model_of_mmrotate(
         "dota",
         "--data.root",
         str(root),
+        "--tracking.uri",
+        f"sqlite:///{tmp_path}/mlflow.db",
     ]
+    monkeypatch.chdir(tmp_path)
     layouts = []
     measure = dbf_ray.evaluate.evaluate
 
@@ -182,6 +186,10 @@ def test_a_model_of_mmrotate(
     metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 <= metrics["map50"] <= 1
     assert "ap50/ship" in metrics
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (told,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert told.data.metrics["val/map50"] == pytest.approx(metrics["map50"])
+    assert told.info.run_name == "evaluation · epoch_12.pth · val"
 
     line = refused(evaluate.command, [*options, "--data.classes", "[ship, plane]"])
     for words in (

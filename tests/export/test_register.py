@@ -28,6 +28,7 @@ from PIL import Image
 
 import dbf_ray
 from dbf_ray.cli import export as export_command
+from dbf_ray.cli import search as search_command
 from dbf_ray.cli import train as train_command
 from dbf_ray.cli.options import run_command
 from dbf_ray.config import Config, with_overrides
@@ -289,6 +290,19 @@ def test_a_foreign_name_is_refused_before_training_begins(
     assert run_command(train_command.command, [*options, "--tracking.uri", uri, "--register", "theirs"]) == 2
     assert "error: tracking.registered_model_name must be a new name" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_refuses_a_foreign_name_too(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], narrow: None
+) -> None:
+    MlflowClient(uri, uri).create_registered_model("theirs")
+    make_root(tmp_path / "data")
+    options = [*tiny_options(tmp_path / "data", tmp_path / "runs"), "--tracking.mlflow", "true"]
+    options += ["--tracking.uri", uri, "--register", "theirs", "--space", "rho", "--study", "named"]
+    options += ["--search.studies_dir", str(tmp_path / "studies")]
+    assert run_command(search_command.command, options) == 2
+    assert "error: tracking.registered_model_name must be a new name" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dbf_ray.tracking import MlflowTarget, make_trackers
 from dbf_ray.tracking.metrics import is_listed
 from dbf_ray.tracking.mlflow import MlflowResult, MlflowStudy
 from dbf_ray.tracking.spool import Spool
-from tests.tracking.told import CONFIG, FACTS, SUMMARY, abandon, begun, end, run_id, steps, tell
+from tests.tracking.told import CONFIG, FACTS, SUMMARY, abandon, begun, end, lived, run_id, steps, tell
 
 
 def test_one_run_with_parameters_epochs_costs_data_and_files(uri, tmp_path):
@@ -252,8 +252,7 @@ def test_a_password_in_the_uri_is_neither_stored_nor_shown(tmp_path, monkeypatch
 
     monkeypatch.setattr("dbf_ray.tracking.store.MlflowClient", refused)
     with pytest.warns(UserWarning, match="refused") as caught:
-        trackers = begun(tmp_path / "a", "http://me:secret@host:1/x")
-        end(trackers)
+        lived(tmp_path / "a", "http://me:secret@host:1/x", 0)
     assert all("secret" not in str(one.message) for one in caught)
     assert "http://host:1/x" in str(caught[-1].message)
     for file in (tmp_path / "a").rglob("*"):
@@ -277,8 +276,7 @@ def test_what_the_store_refuses_is_left_out_and_the_rest_is_logged(uri, tmp_path
     valid = "dbf_ray.tracking.metrics.valid_names"
     monkeypatch.setattr(valid, lambda names: {name: name.replace("lr", "l+r") for name in names})
     with pytest.warns(UserWarning, match=r"refused train/l\+r .*, which it will lack"):
-        trackers = begun(tmp_path / "a", uri, 2)
-        end(trackers)
+        lived(tmp_path / "a", uri, 2)
     client = MlflowClient(uri)
     assert steps(client, run_id(tmp_path / "a")) == [0, 1]
     assert client.get_run(run_id(tmp_path / "a")).info.status == "FINISHED"

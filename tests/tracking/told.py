@@ -67,6 +67,13 @@ def end(trackers: list[Tracker]) -> None:
         tracker.finish(SUMMARY)
 
 
+def lived(directory: Path, uri: str, epochs: int) -> list[Tracker]:
+    """The trackers of a run from its begin to its end."""
+    trackers = begun(directory, uri, epochs)
+    end(trackers)
+    return trackers
+
+
 def abandon(trackers: list[Tracker]) -> None:
     """As if the process were gone, as far as that can be played within one."""
     tracker: Any = trackers[1]
