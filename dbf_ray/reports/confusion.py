@@ -30,7 +30,7 @@ def confusion_png(counts: NDArray[np.int64], classes: Sequence[str], title: str,
     cell = float(np.clip(6.5 / size, 0.3, 0.75))
     names = [name[:22] for name in classes]
     longest = max(len(name) for name in [*names, "background"])
-    margin, below = 0.6 + 0.09 * longest, 0.45 + 0.085 * longest
+    margin, below = 0.7 + 0.09 * longest, 0.45 + 0.085 * longest
     side, head = cell * size, 0.9
     width, height = max(margin + side + 0.3, 6.2), below + side + head
     with mpl.rc_context(MATPLOTLIB):
@@ -53,7 +53,7 @@ def confusion_png(counts: NDArray[np.int64], classes: Sequence[str], title: str,
         axes.set_xticks(range(size), [*names, "missed"], rotation=90, fontsize=9)
         axes.set_yticks(range(size), [*names, "background"], fontsize=9)
         axes.set_xlabel("found as")
-        axes.set_ylabel("there is")
+        axes.set_ylabel("there is", labelpad=8)
         axes.tick_params(length=0)
         for line in (size - 1.5,):  # background apart
             axes.axhline(line, color=INK, linewidth=0.8)

@@ -20,6 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from dbf_ray.reports.style import INK, MATPLOTLIB, MUTED, RUNS, pale
 
 _LEGEND_COLUMNS = 7
+_LEAST_TOP = 0.05  # of the axis of map50: below it there is nothing to see
+_BESIDE = 11  # signs of a name beside the strips
 _UNITS = ((7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
@@ -159,7 +161,7 @@ def _finish(
     by_time.set_xlabel(f"training time so far (device {unit_name})", labelpad=6)
     by_time.set_xlim(left=0)
     strip.set_xlabel("epoch (0-based)", labelpad=6)
-    strip.set_yticks(range(len(curves)), [curve.name for curve in curves], fontsize=8)
+    strip.set_yticks(range(len(curves)), [_short(curve.name) for curve in curves], fontsize=8)
     strip.set_ylim(len(curves) - 0.45, -0.55)
     strip.tick_params(left=False)
     strip.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -167,11 +169,16 @@ def _finish(
     for side in ("left", "bottom"):
         strip.spines[side].set_visible(False)
     finite = [value for curve in curves for value in curve.map50 if math.isfinite(value)]
-    by_epoch.set_ylim(0, 1.08 * max(finite, default=0.0) or 1.0)
+    by_epoch.set_ylim(0, max(1.08 * max(finite), _LEAST_TOP) if finite else 1.0)
     for axes in (by_epoch, by_time):
         axes.grid(True)
         if not finite:
             axes.text(0.5, 0.5, "no evaluated epoch yet", transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def _short(name: str) -> str:
+    """As much of a name as fits beside the strips; the legend has the whole."""
+    return name if len(name) <= _BESIDE else f"{name[: _BESIDE - 1]}…"
 
 
 def _legend(curves: Sequence[LearningCurve]) -> list[Line2D | Patch]:
