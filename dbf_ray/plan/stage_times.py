@@ -56,7 +56,7 @@ class StageTimes:
         images: in a step.
         rounds: how often each way was timed.
         whole: whether steps were whole; else they were of one image of a quarter of the side, for lack of
-            time or memory, and pixels are counted.
+            time or memory: shares of the step that ``costs`` knows, whose bytes grow with the pixels.
         costs: of loading and evaluating.
     """
 
@@ -151,8 +151,10 @@ class _StageMeasurement(Measurement):
         parts = self._parts(part, train.accumulation, side) if whole else self._parts(1, 1, side)
         times, most = self._turns(ways, parts, self.side if whole else side)
         pixels = 1.0 if whole else images * (size / side) ** 2
-        plain = {way.prefix: pixels * statistics.median(times[way]) for way in ways if not way.cached}
-        cached = {way.prefix: pixels * statistics.median(times[way]) for way in ways if way.cached}
+        took = {way: statistics.median(times[way]) for way in ways}
+        scale = 1.0 if whole else step / took[ways[0]]
+        plain = {way.prefix: scale * took[way] for way in ways if not way.cached}
+        cached = {way.prefix: scale * took[way] for way in ways if way.cached}
         grown = 1.0 if whole else pixels / train.accumulation
         prepared = 0 if whole else 3 * 4 * (images * size**2 - side**2)  # as float32
         peaks = {n: min(OUT_OF_MEMORY, self._peak(found, grown) + prepared) for n, found in most.items()}

@@ -27,6 +27,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
 from dbf_ray.errors import ConfigError
+from dbf_ray.search.optuna_study import scratch_study
 from dbf_ray.search.spaces import DrawError, Overrides, SearchSpace
 
 Record = list[tuple[dict[str, Any], dict[str, str]]]
@@ -91,7 +92,7 @@ class Draws:
             DrawError: as :meth:`overrides`; what the study drew is drawn from other distributions now; a
                 constraint names what is never drawn.
         """
-        scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=RandomSampler(seed=0))
+        scratch = scratch_study(RandomSampler(seed=0))
         drawn: list[optuna.Trial] = []
         for params, before in [*self._again, *[({}, {})] * BY_CHANCE]:
             scratch.enqueue_trial(params)

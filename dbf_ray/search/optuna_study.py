@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, TPESampler
 
 from dbf_ray.errors import ConfigError
 from dbf_ray.tracking.urls import sqlite_url
@@ -14,6 +14,12 @@ from dbf_ray.tracking.urls import sqlite_url
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
 # random trials before TPE's model is used: a third of the study, within these bounds
 STARTUP_TRIALS = (4, 10)
+
+
+def scratch_study(sampler: BaseSampler | None = None) -> optuna.Study:
+    """A study in memory, with Optuna's default sampler or another, of which nothing is told."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(directions=list(DIRECTIONS), sampler=sampler)
 
 
 def open_study(file: Path, name: str, *, trials: int, seed: int) -> optuna.Study:

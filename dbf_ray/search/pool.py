@@ -15,6 +15,7 @@ from optuna.samplers import RandomSampler
 
 from dbf_ray.errors import ConfigError, DbfRayError
 from dbf_ray.search.draws import Draws, Record
+from dbf_ray.search.optuna_study import scratch_study
 from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.spaces import DrawError, NotAllowedError
 
@@ -81,7 +82,7 @@ class Pool:
         sampler = RandomSampler(seed=seed)
         for place in itertools.count():
             if place % SCRATCH == 0:
-                scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+                scratch = scratch_study(sampler)
             trial = scratch.ask()
             try:
                 drawn: Setting | DbfRayError = self.setting(trial)

@@ -23,7 +23,7 @@ from dbf_ray.search.budget import Budget
 from dbf_ray.search.choosing import Choosing
 from dbf_ray.search.draws import Draws
 from dbf_ray.search.features import CostOf
-from dbf_ray.search.optuna_study import DIRECTIONS
+from dbf_ray.search.optuna_study import scratch_study
 from dbf_ray.search.pool import Pool
 from dbf_ray.search.same_study import check_same
 from dbf_ray.search.samplers.tpe import Tpe
@@ -65,8 +65,7 @@ def rehearse(space: SearchSpace, settings: Settings, **options: Any) -> None:
         ConfigError: a baseline is not valid, or nothing that ``space`` draws is; the sampler (of
             ``options``, which are :class:`Study`'s) cannot serve it.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    Study(optuna.create_study(directions=list(DIRECTIONS)), space, settings, **options)
+    Study(scratch_study(), space, settings, **options)
 
 
 def _epochs_left(setting: Setting, have: set[str], own: int) -> int:

@@ -74,6 +74,7 @@ def test_without_time_small_images_tell(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(stage_times, "ROUNDS", (1, 1))
     found = time_stages(tiny_config(data__image_size=128), limit=0.0)
     assert not found.whole
+    assert found.plain[0] == pytest.approx(found.images * found.costs.step_seconds[1] / 2)
     assert found.cached == ()
     assert min(found.plain) > 0
     assert found.step_bytes[4] < found.step_bytes[0]
