@@ -171,10 +171,10 @@ def _shorter(judged: Judged) -> str:
     elif max(known.values()) < CONFIDENCE:
         text = f"By {by} no schedule is told from a full training cut short"
     else:
-        text = f"By {by} {_surely(judged, known)} beats a full training cut short"
+        text = f"Better than a full training cut short, by {by}: {_surely(judged, known)}"
     seconds = _beating(judged, SECONDS) if cost != SECONDS else {}
     if sure := _surely(judged, seconds):
-        text += f"; by seconds {sure} {'does' if known else 'beats it'}"
+        text += f"; better by seconds: {sure}"
     return f"{text}{said}."
 
 

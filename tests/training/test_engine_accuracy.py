@@ -46,6 +46,7 @@ SCENES = {
     "data.selection_fraction": "0",
     "data.train_images": "1000",
     "data.val_images": "1200",
+    "data.image_size": "256",
     "training.epochs": "12",
 }
 LIMIT = 0.01
