@@ -35,7 +35,8 @@ class SearchProgress:
         self._names: dict[int, str] = {}
         self._epochs: dict[int, int] = {}  # of trials that have others than all
         self._since: dict[int, float] = {}
-        self._seconds: list[float] = []
+        self._trained: dict[int, int] = {}  # epochs that running trials have trained since they began here
+        self._spent = (0.0, 0)  # seconds and epochs of trials that ended here
         self._shown = clock()
 
     def begin(self, trial: Trial) -> None:
@@ -52,6 +53,7 @@ class SearchProgress:
     def epoch(self, number: int, report: Mapping[str, Any], epochs: int) -> None:
         """A running trial has done an epoch; a line now and then says where all of them are."""
         found, epochs = report.get("accuracy"), self._epochs.get(number, epochs)
+        self._trained[number] = self._trained.get(number, 0) + 1
         score = f" {self._accuracy} {found:.3f}" if isinstance(found, float) else ""
         self._running[number] = (
             f"trial {number} {self._names.get(number, '')} epoch {report.get('epoch', 0) + 1}/{epochs}{score}"
@@ -66,24 +68,27 @@ class SearchProgress:
         """
         self._running.pop(number, None)
         seconds = self._clock() - self._since.pop(number, self._clock())
+        trained = self._trained.pop(number, 0)
         self._done += failure is None
         name = f"trial {number} {self._names.get(number, '')}"
         if failure is None:
-            self._seconds.append(seconds)
+            self._spent = (self._spent[0] + seconds, self._spent[1] + trained)
             (row,) = (trial for trial in result["trials"] if trial["number"] == number)
             values = [f"{key} {in_figures(key, row[key])}" for key in objectives_of(result).names()]
             outcome = f"{', '.join(values)}, {seconds:.0f} s"
         else:
             outcome = f"FAILED: {failure}"
         of = "" if self._total is None else f"/{self._total}"
-        self._show(f"[{self._done}{of}] {name}: {outcome} | {standing(result)}{self._eta()}")
+        self._show(f"[{self._done}{of}] {name}: {outcome} | {standing(result)}{self._eta(result)}")
 
-    def _eta(self) -> str:
-        left = (self._total or 0) - self._done
-        if left <= 0 or not self._seconds:
+    def _eta(self, result: Mapping[str, Any]) -> str:
+        """How long the rest takes if its trials train as many epochs of their own as those before."""
+        left, (seconds, epochs) = (self._total or 0) - self._done, self._spent
+        if left <= 0 or not epochs:
             return ""
-        seconds = sum(self._seconds) / len(self._seconds) * left / self._concurrent
-        return f" | about {duration(seconds)} left"
+        each = max(1.0, result["epochs_trained"] / max(1, len(result["trials"]) - len(self._running)))
+        rest = max(1.0, left * each - sum(self._trained.values()))
+        return f" | about {duration(rest * seconds / epochs / self._concurrent)} left"
 
 
 def describe(policy: str, parameters: Mapping[str, Any]) -> str:
