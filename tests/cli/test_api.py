@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         "demo",
         ROOT / "jobs" / "configs" / "demo.yaml",
-        {"training": {"epochs": 12}, "data": {"image_size": 256}},
-        Config.model_validate({"training": {"epochs": 12}, "data": {"image_size": 256}}),
+        {"training": {"epochs": 12}, "data": {"image_size": 192}},
+        Config.model_validate({"training": {"epochs": 12}, "data": {"image_size": 192}}),
     ],
     ids=["name", "file", "dictionary", "object"],
 )
@@ -39,7 +39,7 @@ def test_a_configuration_in_any_form_with_keys_in_any_form(config: Any) -> None:
     nested = as_config(config, freezing={"policy": "step", "rho": 4}, training={"lr": 0.1})
     assert dotted == nested
     assert dotted.freezing.parameters == {"rho": 4}
-    assert (dotted.training.epochs, dotted.training.lr, dotted.data.image_size) == (12, 0.1, 256)
+    assert (dotted.training.epochs, dotted.training.lr, dotted.data.image_size) == (12, 0.1, 192)
 
 
 def test_a_configuration_that_is_not_changed_or_not_given() -> None:

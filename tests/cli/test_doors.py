@@ -41,6 +41,7 @@ def test_a_door_is_thin_and_leads_to_its_command(
     assert len(ast.parse((ROOT / "jobs" / f"{name}.py").read_text()).body) <= 4
     monkeypatch.syspath_prepend(ROOT)
     for arguments, status in ((["--help"], 0), (["--no-such-option"], 2)):
+        monkeypatch.delitem(sys.modules, f"jobs.{name}", raising=False)  # another test may have imported it
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         with pytest.raises(SystemExit) as left:
             runpy.run_module(f"jobs.{name}", run_name="__main__")

@@ -81,10 +81,9 @@ def model(checkpoint: Path, store: str) -> Iterator[Any]:
     """Version 1, loaded as a person does it."""
     import mlflow
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store)
-    yield mlflow.pyfunc.load_model("models:/ships/1")
-    mlflow.set_tracking_uri(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store)  # set_tracking_uri would leave it set
+        yield mlflow.pyfunc.load_model("models:/ships/1")
 
 
 @pytest.fixture(scope="module")
