@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -280,27 +280,27 @@ def test_a_store_that_is_away_costs_no_training(nowhere: str, checkpoint: Path) 
         assert register_at_end(checkpoint / "gone", config) is None
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [(train_command.command, []), (search_command.command, ["--space", "rho", "--study", "named"])],
+    ids=["train", "search"],
+)
 def test_a_foreign_name_is_refused_before_training_begins(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], narrow: None
+    command: Callable[..., Any],
+    more: list[str],
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    narrow: None,
 ) -> None:
     MlflowClient(uri, uri).create_registered_model("theirs")
     make_root(tmp_path / "data")
-    options = [*tiny_options(tmp_path / "data", tmp_path / "runs"), "--tracking.mlflow", "true"]
-    assert run_command(train_command.command, [*options, "--tracking.uri", uri, "--register", "theirs"]) == 2
+    monkeypatch.chdir(tmp_path)  # where studies are
+    options = [*tiny_options(tmp_path / "data", tmp_path / "runs"), "--tracking.mlflow", "true", *more]
+    assert run_command(command, [*options, "--tracking.uri", uri, "--register", "theirs"]) == 2
     assert "error: tracking.registered_model_name must be a new name" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_search_refuses_a_foreign_name_too(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], narrow: None
-) -> None:
-    MlflowClient(uri, uri).create_registered_model("theirs")
-    make_root(tmp_path / "data")
-    options = [*tiny_options(tmp_path / "data", tmp_path / "runs"), "--tracking.mlflow", "true"]
-    options += ["--tracking.uri", uri, "--register", "theirs", "--space", "rho", "--study", "named"]
-    options += ["--search.studies_dir", str(tmp_path / "studies")]
-    assert run_command(search_command.command, options) == 2
-    assert "error: tracking.registered_model_name must be a new name" in capsys.readouterr().err
     assert not (tmp_path / "studies").exists()
 
 

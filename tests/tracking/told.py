@@ -67,11 +67,9 @@ def end(trackers: list[Tracker]) -> None:
         tracker.finish(SUMMARY)
 
 
-def lived(directory: Path, uri: str, epochs: int) -> list[Tracker]:
-    """The trackers of a run from its begin to its end."""
-    trackers = begun(directory, uri, epochs)
-    end(trackers)
-    return trackers
+def lived(directory: Path, uri: str, epochs: int) -> None:
+    """A run from its begin to its end."""
+    end(begun(directory, uri, epochs))
 
 
 def abandon(trackers: list[Tracker]) -> None:
