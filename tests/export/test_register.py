@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -280,14 +280,7 @@ def test_a_store_that_is_away_costs_no_training(nowhere: str, checkpoint: Path) 
         assert register_at_end(checkpoint / "gone", config) is None
 
 
-@pytest.mark.parametrize(
-    ("command", "more"),
-    [(train_command.command, []), (search_command.command, ["--space", "rho", "--study", "named"])],
-    ids=["train", "search"],
-)
-def test_a_foreign_name_is_refused_before_training_begins(
-    command: Callable[..., Any],
-    more: list[str],
+def test_a_foreign_name_is_refused_before_anything_begins(
     uri: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -297,9 +290,12 @@ def test_a_foreign_name_is_refused_before_training_begins(
     MlflowClient(uri, uri).create_registered_model("theirs")
     make_root(tmp_path / "data")
     monkeypatch.chdir(tmp_path)  # where studies are
-    options = [*tiny_options(tmp_path / "data", tmp_path / "runs"), "--tracking.mlflow", "true", *more]
-    assert run_command(command, [*options, "--tracking.uri", uri, "--register", "theirs"]) == 2
-    assert "error: tracking.registered_model_name must be a new name" in capsys.readouterr().err
+    options = [*tiny_options(tmp_path / "data", tmp_path / "runs"), "--tracking.mlflow", "true"]
+    options += ["--tracking.uri", uri, "--register", "theirs"]
+    search = ["--space", "rho", "--study", "named"]
+    for command, more in ((train_command.command, []), (search_command.command, search)):
+        assert run_command(command, [*options, *more]) == 2
+        assert "error: tracking.registered_model_name must be a new name" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "studies").exists()
 
