@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
@@ -162,8 +163,8 @@ def _draw(axes: Axes, data: ParetoData) -> None:
     x_range, y_range = limits(data)
     axes.set_xlim(x_range)
     axes.set_ylim(y_range)
+    _make_room(axes, _legend(axes, data, styles, beside))
     _label(axes, data, {name: style[0] for name, style in styles.items()})
-    _legend(axes, data, styles, beside)
     arrow = {"arrowstyle": "->", "color": MUTED}
     axes.annotate(
         "better",
@@ -179,7 +180,7 @@ def _draw(axes: Axes, data: ParetoData) -> None:
 
 def _legend(
     axes: Axes, data: ParetoData, styles: Mapping[str, tuple[str, str, str]], beside: Sequence[Line2D]
-) -> None:
+) -> Legend:
     """Beside the plot, so that it never hides a point: policies, then what lines, areas and rings mean."""
 
     def mark(marker: str, face: str, edge: str, size: float, label: str) -> Line2D:
@@ -209,7 +210,7 @@ def _legend(
     entries += beside
     if any(point.is_knee for point in data.points):
         entries.append(mark("o", "none", INK, 13, "recommended"))
-    axes.legend(
+    return axes.legend(
         handles=entries,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.01),
@@ -218,6 +219,13 @@ def _legend(
         labelspacing=0.75,
         borderaxespad=0.0,
     )
+
+
+def _make_room(axes: Axes, legend: Legend) -> None:
+    """Make the plot as narrow as the legend beside it needs, down to a third of the picture."""
+    left, bottom, width, height = axes.get_position().bounds
+    beside = legend.get_window_extent().width / axes.figure.bbox.width
+    axes.set_position((left, bottom, min(width, max(1 / 3, 0.97 - left - beside)), height))
 
 
 def limits(data: ParetoData) -> tuple[tuple[float, float], tuple[float, float]]:

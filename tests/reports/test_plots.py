@@ -60,6 +60,16 @@ def test_png_shows_region_front_and_policies(trials: Trials) -> None:
         assert count(png, color) > 10, color
 
 
+def test_a_long_name_in_the_legend_is_whole(trials: Trials) -> None:
+    for row in trials:
+        if row["policy"] == "step":
+            row["policy"] = "my_package.policies:Everyother"
+    png = pareto_png(pareto_data(study_result("ships", trials)), dpi=60)
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    assert picture[:, :-4].min() < 100
+    assert picture[:, -4:].min() > 200, "something is cut at the edge"
+
+
 def test_png_without_a_complete_trial_still_is_a_picture() -> None:
     png = pareto_png(pareto_data(study_result("empty", [])), width=6, height=4, dpi=50)
     assert count(png, REGION) == 0
