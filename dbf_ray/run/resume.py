@@ -96,7 +96,10 @@ def restore(training: Training, state: LoopState, checkpoint: Path, *, fork: boo
     Returns:
         The facts of the run that wrote it.
     """
-    tensors, record = load_checkpoint(checkpoint, training.device)
+    try:
+        tensors, record = load_checkpoint(checkpoint, training.device)
+    except WeightsError as error:
+        raise WeightsError(f"{error}, or remove it to go on from one before it") from error
     if record.get("classes") != training.classes:
         raise ConfigError(
             f"checkpoint {checkpoint} was trained for classes {record.get('classes')}, this run has "

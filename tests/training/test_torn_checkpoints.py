@@ -212,6 +212,22 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_its_message_helps(
     assert (read_summary(folder) or {})["attempts"] == 1
 
 
+def test_a_newest_checkpoint_that_cannot_be_read_can_be_removed(tiny: Callable[..., Config]) -> None:
+    config = tiny(name="hostile", training__epochs=3)
+    run(config, quiet=True, on_epoch=lambda record, _: record["epoch"] < 1)
+    folder = run_directory(config)
+    newest = list_checkpoints(folder / "checkpoints")[-1]
+    (newest / "checkpoint.pt").write_bytes(b"none")
+    seal(newest)
+    with pytest.raises(
+        WeightsError, match=rf"cannot read checkpoint {newest}: .*, or remove it to go on from one before"
+    ):
+        run(config, quiet=True, resume=find_resume(config, folder))
+    shutil.rmtree(newest)
+    run(config, quiet=True, resume=find_resume(config, folder))
+    assert [record["epoch"] for record in read_epochs(folder)] == [0, 1, 2]
+
+
 def test_a_record_that_somebody_changed_is_sealed_anew(tmp_path: Path) -> None:
     (path,) = made(tmp_path, 1)
     (path / "record.json").write_text(json.dumps({"epochs": [], "mine": 1}))
