@@ -58,6 +58,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def empty_store(folder: Path) -> Path:
+    """MLflow's, in a file; it takes seconds to make one."""
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{folder}/empty.db").search_experiments()
+    return folder / "empty.db"
+
+
 def known_rows(out: Path | None) -> dict[str, dict[str, Any]]:
     """What a file has already, by name."""
     if out is None or not out.exists():
@@ -76,11 +84,8 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if unknown := [name for name in options.names if name not in faults]:
         raise ConfigError(f"a fault must be one of {', '.join(faults)}, got {unknown[0]}")
     known = known_rows(options.out)
-    from mlflow import MlflowClient
-
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "empty.db"
-        MlflowClient(f"sqlite:///{store}").search_experiments()
+        store = empty_store(Path(folder))
         for name in options.names or list(faults):
             if name in known:
                 continue

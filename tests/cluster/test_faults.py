@@ -41,6 +41,8 @@ def test_the_table_keeps_what_is_measured_and_says_what_failed(
 
     made = {n: Fault(n, f"harm {n}", "now", "nobody", lambda _, n=n: prove(n)) for n in ("a", "b")}  # type: ignore[misc]
     monkeypatch.setattr(table, "all_faults", lambda: made)
+    (tmp_path / "empty.db").touch()
+    monkeypatch.setattr(table, "empty_store", lambda _: tmp_path / "empty.db")
     arguments = ["--out", str(tmp_path / "rows.jsonl"), "--json"]
     assert table.run_command(table.command, arguments) == 2
     printed = capsys.readouterr()
