@@ -19,6 +19,7 @@ import ray
 import torch
 
 import dbf_ray
+from dbf_ray import stopping
 from dbf_ray.cluster.local_ray import shut_in
 from dbf_ray.cluster.reach import cluster_address, in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
@@ -170,6 +171,7 @@ def connected_ray(
             ray.shutdown()  # what has started
         held.close()
         raise ResourceError(why_no_ray(error, address, option)) from error
+    stopping.heed_again()  # Ray has set a handler of its own
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -1,9 +1,12 @@
 """A relay: a small Ray actor between the workers and the person's process.
 
-It carries two things. *Lines* that rank 0 prints, so that a person sees the training's progress and not Ray's
-own log. And the *reason* why going on makes no sense: Ray Train restarts its workers after any error, which
+It carries three things. *Lines* that rank 0 prints, so that a person sees the training's progress and not
+Ray's own log. That the driver was asked to *stop* (:mod:`.stop`). And the *reason* why going on makes no sense: Ray Train restarts its workers after any error, which
 is right for a killed process and useless for a loss that is not finite or an image that cannot be read. A
 worker that meets such an error pins it; restarted workers look first and return at once.
+
+It lives on the driver's node. Should its process die all the same, Ray starts another, and what is lost is
+lines: a reason would be found again, and a stop is asked again and again.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dbf_ray import errors
 from dbf_ray.errors import DbfRayError, TrainingError
@@ -24,11 +28,13 @@ POLL_SECONDS = 0.5
 
 
 class WorkerRelay:
-    """Keeps the first reason and all lines; runs as an actor without a CPU of its own."""
+    """Keeps the first reason, all lines and a stop; runs as an actor without a CPU of its own."""
 
     def __init__(self) -> None:
         self._notice: dict[str, str] | None = None
         self._lines: list[str] = []
+        self._asked: int | None = None
+        self._begun = False
 
     def pin(self, notice: dict[str, str]) -> None:
         """Keep ``notice`` unless there is one already."""
@@ -42,14 +48,47 @@ class WorkerRelay:
         """Add a line."""
         self._lines.append(line)
 
-    def lines(self, known: int) -> list[str]:
-        """The lines after the first ``known`` ones."""
-        return self._lines[known:]
+    def lines(self, known: int) -> tuple[list[str], int]:
+        """The lines after the first ``known`` ones, and how many there are; all, where that is fewer: this is
+        one that was started anew.
+        """
+        return self._lines[known if known <= len(self._lines) else 0 :], len(self._lines)
+
+    def stop(self, number: int) -> bool:
+        """The driver was sent this signal; whether there is a worker that will hear of it."""
+        self._asked = number
+        return self._begun
+
+    def begin(self) -> int | None:
+        """A worker begins; the signal that the driver was sent, if it was."""
+        self._begun = True
+        return self._asked
+
+    def asked(self) -> int | None:
+        """The signal that the driver was sent, or None."""
+        self._begun = True  # of one that was started anew
+        return self._asked
 
 
 def make_relay() -> Any:
-    """A handle to a new relay; it lives as long as somebody holds the handle."""
-    return ray.remote(num_cpus=0)(WorkerRelay).remote()
+    """A handle to a new relay on this process's node; it lives as long as somebody holds the handle."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    made = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(WorkerRelay)
+    return made.remote()
+
+
+def pinned(relay: Any) -> dict[str, str] | None:
+    """The notice that was pinned; None if there is none, or the relay is lost with it."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        notice: dict[str, str] | None = ray.get(relay.read.remote(), timeout=10)
+        return notice
+    return None
+
+
+def pin(relay: Any, notice: dict[str, str]) -> None:
+    """Pin a notice; one that cannot be pinned is found again by the next attempt."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(relay.pin.remote(notice), timeout=10)
 
 
 def notice_of(error: DbfRayError) -> dict[str, str]:
@@ -84,8 +123,7 @@ def listening(relay: Any) -> Iterator[None]:
         while not ended:
             ended = done.wait(POLL_SECONDS)  # one more look after the end
             with contextlib.suppress(ray.exceptions.RayError):
-                lines = ray.get(relay.lines.remote(known), timeout=10)
-                known += len(lines)
+                lines, known = ray.get(relay.lines.remote(known), timeout=10)
                 for line in lines:
                     print(line, file=sys.stderr, flush=True)
 

@@ -23,10 +23,12 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from dbf_ray import stopping
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
 from dbf_ray.cluster.reach import cluster_address
-from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
+from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
+from dbf_ray.cluster.stop import heeding, passing_on
 from dbf_ray.cluster.storage import require_storage
 from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
@@ -130,10 +132,14 @@ def fit(job: Job) -> dict[str, Any]:
         ),
     )
     try:
-        with listening(relay):
+        with passing_on(relay, trainer.abort), listening(relay):
             result = trainer.fit()
+    except ray.exceptions.RayError:
+        stopping.check()  # it was given up
+        raise
     except ray.train.TrainingFailedError as error:
-        notice = ray.get(relay.read.remote())
+        stopping.check()
+        notice = pinned(relay)
         raise (
             error_of(notice)
             if notice
@@ -142,23 +148,31 @@ def fit(job: Job) -> dict[str, Any]:
     answer = result.return_value or {}
     if "notice" in answer:
         raise error_of(answer["notice"])
+    if "stopped" in answer:
+        raise stopping.Stopped(answer["stopped"])
     return _complete(Path(job.directory), answer, result)
 
 
 def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker does; rank 0's return value reaches the driver."""
     job: Job = loop["job"]
-    notice = ray.get(loop["relay"].read.remote())
+    relay = loop["relay"]
+    notice = pinned(relay)
     if notice is not None:  # an earlier attempt met an error that would only come again
         return {"notice": notice}
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     rank_0 = ray.train.get_context().get_world_rank() == 0
     try:
-        with speaking(loop["relay"]) if rank_0 else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if rank_0:  # ranks agree on each step
+                held.enter_context(heeding(relay))
+                held.enter_context(speaking(relay))
             return _train(job)
+    except stopping.Stopped as stopped:
+        return {"stopped": stopped.number}
     except DbfRayError as error:
         notice = notice_of(error)
-        ray.get(loop["relay"].pin.remote(notice))
+        pin(relay, notice)
         if ray.train.get_context().get_world_size() == 1:
             return {"notice": notice}
         raise  # the other ranks may be waiting for this one: only an error ends them
