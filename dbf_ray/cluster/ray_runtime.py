@@ -21,6 +21,7 @@ import torch
 import dbf_ray
 from dbf_ray import stopping
 from dbf_ray.cluster.local_ray import shut_in
+from dbf_ray.cluster.logs import quiet_logging, quiet_raylet
 from dbf_ray.cluster.reach import cluster_address, in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
 from dbf_ray.machine import usable_cpus
@@ -160,6 +161,7 @@ def connected_ray(
         }
     logging.getLogger("ray").setLevel(SILENT)
     held = contextlib.ExitStack()
+    held.enter_context(quiet_raylet())
     if not joined:
         held.enter_context(shut_in())
     try:
@@ -172,8 +174,7 @@ def connected_ray(
         held.close()
         raise ResourceError(why_no_ray(error, address, option)) from error
     stopping.heed_again()  # Ray has set a handler of its own
-    for name in ("ray", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_logging()
     try:
         yield available_resources()
     except (ray.exceptions.RayError, ConnectionError) as error:

@@ -1,9 +1,10 @@
 """A relay: a small Ray actor between the workers and the person's process.
 
 It carries three things. *Lines* that rank 0 prints, so that a person sees the training's progress and not
-Ray's own log. That the driver was asked to *stop* (:mod:`.stop`). And the *reason* why going on makes no sense: Ray Train restarts its workers after any error, which
-is right for a killed process and useless for a loss that is not finite or an image that cannot be read. A
-worker that meets such an error pins it; restarted workers look first and return at once.
+Ray's own log. That the driver was asked to *stop* (:mod:`.stop`). And the *reason* why going on makes no
+sense: Ray Train restarts its workers after any error, which is right for a killed process and useless for a
+loss that is not finite or an image that cannot be read. A worker that meets such an error pins it; restarted
+workers look first and return at once.
 
 It lives on the driver's node. Should its process die all the same, Ray starts another, and what is lost is
 lines: a reason would be found again, and a stop is asked again and again.

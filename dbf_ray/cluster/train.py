@@ -9,7 +9,6 @@ at the last reported checkpoint that is whole (:mod:`.resume`), which also holds
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig,
 from ray.train.torch import TorchConfig
 
 from dbf_ray import stopping
+from dbf_ray.cluster.logs import quiet_logging
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
 from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
@@ -161,7 +161,7 @@ def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     notice = pinned(relay)
     if notice is not None:  # an earlier attempt met an error that would only come again
         return {"notice": notice}
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    quiet_logging()
     rank_0 = ray.train.get_context().get_world_rank() == 0
     try:
         with contextlib.ExitStack() as held:

@@ -90,9 +90,10 @@ def leave(store: Store, directory: Path, names: Names) -> None:
 
 
 def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
-    """The Tune trainable: trains, reports each epoch, and last its outcome, ``{"summary", "records"}`` or
-    ``{"failure"}``, or ``{"stopped"}`` where the search was asked to stop, as JSON text. Where the assignment says ``validate``, it evaluates the last checkpoint of
-    a trial that is done, and the outcome is ``{"metrics"}``.
+    """The Tune trainable: trains, reports each epoch, and last its outcome as JSON text: ``{"summary",
+    "records"}``, ``{"failure"}``, or ``{"stopped"}`` where the search was asked to stop. Where the assignment
+    says ``validate``, it evaluates the last checkpoint of a trial that is done, and the outcome is
+    ``{"metrics"}``.
 
     Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason
     reaches the study. It begins at the deepest of the trial's own last checkpoint, where it was interrupted,
