@@ -23,9 +23,9 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
-from dbf_ray.cluster.reach import cluster_address
-from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
+from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
 from dbf_ray.cluster.storage import require_storage
 from dbf_ray.config import Config, paths, to_dict, with_overrides
@@ -133,7 +133,7 @@ def fit(job: Job) -> dict[str, Any]:
         with listening(relay):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        notice = ray.get(relay.read.remote())
+        notice = pinned(relay)
         raise (
             error_of(notice)
             if notice
@@ -148,7 +148,7 @@ def fit(job: Job) -> dict[str, Any]:
 def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker does; rank 0's return value reaches the driver."""
     job: Job = loop["job"]
-    notice = ray.get(loop["relay"].read.remote())
+    notice = pinned(loop["relay"])
     if notice is not None:  # an earlier attempt met an error that would only come again
         return {"notice": notice}
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -158,7 +158,7 @@ def _worker(loop: dict[str, Any]) -> dict[str, Any]:
             return _train(job)
     except DbfRayError as error:
         notice = notice_of(error)
-        ray.get(loop["relay"].pin.remote(notice))
+        pin(loop["relay"], notice)
         if ray.train.get_context().get_world_size() == 1:
             return {"notice": notice}
         raise  # the other ranks may be waiting for this one: only an error ends them
