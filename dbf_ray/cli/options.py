@@ -7,6 +7,7 @@ import difflib
 import io
 import json
 import re
+import signal
 import sys
 import textwrap
 import warnings
@@ -16,6 +17,7 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
 from pydantic import BaseModel
 
+from dbf_ray import stopping
 from dbf_ray.config import RENAMED, Config
 from dbf_ray.data.class_lists import CLASS_LISTS
 from dbf_ray.errors import ConfigError, DbfRayError
@@ -234,7 +236,8 @@ def run_command(
     command: Callable[[Sequence[str] | None], dict[str, Any] | None], arguments: Sequence[str] | None = None
 ) -> int:
     """Run a command: its own errors, and files that cannot be read or written, become one line on stderr and
-    exit status 2.
+    exit status 2. A signal that ends it becomes one line, too, and 128 plus its number: 143 for SIGTERM, 130
+    for Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -242,7 +245,14 @@ def run_command(
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.showwarning = _show_warning
     try:
-        command(arguments)
+        with stopping.heeding():
+            try:
+                command(arguments)
+            except (DbfRayError, OSError) as error:  # of what the same signal ended, as a Ray
+                stopping.check()
+                raise error
+            except KeyboardInterrupt as error:  # some libraries raise their own
+                raise stopping.Stopped(stopping.asked() or signal.SIGINT) from error
     except DbfRayError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
@@ -254,13 +264,13 @@ def run_command(
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:
+    except stopping.Stopped as stopped:
         print(
-            "stopped; what is done is kept, the same command resumes there (a training from its last "
+            f"{stopped}; what is done is kept, the same command goes on from there (a training from its last "
             "checkpoint)",
             file=sys.stderr,
         )
-        return 130
+        return 128 + stopped.number
     return 0
 
 

@@ -21,13 +21,14 @@ import ray
 import ray.train
 import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
 from dbf_ray.cluster.storage import require_storage
+from dbf_ray.cluster.trainer import Trainer
 from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
 from dbf_ray.files import write_json
@@ -108,7 +109,7 @@ def fit(job: Job) -> dict[str, Any]:
         # the checkpoint that it goes on from is as new or newer
         shutil.rmtree(Path(job.directory) / "ray", ignore_errors=True)
     relay = make_relay()
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _worker,
         train_loop_config={"job": job, "relay": relay},
         scaling_config=ScalingConfig(

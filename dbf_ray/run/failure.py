@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dbf_ray.errors import DbfRayError
 from dbf_ray.files import write_json
+from dbf_ray.stopping import Stopped
 from dbf_ray.tracking import Tracker
 from dbf_ray.tracking.jsonl import FAILURE
 
@@ -19,7 +20,7 @@ def tell_failure(error: BaseException, trackers: Sequence[Tracker], directory: P
     One that cannot write does not keep it from the others; where the run's folder has no room, failure.json
     is written to the folder for temporary files.
     """
-    reason = str(error) if isinstance(error, DbfRayError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, DbfRayError | Stopped) else f"{type(error).__name__}: {error}"
     killed = isinstance(error, KeyboardInterrupt | SystemExit)
     for tracker in trackers:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dbf_ray import stopping
 from dbf_ray.build import RunSpec, build_training, prepare
 from dbf_ray.config import Config, at, dotted
 from dbf_ray.cost import FlopTable
@@ -73,6 +74,7 @@ def run(
 
     Raises:
         DbfRayError: bad input, before training; or a training that had to stop.
+        Stopped: the process was asked to stop; the training has ended after an optimizer step.
     """
     directory = directory or run_directory(config)
     if config.training.threads is not None:
@@ -114,7 +116,7 @@ def run(
         telling = Telling(active)
         telling.start(about["config"], facts, state.records)
         try:
-            with enough_room(directory, "its record"):
+            with stopping.holding(), enough_room(directory, "its record"):
                 stopped_early = _train(spec, about, training, state, directory, telling, pictures, on_epoch)
         except BaseException as error:
             telling.fail(error, directory)

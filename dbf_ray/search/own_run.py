@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dbf_ray import stopping
 from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import TrainingError, WeightsError
 from dbf_ray.freezing import Policy, budget, make_policy
@@ -181,6 +182,8 @@ class _OwnTrial:
             self.checkpoint = self._save()
         self.telling.epoch(self.records[-1])
         self.on_epoch(self.records[-1], self.checkpoint)
+        if len(self.records) < self.epochs:
+            stopping.check()
         self._since = time.perf_counter()
 
     def finish(self) -> dict[str, Any]:

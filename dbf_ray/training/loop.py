@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dbf_ray import stopping
 from dbf_ray.cost import Ledger
 from dbf_ray.data import TrainLoader
 from dbf_ray.detectors import Batch, Detector, padded_size
@@ -263,11 +264,17 @@ def common_pad_to(images: list[Tensor], device: torch.device) -> tuple[int, int]
     every rank.
 
     How far an image is padded changes features near its border, so it must not depend on how the batch is
-    spread.
+    spread. Ranks agree here, too, on ending before this batch: what one was asked ends all.
+
+    Raises:
+        Stopped: one was asked to stop.
     """
     height, width = padded_size([(image.shape[-2], image.shape[-1]) for image in images])
+    asked = stopping.asked() or 0
     if world_size() > 1:
-        height, width = all_reduce_max(torch.tensor([height, width], device=device)).tolist()
+        height, width, asked = all_reduce_max(torch.tensor([height, width, asked], device=device)).tolist()
+    if asked:
+        raise stopping.Stopped(asked)
     return height, width
 
 
@@ -306,6 +313,8 @@ def evaluate(
     detector.eval()
     with autocast(detector.mean.device, precision):
         for images, targets in loader:
+            if world_size() == 1:  # several end together, before their next step
+                stopping.check()
             evaluator.update(detector(images), targets)
     detector.train(was_training)
     evaluator.gather()

@@ -57,7 +57,7 @@ def until(sign: Callable[[], Found], started: Started | None = None, seconds: fl
         time.sleep(0.005)
 
 
-@dataclass
+@dataclass(eq=False)
 class Started:
     """A command's process, in a session of its own."""
 

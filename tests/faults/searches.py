@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from dbf_ray.config import load_config
 from dbf_ray.run import run
 from dbf_ray.tracking import JsonlTracker
-from tests.faults.place import ROOT, Place, Started, epochs_of, kill, until
+from tests.faults.place import Place, Started, epochs_of, kill, until
 from tests.faults.proofs import every_epoch_once, same_weights
 from tests.faults.rows import Cost, fault
 from tests.tiny import as_options
@@ -24,14 +24,18 @@ EPOCHS, TRIALS = 4, 5  # all that rho has at four epochs
 TRAINED = 14  # epochs, of which the trials' timelines share beginnings
 
 
-def searching(place: Place, study: str) -> Started:
-    """The command."""
+def search_options(place: Place, study: str) -> list[str]:
+    """Of the command."""
     keys = place.training(study, training__epochs=EPOCHS, data__train_images=32)
     keys = {key: value for key, value in keys.items() if key not in ("runs_dir", "name")}
     keys = {key: value for key, value in keys.items() if not key.startswith("freezing.")}
     keys |= {"search.studies_dir": str(place.folder / "studies"), "search.controls": "[]"}
-    more = ["--space", str(ROOT / "search_spaces" / "rho.py"), "--trials", "9", "--study", study]
-    return place.start("jobs.search", *as_options(keys), *more)
+    return [*as_options(keys), "--space", "rho", "--trials", "9", "--study", study]
+
+
+def searching(place: Place, study: str) -> Started:
+    """The command."""
+    return place.start("jobs.search", *search_options(place, study))
 
 
 def running(started: Started, study: Path) -> psutil.Process | None:
@@ -86,12 +90,17 @@ def kill_the_search(place: Place) -> Cost:
     until(lambda: any((study / "trials").glob("[12]/checkpoints/epoch-*")), started)
     started.killed()
     started.leaves_nothing(60.0)
-    done = {folder: epochs_of(folder) for folder in (study / "trials").iterdir()}
-    begin = time.monotonic()
-    again = searching(place, "search")
-    until(lambda: sum(map(epochs_of, (study / "trials").iterdir())) > sum(done.values()), again)
+    return search_to_its_end(place, study)
+
+
+def search_to_its_end(place: Place, study: Path) -> Cost:
+    """The same command again, with all proofs."""
+    trials = study / "trials"
+    begin, done = time.monotonic(), sum(map(epochs_of, trials.iterdir()))
+    started = searching(place, study.name)
+    until(lambda: sum(map(epochs_of, trials.iterdir())) > done, started)
     seconds = time.monotonic() - begin
-    again.ends()
+    started.ends()
     whole_search(place, study)
     return Cost(seconds, "nothing")
 
