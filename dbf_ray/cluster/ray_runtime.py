@@ -20,9 +20,10 @@ import torch
 
 import dbf_ray
 from dbf_ray import stopping
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.local_ray import shut_in
 from dbf_ray.cluster.logs import quiet_logging, quiet_raylet
-from dbf_ray.cluster.reach import cluster_address, in_short, require_ray, why_no_ray
+from dbf_ray.cluster.reach import in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
 from dbf_ray.machine import usable_cpus
 
@@ -86,16 +87,16 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
     Raises:
         ResourceError: with what was asked for and what there is.
     """
-    asked = workers * cpus_per_worker
+    asked, place = workers * cpus_per_worker, resources.place
     if asked > resources.cpus:
         raise ResourceError(
-            f"{workers} workers with {cpus_per_worker} CPUs each need {asked} CPUs, but {resources.place} "
-            f"has {resources.cpus}; lower --cluster.workers or --cluster.cpus_per_worker"
+            f"{_needing(workers, 'CPU', cpus_per_worker)}, but {place} has {resources.cpus}; "
+            f"{_fewer(workers, 'lower --cluster.cpus_per_worker')}"
         )
     if gpu and workers > resources.gpus:
         raise ResourceError(
-            f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has "
-            f"{resources.gpus}; lower --cluster.workers or set --cluster.gpu false"
+            f"{_needing(workers, 'GPU', 1)}, but {place} has {resources.gpus}; "
+            f"{_fewer(workers, 'set --cluster.gpu false')}"
         )
     if (slots := resources.slots(cpus_per_worker, gpu)) < workers:
         has = ", ".join(
@@ -105,9 +106,22 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
         )
         raise ResourceError(
             f"each worker needs {cpus_per_worker} CPUs{' and a GPU' if gpu else ''} of one node, but the "
-            f"nodes of {resources.place} ({has}) hold {slots} of {workers} workers; lower --cluster.workers "
-            "or --cluster.cpus_per_worker"
+            f"nodes of {place} ({has}) hold {slots} of {workers} {'worker' if workers == 1 else 'workers'}; "
+            f"{_fewer(workers, 'lower --cluster.cpus_per_worker')}"
         )
+
+
+def _needing(workers: int, kind: str, each: int) -> str:
+    """ "2 workers with 3 CPUs each need 6 CPUs"."""
+    if workers == 1:
+        return f"1 worker needs {each} {kind}{'s' if each > 1 else ''}"
+    one = f"a {kind}" if kind == "GPU" else f"{each} {kind}s"
+    return f"{workers} workers with {one} each need {workers * each} {kind}s"
+
+
+def _fewer(workers: int, otherwise: str) -> str:
+    """What to do where they do not fit."""
+    return otherwise if workers == 1 else f"lower --cluster.workers or {otherwise}"
 
 
 def set_environment() -> None:

@@ -6,8 +6,9 @@ sense: Ray Train restarts its workers after any error, which is right for a kill
 loss that is not finite or an image that cannot be read. A worker that meets such an error pins it; restarted
 workers look first and return at once.
 
-It lives on the driver's node. Should its process die all the same, Ray starts another, and what is lost is
-lines: a reason would be found again, and a stop is asked again and again.
+It lives on the node of the process that made it, and is started again where it dies. A relay that is lost
+costs lines of progress, and nothing else: no call to it raises, an error that was pinned comes again, and a
+stop is asked again and again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import io
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +28,7 @@ from dbf_ray import errors
 from dbf_ray.errors import DbfRayError, TrainingError
 
 POLL_SECONDS = 0.5
+ANSWER_SECONDS = 10.0  # for a relay that may be on its way to another node
 
 
 class WorkerRelay:
@@ -36,6 +39,7 @@ class WorkerRelay:
         self._lines: list[str] = []
         self._asked: int | None = None
         self._begun = False
+        self._life = uuid.uuid4().hex
 
     def pin(self, notice: dict[str, str]) -> None:
         """Keep ``notice`` unless there is one already."""
@@ -49,11 +53,11 @@ class WorkerRelay:
         """Add a line."""
         self._lines.append(line)
 
-    def lines(self, known: int) -> tuple[list[str], int]:
-        """The lines after the first ``known`` ones, and how many there are; all, where that is fewer: this is
-        one that was started anew.
+    def lines(self, life: str, known: int) -> tuple[str, list[str]]:
+        """The lines after the first ``known`` ones of ``life``, and which life this is: one that was started
+        again has none of the lines before.
         """
-        return self._lines[known if known <= len(self._lines) else 0 :], len(self._lines)
+        return self._life, self._lines[known if life == self._life else 0 :]
 
     def stop(self, number: int) -> bool:
         """The driver was sent this signal; whether there is a worker that will hear of it."""
@@ -73,23 +77,22 @@ class WorkerRelay:
 
 def make_relay() -> Any:
     """A handle to a new relay on this process's node; it lives as long as somebody holds the handle."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    made = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(WorkerRelay)
-    return made.remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(WorkerRelay).remote()
 
 
 def pinned(relay: Any) -> dict[str, str] | None:
-    """The notice that was pinned; None if there is none, or the relay is lost with it."""
+    """The notice that is pinned, None where there is none or the relay is lost."""
     with contextlib.suppress(ray.exceptions.RayError):
-        notice: dict[str, str] | None = ray.get(relay.read.remote(), timeout=10)
+        notice: dict[str, str] | None = ray.get(relay.read.remote(), timeout=ANSWER_SECONDS)
         return notice
     return None
 
 
 def pin(relay: Any, notice: dict[str, str]) -> None:
-    """Pin a notice; one that cannot be pinned is found again by the next attempt."""
+    """Pin ``notice``, if the relay is there."""
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(relay.pin.remote(notice), timeout=10)
+        ray.get(relay.pin.remote(notice), timeout=ANSWER_SECONDS)
 
 
 def notice_of(error: DbfRayError) -> dict[str, str]:
@@ -119,12 +122,13 @@ def listening(relay: Any) -> Iterator[None]:
     done = threading.Event()
 
     def listen() -> None:
-        known = 0
+        life, known = "", 0
         ended = False
         while not ended:
             ended = done.wait(POLL_SECONDS)  # one more look after the end
             with contextlib.suppress(ray.exceptions.RayError):
-                lines, known = ray.get(relay.lines.remote(known), timeout=10)
+                now, lines = ray.get(relay.lines.remote(life, known), timeout=ANSWER_SECONDS)
+                life, known = now, len(lines) + (known if now == life else 0)
                 for line in lines:
                     print(line, file=sys.stderr, flush=True)
 
@@ -148,5 +152,6 @@ class _Lines(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._relay.say.remote(line)
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._relay.say.remote(line)
         return len(text)

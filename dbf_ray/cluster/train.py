@@ -23,9 +23,9 @@ from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig,
 from ray.train.torch import TorchConfig
 
 from dbf_ray import stopping
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.logs import quiet_logging
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
-from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
 from dbf_ray.cluster.stop import heeding, passing_on

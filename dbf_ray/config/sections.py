@@ -352,7 +352,7 @@ class ClusterConfig(Section):
     cpus_per_worker: Resource[int] = Field(1, ge=1, description="CPUs that each worker reserves")
     gpu: Resource[bool] = Field(False, description="give each worker a GPU of its own")
     use_ray: Resource[bool | None] = Field(
-        None, description="run under Ray Train; null: only when workers > 1"
+        None, description="run under Ray Train; null: where there are several workers, or a cluster"
     )
     address: Place[str | None] = Field(
         None, description="Ray cluster address; null: the running job's, or a local one"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.search import Searcher
 
 from dbf_ray import stopping
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
-from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.train import RunFunction
 from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import TrainingError
