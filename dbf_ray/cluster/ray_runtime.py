@@ -19,9 +19,11 @@ import ray
 import torch
 
 import dbf_ray
+from dbf_ray import stopping
 from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.largest import largest
 from dbf_ray.cluster.local_ray import shut_in
+from dbf_ray.cluster.logs import quiet_logging, quiet_raylet
 from dbf_ray.cluster.reach import in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
 from dbf_ray.machine import usable_cpus
@@ -194,6 +196,7 @@ def connected_ray(
         }
     logging.getLogger("ray").setLevel(SILENT)
     held = contextlib.ExitStack()
+    held.enter_context(quiet_raylet())
     if not joined:
         held.enter_context(shut_in())
     try:
@@ -205,8 +208,8 @@ def connected_ray(
             ray.shutdown()  # what has started
         held.close()
         raise ResourceError(why_no_ray(error, address, option)) from error
-    for name in ("ray", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    stopping.heed_again()  # Ray has set a handler of its own
+    quiet_logging()
     try:
         yield available_resources()
     except (ray.exceptions.RayError, ConnectionError) as error:

@@ -1,12 +1,14 @@
 """A relay: a small Ray actor between the workers and the person's process.
 
-It carries two things. *Lines* that rank 0 prints, so that a person sees the training's progress and not Ray's
-own log. And the *reason* why going on makes no sense: Ray Train restarts its workers after any error, which
-is right for a killed process and useless for a loss that is not finite or an image that cannot be read. A
-worker that meets such an error pins it; restarted workers look first and return at once.
+It carries three things. *Lines* that rank 0 prints, so that a person sees the training's progress and not
+Ray's own log. That the driver was asked to *stop* (:mod:`.stop`). And the *reason* why going on makes no
+sense: Ray Train restarts its workers after any error, which is right for a killed process and useless for a
+loss that is not finite or an image that cannot be read. A worker that meets such an error pins it; restarted
+workers look first and return at once.
 
 It lives on the node of the process that made it, and is started again where it dies. A relay that is lost
-costs lines of progress, and nothing else: no call to it raises, and an error that was pinned comes again.
+costs lines of progress, and nothing else: no call to it raises, an error that was pinned comes again, and a
+stop is asked again and again.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ ANSWER_SECONDS = 10.0  # for a relay that may be on its way to another node
 
 
 class WorkerRelay:
-    """Keeps the first reason and all lines; runs as an actor without a CPU of its own."""
+    """Keeps the first reason, all lines and a stop; runs as an actor without a CPU of its own."""
 
     def __init__(self) -> None:
         self._notice: dict[str, str] | None = None
         self._lines: list[str] = []
+        self._asked: int | None = None
+        self._begun = False
         self._life = uuid.uuid4().hex
 
     def pin(self, notice: dict[str, str]) -> None:
@@ -54,6 +58,21 @@ class WorkerRelay:
         again has none of the lines before.
         """
         return self._life, self._lines[known if life == self._life else 0 :]
+
+    def stop(self, number: int) -> bool:
+        """The driver was sent this signal; whether there is a worker that will hear of it."""
+        self._asked = number
+        return self._begun
+
+    def begin(self) -> int | None:
+        """A worker begins; the signal that the driver was sent, if it was."""
+        self._begun = True
+        return self._asked
+
+    def asked(self) -> int | None:
+        """The signal that the driver was sent, or None."""
+        self._begun = True  # of one that was started anew
+        return self._asked
 
 
 def make_relay() -> Any:

@@ -9,7 +9,6 @@ at the last reported checkpoint that is whole (:mod:`.resume`), which also holds
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -24,10 +23,13 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
+from dbf_ray import stopping
 from dbf_ray.cluster.address import cluster_address
+from dbf_ray.cluster.logs import quiet_logging
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
 from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
+from dbf_ray.cluster.stop import heeding, passing_on
 from dbf_ray.cluster.storage import require_storage
 from dbf_ray.cluster.trainer import Trainer
 from dbf_ray.cluster.waiting import START_SECONDS, GiveUp, Patience, gave_up
@@ -135,12 +137,17 @@ def fit(job: Job) -> dict[str, Any]:
         ),
     )
     patience = Patience(config.cluster.wait_minutes, print_line)
+    watching = patience.watching() if job.watch else contextlib.nullcontext()
     # read in this process by what places the workers
     os.environ[START_SECONDS] = str(config.cluster.wait_minutes * 60 if job.watch else FOR_EVER)
     try:
-        with listening(relay), patience.watching() if job.watch else contextlib.nullcontext():
+        with passing_on(relay, trainer.abort), listening(relay), watching:
             result = trainer.fit()
+    except ray.exceptions.RayError:
+        stopping.check()  # it was given up
+        raise
     except ray.train.TrainingFailedError as error:
+        stopping.check()
         if gave_up(error):
             raise patience.over() from error
         notice = pinned(relay)
@@ -152,23 +159,31 @@ def fit(job: Job) -> dict[str, Any]:
     answer = result.return_value or {}
     if "notice" in answer:
         raise error_of(answer["notice"])
+    if "stopped" in answer:
+        raise stopping.Stopped(answer["stopped"])
     return _complete(Path(job.directory), answer, result)
 
 
 def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker does; rank 0's return value reaches the driver."""
     job: Job = loop["job"]
-    notice = pinned(loop["relay"])
+    relay = loop["relay"]
+    notice = pinned(relay)
     if notice is not None:  # an earlier attempt met an error that would only come again
         return {"notice": notice}
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    quiet_logging()
     rank_0 = ray.train.get_context().get_world_rank() == 0
     try:
-        with speaking(loop["relay"]) if rank_0 else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if rank_0:  # ranks agree on each step
+                held.enter_context(heeding(relay))
+                held.enter_context(speaking(relay))
             return _train(job)
+    except stopping.Stopped as stopped:
+        return {"stopped": stopped.number}
     except DbfRayError as error:
         notice = notice_of(error)
-        pin(loop["relay"], notice)
+        pin(relay, notice)
         if ray.train.get_context().get_world_size() == 1:
             return {"notice": notice}
         raise  # the other ranks may be waiting for this one: only an error ends them

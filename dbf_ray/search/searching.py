@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from dbf_ray import stopping
 from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
 from dbf_ray.cluster.train import RunFunction
@@ -109,6 +110,7 @@ class Searching:
 
         Raises:
             TrainingError: not one trial ended well, or Ray Tune stopped.
+            Stopped: the process was asked to stop; what has ended is written.
         """
         done = bool(self.study.complete())
         if not self._anything_left():
@@ -124,9 +126,12 @@ class Searching:
             failure, killed = "interrupted", True
             try:
                 self._run_visits(at_once)
+                stopping.check()
                 well = self._ended_well or (done and not self._failures)
                 failure, killed = "" if well else "no trial ended well", False
             finally:
+                if killed:
+                    self.study.book.put_back()
                 result = self.outcome.write()
                 if self._parent is not None:
                     self._parent.finish(failure or None, killed)

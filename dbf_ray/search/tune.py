@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
+from dbf_ray import stopping
+from dbf_ray.cluster.relay import make_relay
+from dbf_ray.cluster.stop import heeding, passing_on
 from dbf_ray.cluster.waiting import Patience
 from dbf_ray.config import ClusterConfig
 from dbf_ray.errors import TrainingError
@@ -31,7 +35,7 @@ def run_visits(
     at_once: int,
     show: Callable[[str], None] = print_line,
 ) -> None:
-    """Run all that ``searcher`` hands out.
+    """Run all that ``searcher`` hands out. Visits heed a stop that this process is asked for.
 
     Args:
         searcher: says what is next, and is told what came of it.
@@ -48,8 +52,9 @@ def run_visits(
     """
     name = folder.name
     shutil.rmtree(folder / "tune", ignore_errors=True)  # of a search that was killed
+    relay = make_relay()
     tuner = tune.Tuner(
-        tune.with_resources(visit, _resources(cluster)),
+        tune.with_resources(partial(_heeding, visit=visit, relay=relay), _resources(cluster)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=most,
@@ -66,7 +71,8 @@ def run_visits(
         ),
     )
     try:
-        tuner.fit()
+        with passing_on(relay, stopping.insist):
+            tuner.fit()
     except tune.TuneError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise TrainingError(
@@ -75,6 +81,11 @@ def run_visits(
     finally:
         # Tune's own notes; the study's state is in study.db
         shutil.rmtree(folder / "tune", ignore_errors=True)
+
+
+def _heeding(assignment: dict[str, Any], visit: Callable[[dict[str, Any]], None], relay: Any) -> None:
+    with heeding(relay):
+        visit(assignment)
 
 
 def _resources(cluster: ClusterConfig) -> dict[str, float]:
