@@ -45,14 +45,19 @@ MOST = 1_000_000  # visits of a search; its searchers end it
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
-    """How many trials run at once: as many as fit, at most ``wanted`` or ``config.search.concurrent``.
+    """How many trials run at once: as many as fit, at most ``wanted`` or ``config.search.concurrent``. A
+    cluster that scales up does so for trials that wait.
 
     Raises:
         ResourceError: not even one fits.
     """
     cluster = config.cluster
     require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
-    fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
+    places = [
+        resources.slots(cluster.cpus_per_worker, cluster.gpu)
+        for resources in (resources, resources.at_largest())
+    ]
+    fit = max(places) // cluster.workers
     return max(1, min(fit, wanted or config.search.concurrent or fit))
 
 
@@ -203,6 +208,7 @@ class Searching:
             cluster=self.config.cluster,
             most=MOST,
             at_once=at_once,
+            show=self.show,
         )
 
     def _searchers(self, at_once: int) -> Iterator[Searcher]:
@@ -335,7 +341,7 @@ class Searching:
     def _greet(self, at_once: int, resources: Resources) -> None:
         cluster, controls = self.config.cluster, len(self._controls_left())
         workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (
-            f" and {cluster.workers} GPUs" if cluster.gpu else ""
+            f" and {cluster.workers * float(cluster.gpu):g} GPUs" if cluster.gpu else ""
         )
         more = f" and {controls} shorter full trainings" if controls else ""
         self.show(

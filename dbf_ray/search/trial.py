@@ -141,7 +141,11 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     if config.cluster.workers > 1:
         set_environment()
         resumed, begun = (None if path is None else str(path) for path in (resume, begin))
-        return fit(Job(to_dict(config), str(directory), target, resumed, begun, keeping, setup.run, False))
+        tree = to_dict(config)
+        job = Job(
+            tree, str(directory), target, resumed, begun, keeping, setup.run, coverage=False, watch=False
+        )
+        return fit(job)
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(

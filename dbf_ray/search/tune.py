@@ -19,8 +19,10 @@ from ray.tune.search import Searcher
 from dbf_ray import stopping
 from dbf_ray.cluster.relay import make_relay
 from dbf_ray.cluster.stop import heeding, passing_on
+from dbf_ray.cluster.waiting import Patience
 from dbf_ray.config import ClusterConfig
 from dbf_ray.errors import TrainingError
+from dbf_ray.progress import print_line
 
 # what a trial reserves whose workers have the CPUs: no CPU of its own, or two trials would wait for ever
 DRIVER_MEMORY = 64 * 1024**2
@@ -34,6 +36,7 @@ def run_visits(
     cluster: ClusterConfig,
     most: int,
     at_once: int,
+    show: Callable[[str], None] = print_line,
 ) -> None:
     """Run all that ``searcher`` hands out. Visits heed a stop that this process is asked for.
 
@@ -44,9 +47,11 @@ def run_visits(
         cluster: what each visit reserves, and where Tune's notes are.
         most: visits at most.
         at_once: of these.
+        show: called with each line for the person.
 
     Raises:
         TrainingError: Ray Tune stopped.
+        ResourceError: nothing ran for ``cluster.wait_minutes``, for want of CPUs or GPUs.
     """
     name, place, notes = folder.name, str(folder.absolute()), "tune"
     if cluster.storage is not None:
@@ -67,6 +72,7 @@ def run_visits(
             storage_path=place,
             failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             verbose=0,
+            callbacks=[_Waiting(Patience(cluster.wait_minutes, lambda line: show(f"study {name}: {line}")))],
         ),
     )
     try:
@@ -96,4 +102,18 @@ def _heeding(assignment: dict[str, Any], visit: Callable[[dict[str, Any]], None]
 def _resources(cluster: ClusterConfig) -> dict[str, float]:
     if cluster.workers > 1:
         return {"memory": DRIVER_MEMORY}
-    return {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.gpu else {})}
+    return {"CPU": cluster.cpus_per_worker, **({"GPU": float(cluster.gpu)} if cluster.gpu else {})}
+
+
+class _Waiting(tune.Callback):
+    """Looks, in every turn of Tune's, whether trials wait for resources."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune, which ends with what is raised."""
+        self.patience.look()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of its settings, which nobody reads
