@@ -19,7 +19,7 @@ from dbf_ray.files import write_bytes
 from dbf_ray.reports.answer import TOLERANCE, Resampled, judge
 from dbf_ray.reports.objectives import USUAL, Objectives
 from dbf_ray.reports.page import Epochs, Source, study_page
-from dbf_ray.reports.pareto import Reference, reference_of, share_of_ideal
+from dbf_ray.reports.pareto import Reference, pareto_front, reference_of, share_of_ideal
 from dbf_ray.reports.plots import pareto_data, pareto_png
 from dbf_ray.reports.statistics import front_of
 from dbf_ray.reports.trials import is_baseline, is_complete, is_control
@@ -172,18 +172,20 @@ def _history(
     """
     known = {row["number"]: point for row, point in zip(complete, points, strict=True)}
     found: list[dict[str, Any]] = []
-    done: list[tuple[float, float]] = []
-    spent = 0
+    front: list[tuple[float, float]] = []  # of those so far: what others add is nothing
+    spent = done = 0
     for row in sorted(rows, key=lambda row: (row.get("completed") or "~", row["number"])):
         if row["number"] not in known and not row.get("completed"):
             continue  # still running
         spent += row.get("epochs_trained") or 0
         if row["number"] in known:
-            done.append(known[row["number"]])
-            volume = None if reference is None else share_of_ideal(done, reference)
+            done += 1
+            points = [*front, known[row["number"]]]
+            front = [points[place] for place in pareto_front(points)]
+            volume = None if reference is None else share_of_ideal(front, reference)
             ended = row.get("completed")
             time = None if ended is None else datetime.fromisoformat(ended).timestamp()
-            found.append({"trials": len(done), "epochs_trained": spent, "hypervolume": volume, "time": time})
+            found.append({"trials": done, "epochs_trained": spent, "hypervolume": volume, "time": time})
     return found
 
 

@@ -65,6 +65,14 @@ class Book:
         self.lines: dict[str, int] = {}
         self.numbers: dict[str, int] = {}
         self.interrupted: list[int] = []
+        self._made: dict[str, Setting] = {}  # by their keys
+        self._ids: dict[int, int] = {}  # Optuna's, of rows
+        self._rows: dict[int, int] = {}  # of trials, by their numbers
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Learn which rows have which numbers, where another than :meth:`begin` has given them."""
+        self._rows = {number: row.number for number, row in self._begun().items()}
 
     def take_up(self, recover: Recover) -> Iterator[Asked]:
         """Learn what was trained, record what ended unrecorded, and give what an earlier process left open:
@@ -103,15 +111,15 @@ class Book:
         again = number is not None
         if number is None:
             number = self.numbers_taken()
-        if "number" not in self.trials()[row].user_attrs:
+        if "number" not in self._row(row).user_attrs:
             self.note(row, "number", number)
         self.lines[setting.key], self.numbers[setting.key] = row, number
         return number, again
 
     def tell(self, number: int, summary: Mapping[str, Any] | None, failure: str | None = None) -> bool:
         """Record how trial ``number`` ended; True if it counts as complete. See :meth:`.study.Study.tell`."""
-        row = self.row_of(number).number
-        setting = self._setting(self.row_of(number))
+        known = self.row_of(number)
+        row, setting = known.number, self._setting(known)
         failure = failure or self.fault_of(setting, summary)
         if summary is not None:
             self.note(row, "result", dict(summary))
@@ -150,7 +158,7 @@ class Book:
     def close_duplicate(self, row: int, original: int | None) -> None:
         """Close the row of a setting that ``original`` has already."""
         self.note(row, "duplicate_of", original)
-        known = None if original is None else self.trials()[original]
+        known = None if original is None else self._row(original)
         if known is not None and known.state == TrialState.COMPLETE:
             # the sampler learns from it what training it again would say
             self.optuna.tell(row, values=list(known.values))
@@ -184,7 +192,7 @@ class Book:
 
     def numbers_taken(self) -> int:
         """How many numbers have been given: the next one."""
-        return 1 + max(self._begun(), default=-1)
+        return 1 + max(self._rows, default=-1)
 
     def points(self) -> dict[str, tuple[Setting, tuple[float, float]]]:
         """Settings that were trained, with accuracy and cost, by their keys."""
@@ -204,18 +212,29 @@ class Book:
 
     def row_of(self, number: int) -> FrozenTrial:
         """The row of a trial; of one that failed and was begun again the last."""
-        return self._begun()[number]
+        return self._row(self._rows[number])
 
     def note(self, row: int, name: str, value: Any) -> None:
         """Note something in a row."""
         # Study has no public way to annotate a trial that another process opened
-        storage = self.optuna._storage
-        storage.set_trial_user_attr(
-            storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, row), name, value
-        )
+        self.optuna._storage.set_trial_user_attr(self._id(row), name, value)
+        if name == "number":
+            self._rows[value] = row
+
+    def _row(self, row: int) -> FrozenTrial:
+        return self.optuna._storage.get_trial(self._id(row))
+
+    def _id(self, row: int) -> int:
+        if row not in self._ids:
+            storage = self.optuna._storage
+            self._ids[row] = storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, row)
+        return self._ids[row]
 
     def _setting(self, row: FrozenTrial) -> Setting:
-        return self.settings.make(row.user_attrs["setting"]["overrides"])
+        facts = row.user_attrs["setting"]
+        if facts["key"] not in self._made:
+            self._made[facts["key"]] = self.settings.make(facts["overrides"])
+        return self._made[facts["key"]]
 
     def _begun(self) -> dict[int, FrozenTrial]:
         return {trial.user_attrs["number"]: trial for trial in self.trials() if "number" in trial.user_attrs}

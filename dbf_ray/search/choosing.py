@@ -10,7 +10,7 @@ from typing import Any
 
 from dbf_ray.errors import DbfRayError
 from dbf_ray.search.book import Asked, Book
-from dbf_ray.search.features import Candidates, CostOf
+from dbf_ray.search.features import Candidates, CostOf, Quarters
 from dbf_ray.search.pool import Pool
 from dbf_ray.search.samplers import Facts, Told, make_sampler
 from dbf_ray.search.samplers.tpe import Tpe
@@ -49,6 +49,7 @@ class Choosing:
         self._more: list[tuple[dict[str, Any], Setting]] = []  # beyond the pool
         self._exhausted = False
         self._trained: dict[str, Setting] = {}  # by their keys
+        self._when: dict[str, Quarters] = {}  # by keys, too
         name, facts = sampler or space.sampler, Facts([], False)
         if name != Tpe.name:
             self._candidates = self._compared()
@@ -111,7 +112,7 @@ class Choosing:
         settings = self.book.settings
         baselines = map(settings.make, self._space.baselines)
         known = [*self.pool.settings, *baselines, *self._trained.values()]
-        return Candidates(settings, known, self._cost)
+        return Candidates(settings, known, self._cost, self._when)
 
     def _unknown(self) -> list[tuple[dict[str, Any], Setting]]:
         return [pair for pair in (*self.pool.drawn, *self._more) if not self._is_known(pair[1])]

@@ -16,6 +16,7 @@ from dbf_ray.values import flat
 
 QUARTERS = 4
 LOG_FROM = 10.0  # positive numbers, the largest so many times the least, are compared by their logarithms
+Quarters = tuple[float, ...] | None
 CostOf = Callable[[Setting], float | None]
 
 
@@ -26,10 +27,17 @@ class Candidates:
         settings: asked for the horizons.
         known: all settings whose features are to be compared.
         cost: of a setting, before it is trained; None where that is not known.
+        when: what is known of settings already, by their keys (:func:`trained_per_quarter`); it grows.
     """
 
-    def __init__(self, settings: Settings, known: Iterable[Setting], cost: CostOf) -> None:
-        self._settings, self._cost = settings, cost
+    def __init__(
+        self,
+        settings: Settings,
+        known: Iterable[Setting],
+        cost: CostOf,
+        when: dict[str, Quarters] | None = None,
+    ) -> None:
+        self._settings, self._cost, self._when = settings, cost, {} if when is None else when
         self._made: dict[str, Candidate] = {}
         found = [*known]
         drawn = sorted({key for setting in found for key in setting.overrides if not _of_policy(key)})
@@ -39,7 +47,10 @@ class Candidates:
     def of(self, setting: Setting) -> Candidate:
         """The candidate of a setting."""
         if setting.key not in self._made:
-            when = trained_per_quarter(setting, self._settings.beginning(setting.config).horizon)
+            if setting.key not in self._when:
+                horizon = self._settings.beginning(setting.config).horizon
+                self._when[setting.key] = trained_per_quarter(setting, horizon)
+            when = self._when[setting.key]
             features = () if when is None else (*when, *self._others(setting))
             self._made[setting.key] = Candidate(setting, self._cost(setting), features)
         return self._made[setting.key]
@@ -51,7 +62,7 @@ class Candidates:
         return [number for key, scale in self._scales.items() for number in scale(tree.get(key))]
 
 
-def trained_per_quarter(setting: Setting, horizon: Horizon) -> tuple[float, ...] | None:
+def trained_per_quarter(setting: Setting, horizon: Horizon) -> Quarters:
     """For each quarter of the training the share of the backbone's compute that is trained, times the factor
     of its learning rate: 1 if all of it is, 0 if none. None where the policy decides while it trains.
     """

@@ -110,6 +110,7 @@ class Known:
                     },
                 )
             )
+            book.look_again()
         if store is not None:
             states = Store(self.folder / "states", store.versions)
             for name in states.names() - store.names():

@@ -19,7 +19,8 @@ from dbf_ray.search.study import Study
 from dbf_ray.search.validation import val_map50
 from dbf_ray.tracking.studies import read_runs
 
-FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run
+FILES_EVERY = 15.0  # seconds between two writings of tables and plots while trials run,
+WRITING_SHARE = 0.05  # or more: of the time this may take
 MEASURED = (
     *("map50", "map75", "map50_95", "compute_ratio", "device_seconds", "wall_seconds", "executed_flops"),
     *("peak_memory_bytes", "allreduce_bytes"),
@@ -44,7 +45,7 @@ class Outcome:
         self.repeats, self.controls = repeats, controls
         self.objectives = study.objectives
         self._evidence = Evidence(self.objectives.accuracy)
-        self._written = 0.0
+        self._written, self._pause = 0.0, FILES_EVERY
 
     def result(self) -> dict[str, Any]:
         """The content of pareto.json. The reference is fixed once all baselines are done, and kept for each
@@ -95,11 +96,13 @@ class Outcome:
 
     def write(self) -> dict[str, Any]:
         """Write the files; returns the content of pareto.json."""
+        begun = time.monotonic()
         result = self.result()
         write_study(result, self.folder, read_runs(result, self.folder))
         self._written = time.monotonic()
+        self._pause = max(FILES_EVERY, (self._written - begun) / WRITING_SHARE)
         return result
 
     def now_and_then(self) -> dict[str, Any]:
         """The content of pareto.json; the files are written if they have not been for a while."""
-        return self.write() if time.monotonic() - self._written > FILES_EVERY else self.result()
+        return self.write() if time.monotonic() - self._written > self._pause else self.result()

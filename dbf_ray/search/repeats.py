@@ -43,10 +43,14 @@ class Repeats:
     def __init__(self, study: Study, folder: Path) -> None:
         self.study, self.folder = study, folder
         self._made: dict[tuple[int, int], Setting] = {}
+        self._decided: list[tuple[int, int]] | None = None
 
     def decided(self) -> list[tuple[int, int]]:
         """(number, seed) of all that were ever to be trained."""
-        return [(number, seed) for number, seed in self.study.optuna.user_attrs.get(ATTRIBUTE, [])]
+        if self._decided is None:  # asked of the file once
+            noted = self.study.optuna.user_attrs.get(ATTRIBUTE, [])
+            self._decided = [(number, seed) for number, seed in noted]
+        return self._decided
 
     def decide(self, result: Mapping[str, Any], seeds: int, also: set[int]) -> bool:
         """Note which repeats are needed beyond those decided; says whether there are any.
@@ -65,7 +69,8 @@ class Repeats:
         ]
         new = [pair for pair in more if pair not in decided]
         if new:
-            self.study.optuna.set_user_attr(ATTRIBUTE, [list(pair) for pair in (*decided, *new)])
+            self._decided = [*decided, *new]
+            self.study.optuna.set_user_attr(ATTRIBUTE, [list(pair) for pair in self._decided])
         return bool(new)
 
     @staticmethod

@@ -30,6 +30,9 @@ class Surrogate:
         values: their accuracies.
         noise: least standard deviation of a value.
         shape: length and noise variance; None: chosen.
+
+    Attributes:
+        shape: the same.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Surrogate:
         floor = (noise / spread) ** 2
         shapes = [shape] if shape else [(one, max(two, floor)) for one in LENGTHS for two in NOISES]
         fitted = [(_fitted(self._points, scaled, *one), one) for one in shapes]
-        self._model, self._shape = max(fitted, key=lambda pair: pair[0].log_marginal_likelihood_value_)
+        self._model, self.shape = max(fitted, key=lambda pair: pair[0].log_marginal_likelihood_value_)
 
     def predict(self, features: Features) -> tuple[Array, Array]:
         """Mean and standard deviation of the accuracy that each row has, without a measurement's noise."""
@@ -63,7 +66,7 @@ class Surrogate:
         """The same with settings that are trained by now, as if each had ended at its mean."""
         values = np.concatenate([self._values, self.predict(features)[0]])
         points = np.concatenate([self._points, np.array(features, dtype=float)])
-        return Surrogate(points, values, shape=self._shape, scale=self._scale)
+        return Surrogate(points, values, shape=self.shape, scale=self._scale)
 
 
 def staircase(costs: Sequence[float], accuracies: Sequence[float] | Array) -> list[tuple[float, float]]:

@@ -16,11 +16,12 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.freezing import make_policy
 from dbf_ray.search.cost import Costs
 from dbf_ray.search.features import Candidates, trained_per_quarter
-from dbf_ray.search.samplers import SAMPLERS, Candidate, Facts, Told, make_sampler
+from dbf_ray.search.samplers import SAMPLERS, Candidate, Facts, Told, cost, make_sampler
 from dbf_ray.search.samplers.cost import Cost
 from dbf_ray.search.settings import Setting, Settings
 from dbf_ray.search.sharing import Sharing
 from dbf_ray.search.spaces import load_space
+from dbf_ray.search.surrogate import Surrogate
 from tests.search.begins import four_stages
 from tests.search.test_spaces import new_trial
 
@@ -285,3 +286,47 @@ def test_samplers_need_neither_ray_nor_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split(maxsplit=1) == [str(len(SAMPLERS)), "[]\n"]
+
+
+def told_of(count: int) -> list[Told]:
+    """Trained settings with costs and accuracies that grow together, and every third one worse."""
+    setting = Settings(Config(), four_stages).make({"freezing.policy": "full"})
+    return [
+        Told(
+            Candidate(setting, place / count, (place / count, 0.5, 0.5, 0.5)),
+            (place / count) ** 0.5 - 0.2 * (place % 3 == 1),
+            place / count,
+        )
+        for place in range(count)
+    ]
+
+
+def test_of_very_many_the_model_sees_the_front_and_some_of_all_costs() -> None:
+    few, many = told_of(cost.MOST), told_of(3 * cost.MOST)
+    assert cost._seen(few) == few
+    seen = cost._seen(many)
+    assert len(seen) <= max(cost.MOST, 2 * cost.MOST + 1)
+    best = -1.0
+    for one in many:  # by cost
+        if one.accuracy > best:
+            best = one.accuracy
+            assert one in seen
+
+
+def test_the_models_shape_is_chosen_anew_up_to_forty_and_then_for_each_fifth_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[int] = []
+    real = cost.Surrogate
+
+    def made(features: object, values: list[float], noise: float, shape: object = None) -> Surrogate:
+        if shape is None:
+            chosen.append(len(values))
+        return real(features, values, noise, shape=shape)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cost, "Surrogate", made)
+    sampler, told = cost.Cost(), told_of(80)
+    pool = [one.candidate for one in told[:3]]
+    for count in range(38, 81):
+        sampler.gains(pool, told[:count])
+    assert chosen == [38, 39, 40, 48, 58, 70]

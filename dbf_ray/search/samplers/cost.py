@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from typing import ClassVar
@@ -14,6 +15,8 @@ from dbf_ray.search.states import deepest
 from dbf_ray.search.surrogate import Surrogate, expected_gain, staircase
 
 FIRST = 2  # trained before there is a model
+MOST = 200  # trained settings that the model sees
+SHAPED = 40  # trained settings up to which its shape is chosen each time, then for each fifth more
 MARGIN = 0.1  # of the range, between the worst and the reference
 
 
@@ -32,6 +35,7 @@ class Cost(Sampler):
     def __init__(self, seed: int = 0, noise: float = 0.0) -> None:
         super().__init__(seed)
         self._noise = noise
+        self._shape: tuple[int, tuple[float, float]] | None = None  # chosen of so many
 
     @staticmethod
     def why_not(facts: Facts) -> str | None:
@@ -65,17 +69,38 @@ class Cost(Sampler):
         self, pool: Sequence[Candidate], told: Sequence[Told], running: Sequence[Candidate] = ()
     ) -> npt.NDArray[np.float64]:
         """Expected gain in hypervolume of each of ``pool``."""
+        told = _seen(told)
+        known = None if self._shape is None or len(told) <= SHAPED else self._shape
+        fits = known is not None and known[0] <= len(told) < 1.2 * known[0]
         model = Surrogate(
-            [one.candidate.features for one in told], [one.accuracy for one in told], self._noise
+            [one.candidate.features for one in told],
+            [one.accuracy for one in told],
+            self._noise,
+            shape=known[1] if known is not None and fits else None,
         )
+        if not fits:
+            self._shape = len(told), model.shape
         if running:
             model = model.believing([one.features for one in running])
-        known = [*(one.cost for one in told), *(_cost(one) for one in running)]
+        known_costs = [*(one.cost for one in told), *(_cost(one) for one in running)]
         believed = model.means()
         costs = np.array([_cost(one) for one in pool])
-        reference = (_behind(believed, low=True), _behind([*known, *costs], low=False))
+        reference = (_behind(believed, low=True), _behind([*known_costs, *costs], low=False))
         means, deviations = model.predict([one.features for one in pool])
-        return expected_gain(costs, means, deviations, staircase(known, believed), reference)
+        return expected_gain(costs, means, deviations, staircase(known_costs, believed), reference)
+
+
+def _seen(told: Sequence[Told]) -> Sequence[Told]:
+    """What the model sees of many: the front, and of the others some at all costs."""
+    if len(told) <= MOST:
+        return told
+    by_cost = sorted(told, key=lambda one: (one.cost, -one.accuracy))
+    best = [*itertools.accumulate((one.accuracy for one in by_cost), max)]
+    front = [place for place, one in enumerate(by_cost) if place == 0 or one.accuracy > best[place - 1]]
+    others = [place for place in range(len(by_cost)) if place not in set(front)]
+    room = max(MOST - len(front), 0)
+    spread = [others[step * len(others) // room] for step in range(room)]
+    return [by_cost[place] for place in sorted({*front, *spread})]
 
 
 def _cost(one: Candidate) -> float:
