@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.faults.place import Place
 
-MODULES = ("processes", "workers", "checkpoints", "surroundings", "searches", "nodes")
+MODULES = ("processes", "workers", "checkpoints", "surroundings", "searches", "stopped", "nodes")
 
 
 class NotHereError(Exception):
