@@ -55,7 +55,7 @@ class ImageDetections(TypedDict):
 def train_detector(config: ConfigLike = None, **overrides: Any) -> dict[str, Any]:
     """Train one detector with one freezing policy; an unfinished run of the same folder is resumed.
 
-    With several workers, or ``cluster.use_ray``, training runs under Ray Train.
+    With several workers, on a cluster, or with ``cluster.use_ray``, training runs under Ray Train.
 
     Args:
         config, overrides: see :mod:`dbf_ray.api`.
@@ -343,24 +343,26 @@ def as_config(config: ConfigLike = None, **overrides: Any) -> Config:
 
 
 def wants_ray(config: Config) -> bool:
-    """Whether the run goes through Ray Train.
+    """Whether the run goes through Ray Train: several workers do, and on a cluster one, which Ray places too.
 
     Raises:
         ConfigError: several workers without Ray.
     """
+    from dbf_ray.cluster.address import on_cluster
+
     use, workers = config.cluster.use_ray, config.cluster.workers
     if use is False and workers > 1:
         raise ConfigError(
             f"more than one worker needs Ray Train, got cluster.workers {workers} with cluster.use_ray "
             "false; change one"
         )
-    return workers > 1 if use is None else use
+    return workers > 1 or on_cluster(config.cluster.address) if use is None else use
 
 
 def _train_with_ray(config: Config) -> dict[str, Any]:
     """A run on this machine is checked before Ray starts; on a cluster the data may lie elsewhere."""
     from dbf_ray.cluster import train_on_ray
-    from dbf_ray.cluster.reach import cluster_address
+    from dbf_ray.cluster.address import cluster_address
 
     if cluster_address(config.cluster.address) is None:
         spec, directory = prepare(config), run_directory(config)

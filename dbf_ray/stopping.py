@@ -45,6 +45,12 @@ def ask(number: int) -> None:
     _Asked.number = _Asked.number or number
 
 
+def insist() -> None:
+    """End what holds a signal back, as another signal would; from any thread."""
+    if _Asked.number is not None and _Asked.heeding:
+        os.kill(os.getpid(), _Asked.number)
+
+
 def check() -> None:
     """End here if that was asked.
 

@@ -19,8 +19,12 @@ import ray
 import torch
 
 import dbf_ray
-from dbf_ray.cluster.local_ray import shut_in
-from dbf_ray.cluster.reach import cluster_address, in_short, require_ray, why_no_ray
+from dbf_ray import stopping
+from dbf_ray.cluster.address import cluster_address
+from dbf_ray.cluster.largest import largest
+from dbf_ray.cluster.local_ray import remove_session, session_folder, shut_in
+from dbf_ray.cluster.logs import quiet_logging, quiet_raylet
+from dbf_ray.cluster.reach import in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
 from dbf_ray.machine import usable_cpus
 
@@ -43,21 +47,34 @@ OBJECT_STORE_BYTES = 256 * 1024**2  # data does not travel through it: every wor
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine or cluster has for us; ``nodes``: (CPUs, GPUs) of each of its nodes, empty where one
-    node has it all.
+    """What a machine or cluster has for us.
+
+    Attributes:
+        nodes: (CPUs, GPUs) of each of its nodes; empty where one node has it all.
+        most: the same of those that it may have once it has scaled up; empty where it cannot, or nobody says.
     """
 
     cpus: int
     gpus: int
     place: str
     nodes: tuple[tuple[int, int], ...] = ()
+    most: tuple[tuple[int, int], ...] = ()
 
-    def slots(self, cpus_per_worker: int, gpu: bool) -> int:
-        """How many workers can be placed, each one whole on a node."""
+    def slots(self, cpus_per_worker: int, gpu: float) -> int:
+        """How many workers can be placed, each one whole on a node, with this share of a GPU."""
         nodes = self.nodes or ((self.cpus, self.gpus),)
+        each = int(1 / gpu + 1e-9) if gpu else 0  # on one GPU: a share is of one alone
         return sum(
-            min(cpus // cpus_per_worker, gpus) if gpu else cpus // cpus_per_worker for cpus, gpus in nodes
+            min(cpus // cpus_per_worker, gpus * each) if gpu else cpus // cpus_per_worker
+            for cpus, gpus in nodes
         )
+
+    def at_largest(self) -> Resources:
+        """What there is once it has scaled up."""
+        if not self.most:
+            return self
+        cpus, gpus = (sum(node[kind] for node in self.most) for kind in (0, 1))
+        return Resources(cpus, gpus, f"{self.place} at its largest", self.most)
 
 
 def local_resources() -> Resources:
@@ -72,28 +89,35 @@ def available_resources() -> Resources:
     if ray.is_initialized():
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         nodes = tuple((int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive)
-        return Resources(
-            sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), "the Ray cluster", nodes
-        )
+        cpus, gpus = sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes)
+        return Resources(cpus, gpus, "the Ray cluster", nodes, largest())
     return local_resources()
 
 
-def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources) -> None:
-    """Refuse workers that can never be placed.
+def require(workers: int, cpus_per_worker: int, gpu: float, resources: Resources) -> None:
+    """Refuse workers that can never be placed, also once the cluster has scaled up.
+
+    Args:
+        workers: how many.
+        cpus_per_worker: CPUs of each.
+        gpu: the share of a GPU that each has: 0, 1, or for one worker between them.
+        resources: what there is.
 
     Raises:
         ResourceError: with what was asked for and what there is.
     """
-    asked = workers * cpus_per_worker
+    if resources.slots(cpus_per_worker, gpu) < workers:
+        resources = resources.at_largest()
+    asked, place = workers * cpus_per_worker, resources.place
     if asked > resources.cpus:
         raise ResourceError(
-            f"{workers} workers with {cpus_per_worker} CPUs each need {asked} CPUs, but {resources.place} "
-            f"has {resources.cpus}; lower --cluster.workers or --cluster.cpus_per_worker"
+            f"{_needing(workers, 'CPU', cpus_per_worker)}, but {place} has {resources.cpus}; "
+            f"{_fewer(workers, 'lower --cluster.cpus_per_worker')}"
         )
     if gpu and workers > resources.gpus:
         raise ResourceError(
-            f"{workers} workers with a GPU each need {workers} GPUs, but {resources.place} has "
-            f"{resources.gpus}; lower --cluster.workers or set --cluster.gpu false"
+            f"{_needing(workers, 'GPU', float(gpu))}, but {place} has {resources.gpus}; "
+            f"{_fewer(workers, 'set --cluster.gpu false')}"
         )
     if (slots := resources.slots(cpus_per_worker, gpu)) < workers:
         has = ", ".join(
@@ -103,9 +127,22 @@ def require(workers: int, cpus_per_worker: int, gpu: bool, resources: Resources)
         )
         raise ResourceError(
             f"each worker needs {cpus_per_worker} CPUs{' and a GPU' if gpu else ''} of one node, but the "
-            f"nodes of {resources.place} ({has}) hold {slots} of {workers} workers; lower --cluster.workers "
-            "or --cluster.cpus_per_worker"
+            f"nodes of {place} ({has}) hold {slots} of {workers} {'worker' if workers == 1 else 'workers'}; "
+            f"{_fewer(workers, 'lower --cluster.cpus_per_worker')}"
         )
+
+
+def _needing(workers: int, kind: str, each: float) -> str:
+    """ "2 workers with 3 CPUs each need 6 CPUs"."""
+    if workers == 1:
+        return f"1 worker needs {each:g} {kind}{'s' if each > 1 else ''}"
+    one = f"a {kind}" if kind == "GPU" else f"{each} {kind}s"
+    return f"{workers} workers with {one} each need {workers * each:g} {kind}s"
+
+
+def _fewer(workers: int, otherwise: str) -> str:
+    """What to do where they do not fit."""
+    return otherwise if workers == 1 else f"lower --cluster.workers or {otherwise}"
 
 
 def set_environment() -> None:
@@ -159,6 +196,7 @@ def connected_ray(
         }
     logging.getLogger("ray").setLevel(SILENT)
     held = contextlib.ExitStack()
+    held.enter_context(quiet_raylet())
     if not joined:
         held.enter_context(shut_in())
     try:
@@ -170,14 +208,20 @@ def connected_ray(
             ray.shutdown()  # what has started
         held.close()
         raise ResourceError(why_no_ray(error, address, option)) from error
-    for name in ("ray", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    stopping.heed_again()  # Ray has set a handler of its own
+    quiet_logging()
+    session, well = None if joined else session_folder(), True
     try:
         yield available_resources()
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except Exception as error:
+        well = False
+        if not isinstance(error, ray.exceptions.RayError | ConnectionError):
+            raise
         raise ResourceError(
             f"Ray ended: {in_short(error)}; what is done is kept, the same command goes on from there"
         ) from error
     finally:
         ray.shutdown()
         held.close()
+        if well:
+            remove_session(session)

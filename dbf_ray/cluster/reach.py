@@ -19,6 +19,7 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.core.generated.gcs_service_pb2 import CheckAliveRequest, GetAllNodeInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.errors import ResourceError
 
 SECONDS = 10.0  # for a cluster to answer
@@ -26,14 +27,6 @@ SOCKET_BYTES = 107  # of a socket's path, by the kernel
 TOKEN = "set RAY_AUTH_MODE here as where the cluster was started, and its token (RAY_AUTH_TOKEN_PATH)"
 NO_NODE = "no node of it runs on this machine (ray start --address HOST:PORT here, or submit a job)"
 SUBMIT = "a program joins at HOST:PORT (port 6379 as a rule), jobs are submitted to http://HOST:8265"
-
-
-def cluster_address(address: str | None = None) -> str | None:
-    """The cluster to join: the given one, else RAY_ADDRESS (set inside a Ray job), else None: start a local
-    Ray.
-    """
-    chosen = (address or os.environ.get("RAY_ADDRESS") or "").strip()
-    return None if chosen in ("", "local") else chosen
 
 
 def require_ray(address: str | None = None, option: str = "--cluster.address") -> None:

@@ -9,7 +9,7 @@ at the last reported checkpoint that is whole (:mod:`.resume`), which also holds
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,15 +23,20 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
+from dbf_ray import stopping
+from dbf_ray.cluster.address import cluster_address
+from dbf_ray.cluster.logs import quiet_logging
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray, require
-from dbf_ray.cluster.reach import cluster_address
-from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, speaking
+from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pin, pinned, speaking
 from dbf_ray.cluster.resume import checkpoint_to_resume
+from dbf_ray.cluster.stop import heeding, passing_on
 from dbf_ray.cluster.storage import require_storage
 from dbf_ray.cluster.trainer import Trainer
+from dbf_ray.cluster.waiting import START_SECONDS, GiveUp, Patience, gave_up
 from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
 from dbf_ray.files import write_json
+from dbf_ray.progress import print_line
 from dbf_ray.run import find_resume, mlflow_target, run_directory
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, write_epochs
@@ -39,9 +44,7 @@ from dbf_ray.tracking.jsonl import SUMMARY
 from dbf_ray.training.checkpoint import read_record
 
 RunFunction = Callable[..., dict[str, Any]]
-CONTROLLER_FAILURES = (
-    2  # attempts to place the workers, one minute each, before giving up instead of waiting for ever
-)
+FOR_EVER = 7 * 24 * 3600.0  # seconds: who started the training watches what waits
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Job:
     """What a worker needs, in values that can be sent: the configuration as a plain tree, the run's folder,
     where MLflow is; its own checkpoint to resume from, or another run's to begin at; what is to be done with
     each epoch's record and checkpoint on rank 0; whether objects that cannot be matched are told
-    (:func:`dbf_ray.run.run`).
+    (:func:`dbf_ray.run.run`); whether this process watches how long workers wait for resources.
     """
 
     config: dict[str, Any]
@@ -60,6 +63,7 @@ class Job:
     after_epoch: Callable[[dict[str, Any], Path | None], None] | None = None
     run: RunFunction | None = field(default=None, repr=False)
     coverage: bool = True
+    watch: bool = True
 
 
 def train_on_ray(
@@ -80,7 +84,7 @@ def train_on_ray(
 
     Raises:
         ConfigError: the run is finished already, or was begun with another configuration.
-        ResourceError: the workers can never fit.
+        ResourceError: the workers can never fit, or did not in ``config.cluster.wait_minutes``.
         TrainingError: training failed, or more workers died than ``config.cluster.max_failures`` allows.
     """
     config = absolute_paths(config)
@@ -114,27 +118,39 @@ def fit(job: Job) -> dict[str, Any]:
         train_loop_config={"job": job, "relay": relay},
         scaling_config=ScalingConfig(
             num_workers=config.cluster.workers,
-            use_gpu=config.cluster.gpu,
+            use_gpu=bool(config.cluster.gpu),
             resources_per_worker={
                 "CPU": config.cluster.cpus_per_worker,
-                **({"GPU": 1} if config.cluster.gpu else {}),
+                **({"GPU": float(config.cluster.gpu)} if config.cluster.gpu else {}),
             },
         ),
         torch_config=TorchConfig(backend="nccl" if config.cluster.gpu else "gloo"),
         run_config=RunConfig(
             **_storage(config, Path(job.directory)),
             failure_config=FailureConfig(
-                max_failures=config.cluster.max_failures, controller_failure_limit=CONTROLLER_FAILURES
+                max_failures=config.cluster.max_failures,
+                controller_failure_limit=-1,  # GiveUp counts them
             ),
+            callbacks=[GiveUp()],
             checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
+    patience = Patience(config.cluster.wait_minutes, print_line)
+    watching = patience.watching() if job.watch else contextlib.nullcontext()
+    # read in this process by what places the workers
+    os.environ[START_SECONDS] = str(config.cluster.wait_minutes * 60 if job.watch else FOR_EVER)
     try:
-        with listening(relay):
+        with passing_on(relay, trainer.abort), listening(relay), watching:
             result = trainer.fit()
+    except ray.exceptions.RayError:
+        stopping.check()  # it was given up
+        raise
     except ray.train.TrainingFailedError as error:
-        notice = ray.get(relay.read.remote())
+        stopping.check()
+        if gave_up(error):
+            raise patience.over() from error
+        notice = pinned(relay)
         raise (
             error_of(notice)
             if notice
@@ -143,23 +159,31 @@ def fit(job: Job) -> dict[str, Any]:
     answer = result.return_value or {}
     if "notice" in answer:
         raise error_of(answer["notice"])
+    if "stopped" in answer:
+        raise stopping.Stopped(answer["stopped"])
     return _complete(Path(job.directory), answer, result)
 
 
 def _worker(loop: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker does; rank 0's return value reaches the driver."""
     job: Job = loop["job"]
-    notice = ray.get(loop["relay"].read.remote())
+    relay = loop["relay"]
+    notice = pinned(relay)
     if notice is not None:  # an earlier attempt met an error that would only come again
         return {"notice": notice}
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    quiet_logging()
     rank_0 = ray.train.get_context().get_world_rank() == 0
     try:
-        with speaking(loop["relay"]) if rank_0 else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if rank_0:  # ranks agree on each step
+                held.enter_context(heeding(relay))
+                held.enter_context(speaking(relay))
             return _train(job)
+    except stopping.Stopped as stopped:
+        return {"stopped": stopped.number}
     except DbfRayError as error:
         notice = notice_of(error)
-        ray.get(loop["relay"].pin.remote(notice))
+        pin(relay, notice)
         if ray.train.get_context().get_world_size() == 1:
             return {"notice": notice}
         raise  # the other ranks may be waiting for this one: only an error ends them

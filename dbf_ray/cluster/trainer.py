@@ -8,10 +8,12 @@ dashboard, if there is one, of the cluster that it finds on its machine, if ther
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Any
 
+import ray
 from ray._private.state import actors
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import placement_group_callback
@@ -23,6 +25,9 @@ from ray.train.v2._internal.execution.controller.placement_group_cleaner import 
 def lives(actor_id: str, timeout: float) -> bool:
     """Whether an actor of this cluster does, by the cluster's own table; the arguments are Ray's."""
     return actors(actor_id).get("State", "DEAD") != "DEAD"
+
+
+ABORT_SECONDS = 30.0
 
 
 class Cleaner(PlacementGroupCleaner):
@@ -50,10 +55,22 @@ class CleanerCallback(PlacementGroupCleanerCallback):
 
 
 class Trainer(TorchTrainer):
-    """Ray's, with the actor that ends."""
+    """Ray's, with the actor that ends, and without handlers of its own for signals."""
+
+    _controller: Any = None
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [
             CleanerCallback() if isinstance(one, PlacementGroupCleanerCallback) else one for one in callbacks
         ]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Signals are the command's (:mod:`dbf_ray.stopping`); called where the main thread waits."""
+        self._controller = controller
+
+    def abort(self) -> None:
+        """End the training wherever it is, from another thread; only where the main one waits for it."""
+        if self._controller is not None:
+            with contextlib.suppress(ray.exceptions.RayError):  # it ends itself
+                ray.get(self._controller.abort.remote(), timeout=ABORT_SECONDS)

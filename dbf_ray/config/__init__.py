@@ -1,5 +1,6 @@
 """What a run is: strict sections of keys, read from YAML and dotted overrides, and what each key means."""
 
+from dbf_ray.config.cluster_section import ClusterConfig
 from dbf_ray.config.keys import at, dotted
 from dbf_ray.config.loading import (
     RENAMED,
@@ -14,7 +15,6 @@ from dbf_ray.config.loading import (
 from dbf_ray.config.roles import differences, elsewhere, identity, key_of, paths, role_of
 from dbf_ray.config.search_section import SearchConfig
 from dbf_ray.config.sections import (
-    ClusterConfig,
     DataConfig,
     DetectorConfig,
     EvaluationConfig,

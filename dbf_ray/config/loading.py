@@ -14,10 +14,10 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from dbf_ray.config.base import Section
+from dbf_ray.config.cluster_section import ClusterConfig
 from dbf_ray.config.roles import Label, Place
 from dbf_ray.config.search_section import SearchConfig
 from dbf_ray.config.sections import (
-    ClusterConfig,
     DataConfig,
     DetectorConfig,
     EvaluationConfig,

@@ -345,24 +345,6 @@ class EvaluationConfig(Section):
     )
 
 
-class ClusterConfig(Section):
-    """Ray Train workers."""
-
-    workers: Resource[int] = Field(1, ge=1, description="data-parallel training workers (DDP ranks)")
-    cpus_per_worker: Resource[int] = Field(1, ge=1, description="CPUs that each worker reserves")
-    gpu: Resource[bool] = Field(False, description="give each worker a GPU of its own")
-    use_ray: Resource[bool | None] = Field(
-        None, description="run under Ray Train; null: only when workers > 1"
-    )
-    address: Place[str | None] = Field(
-        None, description="Ray cluster address; null: the running job's, or a local one"
-    )
-    storage: Place[str | None] = Field(
-        None, description="folder or URI all nodes share, for checkpoints; null: the runs folder"
-    )
-    max_failures: Resource[int] = Field(3, ge=0, description="worker failures to recover from")
-
-
 class TrackingConfig(Section):
     """Where records go beside the run's own folder."""
 

@@ -140,6 +140,13 @@ class Book:
         self.note(row, "failure", why[:2000])
         self.optuna.tell(row, state=TrialState.FAIL)
 
+    def put_back(self) -> None:
+        """Nobody trains the open rows now; :meth:`take_up` finds them."""
+        storage = self.optuna._storage
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING:
+                storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
     def close_duplicate(self, row: int, original: int | None) -> None:
         """Close the row of a setting that ``original`` has already."""
         self.note(row, "duplicate_of", original)

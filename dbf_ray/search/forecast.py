@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dbf_ray.cluster.reach import cluster_address
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.config import Config
 from dbf_ray.errors import DbfRayError
 from dbf_ray.plan.costs import gigabytes

@@ -4,10 +4,13 @@ to repeat and to validate.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from ray.tune.search import Searcher
+
+from dbf_ray import stopping
 
 
 class InTurn(Searcher):
@@ -28,7 +31,9 @@ class InTurn(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next visit; None: not now; FINISHED: never."""
+        """The next visit; None: not now; FINISHED: never, or the search was asked to stop."""
+        if stopping.asked() is not None:
+            return Searcher.FINISHED
         while self._now is not None:
             found = self._now.suggest(trial_id)
             if found != Searcher.FINISHED:
@@ -48,8 +53,11 @@ class InTurn(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A visit has ended."""
+        """A visit has ended. One that a stop has ended is open still: the next search goes on with it."""
         self._running.discard(trial_id)
+        last = json.loads((result or {}).get("outcome", "{}"))
+        if "stopped" in last or (error and stopping.asked() is not None):
+            return
         if self._now is not None:
             self._now.on_trial_complete(trial_id, result, error)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from dbf_ray import stopping
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.ray_runtime import Resources, connected_ray, require
-from dbf_ray.cluster.reach import cluster_address
 from dbf_ray.cluster.train import RunFunction
 from dbf_ray.config import Config, to_dict
 from dbf_ray.errors import TrainingError
@@ -44,14 +45,19 @@ MOST = 1_000_000  # visits of a search; its searchers end it
 
 
 def concurrency(config: Config, wanted: int | None, resources: Resources) -> int:
-    """How many trials run at once: as many as fit, at most ``wanted`` or ``config.search.concurrent``.
+    """How many trials run at once: as many as fit, at most ``wanted`` or ``config.search.concurrent``. A
+    cluster that scales up does so for trials that wait.
 
     Raises:
         ResourceError: not even one fits.
     """
     cluster = config.cluster
     require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
-    fit = resources.slots(cluster.cpus_per_worker, cluster.gpu) // cluster.workers
+    places = [
+        resources.slots(cluster.cpus_per_worker, cluster.gpu)
+        for resources in (resources, resources.at_largest())
+    ]
+    fit = max(places) // cluster.workers
     return max(1, min(fit, wanted or config.search.concurrent or fit))
 
 
@@ -104,6 +110,7 @@ class Searching:
 
         Raises:
             TrainingError: not one trial ended well, or Ray Tune stopped.
+            Stopped: the process was asked to stop; what has ended is written.
         """
         done = bool(self.study.complete())
         if not self._anything_left():
@@ -119,9 +126,12 @@ class Searching:
             failure, killed = "interrupted", True
             try:
                 self._run_visits(at_once)
+                stopping.check()
                 well = self._ended_well or (done and not self._failures)
                 failure, killed = "" if well else "no trial ended well", False
             finally:
+                if killed:
+                    self.study.book.put_back()
                 result = self.outcome.write()
                 if self._parent is not None:
                     self._parent.finish(failure or None, killed)
@@ -198,6 +208,7 @@ class Searching:
             cluster=self.config.cluster,
             most=MOST,
             at_once=at_once,
+            show=self.show,
         )
 
     def _searchers(self, at_once: int) -> Iterator[Searcher]:
@@ -330,7 +341,7 @@ class Searching:
     def _greet(self, at_once: int, resources: Resources) -> None:
         cluster, controls = self.config.cluster, len(self._controls_left())
         workers = f"{cluster.workers} x {cluster.cpus_per_worker} CPUs" + (
-            f" and {cluster.workers} GPUs" if cluster.gpu else ""
+            f" and {cluster.workers * float(cluster.gpu):g} GPUs" if cluster.gpu else ""
         )
         more = f" and {controls} shorter full trainings" if controls else ""
         self.show(

@@ -165,7 +165,7 @@ def check_measured_by_ray(config: Config) -> None:
 def in_trial(config: Config, work: Callable[..., Any], *arguments: Any) -> Any:
     """What ``work`` gives in a process with the resources of a trial's worker."""
     cluster = config.cluster
-    resources: dict[str, Any] = {"num_cpus": cluster.cpus_per_worker, "num_gpus": int(cluster.gpu)}
+    resources: dict[str, Any] = {"num_cpus": cluster.cpus_per_worker, "num_gpus": float(cluster.gpu)}
     task = ray.remote(max_retries=0, **resources)(work)
     try:
         return ray.get(task.remote(*arguments))

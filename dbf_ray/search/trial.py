@@ -16,6 +16,7 @@ from typing import Any
 import ray.tune
 import torch
 
+from dbf_ray import stopping
 from dbf_ray.cluster.ray_runtime import set_environment
 from dbf_ray.cluster.train import Job, RunFunction, fit
 from dbf_ray.config import Config, elsewhere, to_dict, with_overrides
@@ -89,9 +90,10 @@ def leave(store: Store, directory: Path, names: Names) -> None:
 
 
 def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
-    """The Tune trainable: trains, reports each epoch, and last its outcome, ``{"summary", "records"}`` or
-    ``{"failure"}``, as JSON text. Where the assignment says ``validate``, it evaluates the last checkpoint of
-    a trial that is done, and the outcome is ``{"metrics"}``.
+    """The Tune trainable: trains, reports each epoch, and last its outcome as JSON text: ``{"summary",
+    "records"}``, ``{"failure"}``, or ``{"stopped"}`` where the search was asked to stop. Where the assignment
+    says ``validate``, it evaluates the last checkpoint of a trial that is done, and the outcome is
+    ``{"metrics"}``.
 
     Text, because Tune flattens nested results. A failure is reported and not raised, so that its reason
     reaches the study. It begins at the deepest of the trial's own last checkpoint, where it was interrupted,
@@ -107,6 +109,8 @@ def train_trial(assignment: dict[str, Any], setup: TrialSetup) -> None:
             else:
                 summary = read_result(directory) or _train(assignment, setup, directory)
                 outcome = {"summary": summary, "records": read_epochs(directory)}
+    except stopping.Stopped as stopped:
+        outcome = {"stopped": stopped.number}
     except DbfRayError as error:
         outcome = {"failure": str(error)}
     except Exception as error:  # one broken trial must not end a search
@@ -137,7 +141,11 @@ def _train(assignment: dict[str, Any], setup: TrialSetup, directory: Path) -> di
     if config.cluster.workers > 1:
         set_environment()
         resumed, begun = (None if path is None else str(path) for path in (resume, begin))
-        return fit(Job(to_dict(config), str(directory), target, resumed, begun, keeping, setup.run, False))
+        tree = to_dict(config)
+        job = Job(
+            tree, str(directory), target, resumed, begun, keeping, setup.run, coverage=False, watch=False
+        )
+        return fit(job)
     torch.set_num_threads(config.training.threads or config.cluster.cpus_per_worker)
     run = setup.run or run_here
     return run(

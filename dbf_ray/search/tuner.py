@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.ray_runtime import available_resources, connected_ray
-from dbf_ray.cluster.reach import cluster_address, require_ray
+from dbf_ray.cluster.reach import require_ray
 from dbf_ray.cluster.storage import require_storage
 from dbf_ray.cluster.train import RunFunction, absolute_paths
 from dbf_ray.config import Config, save_config

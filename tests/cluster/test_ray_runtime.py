@@ -44,3 +44,14 @@ def test_a_joined_cluster_is_counted_by_its_living_nodes(monkeypatch):
     monkeypatch.setattr(ray_runtime.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray_runtime.ray, "nodes", lambda: nodes)
     assert available_resources() == PAIR
+
+
+def test_one_worker_is_refused_in_words_for_one():
+    with pytest.raises(
+        ResourceError, match=r"^1 worker needs 64 CPUs, but the Ray cluster has 8; lower --cl"
+    ):
+        require(1, 64, True, PAIR)
+    with pytest.raises(
+        ResourceError, match=r"^1 worker needs 1 GPU, but here has 0; set --cluster.gpu false$"
+    ):
+        require(1, 1, True, Resources(8, 0, "here"))

@@ -19,11 +19,11 @@ def job(cluster: RayCluster, keys: dict[str, Any]) -> Started:
     return cluster.place.start("jobs.train", *as_options(keys), environment=cluster.environment)
 
 
-def joined(cluster: RayCluster, name: str) -> tuple[dict[str, Any], Path, Started]:
+def joined(cluster: RayCluster, name: str, **changes: Any) -> tuple[dict[str, Any], Path, Started]:
     """A training that has joined it and has two epochs: its keys, folder and process."""
     storage = str(cluster.place.folder / "storage")
     keys = cluster.place.training(
-        name, cluster__workers=2, cluster__address=cluster.address, cluster__storage=storage
+        name, cluster__workers=2, cluster__address=cluster.address, cluster__storage=storage, **changes
     )
     started = job(cluster, keys)
     trained(cluster.place.run_folder(name), 2, started)

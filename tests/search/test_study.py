@@ -172,6 +172,19 @@ def test_what_a_killed_process_left_running_goes_on_first_under_its_numbers(open
     assert opened().interrupted == []
 
 
+def test_what_a_stopped_search_leaves_open_runs_nowhere_and_goes_on(opened):
+    study = opened()
+    train(study, 2)
+    left = [study.ask(), study.ask()]
+    study.book.put_back()
+    states = [trial.state for trial in study.optuna.get_trials()]
+    assert TrialState.RUNNING not in states
+    assert states.count(TrialState.WAITING) >= 2
+    again = opened()
+    assert again.interrupted == [asked.number for asked in left] == [2, 3]
+    assert {asked.setting.key for asked in train(again, 2)} == {asked.setting.key for asked in left}
+
+
 def test_a_kill_before_an_interrupted_trial_went_on_loses_nothing(opened):
     """Two were interrupted; the process that took them up was killed with the first of them."""
     study = opened()

@@ -1,0 +1,66 @@
+"""Trainings on a cluster that lose the relay of their lines, or wait for a node."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from tests.faults.cluster import ray_cluster
+from tests.faults.nodes import goes_on, job, joined
+from tests.faults.place import Place, epochs_of, kill, until
+from tests.faults.proofs import noticed
+from tests.faults.rows import Cost, fault
+from tests.faults.workers import RANK
+
+LINE = r"waiting for (1 x 1 CPU|2 x 1 CPU) since \d\d:\d\d:\d\d\n"
+
+
+@fault(
+    "relay", "the actor that carries lines of progress, then a worker: kill -9", "after 2 of 8 epochs", "Ray"
+)
+def lose_the_relay(place: Place) -> Cost:
+    with ray_cluster(place) as cluster:
+        keys, folder, started = joined(cluster, "relay")
+        (relay,) = cluster.named("WorkerRelay")
+        kill(relay)
+        known, begin = epochs_of(folder), time.monotonic()
+        kill(cluster.named(RANK)[0])
+        return goes_on(cluster, keys, started, known, begin)
+
+
+@fault(
+    "late",
+    "a node with one of two workers, another one 25 s later: kill -9",
+    "after 2 of 8 epochs",
+    "Ray Train",
+)
+def wait_for_a_node(place: Place) -> Cost:
+    with ray_cluster(place) as cluster:
+        keys, folder, started = joined(cluster, "late")
+        cluster.lose(cluster.node_of(cluster.named(RANK)[0]))
+        known, begin = epochs_of(folder), time.monotonic()
+        until(lambda: re.search(LINE, started.said()), started)
+        cluster.add()
+        return goes_on(cluster, keys, started, known, begin)
+
+
+@fault(
+    "never",
+    "a node with one of two workers, for longer than it is waited for: kill -9",
+    "after 2 of 8 epochs",
+)
+def give_up_a_node(place: Place) -> Cost:
+    with ray_cluster(place) as cluster:
+        keys, folder, started = joined(cluster, "never", cluster__wait_minutes=0.4)
+        cluster.lose(cluster.node_of(cluster.named(RANK)[0]))
+        started.ends(2)
+        assert re.search(LINE, started.said())
+        last = started.said().strip().splitlines()[-1]
+        assert "did not become free in 0.4 minutes, since" in last, last
+        assert "the Ray cluster has 1 CPUs" in last, last
+        assert "the same command goes on" in last, last
+        cluster.has_nothing_running()
+        noticed(place, folder)
+        cluster.add()
+        known, begin = epochs_of(folder), time.monotonic()
+        return goes_on(cluster, keys, job(cluster, keys), known, begin)
