@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.cluster import RayCluster, ray_cluster
-from tests.faults.place import Place, Started, epochs_of, kill, trained, until
+from tests.faults.place import Place, Started, epochs_of, trained, until
 from tests.faults.proofs import again, noticed, whole_and_same
 from tests.faults.rows import Cost, fault
 from tests.faults.workers import RANK
@@ -53,16 +53,6 @@ def lose_a_node(place: Place) -> Cost:
         known, begin = epochs_of(folder), time.monotonic()
         cluster.add()
         return goes_on(cluster, keys, started, known, begin)
-
-
-@fault("relay", "the actor of a job's lines and errors: kill -9", "after 2 of 8 epochs", "Ray")
-def kill_the_relay(place: Place) -> Cost:
-    with ray_cluster(place) as cluster:
-        keys, folder, started = joined(cluster, "relay")
-        (relay,) = cluster.named("WorkerRelay")
-        assert cluster.node_of(relay) is cluster.nodes[0]  # the driver's
-        kill(relay)
-        return goes_on(cluster, keys, started, epochs_of(folder), time.monotonic())
 
 
 @fault("joined", "the driver of two workers on a cluster: kill -9", "after 2 of 8 epochs")
