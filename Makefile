@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two test processes or more where there are cores, each with one thread; a file's tests stay together, and all that start a Ray.
+# A test process more than there are cores, since some wait for others; a file's tests stay together, and all that start a Ray.
 # What takes longest begins first (tests/conftest.py), which no plugin may sort anew.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 5 --dist loadgroup --no-loadscope-reorder
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml setup.py constraints.txt Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo test test-all lint format clean

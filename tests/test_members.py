@@ -310,7 +310,7 @@ def test_a_path_on_the_command_line_is_found_in_the_folder_where_it_is_typed(tmp
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "policy my_rules:EveryOther" in done.stdout

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
@@ -35,6 +37,21 @@ def shut_in() -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         _read_again()
+
+
+def session_folder() -> Path | None:
+    """Where the Ray of this process, which runs, has its sockets and logs."""
+    node = worker._global_node
+    return None if node is None else Path(node.get_session_dir_path())
+
+
+def remove_session(folder: Path | None) -> None:
+    """Remove what a Ray that has ended leaves: logs, which nobody looks for where all went well."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        latest = folder.parent / "session_latest"
+        if latest.is_symlink() and not latest.exists():
+            latest.unlink(missing_ok=True)
 
 
 def _read_again() -> None:

@@ -22,7 +22,7 @@ import dbf_ray
 from dbf_ray import stopping
 from dbf_ray.cluster.address import cluster_address
 from dbf_ray.cluster.largest import largest
-from dbf_ray.cluster.local_ray import shut_in
+from dbf_ray.cluster.local_ray import remove_session, session_folder, shut_in
 from dbf_ray.cluster.logs import quiet_logging, quiet_raylet
 from dbf_ray.cluster.reach import in_short, require_ray, why_no_ray
 from dbf_ray.errors import ResourceError
@@ -210,12 +210,18 @@ def connected_ray(
         raise ResourceError(why_no_ray(error, address, option)) from error
     stopping.heed_again()  # Ray has set a handler of its own
     quiet_logging()
+    session, well = None if joined else session_folder(), True
     try:
         yield available_resources()
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except Exception as error:
+        well = False
+        if not isinstance(error, ray.exceptions.RayError | ConnectionError):
+            raise
         raise ResourceError(
             f"Ray ended: {in_short(error)}; what is done is kept, the same command goes on from there"
         ) from error
     finally:
         ray.shutdown()
         held.close()
+        if well:
+            remove_session(session)

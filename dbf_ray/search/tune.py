@@ -4,12 +4,15 @@ kill.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import posixpath
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+from pyarrow.fs import FileSystem
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -50,8 +53,10 @@ def run_visits(
         TrainingError: Ray Tune stopped.
         ResourceError: nothing ran for ``cluster.wait_minutes``, for want of CPUs or GPUs.
     """
-    name = folder.name
-    shutil.rmtree(folder / "tune", ignore_errors=True)  # of a search that was killed
+    name, place, notes = folder.name, str(folder.absolute()), "tune"
+    if cluster.storage is not None:
+        place, notes = cluster.storage, f"{name}-tune"
+    _remove(place, notes)  # of a search that was killed
     relay = make_relay()
     tuner = tune.Tuner(
         tune.with_resources(partial(_heeding, visit=visit, relay=relay), _resources(cluster)),
@@ -63,8 +68,8 @@ def run_visits(
             reuse_actors=True,  # a process costs seconds of imports
         ),
         run_config=tune.RunConfig(
-            name="tune" if cluster.storage is None else f"{name}-tune",
-            storage_path=cluster.storage or str(folder.absolute()),
+            name=notes,
+            storage_path=place,
             failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             verbose=0,
             callbacks=[_Waiting(Patience(cluster.wait_minutes, lambda line: show(f"study {name}: {line}")))],
@@ -79,8 +84,14 @@ def run_visits(
             f"study {name}: Ray Tune stopped ({lines[-1] if lines else error}); the same command continues it"
         ) from error
     finally:
-        # Tune's own notes; the study's state is in study.db
-        shutil.rmtree(folder / "tune", ignore_errors=True)
+        _remove(place, notes)
+
+
+def _remove(place: str, notes: str) -> None:
+    """Remove Tune's own notes; the study's state is in study.db."""
+    with contextlib.suppress(OSError, pyarrow.ArrowException):  # where there are none, or the place is away
+        system, path = FileSystem.from_uri(place)
+        system.delete_dir(posixpath.join(path, notes))
 
 
 def _heeding(assignment: dict[str, Any], visit: Callable[[dict[str, Any]], None], relay: Any) -> None:

@@ -284,6 +284,7 @@ def test_default_convolutions_of_the_dense_head() -> None:
         assert len(own) == (1 if isinstance(detector, TwoStageDetector) else 8), name
 
 
+@pytest.mark.slow
 def test_fcos_overfits_an_image() -> None:
     """RetinaNet's turn is in test_retinanet.py; all four learn real images in test_overfit_real_images.py
     (slow).

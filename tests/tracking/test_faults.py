@@ -271,10 +271,12 @@ def server(empty_database, tmp_path_factory):
     found.stop()
 
 
+@pytest.mark.slow
 def test_four_processes_at_once_to_a_server(server, tmp_path):
     four_at_once(server.uri, tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_restarted_during_training_gets_everything(server, tmp_path):
     trackers = begun(tmp_path / "a", server.uri, 1)
     trackers[1]._thread.wait()

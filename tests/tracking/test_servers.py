@@ -15,7 +15,7 @@ from tests.tracking.logged_study import log_study
 from tests.tracking.servers import mlflow_server, names_in, postgres, postgres_programs, s3
 
 
-@pytest.fixture(params=["sqlite", "postgres-s3"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres-s3", marks=pytest.mark.slow)])
 def server(request, empty_database, tmp_path) -> Iterator[tuple[str, dict[str, str]]]:
     """The URI, and what finds the store of files (empty where that is a folder)."""
     if request.param == "sqlite":
