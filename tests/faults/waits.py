@@ -10,6 +10,7 @@ from tests.faults.nodes import goes_on, job, joined
 from tests.faults.place import Place, epochs_of, kill, until
 from tests.faults.proofs import noticed
 from tests.faults.rows import Cost, fault
+from tests.faults.searches import search_options, whole_search
 from tests.faults.workers import RANK
 
 LINE = r"waiting for (1 x 1 CPU|2 x 1 CPU) since \d\d:\d\d:\d\d\n"
@@ -64,3 +65,31 @@ def give_up_a_node(place: Place) -> Cost:
         cluster.add()
         known, begin = epochs_of(folder), time.monotonic()
         return goes_on(cluster, keys, job(cluster, keys), known, begin)
+
+
+@fault(
+    "no-room", "the only node of a search, for longer than it is waited for: kill -9", "in its second trial"
+)
+def give_up_a_search(place: Place) -> Cost:
+    with ray_cluster(place, nodes=1) as cluster:
+        study = place.folder / "studies" / "no-room"
+        more = ["--cluster.address", cluster.address, "--cluster.wait_minutes", "0.4"]
+        arguments = ["jobs.search", *search_options(place, study.name), *more]
+        started = place.start(*arguments, environment=cluster.environment)
+        until(lambda: any((study / "trials").glob("1/checkpoints/epoch-*")), started)
+        cluster.lose(cluster.nodes[-1])
+        started.ends(2)
+        assert re.search(f"study no-room: {LINE}", started.said()), started.said()
+        last = started.said().strip().splitlines()[-1]
+        assert "1 x 1 CPU did not become free in 0.4 minutes, since" in last, last
+        assert "Traceback" not in started.said()
+        cluster.has_nothing_running()
+        cluster.add()
+        trials, begin = study / "trials", time.monotonic()
+        done = sum(map(epochs_of, trials.iterdir()))
+        started = place.start(*arguments, environment=cluster.environment)
+        until(lambda: sum(map(epochs_of, trials.iterdir())) > done, started)
+        seconds = time.monotonic() - begin
+        started.ends()
+        whole_search(place, study)
+        return Cost(seconds, "nothing")
