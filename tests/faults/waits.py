@@ -24,6 +24,7 @@ def lose_the_relay(place: Place) -> Cost:
     with ray_cluster(place) as cluster:
         keys, folder, started = joined(cluster, "relay")
         (relay,) = cluster.named("WorkerRelay")
+        assert cluster.node_of(relay) is cluster.nodes[0]  # the driver's
         kill(relay)
         known, begin = epochs_of(folder), time.monotonic()
         kill(cluster.named(RANK)[0])
