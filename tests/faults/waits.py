@@ -83,7 +83,7 @@ def give_up_a_node(place: Place) -> Cost:
         assert "the Ray cluster has 1 CPUs" in last, last
         assert "the same command goes on" in last, last
         cluster.has_nothing_running()
-        noticed(place, folder)
+        noticed(place, folder, "FAILED")
         cluster.add()
         known, begin = epochs_of(folder), time.monotonic()
         return goes_on(cluster, keys, job(cluster, keys), known, begin)

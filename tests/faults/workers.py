@@ -55,7 +55,7 @@ def kill_the_driver(place: Place) -> Cost:
     keys, folder, started = two_workers(place, "driver")
     started.killed()
     started.leaves_nothing(60.0)
-    noticed(place, folder)
+    noticed(place, folder, "FAILED")
     return finished(place, keys, epochs_of(folder))
 
 
