@@ -25,6 +25,8 @@ def quiet_logging(level: int = logging.ERROR) -> None:
     for name in ("ray", "ray.train", "ray.tune", *by_path):
         if name is not None and (name.startswith(folder) or name.startswith("ray")):
             logging.getLogger(name).setLevel(level)
+    # a trial that is lost: a search says so itself
+    logging.getLogger("ray.tune").setLevel(max(level, logging.CRITICAL))
 
 
 @contextlib.contextmanager

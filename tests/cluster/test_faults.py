@@ -12,7 +12,7 @@ from tests.faults.place import Place
 from tests.faults.rows import Cost, Fault, NotHereError, all_faults
 
 FAULTS = all_faults()
-QUICK = ("rank", "torn")
+QUICK = ("rank", "sigterm", "torn")
 
 
 @pytest.mark.ray

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.faults.cluster import RayCluster
 from tests.faults.place import ROOT, Place, Started, epochs_of, trained, until
-from tests.faults.proofs import whole_and_same
-from tests.faults.searches import search_options, whole_search
+from tests.faults.proofs import in_mlflow, whole_and_same
+from tests.faults.searches import runs_of, search_options, whole_search
 from tests.faults.surroundings import drawn
 from tests.tiny import as_options
 
@@ -95,6 +96,8 @@ def test_a_training_is_stopped_and_submitted_again(jobs: Jobs) -> None:
     trained(folder, 2, started)
     jobs.stopped(started)
     assert epochs_of(folder) < keys["training.epochs"]
+    assert "SIGTERM" in json.loads((folder / "failure.json").read_text())["reason"]
+    in_mlflow(jobs.place, folder, "KILLED")
     jobs.done(jobs.submit("jobs.train", *as_options(keys)))
     whole_and_same(jobs.place, keys)
 
@@ -114,6 +117,8 @@ def test_a_search_is_stopped_and_submitted_again(jobs: Jobs) -> None:
     started = jobs.submit("jobs.search", *options)
     until(lambda: any((study / "trials").glob("[12]/checkpoints/epoch-*")), started)
     jobs.stopped(started)
+    found = {one.info.status for one in runs_of(MlflowClient(jobs.place.uri), "sent")}
+    assert found <= {"FINISHED", "KILLED"}, found
     jobs.done(jobs.submit("jobs.search", *options))
     whole_search(jobs.place, study)
 

@@ -61,7 +61,7 @@ def kill_a_joined_driver(place: Place) -> Cost:
         keys, folder, started = joined(cluster, "joined")
         started.killed()
         cluster.has_nothing_running()
-        noticed(place, folder)
+        noticed(place, folder, "FAILED")
         known, begin = epochs_of(folder), time.monotonic()
         return goes_on(cluster, keys, job(cluster, keys), known, begin)
 
@@ -75,7 +75,7 @@ def lose_the_head(place: Place) -> Cost:
         until(lambda: started.process.poll() is not None)
         assert started.process.returncode != 0
         assert "the same command" in started.said().strip().splitlines()[-1], started.said()
-        noticed(place, folder)
+        noticed(place, folder, "FAILED")
         known = epochs_of(folder)
     with ray_cluster(place) as other:
         keys, begin = keys | {"cluster.address": other.address}, time.monotonic()

@@ -80,10 +80,14 @@ def in_mlflow(place: Place, folder: Path, status: str = "FINISHED") -> Any:
     return run
 
 
-def noticed(place: Place, folder: Path) -> None:
-    """A process that ended without a word is KILLED in MLflow once somebody looks."""
+def noticed(place: Place, folder: Path, *others: str) -> None:
+    """A process that ended without a word is KILLED in MLflow once somebody looks; or ``others``, as FAILED
+    where a worker outlived another for long enough to say so.
+    """
     deliver(folder.parent)
-    in_mlflow(place, folder, "KILLED")
+    status = json.loads((folder / "mlflow.json").read_text())["status"]
+    assert status in ("KILLED", *others), status
+    in_mlflow(place, folder, status)
 
 
 def whole_and_same(place: Place, keys: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.faults.place import Place
 
-MODULES = ("processes", "workers", "checkpoints", "surroundings", "searches", "nodes", "waits")
+MODULES = ("processes", "workers", "checkpoints", "surroundings", "searches", "stopped", "nodes", "waits")
 
 
 class NotHereError(Exception):

@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dbf_ray.tracking import read_epochs, read_summary
 from tests.faults.place import Place, Started, epochs_of, kill, trained, until
 from tests.faults.processes import finished
-from tests.faults.proofs import again, noticed, whole_and_same
+from tests.faults.proofs import again, every_epoch_once, in_mlflow, noticed, undisturbed, whole_and_same
 from tests.faults.rows import Cost, fault
 
 RANK = "RayTrainWorker"
@@ -52,5 +55,24 @@ def kill_the_driver(place: Place) -> Cost:
     keys, folder, started = two_workers(place, "driver")
     started.killed()
     started.leaves_nothing(60.0)
-    noticed(place, folder)
+    noticed(place, folder, "FAILED")
     return finished(place, keys, epochs_of(folder))
+
+
+@fault("fewer", "the driver of two workers: kill -9; one worker goes on", "after 2 of 8 epochs")
+def go_on_with_one_worker(place: Place) -> Cost:
+    keys, folder, started = two_workers(place, "fewer")
+    started.killed()
+    started.leaves_nothing(60.0)
+    known, begin = epochs_of(folder), time.monotonic()
+    started = place.train(keys | {"cluster.workers": 1})
+    trained(folder, known + 1, started)
+    seconds = time.monotonic() - begin
+    started.ends()
+    every_epoch_once(folder, keys["training.epochs"])
+    in_mlflow(place, folder)
+    assert {record["world_size"] for record in read_summary(folder)["pieces"]} == {1, 2}
+    whole = read_epochs(undisturbed(place, keys))
+    losses = [[record["loss"] for record in records] for records in (read_epochs(folder), whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    return Cost(seconds, again(folder, known))
