@@ -23,6 +23,7 @@ from dbf_ray.evaluation.merge import NMS_THRESHOLD
 from dbf_ray.export.register import check_register, register_at_end
 from dbf_ray.plan.given import given_keys, usual_base
 from dbf_ray.progress import print_line
+from dbf_ray.remote import at_hand, is_uri
 from dbf_ray.run import find_resume, mlflow_target, run, run_directory
 from dbf_ray.run.naming import safe_name
 from dbf_ray.run.results import evaluated
@@ -258,7 +259,8 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: a folder like runs/NAME/checkpoints/epoch-00012; it brings its configuration. Where it is
-            torn, the newest whole one of an earlier epoch beside it is taken, with a warning.
+            torn, the newest whole one of an earlier epoch beside it is taken, with a warning. Or the URI of
+            one in a storage (``s3://...``), which is fetched.
         data_root: another data folder, in the format that the detector was trained on (or DOTA's, after
             training on generated scenes).
         split: ``val`` or ``train``.
@@ -276,10 +278,10 @@ def evaluate_checkpoint(
         >>> metrics["map50"], metrics["ap50/ship"]
     """
     root = None if data_root is None else Path(data_root)
-    used = whole_checkpoint(Path(checkpoint))
+    used = whole_checkpoint(at_hand(checkpoint))
     config = as_config(config_of(used, root), **overrides)
     metrics = evaluated(config, used, split, partial(metrics_of, used, config, split))
-    return {**metrics, "checkpoint": str(used)}
+    return {**metrics, "checkpoint": str(checkpoint if is_uri(checkpoint) else used)}
 
 
 def predict_images(
@@ -320,7 +322,7 @@ def predict_images(
     from dbf_ray.predict.options import Options
 
     options = Options(window=window, overlap=overlap, batch=batch, score=score, nms=nms)
-    task, _ = make_task(whole_checkpoint(Path(checkpoint)), options)
+    task, _ = make_task(whole_checkpoint(at_hand(checkpoint)), options)
     several: Sequence[Image] = images if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
     return [
         {**found._asdict(), "names": [task.classes[label] for label in found.labels.tolist()]}  # type: ignore

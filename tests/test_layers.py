@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A layer may import the layers below it. Rooms on one line are siblings and do not know each other.
 LAYERS = [
     {"errors", "values", "machine", "single_keys", "stopping", "uris"},
-    {"progress", "files", "tensors", "room"},
+    {"progress", "files", "remote", "tensors", "room"},
     {"members", "shipped"},
     {"geometry", "config", "locks"},
     {"detectors", "data", "evaluation", "freezing", "cost", "tracking"},

@@ -50,7 +50,9 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf evaluate") 
     usage = "--checkpoint DIR | --mmrotate FILE [--split val|train]"
     parser = make_parser(prog, ABOUT, EPILOG, SECTIONS, usage)
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="DIR", help="a folder like runs/NAME/checkpoints/epoch-00012"
+        "--checkpoint",
+        metavar="DIR",
+        help="a folder like runs/NAME/checkpoints/epoch-00012, or the URI of one in a storage (s3://...)",
     )
     parser.add_argument(
         "--mmrotate", type=Path, metavar="FILE", help="a checkpoint of MMRotate 0.3 or 1.x instead"

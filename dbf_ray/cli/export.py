@@ -13,6 +13,7 @@ from dbf_ray.errors import ConfigError
 from dbf_ray.evaluate import config_of
 from dbf_ray.export.onnx_file import write_onnx
 from dbf_ray.export.register import check_register, register_checkpoint
+from dbf_ray.remote import at_hand
 from dbf_ray.training.checkpoint import whole_checkpoint
 
 ABOUT = """Write a trained detector to an ONNX file, or register it in MLflow as a model that can be loaded
@@ -42,10 +43,9 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf export") ->
     )
     parser.add_argument(
         "--checkpoint",
-        type=Path,
         required=True,
         metavar="DIR",
-        help="a folder like runs/NAME/checkpoints/epoch-00012",
+        help="a folder like runs/NAME/checkpoints/epoch-00012, or the URI of one in a storage (s3://...)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the ONNX file to write")
     parser.add_argument(
@@ -72,7 +72,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf export") ->
     name = overrides.get("tracking.registered_model_name")
     if options.out is None and name is None:
         raise ConfigError(f"--out or --register is required; {prog} --help explains both")
-    checkpoint = whole_checkpoint(options.checkpoint)
+    checkpoint = whole_checkpoint(at_hand(options.checkpoint))
     config = with_overrides(
         config_of(checkpoint), {"tracking.registered_model_name": None, "tracking.mlflow": True, **overrides}
     )

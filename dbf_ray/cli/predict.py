@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dbf_ray.cli.options import make_parser, parse, print_json, run_command
 from dbf_ray.predict import FORMATS, Options, predict
+from dbf_ray.remote import at_hand
 
 ABOUT = """Detect objects in an image, or in all images of a folder and its sub-folders, of any size.
 
@@ -54,10 +54,9 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -
     default = Options()
     parser.add_argument(
         "--checkpoint",
-        type=Path,
         required=True,
         metavar="DIR",
-        help="a folder like runs/NAME/checkpoints/epoch-00012",
+        help="a folder like runs/NAME/checkpoints/epoch-00012, or the URI of one in a storage (s3://...)",
     )
     parser.add_argument(
         "--images", type=Path, required=True, metavar="DIR", help="a folder of images, or an image"
@@ -132,13 +131,7 @@ def command(arguments: Sequence[str] | None = None, prog: str = "dbf predict") -
         overlay_size=options.overlay_size,
         overlay_score=options.overlay_score,
     )
-    try:
-        result = predict(options.checkpoint, options.images, options.out, asked, tracking=tracking)
-    except KeyboardInterrupt:
-        print(
-            f"stopped; what is done is kept in {options.out}, the same command resumes there", file=sys.stderr
-        )
-        raise SystemExit(130) from None
+    result = predict(at_hand(options.checkpoint), options.images, options.out, asked, tracking=tracking)
     print(report(result))
     if options.json:
         print_json(result)

@@ -31,12 +31,14 @@ from dbf_ray.cluster.relay import error_of, listening, make_relay, notice_of, pi
 from dbf_ray.cluster.resume import checkpoint_to_resume
 from dbf_ray.cluster.stop import heeding, passing_on
 from dbf_ray.cluster.storage import require_storage
+from dbf_ray.cluster.stored import fetch_run, put_record
 from dbf_ray.cluster.trainer import Trainer
 from dbf_ray.cluster.waiting import START_SECONDS, GiveUp, Patience, gave_up
 from dbf_ray.config import Config, paths, to_dict, with_overrides
 from dbf_ray.errors import DbfRayError, TrainingError, WeightsError
 from dbf_ray.files import write_json
 from dbf_ray.progress import print_line
+from dbf_ray.remote import joined
 from dbf_ray.run import find_resume, mlflow_target, run_directory
 from dbf_ray.run import run as run_here
 from dbf_ray.tracking import MlflowTarget, make_trackers, read_epochs, write_epochs
@@ -89,8 +91,10 @@ def train_on_ray(
     """
     config = absolute_paths(config)
     directory = (directory or run_directory(config)).absolute()
-    resume = find_resume(config, directory)
     cluster = config.cluster
+    if cluster.storage is not None:
+        fetch_run(stored_at(config, directory), directory)
+    resume = find_resume(config, directory)
     require_storage(cluster.storage)
     if not ray.is_initialized() and cluster_address(cluster.address) is None:
         require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, available_resources())
@@ -98,7 +102,10 @@ def train_on_ray(
     job = Job(to_dict(config), str(directory), mlflow_target(config), resumed, run=run)
     with connected_ray(cluster.address) as resources:
         require(cluster.workers, cluster.cpus_per_worker, cluster.gpu, resources)
-        return fit(job)
+        summary = fit(job)
+    if cluster.storage is not None:
+        put_record(stored_at(config, directory), directory)
+    return summary
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -265,6 +272,12 @@ def _storage(config: Config, directory: Path) -> dict[str, str]:
             "name": "-".join(directory.parts[-3:] if is_trial else directory.parts[-1:]),
         }
     return {"storage_path": str(directory), "name": "ray"}
+
+
+def stored_at(config: Config, directory: Path) -> str:
+    """Where the run of a folder is in ``cluster.storage``."""
+    found = _storage(config, directory)
+    return joined(found["storage_path"], found["name"])
 
 
 def _complete(directory: Path, answer: dict[str, Any], result: Any) -> dict[str, Any]:

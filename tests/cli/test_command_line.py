@@ -196,7 +196,7 @@ def command_that(error: BaseException) -> Callable[[Sequence[str] | None], None]
             2,
             "error: /runs/x: No space left on device; check",
         ),
-        (KeyboardInterrupt(), 130, "stopped; what is done is kept"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; what is done is kept"),
     ],
 )
 def test_errors_become_one_line_and_a_status(
