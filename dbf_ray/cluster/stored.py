@@ -12,11 +12,12 @@ from pathlib import Path
 
 from dbf_ray.errors import ResourceError, WeightsError
 from dbf_ray.remote import fetch, folders_in, joined, put
+from dbf_ray.tracking import read_summary
 from dbf_ray.tracking.jsonl import CONFIG, EPOCHS, SUMMARY
-from dbf_ray.training.checkpoint import list_checkpoints, read_record
-from dbf_ray.training.manifest import fault_of
+from dbf_ray.training.checkpoint import list_checkpoints, name_of, read_record
+from dbf_ray.training.manifest import MANIFEST, fault_of
 
-PARTIAL, RECORD = ".fetched.partial", "record"
+PARTIAL, RECORD, BEST = ".fetched.partial", "record", "best"
 
 
 def fetch_run(place: str, directory: Path) -> Path | None:
@@ -43,7 +44,7 @@ def fetch_run(place: str, directory: Path) -> Path | None:
         fetch(joined(place, name), partial)
         try:
             if fault_of(partial) is None:
-                target = folder / f"epoch-{len(read_record(partial)['epochs']):05d}"
+                target = folder / name_of(len(read_record(partial)["epochs"]))
                 folder.mkdir(parents=True, exist_ok=True)
                 partial.rename(target)
                 _fetch_summary(place, directory)
@@ -61,11 +62,14 @@ def _fetch_summary(place: str, directory: Path) -> None:
 
 
 def put_record(place: str, directory: Path) -> None:
-    """Put the record of a run that is finished beside its checkpoints. A storage that is away now does not
-    make a finished run a failed one: a warning says so.
+    """Put the record of a run that is finished, and its best checkpoint if it was kept, beside its last ones.
+    A storage that is away now does not make a finished run a failed one: a warning says so.
     """
     files = [directory / name for name in (CONFIG, EPOCHS, SUMMARY)]
+    best = (read_summary(directory) or {}).get("checkpoint_best")
     try:
+        if best is not None and Path(best).is_dir():
+            put(sorted(Path(best).iterdir(), key=lambda file: file.name == MANIFEST), joined(place, BEST))
         put([file for file in files if file.exists()], joined(place, RECORD))
     except ResourceError as error:
         warnings.warn(f"the run's record is in {directory} alone: {error}", stacklevel=2)

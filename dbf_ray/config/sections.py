@@ -323,6 +323,9 @@ class TrainingConfig(Section):
     keep_checkpoints: Resource[int] = Field(
         2, ge=1, description="newest checkpoints kept in the run's folder"
     )
+    keep_best: Resource[bool] = Field(
+        False, description="keep the checkpoint of the epoch with the best map50, too"
+    )
 
     @field_validator("milestones")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,11 @@ def _newest_whole(directory: Path) -> Path | None:
         ) from error
 
 
-def save(training: Training, state: LoopState, about: dict[str, Any], directory: Path, keep: int) -> Path:
+def save(training: Training, state: LoopState, about: dict[str, Any], directory: Path) -> Path:
     """Write a checkpoint of everything that training needs to resume; its record holds what is known
-    ``about`` the run. The ``keep`` newest stay.
+    ``about`` the run. The newest stay, and the best one where that is wanted.
     """
+    asked = about["config"]["training"]
     tensors = {
         "model": training.detector.state_dict(),
         "optimizer": training.optimizer.state_dict(),
@@ -81,7 +83,17 @@ def save(training: Training, state: LoopState, about: dict[str, Any], directory:
     if training.average is not None:
         tensors["ema"] = training.average.state_dict()
     record = finite({**about, "classes": training.classes, "epochs": state.records})
-    return save_checkpoint(directory / "checkpoints", state.epoch, tensors, record, keep)
+    best = best_epoch(state.records) if asked["keep_best"] else None
+    return save_checkpoint(
+        directory / "checkpoints", state.epoch, tensors, record, asked["keep_checkpoints"], best
+    )
+
+
+def best_epoch(records: Sequence[Mapping[str, Any]]) -> int | None:
+    """After how many epochs map50 was best, the first of equals; None where it was never a number."""
+    scores = [(record.get("map50"), place) for place, record in enumerate(records, 1)]
+    known = [(score, -place) for score, place in scores if score is not None and score == score]
+    return -max(known)[1] if known else None
 
 
 def restore(training: Training, state: LoopState, checkpoint: Path, *, fork: bool = False) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _train(
     """Train from ``state`` on, with a checkpoint and word to the trackers after each epoch; returns whether
     it was stopped early.
     """
-    go_on, keep = True, about["config"]["training"]["keep_checkpoints"]
+    go_on = True
     meter = SystemMeter(directory.parent, training.device)
 
     def after_epoch(record: dict[str, Any]) -> bool:
@@ -175,7 +175,7 @@ def _train(
         record["system"] = by_node(gather_objects(meter.take()))
         telling.stamp(record)
         if rank() == 0:
-            checkpoint = save(training, state, about, directory, keep)
+            checkpoint = save(training, state, about, directory)
             pictures.after_epoch()
             telling.epoch(record)
         go_on = broadcast_object(on_epoch(record, checkpoint) if on_epoch is not None else True)

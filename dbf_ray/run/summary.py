@@ -20,10 +20,11 @@ from dbf_ray.data.described import described
 from dbf_ray.freezing import budget
 from dbf_ray.machine import usable_cpus
 from dbf_ray.run.naming import run_name
+from dbf_ray.run.resume import best_epoch
 from dbf_ray.run.same_data import DataRecord
 from dbf_ray.run.telling import TOTALS, tracking_of
 from dbf_ray.tracking.origin import code_version
-from dbf_ray.training.checkpoint import list_checkpoints
+from dbf_ray.training.checkpoint import list_checkpoints, name_of
 from dbf_ray.training.ddp import broadcast_object, rank, world_size
 from dbf_ray.training.loop import LoopState, Training
 
@@ -128,6 +129,9 @@ def summarize(
         "checkpoint": str(checkpoint[-1]) if checkpoint else None,
         "stopped_early": stopped_early,
     }
+    if rank() == 0 and (best := best_epoch(state.records)) is not None:
+        kept = directory / "checkpoints" / name_of(best)
+        summary["checkpoint_best"] = str(kept) if kept in checkpoint else None
     return broadcast_object(summary)
 
 

@@ -33,7 +33,12 @@ _LIKE = "give a folder like runs/NAME/checkpoints/epoch-00012"
 
 
 def save_checkpoint(
-    folder: Path, epoch: int, state: dict[str, Any], record: dict[str, Any], keep: int = 2
+    folder: Path,
+    epoch: int,
+    state: dict[str, Any],
+    record: dict[str, Any],
+    keep: int = 2,
+    best: int | None = None,
 ) -> Path:
     """Write ``folder/epoch-NNNNN`` whole or not at all, then remove all but ``keep`` whole checkpoints: this
     one, those before it from the newest on, then those of later epochs, which will be trained again.
@@ -44,12 +49,13 @@ def save_checkpoint(
         state: for ``checkpoint.pt``; tensors, numbers, strings, lists and dicts only.
         record: for ``record.json``.
         keep: how many checkpoints stay.
+        best: epochs finished of one that stays beside them.
 
     Raises:
         ResourceError: there is no room for it; nothing of it stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final, partial = folder / f"epoch-{epoch:05d}", folder / f".partial-{epoch:05d}-{os.getpid()}"
+    final, partial = folder / name_of(epoch), folder / f".partial-{epoch:05d}-{os.getpid()}"
     for abandoned in folder.glob(".partial-*"):  # of a process that was killed while it wrote or removed
         shutil.rmtree(abandoned, ignore_errors=True)
     written = json.dumps(record)
@@ -76,10 +82,16 @@ def save_checkpoint(
         path for path in list_checkpoints(folder) if path != final and not path.name.endswith(_REPLACED)
     ]
     others.sort(key=lambda path: (path.name < final.name, path.name), reverse=True)
+    stay = {final, *others[: keep - 1], *([] if best is None else [folder / name_of(best)])}
     for other in _candidates(folder):
-        if other not in (final, *others[: keep - 1]):
+        if other not in stay:
             _remove(other)
     return final
+
+
+def name_of(epoch: int) -> str:
+    """Of the checkpoint after so many epochs."""
+    return f"epoch-{epoch:05d}"
 
 
 def bytes_of(state: Any) -> int:

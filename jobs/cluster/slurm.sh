@@ -2,7 +2,7 @@
 # A search on Slurm: a Ray on the nodes of one allocation, of nobody else.
 #
 #   sbatch jobs/cluster/slurm.sh --config patches --space rho --study my-rho --trials 12 --data.root DIR \
-#       --search.studies_dir STUDIES --cluster.storage STORAGE --cluster.gpu true
+#       --search.studies_dir STUDIES --cluster.gpu true
 #
 # Paths must be absolute, in file systems that all nodes see. After a time limit the same command goes on.
 #SBATCH --job-name=dbf-search

@@ -116,7 +116,7 @@ def test_the_job_of_the_rayjob_is_one_that_this_version_takes(
     config, parsed = options(shlex.split(kuberay[1]["spec"]["entrypoint"]))
     assert (parsed.space, parsed.study, parsed.trials) == ("rho", "my-rho", 12)
     assert config.cluster.gpu
-    for place in (config.data.root, config.runs_dir, config.search.studies_dir, config.cluster.storage):
+    for place in (config.data.root, config.runs_dir, config.search.studies_dir):
         assert str(place).startswith("/shared/")
 
 
