@@ -158,7 +158,7 @@ def command(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--trials", type=int, default=1000, help="(default: 1000)")
     parser.add_argument("--at-once", type=int, default=64, help="(default: 64)")
     parser.add_argument("--sampler", default="cost", help="cost, random or tpe (default: cost)")
-    parser.add_argument("--epochs", type=int, default=12, help="of a training (default: 12)")
+    parser.add_argument("--epochs", type=int, default=40, help="of a training (default: 40)")
     parser.add_argument("--quick", action="store_true", help="24 trials, in seconds")
     options = parser.parse_args(arguments)
     if options.quick:
