@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import start_processes
 
 from dbf_ray.cli.options import make_parser, print_json, run_command
 from dbf_ray.config import Config, load_config, save_config
