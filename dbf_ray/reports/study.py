@@ -173,6 +173,7 @@ def _history(
     known = {row["number"]: point for row, point in zip(complete, points, strict=True)}
     found: list[dict[str, Any]] = []
     front: list[tuple[float, float]] = []  # of those so far: what others add is nothing
+    volume = None if reference is None else 0.0
     spent = done = 0
     for row in sorted(rows, key=lambda row: (row.get("completed") or "~", row["number"])):
         if row["number"] not in known and not row.get("completed"):
@@ -180,9 +181,11 @@ def _history(
         spent += row.get("epochs_trained") or 0
         if row["number"] in known:
             done += 1
-            points = [*front, known[row["number"]]]
-            front = [points[place] for place in pareto_front(points)]
-            volume = None if reference is None else share_of_ideal(front, reference)
+            accuracy, cost = point = known[row["number"]]
+            if not any(other[0] >= accuracy and other[1] <= cost for other in front):
+                points = [*front, point]
+                front = [points[place] for place in pareto_front(points)]
+                volume = None if reference is None else share_of_ideal(front, reference)
             ended = row.get("completed")
             time = None if ended is None else datetime.fromisoformat(ended).timestamp()
             found.append({"trials": done, "epochs_trained": spent, "hypervolume": volume, "time": time})
