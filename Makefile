@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # A test process more than there are cores, since some wait for others; a file's tests stay together, and all that start a Ray.
+# A process that dies ends the run: what it still had to do, pytest-xdist would wait for without end.
 # What takes longest begins first (tests/conftest.py), which no plugin may sort anew.
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 5 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 5 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml setup.py constraints.txt Makefile | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo test test-all lint format clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -127,6 +128,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if item.get_closest_marker("ray") and not (nextitem and nextitem.get_closest_marker("ray")):
         import ray
 
+        gc.collect()  # handles go while there is what they are handles of
         ray.shutdown()
 
 

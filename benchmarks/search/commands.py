@@ -45,7 +45,8 @@ def record_command(arguments: Sequence[str]) -> dict[str, Any]:
     begin = CheckedBegin()
     settings = task.settings_of(config, options.settings, begin)
     horizon = begin(config).horizon
-    about = {"machine": machine(), "versions": versions(), "command": shlex.join(arguments), **size}
+    called = shlex.join(Path(one).name if "/" in one else one for one in arguments)
+    about = {"machine": machine(), "versions": versions(), "command": called, **size}
     write_facts(options.out, config, horizon, about)
     recording = Recording(
         settings[: options.only], horizon, options.out, work / f"seed-{config.seed}", config.seed

@@ -121,8 +121,11 @@ def read_draws(file: Path, texts: Sequence[str], seeds: Sequence[int]) -> dict[i
 
 
 def write_facts(file: Path, config: Config, horizon: Horizon, more: Mapping[str, Any]) -> None:
-    """Keep beside a table what its settings are overrides of."""
+    """Keep beside a table what its settings are overrides of; of places the names alone."""
     tree = config.model_dump(mode="json")
+    for section, key in (("data", "root"), ("detector", "weights_backbone")):
+        if (place := tree[section][key]) is not None:
+            tree[section][key] = Path(place).name
     numbers = {"num_stages": horizon.num_stages, "costs": list(horizon.costs or ())}
     steps = {"block_steps": horizon.block_steps, "always_frozen": horizon.always_frozen}
     write_json(facts_file(file), {"config": tree, "horizon": {**numbers, **steps}, **more})
