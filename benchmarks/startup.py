@@ -2,7 +2,7 @@
 the same workers without Ray, in turns.
 
 python -m benchmarks.startup                     two workers, start-up and its parts
-python -m benchmarks.startup --pairs 5 --images 2400     and epochs of a minute against the bare loop
+python -m benchmarks.startup --pairs 5 --images 7200     and epochs of a minute against the bare loop
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import t as student
 from torch.multiprocessing.spawn import start_processes
 
 from dbf_ray.cli.options import make_parser, print_json, run_command
@@ -45,7 +46,6 @@ PARTS = {
     "importing Ray Train too": "import dbf_ray.cluster.train",
     "these, and starting a Ray": "from dbf_ray.cluster import connected_ray\nwith connected_ray(): pass",
 }
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262}  # Student's, two-sided
 
 
 def timed(*command: str) -> float:
@@ -99,8 +99,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     count = len(values)
     half = math.inf
     if count > 1:
-        factor = T_95.get(count - 1, 2.0)
-        half = factor * statistics.stdev(values) / math.sqrt(count)
+        half = float(student.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
     return statistics.fmean(values), half
 
 

@@ -7,6 +7,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -304,13 +305,19 @@ def told_of(count: int) -> list[Told]:
 def test_of_very_many_the_model_sees_the_front_and_some_of_all_costs() -> None:
     few, many = told_of(cost.MOST), told_of(3 * cost.MOST)
     assert cost._seen(few) == few
-    seen = cost._seen(many)
-    assert len(seen) <= max(cost.MOST, 2 * cost.MOST + 1)
-    best = -1.0
+    front, best = [], -1.0
     for one in many:  # by cost
         if one.accuracy > best:
             best = one.accuracy
-            assert one in seen
+            front.append(one)
+    seen = cost._seen(many)
+    assert len(front) > cost.MOST
+    assert seen == front, "a front is seen whole"
+    worse = [replace(one, accuracy=one.accuracy if place < 20 else -1.0) for place, one in enumerate(many)]
+    seen = cost._seen(worse)
+    assert len(seen) == cost.MOST
+    assert [one for one in worse[:20] if one in front] == [one for one in seen[:20] if one in front]
+    assert seen[-1].cost > 0.9, "of all costs"
 
 
 def test_the_models_shape_is_chosen_anew_up_to_forty_and_then_for_each_fifth_more(
